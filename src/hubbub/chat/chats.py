@@ -1,0 +1,150 @@
+"""Chats and their messages."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+
+from hubbub.chat.applications import Applications
+from hubbub.chat.commands import AddChat, DeleteMessage, EditMessage, Outcome, PostMessage, RenameChat
+from hubbub.chat.encoding import encode_chats, encode_page
+from hubbub.chat.errors import Forbidden, KeyReused, NotFound
+from hubbub.chat.intake import Intake
+from hubbub.chat.model import Chat, ChatKey, Message, Page, User
+from hubbub.chat.ports import Cache, Store
+from hubbub.chat.ticket import Ticket
+
+_NO_CHAT = "There is no such chat in this application."
+_NO_MESSAGE = "There is no such message in this chat."
+
+
+class Chats:
+    """Every method takes the caller first and refuses a stranger with NotFound before anything else."""
+
+    def __init__(
+        self, applications: Applications, store: Store, intake: Intake, cache: Cache, now: Callable[[], int]
+    ) -> None:
+        self._applications = applications
+        self._store = store
+        self._intake = intake
+        self._cache = cache
+        self._now = now
+        # Posts with an Idempotency-Key that are not durable yet. An entry is made before its command is accepted and
+        # goes only after the store has the key, so a retry finds the first try in one of the two places, always.
+        self._keyed: dict[tuple[ChatKey, int, str], Ticket] = {}
+
+    async def add(self, user: User, token: str, title: str | None) -> int:
+        """A new chat's number."""
+        await self._applications.role(user, token)
+        number: int = await self._intake.accept(AddChat(token, title, self._now()))
+        return number
+
+    async def rename(self, user: User, key: ChatKey, title: str | None) -> None:
+        await self.must_exist(user, key)
+        await self._intake.accept(RenameChat(key, title))
+
+    async def get(self, user: User, key: ChatKey) -> Chat:
+        await self._applications.role(user, key.token)
+        chat = await self._store.chat(key)
+        if chat is None:
+            raise NotFound(_NO_CHAT)
+        return chat
+
+    async def list(self, user: User, token: str, *, offset: int, limit: int) -> bytes:
+        """The application's chats as JSON, newest first."""
+        await self._applications.role(user, token)
+        if offset == 0:
+            return await self._cache.chats(token, limit)
+        return encode_chats(await self._store.chats(token, offset=offset, limit=limit))
+
+    async def must_exist(self, user: User, key: ChatKey) -> None:
+        """Raises NotFound unless the user is a member and the chat is there."""
+        await self._applications.role(user, key.token)
+        if not await self._cache.exists(key):
+            raise NotFound(_NO_CHAT)
+
+    async def messages(
+        self,
+        user: User,
+        key: ChatKey,
+        *,
+        limit: int,
+        offset: int = 0,
+        before: int | None = None,
+        after: int | None = None,
+    ) -> Page:
+        await self.must_exist(user, key)
+        if offset == 0 and before is None and after is None:
+            return await self._cache.newest(key, limit)
+        if after is None:
+            return encode_page(
+                await self._store.messages(key, limit=limit + 1, offset=offset, before=before), limit
+            )
+        page = encode_page(await self._store.messages(key, limit=limit, after=after), limit)
+        return page._replace(more=after > 0)
+
+    async def message(self, user: User, key: ChatKey, number: int) -> Message:
+        await self.must_exist(user, key)
+        message = await self._store.message(key, number)
+        if message is None:
+            raise NotFound(_NO_MESSAGE)
+        return message
+
+    async def post(self, user: User, key: ChatKey, body: str, idempotency_key: str | None = None) -> Ticket:
+        """Send a message. The ticket's outcome is its number.
+
+        With an Idempotency-Key, a retry gets the first try's outcome and adds nothing. ``must_exist`` comes first.
+
+        Raises:
+            KeyReused: the key was used here by this sender with another body.
+            Unavailable: nothing was done.
+        """
+        if idempotency_key is not None:
+            return await self._post_once(user, key, body, idempotency_key)
+        number = await self._cache.next_number(key)
+        return self._intake.accept(PostMessage(key, number, user.id, user.name, body, self._now()))
+
+    async def _post_once(self, user: User, key: ChatKey, body: str, idempotency_key: str) -> Ticket:
+        body_hash = hashlib.sha256(body.encode()).digest()
+        entry = (key, user.id, idempotency_key)
+        first = self._keyed.get(entry)
+        if first is None:
+            stored = await self._store.posted(key, user.id, idempotency_key)
+            first = self._keyed.get(entry)  # another try may have got this far while the store was asked
+            if first is None and stored is not None:
+                number, stored_hash = stored
+                if stored_hash != body_hash:
+                    raise KeyReused("This Idempotency-Key was used before with another body; take a new key.")
+                done = Ticket(PostMessage(key, number, user.id, user.name, body, 0))
+                done.resolve(number)
+                return done
+        if first is not None:
+            assert isinstance(first.command, PostMessage)
+            if first.command.body_hash != body_hash:
+                raise KeyReused("This Idempotency-Key was used before with another body; take a new key.")
+            return first
+        number = await self._cache.next_number(key)
+        command = PostMessage(key, number, user.id, user.name, body, self._now(), idempotency_key, body_hash)
+        ticket = self._intake.accept(command)
+        self._keyed[entry] = ticket
+
+        def forget(_: Outcome) -> None:
+            del self._keyed[entry]
+
+        ticket.then(forget)
+        return ticket
+
+    async def edit(self, user: User, key: ChatKey, number: int, body: str) -> None:
+        """Raises Forbidden unless the user sent the message."""
+        message = await self.message(user, key, number)
+        if message.sender_id != user.id:
+            raise Forbidden("Only its sender may edit a message.")
+        await self._intake.accept(EditMessage(key, number, user.id, body, self._now()))
+
+    async def delete(self, user: User, key: ChatKey, number: int) -> None:
+        """Raises Forbidden unless the user sent the message, or is the application's owner or an admin."""
+        role = await self._applications.role(user, key.token)
+        message = await self.message(user, key, number)
+        if message.sender_id != user.id and not role.manages:
+            raise Forbidden("Only its sender, the application's owner and its admins may delete a message.")
+        await self._intake.accept(DeleteMessage(key, number, user.id, any_sender=role.manages))

@@ -1,0 +1,120 @@
+"""What a client can ask to be changed. A command that was accepted is on disk, or will be, exactly once.
+
+``Store.apply`` answers each command with its outcome: the value named in the command's docstring, or the ChatError
+that refuses it. A refused command has changed nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import msgspec
+
+from hubbub.chat.errors import ChatError
+from hubbub.chat.model import ChatKey, Role
+
+
+class AddUser(msgspec.Struct, frozen=True):
+    """Outcome: the User. Refused with Invalid when the email is taken."""
+
+    ref: str
+    email: str
+    name: str
+    password_hash: str
+    created_at: int
+
+
+class EndSession(msgspec.Struct, frozen=True):
+    """Outcome: None. ``expires_at`` is when the session would have ended by itself and may be forgotten."""
+
+    session: str
+    expires_at: int
+
+
+class AddApplication(msgspec.Struct, frozen=True):
+    """Outcome: None."""
+
+    token: str
+    name: str
+    owner_id: int
+    created_at: int
+
+
+class RenameApplication(msgspec.Struct, frozen=True):
+    """Outcome: None."""
+
+    token: str
+    name: str
+
+
+class PutMember(msgspec.Struct, frozen=True):
+    """Adds a member or changes a role. Outcome: None. Never touches the owner (Forbidden)."""
+
+    token: str
+    user_id: int
+    role: Role
+
+
+class RemoveMember(msgspec.Struct, frozen=True):
+    """Outcome: None. Never touches the owner (Forbidden); NotFound when the user is not a member."""
+
+    token: str
+    user_id: int
+
+
+class AddChat(msgspec.Struct, frozen=True):
+    """Outcome: the chat's number, one above the last."""
+
+    token: str
+    title: str | None
+    created_at: int
+
+
+class RenameChat(msgspec.Struct, frozen=True):
+    """Outcome: None."""
+
+    chat: ChatKey
+    title: str | None
+
+
+class PostMessage(msgspec.Struct, frozen=True):
+    """Outcome: the message's number. ``number`` was reserved for this command alone.
+
+    ``key`` and ``body_hash`` (SHA-256 of the body as sent) are set when the client gave an Idempotency-Key.
+    """
+
+    chat: ChatKey
+    number: int
+    sender_id: int
+    sender_name: str
+    body: str
+    created_at: int
+    key: str | None = None
+    body_hash: bytes | None = None
+
+
+class EditMessage(msgspec.Struct, frozen=True):
+    """Outcome: None. Refused with NotFound when the message is not there, Forbidden when it is another's."""
+
+    chat: ChatKey
+    number: int
+    editor_id: int
+    body: str
+    edited_at: int
+
+
+class DeleteMessage(msgspec.Struct, frozen=True):
+    """Outcome: None. ``any_sender`` is set for those who may delete others' messages."""
+
+    chat: ChatKey
+    number: int
+    deleter_id: int
+    any_sender: bool
+
+
+MessageCommand: TypeAlias = PostMessage | EditMessage | DeleteMessage
+DirectoryCommand: TypeAlias = (
+    AddUser | EndSession | AddApplication | RenameApplication | PutMember | RemoveMember | AddChat | RenameChat
+)
+Command: TypeAlias = MessageCommand | DirectoryCommand
+Outcome: TypeAlias = object | ChatError

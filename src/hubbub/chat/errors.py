@@ -1,0 +1,56 @@
+"""Everything that can go wrong for a caller, as types. The edge turns each into a status code."""
+
+from __future__ import annotations
+
+
+class ChatError(Exception):
+    """A refusal with a sentence that says what is wrong and how to mend it."""
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(sentence)
+        self.sentence = sentence
+
+
+class Unauthenticated(ChatError):
+    """No credentials, or credentials that are wrong or have ended."""
+
+
+class Forbidden(ChatError):
+    """A member who may not do this."""
+
+
+class NotFound(ChatError):
+    """Nothing there, or nothing that this caller may know of."""
+
+
+class Malformed(ChatError):
+    """The body is not JSON, or not a JSON object."""
+
+
+class Invalid(ChatError):
+    """One or more fields are wrong; ``errors`` has one sentence for each."""
+
+    def __init__(self, errors: list[str]) -> None:
+        super().__init__("; ".join(errors))
+        self.errors = errors
+
+
+class KeyReused(ChatError):
+    """An Idempotency-Key came again with another body."""
+
+
+class RateLimited(ChatError):
+    """Too many requests. ``limit`` requests are allowed; try again after ``retry_after`` seconds."""
+
+    def __init__(self, sentence: str, *, limit: int, retry_after: float) -> None:
+        super().__init__(sentence)
+        self.limit = limit
+        self.retry_after = retry_after
+
+
+class Unavailable(ChatError):
+    """A part is down or full; nothing was done. Try again after ``retry_after`` seconds."""
+
+    def __init__(self, sentence: str, *, retry_after: float = 1.0) -> None:
+        super().__init__(sentence)
+        self.retry_after = retry_after

@@ -1,0 +1,119 @@
+"""The doors between the services and the outside. Each port has one suite in tests/ports that every adapter passes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from hubbub.chat.commands import Command, Outcome
+from hubbub.chat.model import Application, Chat, ChatKey, Member, Message, Page, Role, User
+from hubbub.chat.ticket import Ticket
+
+
+class Queue(Protocol):
+    """Takes commands in order and makes them durable."""
+
+    def accept(self, command: Command) -> Ticket:
+        """Take the command, or refuse it at once. Its ticket is resolved when it can no longer be lost.
+
+        Commands are applied in the order of acceptance.
+
+        Raises:
+            Unavailable: the queue is full, or closed; nothing was taken.
+        """
+
+    @property
+    def depth(self) -> int:
+        """Commands accepted whose outcome is not known yet."""
+
+    @property
+    def fault(self) -> str | None:
+        """Why the latest batch could not be made durable; None when it could."""
+
+
+class Store(Protocol):
+    """The truth. Reads see every command whose ticket was resolved before the read began.
+
+    Every read may raise Unavailable when the store can't be reached.
+    """
+
+    def apply(self, batch: Sequence[Command]) -> list[Outcome]:
+        """Apply the commands in order in one transaction and return once it is on disk. Blocking: not for the loop.
+
+        Returns:
+            One outcome for each command, in order.
+
+        Raises:
+            Unavailable: nothing of the batch was applied.
+        """
+
+    def count_messages(self) -> None:
+        """Fold what was posted since the last call into the stored counts, so that reading a count stays cheap."""
+
+    async def user_by_ref(self, ref: str) -> User | None: ...
+    async def user_by_email(self, email: str) -> tuple[User, str] | None:
+        """The user and the password hash."""
+
+    async def session_ended(self, session: str) -> bool: ...
+
+    async def application(self, token: str) -> Application | None: ...
+    async def applications_of(self, user_id: int, *, offset: int, limit: int) -> list[Application]:
+        """The applications the user is a member of, newest first."""
+
+    async def role(self, token: str, user_id: int) -> Role | None: ...
+    async def members(self, token: str) -> list[Member]: ...
+
+    async def chat(self, key: ChatKey) -> Chat | None: ...
+    async def chats(self, token: str, *, offset: int, limit: int) -> list[Chat]:
+        """The application's chats, newest first."""
+
+    async def message(self, key: ChatKey, number: int) -> Message | None: ...
+    async def messages(
+        self, key: ChatKey, *, limit: int, before: int | None = None, after: int | None = None, offset: int = 0
+    ) -> list[Message]:
+        """Up to ``limit`` messages, newest first: the newest, or those next below ``before`` or next above ``after``."""
+
+    async def posted(self, key: ChatKey, sender_id: int, idempotency_key: str) -> tuple[int, bytes] | None:
+        """The number and body hash of the message the sender posted with this key, also if it is deleted since."""
+
+
+class Cache(Protocol):
+    """Hot data. Losing it loses nothing: whatever is missing is read from the store again."""
+
+    async def role(self, token: str, user_id: int) -> Role | None: ...
+
+    async def exists(self, key: ChatKey) -> bool:
+        """Whether there is such a chat."""
+
+    async def next_number(self, key: ChatKey) -> int:
+        """A message number above all that were ever given in this chat, and given to nobody else.
+
+        ``settled`` must follow for the command that takes it.
+        """
+
+    async def newest(self, key: ChatKey, limit: int) -> Page:
+        """The chat's newest messages, every acknowledged one among them."""
+
+    async def chats(self, token: str, limit: int) -> bytes:
+        """The application's newest chats, encoded as the API sends them."""
+
+    def settled(self, command: Command, outcome: Outcome) -> None:
+        """The command's outcome is known. Must be called before anyone is told of it."""
+
+
+class Passwords(Protocol):
+    """Slow on purpose, and off the event loop."""
+
+    async def hash(self, password: str) -> str:
+        """The password's salted hash, in PHC string format.
+
+        Raises:
+            Unavailable: too many are waiting already.
+        """
+
+    async def verify(self, password: str, password_hash: str | None) -> bool:
+        """Whether they match. Without a hash (an unknown user) the answer is no, and takes as long.
+
+        Raises:
+            Unavailable: too many are waiting already.
+        """

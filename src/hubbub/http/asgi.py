@@ -1,0 +1,99 @@
+"""One request and its response between a connection and an ASGI application (ASGI 3.0, HTTP spec 2.3)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any
+
+from hubbub.http.problems import failure
+from hubbub.http.reply import COMMON_HEADERS, STATUS_LINES
+
+if TYPE_CHECKING:
+    from hubbub.http.connection import Connection
+
+log = logging.getLogger("hubbub.http")
+
+
+class AsgiExchange:
+    """The request's body is whole before the application starts, so ``receive`` waits for one thing: the client leaving."""
+
+    def __init__(self, connection: Connection, scope: dict[str, Any], body: bytes, *, keep_alive: bool) -> None:
+        self._connection = connection
+        self._scope = scope
+        self._body: bytes | None = body
+        self._keep_alive = keep_alive
+        self._gone = asyncio.Event()
+        self._started = False
+        self._complete = False
+        self._chunked = False
+        self._no_body = scope["method"] == "HEAD"
+        self._head = b""
+
+    def disconnected(self) -> None:
+        self._gone.set()
+
+    async def run(self, app: Any) -> None:
+        try:
+            await app(self._scope, self._receive, self._send)
+        except Exception as error:
+            if not self._started:
+                self._fail(error)
+                return
+            log.exception("A request failed after its response had begun.")
+        if not self._complete:
+            # The response is cut short, and closing is the only way to say so.
+            self._connection.finish(close=True)
+
+    def _fail(self, error: Exception) -> None:
+        close = not self._keep_alive or self._connection.closing
+        self._connection.transport.write(failure(error).encode(self._connection.edge.date, close=close))
+        self._connection.finish(close)
+
+    async def _receive(self) -> dict[str, Any]:
+        if self._body is not None:
+            body, self._body = self._body, None
+            return {"type": "http.request", "body": body, "more_body": False}
+        await self._gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def _send(self, message: dict[str, Any]) -> None:
+        if message["type"] == "http.response.start":
+            self._start(message["status"], message.get("headers", ()))
+        elif message["type"] == "http.response.body":
+            await self._write(message.get("body", b""), more=message.get("more_body", False))
+
+    def _start(self, status: int, headers: Any) -> None:
+        self._started = True
+        lines = [STATUS_LINES[status], self._connection.edge.date, COMMON_HEADERS]
+        sized = status in (204, 304)
+        self._no_body = self._no_body or sized
+        for name, value in headers:
+            sized = sized or name.lower() == b"content-length"
+            lines.append(b"%b: %b\r\n" % (name, value))
+        if not sized:
+            self._chunked = not self._no_body
+            lines.append(b"transfer-encoding: chunked\r\n")
+        # A response that begins while the server stops must not be followed by another request.
+        self._keep_alive = self._keep_alive and not self._connection.closing
+        if not self._keep_alive:
+            lines.append(b"connection: close\r\n")
+        lines.append(b"\r\n")
+        self._head = b"".join(lines)
+
+    async def _write(self, body: bytes, *, more: bool) -> None:
+        if self._complete:
+            return
+        if self._no_body:
+            body = b""
+        elif self._chunked:
+            body = (b"%x\r\n%b\r\n" % (len(body), body) if body else b"") + (b"" if more else b"0\r\n\r\n")
+        data, self._head = self._head + body, b""
+        connection = self._connection
+        if data and not connection.transport.is_closing():
+            connection.transport.write(data)
+        if not more:
+            self._complete = True
+            connection.finish(close=not self._keep_alive)
+        elif not connection.writable.is_set():
+            await connection.writable.wait()

@@ -1,0 +1,107 @@
+"""From what a client sent to typed fields, or one sentence for each field that is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeVar, get_args, get_origin
+from urllib.parse import parse_qsl
+
+import msgspec
+
+from hubbub.chat.errors import Invalid, Malformed
+
+S = TypeVar("S", bound=msgspec.Struct)
+
+_LARGEST = 2**53 - 1  # the largest whole number that JSON keeps exact everywhere (RFC 8259, section 6)
+_MISSING = object()
+
+
+def fields(kind: type[S], body: bytes) -> S:
+    """The JSON object in ``body`` as a ``kind``. Fields that it does not know are ignored.
+
+    Raises:
+        Malformed: not JSON, or not an object.
+        Invalid: one or more fields are missing or wrong.
+    """
+    try:
+        content = msgspec.json.decode(body or b"{}")
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Malformed(f"The body is not valid JSON: {error}.") from None
+    if not isinstance(content, dict):
+        raise Malformed("The body must be a JSON object.")
+    return convert(kind, content)
+
+
+def convert(kind: type[S], content: Mapping[str, Any]) -> S:
+    """``content`` as a ``kind``, each field checked by itself.
+
+    Raises:
+        Invalid: one or more fields are missing or wrong.
+    """
+    values: dict[str, Any] = {}
+    errors: list[str] = []
+    for field in msgspec.structs.fields(kind):
+        value = content.get(field.encode_name, _MISSING)
+        if value is _MISSING:
+            if field.required:
+                errors.append(f"{field.encode_name} is required: {_expected(field.type)}")
+            continue
+        try:
+            values[field.name] = msgspec.convert(value, field.type)
+        except msgspec.ValidationError:
+            errors.append(f"{field.encode_name} must be {_expected(field.type)}")
+    if errors:
+        raise Invalid(errors)
+    return kind(**values)
+
+
+def _expected(kind: Any) -> str:
+    """What a field takes, in words."""
+    return _words(msgspec.inspect.type_info(kind))
+
+
+def _words(info: msgspec.inspect.Type) -> str:
+    if isinstance(info, msgspec.inspect.Metadata):
+        return _words(info.type)
+    if isinstance(info, msgspec.inspect.StrType):
+        if info.min_length and info.max_length:
+            return f"a string of {info.min_length} to {info.max_length} characters"
+        return f"a string of at most {info.max_length} characters" if info.max_length is not None else "a string"
+    if isinstance(info, msgspec.inspect.IntType):
+        return f"a whole number from {info.ge} to {info.le}"
+    if isinstance(info, msgspec.inspect.LiteralType):
+        return " or ".join(f'"{value}"' for value in info.values)
+    if isinstance(info, msgspec.inspect.UnionType):
+        return " or ".join(_words(part) for part in info.types if not isinstance(part, msgspec.inspect.NoneType))
+    raise TypeError(f"no words for {info}")
+
+
+def query(kind: type[S], text: bytes) -> S:
+    """The query string as a ``kind``; the last of a repeated parameter counts, unknown ones are ignored.
+
+    Raises:
+        Invalid: a parameter is wrong, or the query is not UTF-8.
+    """
+    try:
+        pairs = parse_qsl(text.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=50)
+    except ValueError:
+        raise Invalid(["the query string must be percent-encoded UTF-8 of at most 50 parameters"]) from None
+    content: dict[str, Any] = dict(pairs)
+    for field in msgspec.structs.fields(kind):
+        if field.encode_name in content and _takes_int(field.type):
+            value = content[field.encode_name]
+            if value.isascii() and value.isdigit() and len(value) < 17:
+                content[field.encode_name] = int(value)
+    return convert(kind, content)
+
+
+def _takes_int(kind: Any) -> bool:
+    return kind is int or any(_takes_int(part) for part in get_args(kind) if get_origin(kind) is not None)
+
+
+def number(text: str) -> int | None:
+    """A chat's or a message's number in a path; None for what can't be one."""
+    if text.isascii() and text.isdigit() and len(text) < 17:
+        value = int(text)
+        return value if 0 < value <= _LARGEST else None
+    return None

@@ -1,0 +1,105 @@
+"""How often one user may call, and how often a login may fail."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from limits import RateLimitItemPerMinute
+from limits.storage import MemoryStorage
+from limits.strategies import FixedWindowRateLimiter
+
+from hubbub.chat.errors import RateLimited, Unauthenticated
+
+_MOST_BUCKETS = 100_000
+
+
+class Bucket:
+    """A token bucket: ``tokens`` were left at ``at`` (seconds, monotonic)."""
+
+    __slots__ = ("at", "tokens")
+
+    def __init__(self, tokens: float, at: float) -> None:
+        self.tokens = tokens
+        self.at = at
+
+
+class UserLimit:
+    """``rate`` requests a second for each user, and as many at once as two seconds bring."""
+
+    def __init__(self, rate: int) -> None:
+        self._rate = rate
+        self._burst = 2.0 * rate
+        self._buckets: dict[int, Bucket] = {}
+
+    def bucket(self, user_id: int) -> Bucket:
+        """The user's bucket, the same for all of the user's sessions."""
+        bucket = self._buckets.get(user_id)
+        if bucket is None:
+            if len(self._buckets) >= _MOST_BUCKETS:
+                self._forget_full()
+            bucket = self._buckets[user_id] = Bucket(self._burst, time.monotonic())
+        return bucket
+
+    def _forget_full(self) -> None:
+        now = time.monotonic()
+        self._buckets = {user: bucket for user, bucket in self._buckets.items() if now - bucket.at < 2}
+
+    def take(self, bucket: Bucket) -> None:
+        """One request.
+
+        Raises:
+            RateLimited: the bucket is empty.
+        """
+        now = time.monotonic()
+        tokens = min(self._burst, bucket.tokens + (now - bucket.at) * self._rate)
+        bucket.at = now
+        if tokens < 1:
+            bucket.tokens = tokens
+            raise RateLimited(
+                f"You may send {self._rate} requests a second. Slow down.", limit=self._rate, retry_after=1
+            )
+        bucket.tokens = tokens - 1
+
+
+class LoginLimit:
+    """Failed logins: for one account from one address, and from one address whatever the accounts.
+
+    Right passwords don't count. Tries under way do, so that sending them all at once gains nothing.
+    """
+
+    def __init__(self, *, per_account: int = 10, per_address: int = 300, window_minutes: int = 5) -> None:
+        self._limiter = FixedWindowRateLimiter(MemoryStorage())
+        self._account = RateLimitItemPerMinute(per_account, window_minutes, namespace="account")
+        self._address = RateLimitItemPerMinute(per_address, window_minutes, namespace="address")
+        self._under_way: dict[tuple[str, ...], int] = {}
+
+    @asynccontextmanager
+    async def attempt(self, address: str, email: str) -> AsyncIterator[None]:
+        """Around one attempt, which fails by raising Unauthenticated.
+
+        Raises:
+            RateLimited: too many have failed; nothing was tried.
+        """
+        keys = ((self._account, (address, email)), (self._address, (address,)))
+        for item, key in keys:
+            under_way = self._under_way.get(key, 0)
+            if not self._limiter.test(item, *key, cost=1 + under_way):
+                wait = self._limiter.get_window_stats(item, *key).reset_time - time.time()
+                raise RateLimited(
+                    "Too many failed logins. Wait before you try again.", limit=item.amount, retry_after=max(wait, 1)
+                )
+        for _, key in keys:
+            self._under_way[key] = self._under_way.get(key, 0) + 1
+        try:
+            yield
+        except Unauthenticated:
+            for item, key in keys:
+                self._limiter.hit(item, *key)
+            raise
+        finally:
+            for _, key in keys:
+                self._under_way[key] -= 1
+                if not self._under_way[key]:
+                    del self._under_way[key]

@@ -1,0 +1,89 @@
+"""Every refusal as an RFC 9457 problem."""
+
+from __future__ import annotations
+
+import logging
+import math
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+
+from hubbub.chat.errors import (
+    ChatError,
+    Forbidden,
+    Invalid,
+    KeyReused,
+    Malformed,
+    NotFound,
+    RateLimited,
+    Unauthenticated,
+    Unavailable,
+)
+from hubbub.http.media import UnsupportedMedia
+from hubbub.http.reply import PROBLEM, Reply
+
+log = logging.getLogger("hubbub.http")
+
+STATUS_OF: dict[type[ChatError], int] = {
+    Malformed: 400,
+    Unauthenticated: 401,
+    Forbidden: 403,
+    NotFound: 404,
+    KeyReused: 409,
+    UnsupportedMedia: 415,
+    Invalid: 422,
+    RateLimited: 429,
+    Unavailable: 503,
+}
+
+
+class Problem(msgspec.Struct, omit_defaults=True):
+    """RFC 9457, section 3.1. ``error`` repeats ``detail``; ``errors`` has one sentence for each wrong field."""
+
+    title: str
+    status: int
+    detail: str
+    error: str
+    errors: list[str] = []
+    type: str = msgspec.field(default="about:blank")
+
+
+def problem(status: int, detail: str, *, errors: list[str] | None = None, headers: bytes = b"") -> Reply:
+    content: dict[str, Any] = {
+        "type": "about:blank",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+        "error": detail,
+    }
+    if errors is not None:
+        content["errors"] = errors
+    return Reply(status, msgspec.json.encode(content), PROBLEM, headers)
+
+
+def failure(error: Exception) -> Reply:
+    """The answer when handling a request raised: a refusal, or a 500 that says nothing of the inside."""
+    if isinstance(error, ChatError):
+        return refusal(error)
+    log.error("A request failed.", exc_info=error)
+    return problem(500, "Something went wrong here; it is in the service's log.")
+
+
+def refusal(error: ChatError) -> Reply:
+    """The answer to a caller whose request was refused with ``error``."""
+    status = STATUS_OF[type(error)]
+    headers = b""
+    if isinstance(error, Unauthenticated):
+        headers = b'www-authenticate: Bearer realm="hubbub"\r\n'
+    elif isinstance(error, RateLimited):
+        wait = math.ceil(error.retry_after)
+        headers = b"retry-after: %d\r\nratelimit-limit: %d\r\nratelimit-remaining: 0\r\nratelimit-reset: %d\r\n" % (
+            wait,
+            error.limit,
+            wait,
+        )
+    elif isinstance(error, Unavailable):
+        headers = b"retry-after: %d\r\n" % math.ceil(error.retry_after)
+    errors = error.errors if isinstance(error, Invalid) else None
+    return problem(status, error.sentence, errors=errors, headers=headers)

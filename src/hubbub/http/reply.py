@@ -1,0 +1,35 @@
+"""A response before it is bytes on a connection."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import NamedTuple
+
+STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
+
+JSON = b"application/json"
+PROBLEM = b"application/problem+json"
+
+# Sent with everything: answers are one user's own, and never anything but what their type says.
+COMMON_HEADERS = b"cache-control: no-store\r\nx-content-type-options: nosniff\r\n"
+
+
+class Reply(NamedTuple):
+    """``headers`` are lines already encoded, each ending in CRLF; type and length are added when it is sent."""
+
+    status: int
+    body: bytes
+    content_type: bytes = JSON
+    headers: bytes = b""
+
+    def encode(self, date: bytes, *, close: bool) -> bytes:
+        return b"%b%b%b%bcontent-type: %b\r\ncontent-length: %d\r\n%b\r\n%b" % (
+            STATUS_LINES[self.status],
+            date,
+            COMMON_HEADERS,
+            self.headers,
+            self.content_type,
+            len(self.body),
+            b"connection: close\r\n" if close else b"",
+            self.body,
+        )

@@ -1,0 +1,146 @@
+"""What requests and responses look like. Validation and the OpenAPI document are both made from these."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+
+from hubbub.chat.encoding import ChatItem, MessageItem
+from hubbub.chat.model import Role
+
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
+Email = Annotated[str, msgspec.Meta(min_length=3, max_length=254)]
+Password = Annotated[str, msgspec.Meta(min_length=6, max_length=128)]
+Body = Annotated[str, msgspec.Meta(min_length=1, max_length=10_000)]
+Number = Annotated[int, msgspec.Meta(ge=1, le=2**53 - 1)]
+PageNumber = Annotated[int, msgspec.Meta(ge=1, le=1_000_000_000)]
+Limit = Annotated[int, msgspec.Meta(ge=1, le=100)]
+
+
+class Registration(msgspec.Struct):
+    name: Name
+    email: Email
+    password: Password
+    password_confirmation: str | None = None
+
+
+class Credentials(msgspec.Struct):
+    # Not bounded like a new password: a wrong one is wrong, whatever its length.
+    email: Annotated[str, msgspec.Meta(max_length=1000)]
+    password: Annotated[str, msgspec.Meta(max_length=1000)]
+
+
+class NewApplication(msgspec.Struct):
+    name: Name
+
+
+class NamedApplication(msgspec.Struct):
+    token: str
+    name: Name
+
+
+class NewMember(msgspec.Struct):
+    email: Email
+    role: Literal["admin", "member"]
+
+
+class FormerMember(msgspec.Struct):
+    email: Email
+
+
+class NewChat(msgspec.Struct):
+    title: Name | None = None
+
+
+class Title(msgspec.Struct):
+    title: Name | None
+
+
+class NewMessage(msgspec.Struct):
+    body: Body
+
+
+class NumberedMessage(msgspec.Struct, rename="camel"):
+    message_number: Number
+    body: Body
+
+
+class Paging(msgspec.Struct):
+    page: PageNumber = 1
+    limit: Limit = 10
+
+    @property
+    def offset(self) -> int:
+        return (self.page - 1) * self.limit
+
+
+class MessagePaging(msgspec.Struct):
+    page: PageNumber | None = None
+    limit: Limit = 10
+    before: Number | None = None
+    after: Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)] | None = None
+
+
+class Done(msgspec.Struct):
+    message: str
+
+
+class NewToken(msgspec.Struct, rename="camel"):
+    token: str
+    expires_at: str
+
+
+class Refreshed(msgspec.Struct, rename="camel", omit_defaults=True):
+    """``token`` and ``expiresAt`` for callers that came with a Bearer token."""
+
+    message: str
+    token: str | None = None
+    expires_at: str | None = None
+
+
+class Me(msgspec.Struct, rename="camel"):
+    email: str
+    name: str
+    created_at: str
+
+
+class MeReply(msgspec.Struct):
+    user: Me
+
+
+class ApplicationToken(msgspec.Struct):
+    token: str
+
+
+class ApplicationItem(msgspec.Struct, rename="camel"):
+    token: str
+    name: str
+    chats_count: int
+
+
+class MemberItem(msgspec.Struct):
+    email: str
+    name: str
+    role: Role
+
+
+class ChatNumber(msgspec.Struct, rename="camel"):
+    chat_number: int
+
+
+class MessageNumber(msgspec.Struct, rename="camel"):
+    message_number: int
+
+
+class Part(msgspec.Struct, omit_defaults=True):
+    status: Literal["ok", "failing"]
+    detail: str = ""
+
+
+class Health(msgspec.Struct, omit_defaults=True):
+    status: Literal["ok", "failing"]
+    parts: dict[str, Part] = {}
+
+
+__all__ = ["ChatItem", "MessageItem"]

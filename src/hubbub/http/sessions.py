@@ -1,0 +1,111 @@
+"""Sessions: a JWT in the cookie or as Bearer, verified once and then remembered by the header that carried it."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections import OrderedDict
+from typing import NamedTuple
+
+import jwt
+from starlette.requests import cookie_parser
+
+from hubbub.chat.accounts import Accounts
+from hubbub.chat.errors import Unauthenticated
+from hubbub.chat.model import User
+from hubbub.http.limits import Bucket, UserLimit
+
+COOKIE = "auth_token"
+LIFETIME_S = 7 * 24 * 3600
+_ALGORITHM = "HS256"
+_REMEMBERED = 20_000
+_LONGEST_HEADER = 4096
+
+
+class Session(NamedTuple):
+    """A verified token. A session keeps its ``id`` through refreshes, so ending it ends all of its tokens."""
+
+    id: str
+    user: User
+    expires_at: float  # seconds since 1970
+    bucket: Bucket
+    bearer: bool
+
+
+class Token(NamedTuple):
+    value: str
+    expires_at: int  # seconds since 1970
+
+
+class Sessions:
+    """Invariant: what is remembered was verified, and is dropped the moment its session is ended."""
+
+    def __init__(self, accounts: Accounts, secret: bytes, limit: UserLimit) -> None:
+        self._accounts = accounts
+        self._secret = secret
+        self._limit = limit
+        self._remembered: OrderedDict[bytes, Session] = OrderedDict()
+
+    def issue(self, user: User, session: str | None = None) -> Token:
+        """A signed token for the user, in a new session or in the given one."""
+        now = int(time.time())
+        claims = {
+            "sub": user.ref,
+            "sid": session or secrets.token_urlsafe(16),
+            "jti": secrets.token_urlsafe(8),
+            "iat": now,
+            "exp": now + LIFETIME_S,
+        }
+        return Token(jwt.encode(claims, self._secret, algorithm=_ALGORITHM), claims["exp"])
+
+    async def of(self, cookie: bytes | None, authorization: bytes | None) -> Session:
+        """The session of a request with these headers; Authorization counts before the cookie.
+
+        Raises:
+            Unauthenticated: no token, or one that is forged, expired or ended.
+            RateLimited: the user has used up what one user may send.
+        """
+        header = authorization or cookie
+        session = self._remembered.get(header) if header is not None else None
+        if session is None or session.expires_at <= time.time():
+            session = await self._verify(cookie, authorization)
+            if header is not None and len(header) <= _LONGEST_HEADER:
+                self._remembered[header] = session
+                if len(self._remembered) > _REMEMBERED:
+                    self._remembered.popitem(last=False)
+        self._limit.take(session.bucket)
+        return session
+
+    async def _verify(self, cookie: bytes | None, authorization: bytes | None) -> Session:
+        if authorization is not None:
+            scheme, _, token = authorization.decode("latin-1").partition(" ")
+            if scheme.lower() != "bearer":
+                raise Unauthenticated("The Authorization header must be: Bearer TOKEN.")
+        else:
+            token = cookie_parser(cookie.decode("latin-1")).get(COOKIE, "") if cookie is not None else ""
+        token = token.strip()
+        if not token:
+            raise Unauthenticated("Log in first: send the auth_token cookie or Authorization: Bearer TOKEN.")
+        ended = Unauthenticated("This token is not valid, or its session has ended. Log in again.")
+        try:
+            claims = jwt.decode(
+                token,
+                self._secret,
+                algorithms=[_ALGORITHM],
+                options={"require": ["sub", "sid", "exp"]},
+            )
+        except (jwt.InvalidTokenError, UnicodeError):
+            raise ended from None
+        session = str(claims["sid"])
+        user = await self._accounts.user(str(claims["sub"]))
+        if user is None or await self._accounts.session_ended(session):
+            raise ended
+        bucket = self._limit.bucket(user.id)
+        return Session(session, user, float(claims["exp"]), bucket, authorization is not None)
+
+    async def end(self, session: Session) -> None:
+        """End the session for good: no token of it works once this returns."""
+        forget_at = int(time.time() + LIFETIME_S + 60) * 1000  # no token of the session can outlive this
+        await self._accounts.end_session(session.id, forget_at)
+        for header in [header for header, known in self._remembered.items() if known.id == session.id]:
+            del self._remembered[header]

@@ -1,0 +1,437 @@
+"""The store of the embedded mode: one SQLite file in WAL mode, synchronous=FULL.
+
+One connection writes, on the thread that calls ``apply``; SQLite would serialise writers anyway, and one connection
+can't run into its own locks. Short reads run on the event loop's own connection, where they cost some 20 µs; reads
+that may walk far (a deep page by offset) go to a thread.
+
+Statements are few and large on purpose: sqlite3 lets go of the GIL around every step, and with a busy event loop each
+return to it is a wait. A batch of messages is therefore one INSERT of many rows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+from hubbub.chat.commands import (
+    AddApplication,
+    AddChat,
+    AddUser,
+    Command,
+    DeleteMessage,
+    EditMessage,
+    EndSession,
+    Outcome,
+    PostMessage,
+    PutMember,
+    RemoveMember,
+    RenameApplication,
+    RenameChat,
+)
+from hubbub.chat.errors import Forbidden, Invalid, KeyReused, NotFound, Unavailable
+from hubbub.chat.model import Application, Chat, ChatKey, Member, Message, Role, User
+from hubbub.stores.migrate import migrate_sqlite
+
+T = TypeVar("T")
+
+_OLDEST_SQLITE = (3, 37, 0)  # STRICT tables
+_ROWS_PER_INSERT = 100
+_FAR_OFFSET = 1000  # rows; walking past them takes about 100 µs
+_CHATS_COUNTED_AT_ONCE = 200
+_KNOWN_CHATS = 100_000
+
+_CHAT_ID = "SELECT c.id FROM chats c JOIN applications a ON a.id = c.application_id WHERE a.token = ? AND c.number = ?"
+_INSERT_MESSAGES = "INSERT INTO messages (chat_id, number, sender_id, created_at, body) VALUES "
+_INSERT_MANY = _INSERT_MESSAGES + ",".join(["(?,?,?,?,?)"] * _ROWS_PER_INSERT)
+_CHAT = """
+    SELECT c.number, c.title,
+           c.counted + (SELECT count(*) FROM messages m WHERE m.chat_id = c.id AND m.number > c.counted_to),
+           max(c.last_deleted, coalesce((SELECT max(m.number) FROM messages m WHERE m.chat_id = c.id), 0))
+    FROM chats c
+"""
+_MESSAGE = """
+    SELECT m.number, m.sender_id, u.name, m.body, m.created_at, m.edited_at
+    FROM messages m JOIN users u ON u.id = m.sender_id
+"""
+_ROLE = (
+    "SELECT m.role FROM applications a JOIN members m ON m.application_id = a.id AND m.user_id = ? WHERE a.token = ?"
+)
+_USER = "SELECT id, ref, email, name, created_at, password_hash FROM users"
+
+
+class SqliteStore:
+    """See chat.ports.Store."""
+
+    def __init__(self, path: Path) -> None:
+        """Open or create the database and bring its schema up to date.
+
+        Raises:
+            SchemaTooNew: a newer version wrote it.
+            sqlite3.Error: it can't be opened, or is no database.
+        """
+        if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
+            raise RuntimeError(f"SQLite {sqlite3.sqlite_version} is too old; Hubbub needs 3.37 or newer.")
+        migrate_sqlite(path)
+        self._path = path
+        self._writing = self._connect()
+        self._reading = self._connect(read_only=True)
+        self._far_reads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="far-read")
+        # Chats never move or go, so what was once read of an id stays true.
+        self._chat_ids: dict[ChatKey, int] = {}
+        # Chats with messages above counted_to, as far as this process knows. Only hurries the counting along.
+        self._uncounted: set[int] = set()
+
+    def _connect(self, *, read_only: bool = False) -> sqlite3.Connection:
+        connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, cached_statements=256)
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA cache_size = -16000")
+        connection.execute("PRAGMA wal_autocheckpoint = 4000")
+        connection.execute("PRAGMA journal_size_limit = 67108864")
+        if read_only:
+            connection.execute("PRAGMA query_only = ON")
+        return connection
+
+    def close(self) -> None:
+        """Nothing may be running any more."""
+        self._far_reads.shutdown()
+        self._reading.close()
+        self._writing.close()
+
+    # Writing ---------------------------------------------------------------------------------------------------------
+
+    def apply(self, batch: Sequence[Command]) -> list[Outcome]:
+        return self._transaction(lambda: self._apply(batch))
+
+    def _transaction(self, work: Callable[[], T]) -> T:
+        connection = self._writing
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            result = work()
+            connection.execute("COMMIT")
+        except sqlite3.IntegrityError:
+            connection.rollback()
+            raise
+        except sqlite3.Error as error:
+            self._roll_back()
+            raise Unavailable(f"The database can't write: {error}.", retry_after=5) from error
+        except BaseException:
+            connection.rollback()
+            raise
+        return result
+
+    def _roll_back(self) -> None:
+        """Leave no transaction behind, also where the disk refuses even a rollback."""
+        try:
+            if self._writing.in_transaction:
+                self._writing.execute("ROLLBACK")
+        except sqlite3.Error:
+            self._writing.close()
+            self._writing = self._connect()
+
+    def _apply(self, batch: Sequence[Command]) -> list[Outcome]:
+        outcomes: list[Outcome] = []
+        rows: list[Any] = []
+        for command in batch:
+            if type(command) is PostMessage:
+                outcomes.append(self._post(command, rows))
+            else:
+                if rows:
+                    self._insert(rows)
+                    rows = []
+                outcomes.append(self._handlers[type(command)](self, command))
+        if rows:
+            self._insert(rows)
+        return outcomes
+
+    def _post(self, command: PostMessage, rows: list[Any]) -> Outcome:
+        chat_id = self._chat_id(self._writing, command.chat)
+        if chat_id is None:
+            return NotFound("There is no such chat.")
+        if command.key is not None:
+            known = self._posted(self._writing, chat_id, command.sender_id, command.key)
+            if known is not None:
+                return known[0] if known[1] == command.body_hash else KeyReused("Another body came with this key.")
+            self._writing.execute(
+                "INSERT INTO idempotency_keys (chat_id, sender_id, key, number, body_hash) VALUES (?,?,?,?,?)",
+                (chat_id, command.sender_id, command.key, command.number, command.body_hash),
+            )
+        rows += (chat_id, command.number, command.sender_id, command.created_at, command.body)
+        self._uncounted.add(chat_id)
+        return command.number
+
+    def _insert(self, rows: list[Any]) -> None:
+        """``rows`` has the five values of each message, one after another."""
+        whole = _ROWS_PER_INSERT * 5
+        position = 0
+        while len(rows) - position >= whole:
+            self._writing.execute(_INSERT_MANY, rows[position : position + whole])
+            position += whole
+        rest = rows[position:] if position else rows
+        if rest:
+            self._writing.execute(_INSERT_MESSAGES + ",".join(["(?,?,?,?,?)"] * (len(rest) // 5)), rest)
+
+    def _edit(self, command: EditMessage) -> Outcome:
+        chat_id = self._chat_id(self._writing, command.chat)
+        edited = self._writing.execute(
+            "UPDATE messages SET body = ?, edited_at = ? WHERE chat_id = ? AND number = ? AND sender_id = ?",
+            (command.body, command.edited_at, chat_id, command.number, command.editor_id),
+        )
+        return None if edited.rowcount else NotFound("There is no such message in this chat.")
+
+    def _delete(self, command: DeleteMessage) -> Outcome:
+        chat_id = self._chat_id(self._writing, command.chat)
+        deleted = self._writing.execute(
+            "DELETE FROM messages WHERE chat_id = ? AND number = ? AND (? OR sender_id = ?)",
+            (chat_id, command.number, command.any_sender, command.deleter_id),
+        )
+        if not deleted.rowcount:
+            return NotFound("There is no such message in this chat.")
+        self._writing.execute(
+            "UPDATE chats SET last_deleted = max(last_deleted, ?1), counted = counted - (?1 <= counted_to)"
+            " WHERE id = ?2",
+            (command.number, chat_id),
+        )
+        return None
+
+    def _add_user(self, command: AddUser) -> Outcome:
+        added = self._writing.execute(
+            "INSERT INTO users (ref, email, name, password_hash, created_at) VALUES (?,?,?,?,?)"
+            " ON CONFLICT (email) DO NOTHING RETURNING id",
+            (command.ref, command.email, command.name, command.password_hash, command.created_at),
+        ).fetchone()
+        if added is None:
+            return Invalid(["email has already been taken"])
+        return User(added[0], command.ref, command.email, command.name, command.created_at)
+
+    def _end_session(self, command: EndSession) -> Outcome:
+        self._writing.execute(
+            "INSERT OR IGNORE INTO ended_sessions (session, expires_at) VALUES (?,?)",
+            (command.session, command.expires_at),
+        )
+        return None
+
+    def _add_application(self, command: AddApplication) -> Outcome:
+        added = self._writing.execute(
+            "INSERT INTO applications (token, name, created_at) VALUES (?,?,?)",
+            (command.token, command.name, command.created_at),
+        )
+        self._writing.execute(
+            "INSERT INTO members (user_id, application_id, role) VALUES (?,?,'owner')",
+            (command.owner_id, added.lastrowid),
+        )
+        return None
+
+    def _rename_application(self, command: RenameApplication) -> Outcome:
+        self._writing.execute("UPDATE applications SET name = ? WHERE token = ?", (command.name, command.token))
+        return None
+
+    def _put_member(self, command: PutMember) -> Outcome:
+        put = self._writing.execute(
+            "INSERT INTO members (user_id, application_id, role) SELECT ?, id, ? FROM applications WHERE token = ?"
+            " ON CONFLICT (user_id, application_id) DO UPDATE SET role = excluded.role WHERE role <> 'owner'",
+            (command.user_id, command.role, command.token),
+        )
+        return None if put.rowcount else Forbidden("The owner's role can't be changed.")
+
+    def _remove_member(self, command: RemoveMember) -> Outcome:
+        found = self._writing.execute(_ROLE, (command.user_id, command.token)).fetchone()
+        if found is None:
+            return NotFound("There is no such member in this application.")
+        if found[0] == Role.OWNER:
+            return Forbidden("The owner can't be removed.")
+        self._writing.execute(
+            "DELETE FROM members WHERE user_id = ? AND application_id = (SELECT id FROM applications WHERE token = ?)",
+            (command.user_id, command.token),
+        )
+        return None
+
+    def _add_chat(self, command: AddChat) -> Outcome:
+        added = self._writing.execute(
+            "INSERT INTO chats (application_id, number, title, created_at)"
+            " SELECT a.id, coalesce((SELECT max(number) FROM chats WHERE application_id = a.id), 0) + 1, ?, ?"
+            " FROM applications a WHERE a.token = ? RETURNING number",
+            (command.title, command.created_at, command.token),
+        ).fetchone()
+        if added is None:
+            return NotFound("There is no such application.")
+        self._writing.execute(
+            "UPDATE applications SET chats_count = chats_count + 1 WHERE token = ?", (command.token,)
+        )
+        return added[0]
+
+    def _rename_chat(self, command: RenameChat) -> Outcome:
+        chat_id = self._chat_id(self._writing, command.chat)
+        self._writing.execute("UPDATE chats SET title = ? WHERE id = ?", (command.title, chat_id))
+        return None
+
+    _handlers: dict[type[Any], Callable[[SqliteStore, Any], Outcome]] = {
+        EditMessage: _edit,
+        DeleteMessage: _delete,
+        AddUser: _add_user,
+        EndSession: _end_session,
+        AddApplication: _add_application,
+        RenameApplication: _rename_application,
+        PutMember: _put_member,
+        RemoveMember: _remove_member,
+        AddChat: _add_chat,
+        RenameChat: _rename_chat,
+    }
+
+    def count_messages(self) -> None:
+        chats = [self._uncounted.pop() for _ in range(min(len(self._uncounted), _CHATS_COUNTED_AT_ONCE))]
+        if not chats:
+            return
+        try:
+            self._transaction(lambda: self._count(chats))
+        except Unavailable:
+            self._uncounted.update(chats)
+            raise
+
+    def _count(self, chats: Sequence[int]) -> None:
+        self._writing.execute(
+            "UPDATE chats SET (counted, counted_to) ="
+            " (SELECT chats.counted + count(*), coalesce(max(m.number), chats.counted_to)"
+            "  FROM messages m WHERE m.chat_id = chats.id AND m.number > chats.counted_to)"
+            f" WHERE id IN ({','.join('?' * len(chats))})",
+            chats,
+        )
+
+    def forget_expired_sessions(self, now: int) -> None:
+        """Drop what is remembered of sessions whose tokens have expired by ``now`` (ms)."""
+        self._transaction(lambda: self._writing.execute("DELETE FROM ended_sessions WHERE expires_at < ?", (now,)))
+
+    # Reading ---------------------------------------------------------------------------------------------------------
+
+    def _rows(self, sql: str, parameters: Sequence[Any]) -> list[Any]:
+        try:
+            return self._reading.execute(sql, parameters).fetchall()
+        except sqlite3.Error as error:
+            raise Unavailable(f"The database can't be read: {error}.", retry_after=5) from error
+
+    def _row(self, sql: str, parameters: Sequence[Any]) -> Any:
+        rows = self._rows(sql, parameters)
+        return rows[0] if rows else None
+
+    async def _far_rows(self, sql: str, parameters: Sequence[Any]) -> list[Any]:
+        def read() -> list[Any]:
+            connection = self._connect(read_only=True)
+            try:
+                return connection.execute(sql, parameters).fetchall()
+            except sqlite3.Error as error:
+                raise Unavailable(f"The database can't be read: {error}.", retry_after=5) from error
+            finally:
+                connection.close()
+
+        return await asyncio.get_running_loop().run_in_executor(self._far_reads, read)
+
+    def _chat_id(self, connection: sqlite3.Connection, key: ChatKey) -> int | None:
+        chat_id = self._chat_ids.get(key)
+        if chat_id is None:
+            found = connection.execute(_CHAT_ID, key).fetchone()
+            if found is None:
+                return None
+            if len(self._chat_ids) >= _KNOWN_CHATS:
+                self._chat_ids.clear()
+            chat_id = self._chat_ids[key] = int(found[0])
+        return chat_id
+
+    def _read_chat_id(self, key: ChatKey) -> int | None:
+        try:
+            return self._chat_id(self._reading, key)
+        except sqlite3.Error as error:
+            raise Unavailable(f"The database can't be read: {error}.", retry_after=5) from error
+
+    @staticmethod
+    def _posted(connection: sqlite3.Connection, chat_id: int, sender_id: int, key: str) -> tuple[int, bytes] | None:
+        found: tuple[int, bytes] | None = connection.execute(
+            "SELECT number, body_hash FROM idempotency_keys WHERE chat_id = ? AND sender_id = ? AND key = ?",
+            (chat_id, sender_id, key),
+        ).fetchone()
+        return found
+
+    async def user_by_ref(self, ref: str) -> User | None:
+        row = self._row(f"{_USER} WHERE ref = ?", (ref,))
+        return row and User(*row[:5])
+
+    async def user_by_email(self, email: str) -> tuple[User, str] | None:
+        row = self._row(f"{_USER} WHERE email = ?", (email,))
+        return row and (User(*row[:5]), row[5])
+
+    async def session_ended(self, session: str) -> bool:
+        return self._row("SELECT 1 FROM ended_sessions WHERE session = ?", (session,)) is not None
+
+    async def application(self, token: str) -> Application | None:
+        row = self._row("SELECT token, name, chats_count FROM applications WHERE token = ?", (token,))
+        return row and Application(*row)
+
+    async def applications_of(self, user_id: int, *, offset: int, limit: int) -> list[Application]:
+        sql = (
+            "SELECT a.token, a.name, a.chats_count FROM members m JOIN applications a ON a.id = m.application_id"
+            " WHERE m.user_id = ? ORDER BY m.application_id DESC LIMIT ? OFFSET ?"
+        )
+        return [Application(*row) for row in await self._paged(sql, (user_id, limit, offset), offset)]
+
+    async def _paged(self, sql: str, parameters: Sequence[Any], offset: int) -> list[Any]:
+        return await self._far_rows(sql, parameters) if offset > _FAR_OFFSET else self._rows(sql, parameters)
+
+    async def role(self, token: str, user_id: int) -> Role | None:
+        row = self._row(_ROLE, (user_id, token))
+        return row and Role(row[0])
+
+    async def members(self, token: str) -> list[Member]:
+        rows = self._rows(
+            "SELECT u.email, u.name, m.role FROM applications a JOIN members m ON m.application_id = a.id"
+            " JOIN users u ON u.id = m.user_id WHERE a.token = ? ORDER BY m.user_id",
+            (token,),
+        )
+        return [Member(email, name, Role(role)) for email, name, role in rows]
+
+    async def chat(self, key: ChatKey) -> Chat | None:
+        chat_id = self._read_chat_id(key)
+        row = chat_id and self._row(f"{_CHAT} WHERE c.id = ?", (chat_id,))
+        return Chat(*row) if row else None
+
+    async def chats(self, token: str, *, offset: int, limit: int) -> list[Chat]:
+        sql = (
+            f"{_CHAT} WHERE c.application_id = (SELECT id FROM applications WHERE token = ?)"
+            " ORDER BY c.number DESC LIMIT ? OFFSET ?"
+        )
+        return [Chat(*row) for row in await self._paged(sql, (token, limit, offset), offset)]
+
+    async def message(self, key: ChatKey, number: int) -> Message | None:
+        row = self._row(f"{_MESSAGE} WHERE m.chat_id = ? AND m.number = ?", (self._read_chat_id(key), number))
+        return row and Message(*row)
+
+    async def messages(
+        self, key: ChatKey, *, limit: int, before: int | None = None, after: int | None = None, offset: int = 0
+    ) -> list[Message]:
+        chat_id = self._read_chat_id(key)
+        if after is not None:
+            rows = self._rows(
+                f"{_MESSAGE} WHERE m.chat_id = ? AND m.number > ? ORDER BY m.number LIMIT ?", (chat_id, after, limit)
+            )
+            rows.reverse()
+        elif before is not None:
+            rows = self._rows(
+                f"{_MESSAGE} WHERE m.chat_id = ? AND m.number < ? ORDER BY m.number DESC LIMIT ?",
+                (chat_id, before, limit),
+            )
+        else:
+            rows = await self._paged(
+                f"{_MESSAGE} WHERE m.chat_id = ? ORDER BY m.number DESC LIMIT ? OFFSET ?",
+                (chat_id, limit, offset),
+                offset,
+            )
+        return [Message(*row) for row in rows]
+
+    async def posted(self, key: ChatKey, sender_id: int, idempotency_key: str) -> tuple[int, bytes] | None:
+        chat_id = self._read_chat_id(key)
+        try:
+            return chat_id and self._posted(self._reading, chat_id, sender_id, idempotency_key)
+        except sqlite3.Error as error:
+            raise Unavailable(f"The database can't be read: {error}.", retry_after=5) from error
