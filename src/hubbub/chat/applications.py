@@ -33,7 +33,8 @@ class Applications:
             raise NotFound(_NO_APPLICATION)
         return role
 
-    async def _must_manage(self, user: User, token: str) -> None:
+    async def must_manage(self, user: User, token: str) -> None:
+        """Raises Forbidden unless the user is the owner or an admin, NotFound for a stranger."""
         if not (await self.role(user, token)).manages:
             raise Forbidden("Only the application's owner and its admins may do this.")
 
@@ -44,7 +45,7 @@ class Applications:
         return token
 
     async def rename(self, user: User, token: str, name: str) -> None:
-        await self._must_manage(user, token)
+        await self.must_manage(user, token)
         await self._intake.accept(RenameApplication(token, name))
 
     async def get(self, user: User, token: str) -> Application:
@@ -62,7 +63,7 @@ class Applications:
         return await self._store.members(token)
 
     async def put_member(self, user: User, token: str, email: str, role: Role) -> Member:
-        await self._must_manage(user, token)
+        await self.must_manage(user, token)
         found = await self._store.user_by_email(normalized_email(email))
         if found is None:
             raise Invalid(["email belongs to nobody here: the user must register first"])
@@ -70,7 +71,7 @@ class Applications:
         return Member(found[0].email, found[0].name, role)
 
     async def remove_member(self, user: User, token: str, email: str) -> None:
-        await self._must_manage(user, token)
+        await self.must_manage(user, token)
         found = await self._store.user_by_email(normalized_email(email))
         if found is None:
             raise NotFound("There is no such member in this application.")

@@ -1,0 +1,104 @@
+"""The OpenAPI 3.1 document, made from the table of routes that also serves the requests."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from hubbub import __version__
+from hubbub.http.problems import Problem
+from hubbub.http.routing import Route
+
+_TEMPLATE = "#/components/schemas/{name}"
+_ERRORS = {
+    400: "The body is not JSON, or not an object",
+    401: "No credentials, or bad ones",
+    403: "A member who may not do this",
+    404: "Nothing there, or nothing for this caller",
+    409: "The same Idempotency-Key with another body",
+    413: "The body is too large",
+    415: "The body is not JSON",
+    422: "A field is wrong; errors has a sentence for each",
+    429: "Too many requests; see Retry-After",
+    503: "A part is down or the queue is full; see Retry-After",
+}
+
+
+def document(routes: Sequence[Route]) -> dict[str, Any]:
+    """The document as a JSON-ready dict."""
+    kinds: list[Any] = [Problem]
+    for route in routes:
+        kinds += [kind for kind in (route.request, route.response) if kind is not None]
+    schemas, components = msgspec.json.schema_components(kinds, ref_template=_TEMPLATE)
+    schema_of = dict(zip(map(str, kinds), schemas, strict=True))
+    paths: dict[str, Any] = {}
+    for route in routes:
+        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, schema_of)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Hubbub",
+            "version": __version__,
+            "description": "A chat API: users own applications, which hold numbered chats, which hold numbered messages.",
+            "license": {"name": "MIT", "identifier": "MIT"},
+        },
+        "servers": [{"url": "/"}],
+        "paths": paths,
+        "components": {
+            "schemas": components,
+            "securitySchemes": {
+                "cookie": {"type": "apiKey", "in": "cookie", "name": "auth_token"},
+                "bearer": {"type": "http", "scheme": "bearer"},
+            },
+        },
+    }
+
+
+def _operation(route: Route, schema_of: dict[str, Any]) -> dict[str, Any]:
+    success: dict[str, Any] = {"description": "Done"}
+    if route.response is not None:
+        success["content"] = {"application/json": {"schema": schema_of[str(route.response)]}}
+    problem = {"application/problem+json": {"schema": schema_of[str(Problem)]}}
+    operation: dict[str, Any] = {
+        "summary": route.summary,
+        "operationId": route.name,
+        "parameters": _parameters(route),
+        "responses": {
+            str(route.status): success,
+            **{str(status): {"description": _ERRORS[status], "content": problem} for status in route.errors},
+        },
+        "security": [{"cookie": []}, {"bearer": []}] if 401 in route.errors and route.guarded else [],
+    }
+    if route.request is not None:
+        operation["requestBody"] = {
+            "required": route.body_required,
+            "content": {"application/json": {"schema": schema_of[str(route.request)]}},
+        }
+    return operation
+
+
+def _parameters(route: Route) -> list[dict[str, Any]]:
+    kinds = {"token": {"type": "string"}}
+    number = {"type": "integer", "minimum": 1}
+    parameters = [
+        {"name": name, "in": "path", "required": True, "schema": kinds.get(name, number)}
+        for name in re.findall(r"{(\w+)}", route.path)
+    ]
+    if route.query is not None:
+        for field in msgspec.structs.fields(route.query):
+            schema = msgspec.json.schema(field.type)
+            parameters.append({"name": field.encode_name, "in": "query", "required": field.required, "schema": schema})
+    if route.idempotent:
+        parameters.append(
+            {
+                "name": "Idempotency-Key",
+                "in": "header",
+                "required": False,
+                "description": "A retry with the same key gets the first answer and adds nothing.",
+                "schema": {"type": "string", "minLength": 1, "maxLength": 255},
+            }
+        )
+    return parameters

@@ -1,0 +1,86 @@
+"""The form of a route, and how a table of them becomes a Starlette application."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeAlias
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route as StarletteRoute
+
+from hubbub.http.problems import failure, problem
+from hubbub.http.reply import Reply
+
+Endpoint: TypeAlias = Callable[[Request], Awaitable[Response]]
+
+
+class Route(msgspec.Struct, frozen=True, kw_only=True):
+    """One operation. ``errors`` are the statuses it may refuse with; ``guarded`` routes need credentials."""
+
+    method: str
+    path: str
+    name: str
+    summary: str
+    endpoint: Endpoint
+    response: Any = None
+    status: int = 200
+    request: Any = None
+    body_required: bool = True
+    query: Any = None
+    errors: tuple[int, ...] = ()
+    guarded: bool = True
+    idempotent: bool = False
+
+
+def response(reply: Reply) -> Response:
+    """The reply as Starlette sends it."""
+    answer = Response(reply.body, reply.status, media_type=reply.content_type.decode())
+    for line in reply.headers.decode("latin-1").splitlines():
+        name, _, value = line.partition(": ")
+        answer.headers.append(name, value)
+    return answer
+
+
+def application(routes: Sequence[Route]) -> Starlette:
+    """All routes, one Starlette route for each path, so that a 405 can name every method the path has."""
+    paths: dict[str, dict[str, Endpoint]] = {}
+    for route in routes:
+        paths.setdefault(route.path, {})[route.method] = route.endpoint
+    app = Starlette(
+        routes=[StarletteRoute(path, _Methods(endpoints)) for path, endpoints in paths.items()],
+        exception_handlers={HTTPException: _not_found},
+    )
+    app.router.redirect_slashes = False
+    return app
+
+
+async def _not_found(request: Request, error: Exception) -> Response:
+    return response(problem(404, "There is nothing at this path. See /openapi.json for what there is."))
+
+
+class _Methods:
+    """An ASGI application that picks the endpoint by method."""
+
+    def __init__(self, endpoints: dict[str, Endpoint]) -> None:
+        self._endpoints = dict(endpoints)
+        if "GET" in endpoints:
+            self._endpoints["HEAD"] = endpoints["GET"]
+        self._allow = ", ".join(sorted(self._endpoints)).encode()
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        endpoint = self._endpoints.get(scope["method"])
+        if endpoint is None:
+            allowed = self._allow.decode()
+            answer = response(
+                problem(405, f"This path takes {allowed}.", headers=b"allow: %b\r\n" % self._allow)
+            )
+        else:
+            try:
+                answer = await endpoint(Request(scope, receive))
+            except Exception as error:  # noqa: BLE001 - every failure becomes a problem, and is logged there
+                answer = response(failure(error))
+        await answer(scope, receive, send)

@@ -1,0 +1,83 @@
+"""Requests as bytes, and responses from bytes, as far as a load test needs them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class BadResponse(Exception):
+    """What came is no HTTP/1.1 response that can be read."""
+
+
+class Response(NamedTuple):
+    """``end`` is where in the buffer the response ends."""
+
+    status: int
+    head: bytes
+    body: bytes
+    close: bool
+    end: int
+
+
+def request(method: str, host: str, path: str, *, cookie: str = "", body: bytes | None = None) -> bytes:
+    """A whole request, ready to send."""
+    lines = [f"{method} {path} HTTP/1.1", f"Host: {host}"]
+    if cookie:
+        lines.append(f"Cookie: {cookie}")
+    if body is not None:
+        lines += ["Content-Type: application/json", f"Content-Length: {len(body)}"]
+    elif method != "GET":
+        lines.append("Content-Length: 0")
+    return "\r\n".join([*lines, "", ""]).encode() + (body or b"")
+
+
+def parse(buffer: bytes) -> Response | None:
+    """The first response in the buffer; None while it is not whole.
+
+    Raises:
+        BadResponse
+    """
+    split = buffer.find(b"\r\n\r\n")
+    if split < 0:
+        if len(buffer) > 65536:
+            raise BadResponse("head too long")
+        return None
+    if not buffer.startswith(b"HTTP/1.") or not buffer[9:12].isdigit():
+        raise BadResponse("no status line")
+    head = buffer[:split].lower() + b"\r\n"
+    start = split + 4
+    close = b"\r\nconnection: close\r\n" in head
+    status = int(buffer[9:12])
+    at = head.find(b"\r\ncontent-length:")
+    if at >= 0:
+        at += 17
+        try:
+            end = start + int(head[at : head.index(b"\r\n", at)])
+        except ValueError:
+            raise BadResponse("bad content-length") from None
+        if len(buffer) < end:
+            return None
+        return Response(status, head, buffer[start:end], close, end)
+    if status in (204, 304):
+        return Response(status, head, b"", close, start)
+    if b"\r\ntransfer-encoding: chunked\r\n" in head:
+        return _chunked(buffer, start, status, head, close)
+    raise BadResponse("neither content-length nor chunks")
+
+
+def _chunked(buffer: bytes, start: int, status: int, head: bytes, close: bool) -> Response | None:
+    body = b""
+    while True:
+        line = buffer.find(b"\r\n", start)
+        if line < 0:
+            return None
+        try:
+            size = int(buffer[start:line].split(b";")[0], 16)
+        except ValueError:
+            raise BadResponse("bad chunk") from None
+        start = line + 2 + size + 2
+        if len(buffer) < start:
+            return None
+        if not size:
+            return Response(status, head, body, close, start)
+        body += buffer[line + 2 : line + 2 + size]
