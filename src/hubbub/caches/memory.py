@@ -48,8 +48,8 @@ class _Chat:
     """A chat's figures, and its newest messages where somebody reads them.
 
     Invariants: ``next`` is above every number ever given here. ``count`` is None, or takes in exactly the stored
-    messages up to ``counted_to``. ``messages`` is None, or has exactly the stored messages up to ``listed_to``, ascending,
-    from some number on; from the chat's first when ``whole``.
+    messages up to ``counted_to``. ``messages`` is None, or has exactly the stored messages up to ``listed_to``,
+    ascending, from some number on; from the chat's first when ``whole``.
     """
 
     __slots__ = (
@@ -276,7 +276,7 @@ class MemoryCache:
         del self._chats[chat.key]
 
     def _shrink(self) -> None:
-        """Let go of what was read longest ago until the bounds hold. A chat with commands in flight keeps its numbers."""
+        """Let go of what was read longest ago until the bounds hold. Chats with commands in flight keep their numbers."""
         if self._bytes > self._max_bytes:
             for chat in list(self._chats.values()):
                 self._drop_messages(chat)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable
 
-from hubbub.chat.commands import AddApplication, PutMember, RemoveMember, RenameApplication
 from hubbub.chat.accounts import normalized_email
+from hubbub.chat.commands import AddApplication, PutMember, RemoveMember, RenameApplication
 from hubbub.chat.errors import Forbidden, Invalid, NotFound
 from hubbub.chat.intake import Intake
 from hubbub.chat.model import Application, Member, Role, User
@@ -55,7 +55,7 @@ class Applications:
             raise NotFound(_NO_APPLICATION)
         return application
 
-    async def list(self, user: User, *, offset: int, limit: int) -> list[Application]:
+    async def joined(self, user: User, *, offset: int, limit: int) -> list[Application]:
         return await self._store.applications_of(user.id, offset=offset, limit=limit)
 
     async def members(self, user: User, token: str) -> list[Member]:

@@ -31,7 +31,7 @@ class Chats:
         self._now = now
         # Posts with an Idempotency-Key that are not durable yet. An entry is made before its command is accepted and
         # goes only after the store has the key, so a retry finds the first try in one of the two places, always.
-        self._keyed: dict[tuple[ChatKey, int, str], Ticket] = {}
+        self._keyed: dict[tuple[ChatKey, int, str], tuple[Ticket, bytes]] = {}
 
     async def add(self, user: User, token: str, title: str | None) -> int:
         """A new chat's number."""
@@ -77,9 +77,7 @@ class Chats:
         if offset == 0 and before is None and after is None:
             return await self._cache.newest(key, limit)
         if after is None:
-            return encode_page(
-                await self._store.messages(key, limit=limit + 1, offset=offset, before=before), limit
-            )
+            return encode_page(await self._store.messages(key, limit=limit + 1, offset=offset, before=before), limit)
         page = encode_page(await self._store.messages(key, limit=limit, after=after), limit)
         return page._replace(more=after > 0)
 
@@ -119,14 +117,14 @@ class Chats:
                 done.resolve(number)
                 return done
         if first is not None:
-            assert isinstance(first.command, PostMessage)
-            if first.command.body_hash != body_hash:
+            ticket, first_hash = first
+            if first_hash != body_hash:
                 raise KeyReused("This Idempotency-Key was used before with another body; take a new key.")
-            return first
+            return ticket
         number = await self._cache.next_number(key)
         command = PostMessage(key, number, user.id, user.name, body, self._now(), idempotency_key, body_hash)
         ticket = self._intake.accept(command)
-        self._keyed[entry] = ticket
+        self._keyed[entry] = ticket, body_hash
 
         def forget(_: Outcome) -> None:
             del self._keyed[entry]

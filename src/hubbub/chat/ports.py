@@ -38,7 +38,7 @@ class Store(Protocol):
     """
 
     def apply(self, batch: Sequence[Command]) -> list[Outcome]:
-        """Apply the commands in order in one transaction and return once it is on disk. Blocking: not for the loop.
+        """Apply the commands in order in one transaction; on disk on return. Blocking: not for the loop.
 
         Returns:
             One outcome for each command, in order.

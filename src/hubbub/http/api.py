@@ -185,7 +185,7 @@ class Api:
     async def list_applications(self, request: Request) -> Response:
         user = await self._user(request)
         paging = query(schemas.Paging, request.scope["query_string"])
-        found = await self._applications.list(user, offset=paging.offset, limit=paging.limit)
+        found = await self._applications.joined(user, offset=paging.offset, limit=paging.limit)
         return _json([schemas.ApplicationItem(item.token, item.name, item.chats_count) for item in found])
 
     async def get_application(self, request: Request) -> Response:

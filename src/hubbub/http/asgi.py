@@ -16,7 +16,7 @@ log = logging.getLogger("hubbub.http")
 
 
 class AsgiExchange:
-    """The request's body is whole before the application starts, so ``receive`` waits for one thing: the client leaving."""
+    """The request's body is whole before the application starts; ``receive`` then waits for the client to leave."""
 
     def __init__(self, connection: Connection, scope: dict[str, Any], body: bytes, *, keep_alive: bool) -> None:
         self._connection = connection

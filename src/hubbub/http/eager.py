@@ -47,7 +47,7 @@ def _resume(work: Coroutine[Any, Any, T], waits_for: Any) -> Generator[Any, Any,
         try:
             sent = yield waits_for
         except BaseException as error:  # noqa: BLE001 - thrown on into the coroutine, as await does
-            step = work.throw
+            step: Callable[[Any], Any] = work.throw
             argument: Any = error
         else:
             step = work.send

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 import msgspec
 
@@ -105,7 +105,7 @@ class HotRoutes:
         """The answer to a post whose ticket was resolved with ``outcome``."""
         if isinstance(outcome, ChatError):
             return refusal(outcome)
-        return Reply(200, b'{"messageNumber":%d}' % outcome)
+        return Reply(200, b'{"messageNumber":%d}' % cast(int, outcome))
 
     async def list_messages(self, call: Call) -> Reply:
         headers = call.headers

@@ -42,7 +42,7 @@ def document(routes: Sequence[Route]) -> dict[str, Any]:
         "info": {
             "title": "Hubbub",
             "version": __version__,
-            "description": "A chat API: users own applications, which hold numbered chats, which hold numbered messages.",
+            "description": "A chat API: users own applications, which hold chats, which hold messages.",
             "license": {"name": "MIT", "identifier": "MIT"},
         },
         "servers": [{"url": "/"}],

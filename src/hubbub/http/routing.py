@@ -75,9 +75,7 @@ class _Methods:
         endpoint = self._endpoints.get(scope["method"])
         if endpoint is None:
             allowed = self._allow.decode()
-            answer = response(
-                problem(405, f"This path takes {allowed}.", headers=b"allow: %b\r\n" % self._allow)
-            )
+            answer = response(problem(405, f"This path takes {allowed}.", headers=b"allow: %b\r\n" % self._allow))
         else:
             try:
                 answer = await endpoint(Request(scope, receive))

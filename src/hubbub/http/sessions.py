@@ -49,14 +49,15 @@ class Sessions:
     def issue(self, user: User, session: str | None = None) -> Token:
         """A signed token for the user, in a new session or in the given one."""
         now = int(time.time())
+        expires_at = now + LIFETIME_S
         claims = {
             "sub": user.ref,
             "sid": session or secrets.token_urlsafe(16),
             "jti": secrets.token_urlsafe(8),
             "iat": now,
-            "exp": now + LIFETIME_S,
+            "exp": expires_at,
         }
-        return Token(jwt.encode(claims, self._secret, algorithm=_ALGORITHM), claims["exp"])
+        return Token(jwt.encode(claims, self._secret, algorithm=_ALGORITHM), expires_at)
 
     async def of(self, cookie: bytes | None, authorization: bytes | None) -> Session:
         """The session of a request with these headers; Authorization counts before the cookie.

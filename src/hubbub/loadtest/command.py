@@ -102,7 +102,7 @@ async def _run(plan: Plan, url: str, pid: int | None) -> Result:
     runner.workers = [_worker(runner, url, seat) for seat in seats]
     try:
         await asyncio.gather(*(worker.connect() for worker in runner.workers))
-    except (OSError, asyncio.TimeoutError) as error:
+    except (TimeoutError, OSError) as error:
         raise SetupFailed(f"{url} takes no connection: {error}.") from error
     click.echo(f"Phase 2: warmup ({WARMUP_S:.0f} seconds)")
     await runner.run(WARMUP_S, lambda _: None, WARMUP_S)

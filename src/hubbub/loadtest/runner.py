@@ -147,7 +147,7 @@ class Runner:
                 await asyncio.sleep(delay)
                 try:
                     await worker.connect()
-                except (OSError, asyncio.TimeoutError):
+                except (TimeoutError, OSError):
                     if worker.behind and self._running:
                         self._refused(worker)
                     continue

@@ -53,7 +53,7 @@ class Client:
         try:
             response = await asyncio.wait_for(self._exchange(sent), _TIMEOUT_S)
             result = json.loads(response.body) if response.body else None
-        except (OSError, asyncio.TimeoutError, BadResponse, ValueError) as error:
+        except (TimeoutError, OSError, BadResponse, ValueError) as error:
             reason = str(error) or type(error).__name__
             raise SetupFailed(f"{method} {path} got no usable answer: {reason}.") from error
         return response.status, result

@@ -1,4 +1,4 @@
-"""A Hubbub of the test's own: started on a free port with a scratch data folder, and gone without a trace afterwards."""
+"""A Hubbub of the test's own: started on a free port with a scratch data folder, gone without a trace afterwards."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 from types import TracebackType
+from typing import IO, cast
 
 _START_S = 30.0
 _STOP_S = 40.0
@@ -43,8 +44,7 @@ class EmbeddedStack:
         return self
 
     def _wait(self) -> str:
-        output = self._process.stdout
-        assert output is not None
+        output = cast(IO[str], self._process.stdout)
         until = time.monotonic() + _START_S
         while time.monotonic() < until:
             readable, _, _ = select.select([output], [], [], 0.1)

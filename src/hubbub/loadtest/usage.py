@@ -11,7 +11,7 @@ from hubbub.loadtest.verdict import Usage
 
 
 class Meter:
-    """Measures from when it is made. Peak memory is the kernel's own high-water mark (VmHWM), since the process began."""
+    """Measures from when it is made; peak memory is the kernel's high-water mark (VmHWM) since the process began."""
 
     def __init__(self, pid: int) -> None:
         self._process = psutil.Process(pid)

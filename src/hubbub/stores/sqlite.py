@@ -15,7 +15,7 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from hubbub.chat.commands import (
     AddApplication,
@@ -259,17 +259,15 @@ class SqliteStore:
         ).fetchone()
         if added is None:
             return NotFound("There is no such application.")
-        self._writing.execute(
-            "UPDATE applications SET chats_count = chats_count + 1 WHERE token = ?", (command.token,)
-        )
-        return added[0]
+        self._writing.execute("UPDATE applications SET chats_count = chats_count + 1 WHERE token = ?", (command.token,))
+        return int(added[0])
 
     def _rename_chat(self, command: RenameChat) -> Outcome:
         chat_id = self._chat_id(self._writing, command.chat)
         self._writing.execute("UPDATE chats SET title = ? WHERE id = ?", (command.title, chat_id))
         return None
 
-    _handlers: dict[type[Any], Callable[[SqliteStore, Any], Outcome]] = {
+    _handlers: ClassVar[dict[type[Any], Callable[[SqliteStore, Any], Outcome]]] = {
         EditMessage: _edit,
         DeleteMessage: _delete,
         AddUser: _add_user,
@@ -432,6 +430,6 @@ class SqliteStore:
     async def posted(self, key: ChatKey, sender_id: int, idempotency_key: str) -> tuple[int, bytes] | None:
         chat_id = self._read_chat_id(key)
         try:
-            return chat_id and self._posted(self._reading, chat_id, sender_id, idempotency_key)
+            return None if chat_id is None else self._posted(self._reading, chat_id, sender_id, idempotency_key)
         except sqlite3.Error as error:
             raise Unavailable(f"The database can't be read: {error}.", retry_after=5) from error

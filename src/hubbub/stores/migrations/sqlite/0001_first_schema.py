@@ -16,7 +16,7 @@ TABLES = (
         created_at    INTEGER NOT NULL
     ) STRICT
     """,
-    # Sessions that were ended before their time. A row may go once it has expired: the token is refused by its own date.
+    # Sessions ended before their time. A row may go once it has expired: its tokens are then refused by their own date.
     """
     CREATE TABLE ended_sessions (
         session    TEXT PRIMARY KEY,

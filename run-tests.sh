@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# Every check and every test, from nothing. Arguments go to pytest: ./run-tests.sh tests/unit -k latency
+set -euo pipefail
+cd "$(dirname "$0")"
+scripts/setup.sh requirements-dev.lock
+if [ $# -eq 0 ]; then
+    .venv/bin/ruff check .
+    .venv/bin/ruff format --check .
+    .venv/bin/mypy
+fi
+exec .venv/bin/pytest "$@"
