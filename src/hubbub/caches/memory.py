@@ -276,7 +276,7 @@ class MemoryCache:
         del self._chats[chat.key]
 
     def _shrink(self) -> None:
-        """Let go of what was read longest ago until the bounds hold. Chats with commands in flight keep their numbers."""
+        """Let go of what was read longest ago until the bounds hold; chats in flight keep their numbers."""
         if self._bytes > self._max_bytes:
             for chat in list(self._chats.values()):
                 self._drop_messages(chat)

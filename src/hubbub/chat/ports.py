@@ -38,7 +38,7 @@ class Store(Protocol):
     """
 
     def apply(self, batch: Sequence[Command]) -> list[Outcome]:
-        """Apply the commands in order in one transaction; on disk on return. Blocking: not for the loop.
+        """Apply the commands in order in one transaction, on disk on return. Blocks: not for the loop.
 
         Returns:
             One outcome for each command, in order.
@@ -71,7 +71,7 @@ class Store(Protocol):
     async def messages(
         self, key: ChatKey, *, limit: int, before: int | None = None, after: int | None = None, offset: int = 0
     ) -> list[Message]:
-        """Up to ``limit`` messages, newest first: the newest, or those next below ``before`` or next above ``after``."""
+        """Up to ``limit`` messages, newest first: the newest, or those next below ``before`` or above ``after``."""
 
     async def posted(self, key: ChatKey, sender_id: int, idempotency_key: str) -> tuple[int, bytes] | None:
         """The number and body hash of the message the sender posted with this key, also if it is deleted since."""

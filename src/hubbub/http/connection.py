@@ -32,6 +32,7 @@ MAX_BODY = 256 * 1024  # a message of 10,000 characters takes at most 120,000 by
 MAX_CONNECTIONS = 10_000
 IDLE_S = 75.0
 REQUEST_S = 20.0  # for a request to arrive whole
+DISCARD_S = 2.0  # for a refused client to read why, while what it still sends is thrown away
 SEND_S = 30.0  # for a client to take what it asked for
 
 
@@ -273,7 +274,13 @@ class Connection(asyncio.Protocol):
         close = self._closing or not request.keep_alive
         if not self.transport.is_closing():
             self.transport.write(reply.encode(self.edge.date, close=close))
-        self.finish(close)
+        if request.refused is not None and self.transport.can_write_eof():
+            # Closing with bytes unread would reset the connection, and the client might never see the reply.
+            self.busy = False
+            self.transport.write_eof()
+            self.deadline = self.edge.clock + DISCARD_S
+        else:
+            self.finish(close)
 
     def finish(self, close: bool) -> None:
         """The reply is written whole: close, or go on with the next request."""

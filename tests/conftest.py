@@ -1,0 +1,122 @@
+"""A real Hubbub for the tests: a process of its own, over HTTP, as a user would have it."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import httpx
+import pytest
+
+_numbers = itertools.count(1)
+
+
+class Service:
+    """``hubbub serve`` on a free port. ``start`` again after ``kill`` uses the same data folder."""
+
+    def __init__(self, data: Path) -> None:
+        self.data = data
+        self.url = ""
+        self._log = data.parent / "service.log"
+
+    def start(self) -> None:
+        with self._log.open("a") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "hubbub", "serve", "--port", "0", "--data", str(self.data)],
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            )
+        assert self.process.stdout is not None
+        found = re.search(r"http://\S+", self.process.stdout.readline())
+        assert found, self._log.read_text()
+        self.url = found[0]
+
+    def kill(self) -> None:
+        self.process.kill()
+        self._reap()
+
+    def stop(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self._reap()
+
+    def _reap(self) -> int:
+        status = self.process.wait(60)
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+        return status
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text()
+
+
+class Person(httpx.Client):
+    """A registered user with a cookie."""
+
+    def __init__(self, url: str, name: str | None = None) -> None:
+        super().__init__(base_url=url + "/api/v1", timeout=30)
+        number = next(_numbers)
+        self.name = name or f"Person {number}"
+        self.email = f"person{number}.{id(self)}@example.com"
+        answer = self.post("/auth/register", json={"name": self.name, "email": self.email, "password": "correct horse"})
+        assert answer.status_code == 201, answer.text
+
+    def application(self) -> str:
+        token = self.post("/applications", json={"name": "Ours"}).json()["token"]
+        assert isinstance(token, str)
+        return token
+
+    def chat(self, token: str | None = None) -> str:
+        """The path of a new chat."""
+        token = token or self.application()
+        number = self.post(f"/applications/{token}/chats").json()["chatNumber"]
+        return f"/applications/{token}/chats/{number}"
+
+
+@pytest.fixture(scope="session")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    service = Service(tmp_path_factory.mktemp("service") / "data")
+    service.start()
+    yield service
+    assert service.stop() == 0
+
+
+@pytest.fixture
+def own_service(tmp_path: Path) -> Iterator[Service]:
+    """A service of the test's own, to be hurt."""
+    service = Service(tmp_path / "data")
+    service.start()
+    yield service
+    if service.process.poll() is None:
+        service.kill()
+
+
+@pytest.fixture
+def ann(service: Service) -> Iterator[Person]:
+    with closing(Person(service.url)) as person:
+        yield person
+
+
+@pytest.fixture
+def bob(service: Service) -> Iterator[Person]:
+    with closing(Person(service.url)) as person:
+        yield person
+
+
+@pytest.fixture
+def stranger(service: Service) -> Iterator[Person]:
+    with closing(Person(service.url)) as person:
+        yield person
+
+
+@pytest.fixture
+def nobody(service: Service) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=service.url + "/api/v1", timeout=30) as client:
+        yield client

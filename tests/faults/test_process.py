@@ -1,0 +1,134 @@
+"""What happens to the process, and what must be there afterwards."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections import defaultdict
+from contextlib import closing
+from pathlib import Path
+
+import httpx
+
+from tests.conftest import Person, Service
+
+
+def test_kill_9_loses_nothing_acknowledged(own_service: Service) -> None:
+    with closing(Person(own_service.url)) as ann:
+        token = ann.application()
+        chats = [ann.chat(token) for _ in range(3)]
+        cookies = dict(ann.cookies)
+    acknowledged: dict[str, dict[int, str]] = defaultdict(dict)
+    for round_ in range(5):
+        enough = threading.Semaphore(0)
+
+        def send(sender: int, round_: int = round_, enough: threading.Semaphore = enough) -> None:
+            chat = chats[sender % 3]
+            with httpx.Client(base_url=own_service.url + "/api/v1", cookies=cookies) as client:
+                for number in range(100_000):
+                    body = f"{round_}/{sender}/{number}"
+                    try:
+                        answer = client.post(f"{chat}/messages", json={"body": body})
+                    except httpx.TransportError:
+                        return
+                    if answer.status_code == 200:
+                        got = answer.json()["messageNumber"]
+                        assert got not in acknowledged[chat], "a number was given twice"
+                        acknowledged[chat][got] = body
+                        enough.release()
+
+        threads = [threading.Thread(target=send, args=(sender,)) for sender in range(6)]
+        for thread in threads:
+            thread.start()
+        for _ in range(150 + 37 * round_):
+            enough.acquire()
+        own_service.kill()
+        for thread in threads:
+            thread.join()
+        own_service.start()
+        with httpx.Client(base_url=own_service.url + "/api/v1", cookies=cookies) as client:
+            for chat in chats:
+                found = _all(client, chat)
+                assert {number: found.get(number) for number in acknowledged[chat]} == acknowledged[chat]
+                assert client.get(chat).json()["messagesCount"] == len(found)
+    assert sum(len(numbers) for numbers in acknowledged.values()) >= 5 * 150
+
+
+def _all(client: httpx.Client, chat: str) -> dict[int, str]:
+    found: dict[int, str] = {}
+    after = 0
+    while page := client.get(f"{chat}/messages?after={after}&limit=100").json():
+        for message in page:
+            assert message["messageNumber"] not in found
+            found[message["messageNumber"]] = message["body"]
+        after = page[0]["messageNumber"]
+    return found
+
+
+def test_a_number_stays_taken_after_delete_and_restart(own_service: Service) -> None:
+    with closing(Person(own_service.url)) as ann:
+        chat = ann.chat()
+        for _ in range(3):
+            ann.post(f"{chat}/messages", json={"body": "x"})
+        assert ann.delete(f"{chat}/messages/3").status_code == 204
+        logged_out = dict(ann.cookies)
+        ann.delete("/auth/logout")
+        email = ann.email
+    assert own_service.stop() == 0
+    own_service.start()
+    with httpx.Client(base_url=own_service.url + "/api/v1") as client:
+        client.cookies.update(logged_out)
+        assert client.get("/auth/me").status_code == 401
+        client.cookies.clear()
+        assert client.post("/auth/login", json={"email": email, "password": "correct horse"}).is_success
+        assert client.post(f"{chat}/messages", json={"body": "x"}).json() == {"messageNumber": 4}
+        assert client.get(chat).json()["messagesCount"] == 3
+
+
+def test_the_secret_is_its_owners_only(own_service: Service) -> None:
+    assert (own_service.data / "secret").stat().st_mode & 0o777 == 0o600
+    assert own_service.data.stat().st_mode & 0o777 == 0o700
+
+
+def serve(data: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "hubbub", "serve", "--port", "0", "--data", str(data)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_a_second_process_is_refused(own_service: Service) -> None:
+    second = serve(own_service.data)
+    assert second.returncode == 1
+    assert f"in use by another Hubbub (process {own_service.process.pid})" in second.stderr
+
+
+def test_a_newer_schema_is_refused(own_service: Service) -> None:
+    import sqlite3
+
+    own_service.stop()
+    connection = sqlite3.connect(own_service.data / "hubbub.db")
+    with connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    connection.close()
+    refused = serve(own_service.data)
+    assert refused.returncode == 1
+    assert "newer Hubbub (schema 9999" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+def test_a_taken_port_is_named(own_service: Service, tmp_path: Path) -> None:
+    port = own_service.url.rsplit(":", 1)[1]
+    taken = subprocess.run(
+        [sys.executable, "-m", "hubbub", "serve", "--port", port, "--data", str(tmp_path / "other")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert taken.returncode == 1
+    assert f"port {port}" in taken.stderr

@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import base64
+import json
+
+import httpx
+import pytest
+
+from tests.conftest import Person, Service
+
+GOOD = {"name": "Ann", "email": "ann@example.com", "password": "secret1"}
+
+
+def problem(answer: httpx.Response, status: int) -> dict[str, object]:
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    content: dict[str, object] = answer.json()
+    assert content["status"] == status
+    assert content["error"] == content["detail"]
+    return content
+
+
+def test_register_logs_in_with_a_cookie_no_script_can_read(nobody: httpx.Client) -> None:
+    answer = nobody.post("/auth/register", json={**GOOD, "email": "first@example.com"})
+    assert answer.status_code == 201
+    cookie = answer.headers["set-cookie"]
+    assert cookie.startswith("auth_token=")
+    assert all(part in cookie for part in ("HttpOnly", "SameSite=lax", "Max-Age=604800", "Path=/"))
+    assert "Secure" not in cookie  # this service is served without TLS
+    me = nobody.get("/auth/me").json()["user"]
+    assert (me["email"], me["name"]) == ("first@example.com", "Ann")
+    assert me["createdAt"].endswith("Z")
+
+
+def test_emails_are_the_same_in_any_case(ann: Person, nobody: httpx.Client) -> None:
+    taken = nobody.post("/auth/register", json={**GOOD, "email": ann.email.upper()})
+    assert problem(taken, 422)["errors"] == ["email has already been taken"]
+    assert nobody.post("/auth/login", json={"email": ann.email.upper(), "password": "correct horse"}).is_success
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"name": ""}, "name"),
+        ({"name": "n" * 256}, "name"),
+        ({"name": 7}, "name"),
+        ({"name": None}, "name"),
+        ({"email": "nobody"}, "email"),
+        ({"email": "a@" + "b" * 255}, "email"),
+        ({"password": "short"}, "password"),
+        ({"password": "p" * 129}, "password"),
+        ({"password_confirmation": "another"}, "password_confirmation"),
+    ],
+)
+def test_register_names_the_wrong_field(nobody: httpx.Client, change: dict[str, object], field: str) -> None:
+    errors = problem(nobody.post("/auth/register", json={**GOOD, **change}), 422)["errors"]
+    assert isinstance(errors, list)
+    assert [error.split()[0] for error in errors] == [field]
+
+
+def test_every_wrong_field_gets_a_sentence(nobody: httpx.Client) -> None:
+    errors = problem(nobody.post("/auth/register", json={}), 422)["errors"]
+    assert isinstance(errors, list)
+    assert {error.split()[0] for error in errors} == {"name", "email", "password"}
+
+
+def test_wrong_password_and_unknown_email_look_the_same(ann: Person, nobody: httpx.Client) -> None:
+    wrong = nobody.post("/auth/login", json={"email": ann.email, "password": "wrong horse"})
+    unknown = nobody.post("/auth/login", json={"email": "not." + ann.email, "password": "wrong horse"})
+    problem(wrong, 401)
+    assert wrong.content == unknown.content
+
+
+def test_failed_logins_are_limited_and_right_ones_elsewhere_are_not(ann: Person, bob: Person) -> None:
+    statuses = [ann.post("/auth/login", json={"email": ann.email, "password": "wrong"}) for _ in range(11)]
+    assert [answer.status_code for answer in statuses] == [401] * 10 + [429]
+    assert int(statuses[-1].headers["retry-after"]) > 0
+    assert statuses[-1].headers["ratelimit-limit"] == "10"
+    assert bob.post("/auth/login", json={"email": bob.email, "password": "correct horse"}).is_success
+
+
+def test_a_bearer_token_works_wherever_the_cookie_does(ann: Person, nobody: httpx.Client) -> None:
+    answer = nobody.post("/auth/tokens", json={"email": ann.email, "password": "correct horse"})
+    assert answer.status_code == 201
+    assert set(answer.json()) == {"token", "expiresAt"}
+    headers = {"Authorization": f"Bearer {answer.json()['token']}"}
+    assert nobody.get("/auth/me", headers=headers).json()["user"]["email"] == ann.email
+    token = nobody.post("/applications", json={"name": "By program"}, headers=headers).json()["token"]
+    assert nobody.get(f"/applications/{token}/chats", headers=headers).json() == []
+
+
+def test_logout_kills_the_token_and_its_copies(ann: Person, nobody: httpx.Client) -> None:
+    copy = {"Authorization": f"Bearer {ann.cookies['auth_token']}"}
+    refreshed = nobody.post("/auth/refresh", headers=copy)
+    assert refreshed.status_code == 200
+    assert nobody.get("/auth/me", headers=copy).is_success
+    out = ann.delete("/auth/logout")
+    assert out.status_code == 200
+    assert 'auth_token=""' in out.headers["set-cookie"]
+    nobody.cookies.clear()
+    problem(nobody.get("/auth/me", headers=copy), 401)
+    problem(nobody.get("/auth/me", headers={"Authorization": f"Bearer {refreshed.json()['token']}"}), 401)
+
+
+def test_refresh_gives_a_new_cookie_that_works(ann: Person) -> None:
+    before = ann.cookies["auth_token"]
+    assert ann.post("/auth/refresh").status_code == 200
+    assert ann.cookies["auth_token"] != before
+    assert ann.get("/auth/me").is_success
+
+
+def test_forged_tokens_are_refused(ann: Person, nobody: httpx.Client) -> None:
+    head, claims, signature = ann.cookies["auth_token"].split(".")
+    none = base64.urlsafe_b64encode(json.dumps({"alg": "none", "typ": "JWT"}).encode()).rstrip(b"=").decode()
+    forged = [
+        f"{none}.{claims}.",
+        f"{none}.{claims}.{signature}",
+        f"{head}.{claims}.{signature[:-4]}AAAA",
+        "a.b.c",
+        "é",
+    ]
+    for token in forged:
+        problem(nobody.get("/auth/me", headers=[(b"authorization", b"Bearer " + token.encode())]), 401)
+
+
+def test_no_route_answers_without_credentials(service: Service, nobody: httpx.Client) -> None:
+    document = httpx.get(service.url + "/openapi.json").json()
+    checked = 0
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            if operation["security"]:
+                target = path.replace("{token}", "t").replace("{number}", "1").replace("{message}", "1")
+                answer = httpx.request(method, service.url + target)
+                assert answer.status_code == 401, (method, path)
+                assert answer.headers["www-authenticate"].startswith("Bearer")
+                checked += 1
+    assert checked == 21

@@ -1,0 +1,80 @@
+"""What a client does to the connection itself."""
+
+from __future__ import annotations
+
+import json
+import socket
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+from openapi_spec_validator import validate
+
+from tests.conftest import Person, Service
+
+
+def raw(service: Service, data: bytes) -> bytes:
+    """All that the service answers until it closes."""
+    parts = urlsplit(service.url)
+    assert parts.hostname is not None
+    assert parts.port is not None
+    with socket.create_connection((parts.hostname, parts.port), timeout=10) as connection:
+        connection.sendall(data)
+        received = b""
+        while data := connection.recv(65536):
+            received += data
+        return received
+
+
+def test_pipelined_requests_are_answered_in_order(service: Service, ann: Person) -> None:
+    chat = "/api/v1" + ann.chat()
+    cookie = f"Cookie: auth_token={ann.cookies['auth_token']}\r\n"
+    body = b'{"body":"x"}'
+    head = f"POST {chat}/messages HTTP/1.1\r\nHost: x\r\n{cookie}Content-Type: application/json\r\n"
+    post = head.encode() + b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
+    health = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+    last = f"GET {chat}/messages HTTP/1.1\r\nHost: x\r\n{cookie}Connection: close\r\n\r\n".encode()
+    received = raw(service, post + health + post + post + last)
+    assert received.count(b"HTTP/1.1 200 OK") == 5
+    positions = [received.index(text) for text in (b'r":1}', b'"ok"', b'r":2}', b'r":3}', b'"messageNumber":3,')]
+    assert positions == sorted(positions)
+
+
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [
+        (b"nonsense\r\n\r\n", b"400"),
+        (b"GET /healthz HTTP/1.1\r\nHost: x\r\nX: " + b"y" * 40_000 + b"\r\n\r\n", b"431"),
+        (b"GET /" + b"y" * 40_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", b"431"),
+        (b"POST /api/v1/auth/login HTTP/1.1\r\nHost: x\r\nContent-Length: 900000000\r\n\r\n", b"413"),
+        (
+            b"POST /api/v1/auth/login HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+            + b"fffff\r\n"
+            + b"x" * 0xFFFFF,
+            b"413",
+        ),
+        (b"POST /x HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", b"400"),
+        (b"POST /x HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nabcdef", b"400"),
+    ],
+)
+def test_what_can_not_be_taken_is_refused_and_the_connection_closed(
+    service: Service, data: bytes, status: bytes
+) -> None:
+    received = raw(service, data)
+    assert received.startswith(b"HTTP/1.1 " + status), received[:200]
+    assert b"application/problem+json" in received
+
+
+def test_head_has_no_body_and_old_clients_get_a_close(service: Service) -> None:
+    received = raw(service, b"HEAD /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    assert received.endswith(b"\r\n\r\n")
+    assert b"content-length: 15" in received
+    assert raw(service, b"GET /healthz HTTP/1.0\r\n\r\n").endswith(b'{"status":"ok"}')
+
+
+def test_ready_and_document(service: Service) -> None:
+    assert httpx.get(service.url + "/readyz").json()["parts"] == {"queue": {"status": "ok"}, "store": {"status": "ok"}}
+    document = httpx.get(service.url + "/openapi.json").json()
+    assert document["openapi"] == "3.1.0"
+    validate(document)
+    assert "x-" not in json.dumps(list(document["paths"]))

@@ -1,0 +1,98 @@
+"""Who may do what: every guarded route, for every kind of caller."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.conftest import Person, Service
+from tests.http.test_accounts import problem
+
+# method, path, body, and the status for owner, admin, member (who did not send the message), stranger
+TABLE = [
+    ("GET", "", None, 200, 200, 200, 404),
+    ("PATCH", "", {"name": "New"}, 200, 200, 403, 404),
+    ("GET", "/members", None, 200, 200, 200, 404),
+    ("POST", "/members", {"email": "{other}", "role": "member"}, 201, 201, 403, 404),
+    ("DELETE", "/members", {"email": "{other}"}, 204, 204, 403, 404),
+    ("DELETE", "/members", {"email": "{owner}"}, 403, 403, 403, 404),
+    ("POST", "/members", {"email": "{owner}", "role": "member"}, 403, 403, 403, 404),
+    ("POST", "/chats", {"title": "T"}, 201, 201, 201, 404),
+    ("GET", "/chats", None, 200, 200, 200, 404),
+    ("GET", "/chats/1", None, 200, 200, 200, 404),
+    ("PATCH", "/chats/1", {"title": "T"}, 200, 200, 200, 404),
+    ("POST", "/chats/1/messages", {"body": "x"}, 200, 200, 200, 404),
+    ("GET", "/chats/1/messages", None, 200, 200, 200, 404),
+    ("GET", "/chats/1/messages/1", None, 200, 200, 200, 404),
+    ("PUT", "/chats/1/messages", {"messageNumber": 1, "body": "x"}, 403, 403, 403, 404),
+    ("PATCH", "/chats/1/messages/1", {"body": "x"}, 403, 403, 403, 404),
+    ("DELETE", "/chats/1/messages/1", None, 204, 204, 403, 404),
+]
+
+
+class House:
+    def __init__(self, url: str) -> None:
+        self.owner, self.admin, self.member, self.stranger, self.other = (Person(url) for _ in range(5))
+        self.token = self.owner.application()
+        for person, role in ((self.admin, "admin"), (self.member, "member"), (self.other, "member")):
+            added = self.owner.post(f"/applications/{self.token}/members", json={"email": person.email, "role": role})
+            assert added.status_code == 201
+        chat = self.owner.chat(self.token)
+        assert self.other.post(f"{chat}/messages", json={"body": "the other's"}).is_success
+
+
+@pytest.fixture
+def house(service: Service) -> Iterator[House]:
+    house = House(service.url)
+    yield house
+    for person in (house.owner, house.admin, house.member, house.stranger, house.other):
+        person.close()
+
+
+@pytest.mark.parametrize("who", ["owner", "admin", "member", "stranger"])
+@pytest.mark.parametrize("row", TABLE, ids=lambda row: f"{row[0]} {row[1] or '/'}")
+def test_who_may(house: House, who: str, row: tuple[str, str, dict[str, object] | None, int, int, int, int]) -> None:
+    method, path, body, *statuses = row
+    names = {"{owner}": house.owner.email, "{other}": house.other.email}
+    content = body and {key: names.get(str(value), value) for key, value in body.items()}
+    person: Person = getattr(house, who)
+    answer = person.request(method, f"/applications/{house.token}{path}", json=content)
+    assert answer.status_code == statuses[["owner", "admin", "member", "stranger"].index(who)], answer.text
+    if not answer.is_success:
+        problem(answer, answer.status_code)
+
+
+def test_a_strangers_view_is_that_of_an_application_that_does_not_exist(house: House) -> None:
+    for path in ("", "/chats", "/chats/1/messages", "/members"):
+        there = house.stranger.get(f"/applications/{house.token}{path}")
+        nowhere = house.stranger.get(f"/applications/AAAAAAAAAAAAAAAAAAAAAA{path}")
+        assert there.content == nowhere.content
+    assert house.stranger.get("/applications").json() == []
+
+
+def test_a_removed_member_is_out_at_once(house: House) -> None:
+    path = f"/applications/{house.token}/chats/1/messages"
+    assert house.member.get(path).is_success
+    gone = house.admin.request("DELETE", f"/applications/{house.token}/members?email={house.member.email}")
+    assert gone.status_code == 204
+    problem(house.member.get(path), 404)
+    problem(house.member.post(path, json={"body": "x"}), 404)
+
+
+def test_a_role_can_be_changed(house: House) -> None:
+    members = f"/applications/{house.token}/members"
+    assert house.owner.post(members, json={"email": house.member.email, "role": "admin"}).is_success
+    assert house.member.patch(f"/applications/{house.token}", json={"name": "Mine"}).is_success
+    assert {"email": house.member.email, "name": house.member.name, "role": "admin"} in house.owner.get(members).json()
+
+
+def test_wrong_members_are_refused(house: House) -> None:
+    members = f"/applications/{house.token}/members"
+    for content in (
+        {"email": "not.there@example.com", "role": "member"},
+        {"email": house.stranger.email, "role": "owner"},
+        {"email": house.stranger.email},
+    ):
+        problem(house.owner.post(members, json=content), 422)
+    problem(house.owner.request("DELETE", members, json={"email": house.stranger.email}), 404)
