@@ -46,9 +46,9 @@ def _upgrade(path: Path) -> None:
     # Imported here alone: they cost 25 MB and a third of a second, and most starts have nothing to migrate.
     from alembic import command
     from alembic.config import Config
-    from sqlalchemy import create_engine, event
+    from sqlalchemy import URL, create_engine, event
 
-    engine = create_engine(f"sqlite:///{path}")
+    engine = create_engine(URL.create("sqlite", database=str(path)))
 
     # The sqlite3 module commits before DDL of its own accord; with its transactions off, BEGIN covers the DDL too.
     @event.listens_for(engine, "connect")
@@ -60,8 +60,9 @@ def _upgrade(path: Path) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
 
     config = Config()
-    config.set_main_option("script_location", str(_MIGRATIONS))
-    config.set_main_option("version_locations", str(_MIGRATIONS / "sqlite"))
+    config.set_main_option("path_separator", "os")
+    config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
+    config.set_main_option("version_locations", str(_MIGRATIONS / "sqlite").replace("%", "%%"))
     with engine.begin() as connection:
         config.attributes["connection"] = connection
         command.upgrade(config, "head")

@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from hubbub.http.eager import run
+
+
+async def test_what_never_waits_is_done_at_once() -> None:
+    async def work() -> int:
+        return 7
+
+    results: list[object] = []
+    run(work(), results.append)
+    assert results == [7]
+
+
+async def test_what_waits_goes_on_as_a_task() -> None:
+    loop = asyncio.get_running_loop()
+    first: asyncio.Future[int] = loop.create_future()
+    second: asyncio.Future[int] = loop.create_future()
+    done: asyncio.Future[object] = loop.create_future()
+
+    async def work() -> int:
+        return await first + await second
+
+    run(work(), done.set_result)
+    first.set_result(3)
+    await asyncio.sleep(0)
+    second.set_result(4)
+    assert await done == 7
+
+
+@pytest.mark.parametrize("waits", [False, True])
+async def test_exceptions_arrive_wherever_they_are_raised(waits: bool) -> None:
+    done: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+    failing: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    async def work() -> None:
+        if waits:
+            try:
+                await failing
+            except KeyError:
+                raise ValueError("from the second half") from None
+        raise ValueError("from the first half")
+
+    run(work(), done.set_result)
+    if waits:
+        failing.set_exception(KeyError())
+    assert str(await done) == f"from the {'second' if waits else 'first'} half"
