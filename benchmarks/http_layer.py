@@ -59,7 +59,7 @@ def service(edge_name: str, data: str, pipe: Pipe) -> None:
             )
             server = uvicorn.Server(config)
             serving = asyncio.create_task(server.serve())
-            while not server.started:
+            while not server.started:  # noqa: ASYNC110 - uvicorn has no event to wait for
                 await asyncio.sleep(0.01)
             pipe.send(server.servers[0].sockets[0].getsockname()[1])
             await serving
