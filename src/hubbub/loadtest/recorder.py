@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass
 
@@ -66,4 +67,8 @@ class Recorder:
 
     def percentile(self, percent: float) -> float:
         """The latency in milliseconds that ``percent`` of the successful requests did not exceed."""
-        return float(self._histogram.get_value_at_percentile(percent)) / 1000
+        count = self._histogram.get_total_count()
+        # The library rounds the rank to the nearest; asked for a whole rank it has nothing to round, and the answer
+        # is the nearest-rank percentile (the smallest value that at least this share did not exceed).
+        rank = math.ceil(percent * count / 100)
+        return float(self._histogram.get_value_at_percentile(100 * rank / count)) / 1000 if count else 0.0
