@@ -20,10 +20,10 @@ _numbers = itertools.count(1)
 class Service:
     """``hubbub serve`` on a free port. ``start`` again after ``kill`` uses the same data folder."""
 
-    def __init__(self, data: Path) -> None:
+    def __init__(self, data: Path, log: Path | None = None) -> None:
         self.data = data
         self.url = ""
-        self._log = data.parent / "service.log"
+        self._log = log or data.parent / "service.log"
 
     def start(self) -> None:
         with self._log.open("a") as log:

@@ -27,8 +27,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_full_disk_refuses_writes_and_loses_none(small_disk: Path) -> None:
-    service = Service(small_disk / "data")
-    service._log = small_disk.parent / "service.log"
+    service = Service(small_disk / "data", log=small_disk.parent / "service.log")
     service.start()
     try:
         with closing(Person(service.url)) as ann:

@@ -111,11 +111,9 @@ class Chats:
             first = self._keyed.get(entry)  # another try may have got this far while the store was asked
             if first is None and stored is not None:
                 number, stored_hash = stored
-                if stored_hash != body_hash:
-                    raise KeyReused("This Idempotency-Key was used before with another body; take a new key.")
                 done = Ticket(PostMessage(key, number, user.id, user.name, body, 0))
                 done.resolve(number)
-                return done
+                first = done, stored_hash
         if first is not None:
             ticket, first_hash = first
             if first_hash != body_hash:

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from hubbub.chat.accounts import Accounts
 from hubbub.chat.applications import Applications
 from hubbub.chat.chats import Chats
-from hubbub.chat.encoding import encode_chat, encode_message
+from hubbub.chat.encoding import ChatItem, MessageItem, encode_chat, encode_message
 from hubbub.chat.errors import Invalid, NotFound
 from hubbub.chat.model import ChatKey, Role, User, timestamp
 from hubbub.chat.ticket import Ticket
@@ -469,7 +469,7 @@ class Api:
                 summary="The application's chats, newest first",
                 endpoint=self._hot_endpoint(self._hot.list_chats),
                 query=schemas.Paging,
-                response=list[schemas.ChatItem],
+                response=list[ChatItem],
                 errors=(401, 404, 422, 429, 503),
             ),
             Route(
@@ -478,7 +478,7 @@ class Api:
                 name="getChat",
                 summary="One chat",
                 endpoint=self.get_chat,
-                response=schemas.ChatItem,
+                response=ChatItem,
                 errors=_READ,
             ),
             Route(
@@ -488,7 +488,7 @@ class Api:
                 summary="Set a chat's title",
                 endpoint=self.rename_chat,
                 request=schemas.Title,
-                response=schemas.ChatItem,
+                response=ChatItem,
                 errors=_WRITE,
             ),
             Route(
@@ -509,7 +509,7 @@ class Api:
                 summary="Edit the message numbered in the body; its sender only",
                 endpoint=self.edit_numbered_message,
                 request=schemas.NumberedMessage,
-                response=schemas.MessageItem,
+                response=MessageItem,
                 errors=_MANAGE,
             ),
             Route(
@@ -519,7 +519,7 @@ class Api:
                 summary="Messages, newest first, by page or before/after a number",
                 endpoint=self._hot_endpoint(self._hot.list_messages),
                 query=schemas.MessagePaging,
-                response=list[schemas.MessageItem],
+                response=list[MessageItem],
                 errors=(401, 404, 422, 429, 503),
             ),
             Route(
@@ -528,7 +528,7 @@ class Api:
                 name="getMessage",
                 summary="One message",
                 endpoint=self.get_message,
-                response=schemas.MessageItem,
+                response=MessageItem,
                 errors=_READ,
             ),
             Route(
@@ -538,7 +538,7 @@ class Api:
                 summary="Edit a message; its sender only",
                 endpoint=self.edit_message,
                 request=schemas.NewMessage,
-                response=schemas.MessageItem,
+                response=MessageItem,
                 errors=_MANAGE,
             ),
             Route(

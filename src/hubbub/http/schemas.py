@@ -6,7 +6,6 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from hubbub.chat.encoding import ChatItem, MessageItem
 from hubbub.chat.model import Role
 
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
@@ -141,6 +140,3 @@ class Part(msgspec.Struct, omit_defaults=True):
 class Health(msgspec.Struct, omit_defaults=True):
     status: Literal["ok", "failing"]
     parts: dict[str, Part] = {}
-
-
-__all__ = ["ChatItem", "MessageItem"]
