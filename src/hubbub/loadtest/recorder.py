@@ -23,8 +23,15 @@ class Latency:
     max: float
 
 
+_GATHERED = 4096
+
+
 class Recorder:
-    """One kind of request (writes or reads). Latencies are in microseconds, kept to three digits, 1 µs to 60 s."""
+    """One kind of request (writes or reads). Latencies are in microseconds, kept to three digits, 1 µs to 60 s.
+
+    A latency costs a list append when it is recorded; ``_gathered`` goes into the histogram some thousands at a time,
+    equal ones together.
+    """
 
     def __init__(self) -> None:
         self.total = 0
@@ -32,6 +39,7 @@ class Recorder:
         self.unsent = 0
         self.failures: Counter[str] = Counter()
         self._histogram = HdrHistogram(1, LONGEST_US, DIGITS)
+        self._gathered: list[int] = []
         self._sum_us = 0
         self._max_us = 0
 
@@ -42,10 +50,16 @@ class Recorder:
     def record(self, latency_us: int) -> None:
         """A request that was answered as it should be."""
         self.total += 1
-        self._sum_us += latency_us
-        if latency_us > self._max_us:
-            self._max_us = latency_us
-        self._histogram.record_value(min(max(latency_us, 1), LONGEST_US))
+        self._gathered.append(latency_us)
+        if len(self._gathered) == _GATHERED:
+            self._fold()
+
+    def _fold(self) -> None:
+        gathered, self._gathered = self._gathered, []
+        self._sum_us += sum(gathered)
+        self._max_us = max(self._max_us, *gathered, 0)
+        for latency_us, count in Counter(gathered).items():
+            self._histogram.record_value(min(max(latency_us, 1), LONGEST_US), count)
 
     def fail(self, kind: str) -> None:
         """A request that was not."""
@@ -54,6 +68,7 @@ class Recorder:
 
     def latency(self) -> Latency:
         """Of the requests that succeeded. Average and maximum are exact, percentiles to three digits."""
+        self._fold()
         answered = self.total - self.failed
         if not answered:
             return Latency(0, 0, 0, 0, 0)
@@ -67,6 +82,7 @@ class Recorder:
 
     def percentile(self, percent: float) -> float:
         """The latency in milliseconds that ``percent`` of the successful requests did not exceed."""
+        self._fold()
         count = self._histogram.get_total_count()
         # The library rounds the rank to the nearest; asked for a whole rank it has nothing to round, and the answer
         # is the nearest-rank percentile (the smallest value that at least this share did not exceed).

@@ -13,7 +13,6 @@ class Response(NamedTuple):
     """``end`` is where in the buffer the response ends."""
 
     status: int
-    head: bytes
     body: bytes
     close: bool
     end: int
@@ -42,6 +41,18 @@ def parse(buffer: bytes) -> Response | None:
         if len(buffer) > 65536:
             raise BadResponse("head too long")
         return None
+    start = split + 4
+    at = buffer.find(b"\r\ncontent-length: ", 0, split)
+    if at >= 0 and buffer.startswith(b"HTTP/1.1 200") and buffer.find(b"onnection:", 0, split) < 0:
+        # Nearly every response of a run is such a one, and reading it this way costs a third of reading it in full.
+        length = buffer[at + 18 : buffer.find(b"\r\n", at + 18)]
+        if length.isdigit():
+            end = start + int(length)
+            return Response(200, buffer[start:end], False, end) if len(buffer) >= end else None
+    return _parse_any(buffer, split)
+
+
+def _parse_any(buffer: bytes, split: int) -> Response | None:
     if not buffer.startswith(b"HTTP/1.") or not buffer[9:12].isdigit():
         raise BadResponse("no status line")
     head = buffer[:split].lower() + b"\r\n"
@@ -57,15 +68,15 @@ def parse(buffer: bytes) -> Response | None:
             raise BadResponse("bad content-length") from None
         if len(buffer) < end:
             return None
-        return Response(status, head, buffer[start:end], close, end)
+        return Response(status, buffer[start:end], close, end)
     if status in (204, 304):
-        return Response(status, head, b"", close, start)
+        return Response(status, b"", close, start)
     if b"\r\ntransfer-encoding: chunked\r\n" in head:
-        return _chunked(buffer, start, status, head, close)
+        return _chunked(buffer, start, status, close)
     raise BadResponse("neither content-length nor chunks")
 
 
-def _chunked(buffer: bytes, start: int, status: int, head: bytes, close: bool) -> Response | None:
+def _chunked(buffer: bytes, start: int, status: int, close: bool) -> Response | None:
     body = b""
     while True:
         line = buffer.find(b"\r\n", start)
@@ -79,5 +90,5 @@ def _chunked(buffer: bytes, start: int, status: int, head: bytes, close: bool) -
         if len(buffer) < start:
             return None
         if not size:
-            return Response(status, head, body, close, start)
+            return Response(status, body, close, start)
         body += buffer[line + 2 : line + 2 + size]

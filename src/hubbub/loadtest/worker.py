@@ -100,7 +100,6 @@ class Worker(asyncio.Protocol):
             self._transport.close()
         elif self.behind:
             self._runner.catch_up(self)
-        self._runner.pump(now)
 
     def _fail(self, kind: str) -> None:
         if self.busy:
