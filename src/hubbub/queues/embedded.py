@@ -1,7 +1,9 @@
 """The queue of the embedded mode: a bounded list and one thread that commits whatever has gathered.
 
 Group commit: while one batch is on its way to disk the next one gathers, so the cost of a commit is shared by more
-requests the busier the service is, and an idle service answers after a single commit.
+requests the busier the service is, and an idle service answers after a single commit. In between, where every commit
+finds a few commands, it waits a moment for more: the two threads share one interpreter, and each commit costs the
+event loop several turns of it. Where batches are large already there is nothing to gain, and it does not wait.
 
 Invariants: commands are applied in the order of ``accept``; every accepted ticket is resolved exactly once, on the
 event loop; what is held stays below the bounds, since ``accept`` refuses what would pass them.
@@ -24,6 +26,8 @@ from hubbub.writer.writer import Writer
 log = logging.getLogger("hubbub.queue")
 
 _OVERHEAD = 500  # bytes a command costs beside its body
+_LINGER_S = 0.002
+_LINGER_FOR = range(3, 32)
 
 
 class EmbeddedQueue:
@@ -48,6 +52,7 @@ class EmbeddedQueue:
         self._closed = False
         self._commands = 0
         self._bytes = 0
+        self._last_batch = 0
         self._thread = threading.Thread(target=self._run, name="group-commit")
         self._thread.start()
 
@@ -84,6 +89,7 @@ class EmbeddedQueue:
         open_ = True
         while open_:
             batch, open_ = self._gather()
+            self._last_batch = len(batch)
             if batch:
                 outcomes = self._writer.apply([ticket.command for ticket in batch])
                 self._loop.call_soon_threadsafe(self._tell, batch, outcomes)
@@ -98,6 +104,8 @@ class EmbeddedQueue:
         take = self._waiting.get
         try:
             ticket = take(timeout=self._housekeeping_s)
+            if self._last_batch in _LINGER_FOR:
+                time.sleep(_LINGER_S)
             while ticket is not None:
                 batch.append(ticket)
                 if len(batch) == self._max_batch:
