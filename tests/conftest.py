@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import re
 import signal
 import subprocess
@@ -25,16 +26,17 @@ class Service:
         self.url = ""
         self._log = log or data.parent / "service.log"
 
-    def start(self) -> None:
+    def start(self, **environment: str) -> None:
         with self._log.open("a") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "hubbub", "serve", "--port", "0", "--data", str(self.data)],
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
+                env=os.environ | environment,
             )
         assert self.process.stdout is not None
-        found = re.search(r"http://\S+", self.process.stdout.readline())
+        found = re.search(r"https?://\S+", self.process.stdout.readline())
         assert found, self._log.read_text()
         self.url = found[0]
 
@@ -42,8 +44,8 @@ class Service:
         self.process.kill()
         self._reap()
 
-    def stop(self) -> int:
-        self.process.send_signal(signal.SIGTERM)
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        self.process.send_signal(number)
         return self._reap()
 
     def _reap(self) -> int:
@@ -55,6 +57,17 @@ class Service:
     @property
     def log(self) -> str:
         return self._log.read_text()
+
+
+def serve(data: Path) -> subprocess.CompletedProcess[str]:
+    """``hubbub serve`` where it is expected to refuse to."""
+    return subprocess.run(
+        [sys.executable, "-m", "hubbub", "serve", "--port", "0", "--data", str(data)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
 
 
 class Person(httpx.Client):

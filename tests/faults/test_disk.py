@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.conftest import Person, Service
+from tests.conftest import Person, Service, serve
 
 
 @pytest.fixture
@@ -22,6 +22,23 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     )
     if mounted.returncode:
         pytest.skip(f"needs the right to mount a tmpfs: {mounted.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.fixture
+def own_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of the test's own, in a file, which can be broken as a real disk breaks."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    image = tmp_path / "disk.img"
+    with image.open("wb") as file:
+        file.truncate(32 * 1024 * 1024)
+    for command in (["mkfs.ext4", "-q", str(image)], ["mount", "-o", "loop", str(image), str(folder)]):
+        try:
+            subprocess.run(command, capture_output=True, text=True, check=True)
+        except (subprocess.CalledProcessError, FileNotFoundError) as error:
+            pytest.skip(f"needs mkfs.ext4 and the right to mount a loop device: {error}")
     yield folder
     subprocess.run(["umount", str(folder)], check=True)
 
@@ -54,3 +71,37 @@ def test_a_full_disk_refuses_writes_and_loses_none(small_disk: Path) -> None:
         assert service.log.count("Writes are refused") == 1
     finally:
         service.kill()
+
+
+def test_a_disk_that_turns_read_only_refuses_writes_and_loses_none(own_disk: Path) -> None:
+    service = Service(own_disk / "data", log=own_disk.parent / "service.log")
+    service.start()
+    try:
+        with closing(Person(service.url)) as ann:
+            chat = ann.chat()
+            ann.post(f"{chat}/messages", json={"body": "before"})
+            # What the kernel does by itself after an I/O error: read-only, under files that are open for writing.
+            subprocess.run(["mount", "-o", "remount,abort", str(own_disk)], check=True)
+            refused = [ann.post(f"{chat}/messages", json={"body": "during"}) for _ in range(3)]
+            assert [answer.status_code for answer in refused] == [503, 503, 503]
+            assert httpx.get(service.url + "/readyz").status_code == 503
+            assert [message["body"] for message in ann.get(f"{chat}/messages").json()] == ["before"]
+            service.kill()
+            assert service.log.count("Writes are refused") == 1
+            assert "Traceback" not in service.log
+            subprocess.run(["umount", str(own_disk)], check=True)
+            subprocess.run(["mount", "-o", "loop", str(own_disk.parent / "disk.img"), str(own_disk)], check=True)
+            service.start()
+            ann.base_url = httpx.URL(service.url + "/api/v1")
+            assert [message["body"] for message in ann.get(f"{chat}/messages").json()] == ["before"]
+    finally:
+        service.kill()
+
+
+def test_a_read_only_folder_is_named_at_the_start(small_disk: Path) -> None:
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    refused = serve(small_disk / "data")
+    assert refused.returncode == 1
+    assert "Read-only file system" in refused.stderr
+    assert "--data" in refused.stderr
+    assert "Traceback" not in refused.stderr

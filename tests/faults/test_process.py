@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import ssl
 import subprocess
 import sys
 import threading
@@ -10,8 +12,9 @@ from contextlib import closing
 from pathlib import Path
 
 import httpx
+import pytest
 
-from tests.conftest import Person, Service
+from tests.conftest import Person, Service, serve
 
 
 def test_kill_9_loses_nothing_acknowledged(own_service: Service) -> None:
@@ -91,16 +94,6 @@ def test_the_secret_is_its_owners_only(own_service: Service) -> None:
     assert own_service.data.stat().st_mode & 0o777 == 0o700
 
 
-def serve(data: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "hubbub", "serve", "--port", "0", "--data", str(data)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-
-
 def test_a_second_process_is_refused(own_service: Service) -> None:
     second = serve(own_service.data)
     assert second.returncode == 1
@@ -132,3 +125,59 @@ def test_a_taken_port_is_named(own_service: Service, tmp_path: Path) -> None:
     )
     assert taken.returncode == 1
     assert f"port {port}" in taken.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_finishes_what_was_accepted(own_service: Service, number: signal.Signals) -> None:
+    with closing(Person(own_service.url)) as ann:
+        chat = ann.chat()
+        cookies = dict(ann.cookies)
+    acknowledged: list[str] = []
+    enough = threading.Semaphore(0)
+
+    def send(sender: int) -> None:
+        with httpx.Client(base_url=own_service.url + "/api/v1", cookies=cookies) as client:
+            for turn in range(100_000):
+                body = f"{sender}/{turn}"
+                try:
+                    answer = client.post(f"{chat}/messages", json={"body": body})
+                except httpx.TransportError:
+                    return
+                if answer.status_code == 200:
+                    acknowledged.append(body)
+                    enough.release()
+
+    threads = [threading.Thread(target=send, args=(sender,)) for sender in range(4)]
+    for thread in threads:
+        thread.start()
+    for _ in range(50):
+        enough.acquire()
+    assert own_service.stop(number) == 0
+    for thread in threads:
+        thread.join()
+    own_service.start()
+    with httpx.Client(base_url=own_service.url + "/api/v1", cookies=cookies) as client:
+        assert set(acknowledged) <= set(_all(client, chat).values())
+
+
+def test_over_tls_the_cookie_is_secure(tmp_path: Path) -> None:
+    certificate = tmp_path / "cert.pem"
+    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
+    files = ["-keyout", str(tmp_path / "key.pem"), "-out", str(certificate)]
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", *subject, *files],
+        check=True,
+        capture_output=True,
+    )
+    service = Service(tmp_path / "data")
+    service.start(HUBBUB_TLS_CERT=str(certificate), HUBBUB_TLS_KEY=str(tmp_path / "key.pem"))
+    try:
+        assert service.url.startswith("https://")
+        with httpx.Client(
+            base_url=service.url + "/api/v1", verify=ssl.create_default_context(cafile=certificate)
+        ) as ann:
+            answer = ann.post("/auth/register", json={"name": "A", "email": "a@example.com", "password": "secret1"})
+            assert "; Secure" in answer.headers["set-cookie"]
+            assert ann.get("/auth/me").status_code == 200
+    finally:
+        assert service.stop() == 0

@@ -1,0 +1,81 @@
+"""Clients that are slow, or idle, against the clock of the edge."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, cast
+
+import pytest
+from uvicorn.server import ServerState
+
+from hubbub.http import connection
+from hubbub.http.connection import Edge
+
+
+class NoRoutes:
+    def match(self, _method: bytes, _target: bytes) -> Any:
+        return None
+
+
+async def _big(scope: dict[str, Any], _receive: Any, send: Any) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    for _ in range(200):
+        await send({"type": "http.response.body", "body": b"x" * 65536, "more_body": True})
+    await send({"type": "http.response.body", "body": b""})
+
+
+@asynccontextmanager
+async def served(edge: Edge) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    edge.tick()
+    state = ServerState()
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: edge.protocol(cast(Any, None), state, {}), "127.0.0.1", 0)
+    reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname()[:2])
+    sweeping = asyncio.create_task(edge.sweep())
+    try:
+        yield reader, writer
+    finally:
+        sweeping.cancel()
+        writer.close()
+        server.close()
+
+
+async def test_a_request_that_never_ends_gets_408(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "REQUEST_S", 0.1)
+    async with served(Edge(cast(Any, NoRoutes()), _big)) as (reader, writer):
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nX-Slow: ")
+        assert (await asyncio.wait_for(reader.read(), 10)).startswith(b"HTTP/1.1 408 ")
+
+
+async def test_an_idle_connection_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "REQUEST_S", 0.1)
+    async with served(Edge(cast(Any, NoRoutes()), _big)) as (reader, _):
+        assert await asyncio.wait_for(reader.read(), 10) == b""
+
+
+async def test_a_client_that_takes_nothing_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "SEND_S", 0.1)
+    edge = Edge(cast(Any, NoRoutes()), _big)
+    async with served(edge) as (_, writer):
+        cast(asyncio.ReadTransport, writer.transport).pause_reading()
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        async with asyncio.timeout(10):
+            while not edge.connections:
+                await asyncio.sleep(0.01)
+            while edge.connections or edge.tasks:
+                await asyncio.sleep(0.01)
+
+
+async def test_the_services_own_slowness_is_not_the_clients_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "REQUEST_S", 0.1)
+
+    async def slow(_scope: Any, _receive: Any, send: Any) -> None:
+        await asyncio.sleep(2.5)  # the sweep comes by twice
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    async with served(Edge(cast(Any, NoRoutes()), slow)) as (reader, writer):
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert (await asyncio.wait_for(reader.readline(), 10)).startswith(b"HTTP/1.1 204 ")
