@@ -15,6 +15,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.servers import mariadb, rabbitmq, redis  # noqa: F401 - fixtures
+
 _numbers = itertools.count(1)
 
 

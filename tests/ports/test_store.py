@@ -11,14 +11,20 @@ from hubbub.chat.commands import AddApplication, AddChat, AddUser, DeleteMessage
 from hubbub.chat.errors import Invalid, KeyReused, NotFound
 from hubbub.chat.model import ChatKey, Role, User
 from hubbub.chat.ports import Store
+from hubbub.stores.mysql import MySqlStore
 from hubbub.stores.sqlite import SqliteStore
+from tests.servers import new_database
 
 CHAT = ChatKey("token", 1)
 
 
-@pytest.fixture(params=["sqlite"])
+@pytest.fixture(params=["sqlite", "mysql"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    store = SqliteStore(tmp_path / "hubbub.db")
+    store: SqliteStore | MySqlStore
+    if request.param == "sqlite":
+        store = SqliteStore(tmp_path / "hubbub.db")
+    else:
+        store = MySqlStore(new_database(request.getfixturevalue("mariadb")))
     users = store.apply([AddUser("ref", "a@x", "A", "hash", 1), AddUser("ref2", "b@x", "B", "hash", 1)])
     assert [type(user) for user in users] == [User, User]
     assert store.apply([AddApplication("token", "T", 1, 2), AddChat("token", None, 3)]) == [None, 1]
@@ -47,7 +53,7 @@ async def test_a_batch_is_there_in_order(store: Store) -> None:
 
 async def test_a_batch_is_all_or_nothing(store: Store) -> None:
     store.apply([post(1)])
-    with pytest.raises(Exception, match="UNIQUE"):
+    with pytest.raises(Exception, match=r"UNIQUE|Duplicate entry"):
         store.apply([post(2), post(1, "another with a number that is taken")])
     assert await numbers(store) == [1]
 

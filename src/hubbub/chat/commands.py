@@ -6,12 +6,12 @@ that refuses it. A refused command has changed nothing.
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import msgspec
 
 from hubbub.chat.errors import ChatError
-from hubbub.chat.model import ChatKey, Role
+from hubbub.chat.model import ChatKey, Message, Role
 
 
 class AddUser(msgspec.Struct, frozen=True):
@@ -80,7 +80,9 @@ class RenameChat(msgspec.Struct, frozen=True):
 class PostMessage(msgspec.Struct, frozen=True):
     """Outcome: the message's number. ``number`` was reserved for this command alone.
 
-    ``key`` and ``body_hash`` (SHA-256 of the body as sent) are set when the client gave an Idempotency-Key.
+    ``key`` and ``body_hash`` (SHA-256 of the body as sent) are set when the client gave an Idempotency-Key. ``epoch``
+    is that of the chat's numbering, 0 where numbers have one keeper who never forgets. Refused with Superseded when
+    the chat's numbering has been opened anew since.
     """
 
     chat: ChatKey
@@ -91,6 +93,7 @@ class PostMessage(msgspec.Struct, frozen=True):
     created_at: int
     key: str | None = None
     body_hash: bytes | None = None
+    epoch: int = 0
 
 
 class EditMessage(msgspec.Struct, frozen=True):
@@ -112,7 +115,25 @@ class DeleteMessage(msgspec.Struct, frozen=True):
     any_sender: bool
 
 
-MessageCommand: TypeAlias = PostMessage | EditMessage | DeleteMessage
+class OpenChat(msgspec.Struct, frozen=True):
+    """Opens the chat's numbering anew, behind all that was accepted before. Outcome: Opened.
+
+    ``candidate`` names this attempt where it was announced, see caches.redis.
+    """
+
+    chat: ChatKey
+    candidate: str
+
+
+class Opened(NamedTuple):
+    """``last_number`` is the highest ever given; ``newest`` are up to 101 messages, newest first."""
+
+    epoch: int
+    last_number: int
+    newest: list[Message]
+
+
+MessageCommand: TypeAlias = PostMessage | EditMessage | DeleteMessage | OpenChat
 DirectoryCommand: TypeAlias = (
     AddUser | EndSession | AddApplication | RenameApplication | PutMember | RemoveMember | AddChat | RenameChat
 )

@@ -54,3 +54,7 @@ class Unavailable(ChatError):
     def __init__(self, sentence: str, *, retry_after: float = 1.0) -> None:
         super().__init__(sentence)
         self.retry_after = retry_after
+
+
+class Superseded(Unavailable):
+    """A message numbered in an epoch that was over before anyone was told its number; it was not stored."""

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import sqlite3
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from alembic.config import Config
+    from sqlalchemy import Connection, Engine
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 
@@ -19,15 +23,44 @@ def migrate_sqlite(path: Path) -> None:
     Raises:
         SchemaTooNew: the database has a migration that this version does not know.
     """
-    known = sorted(file.stem.split("_")[0] for file in (_MIGRATIONS / "sqlite").glob("[0-9]*.py"))
-    current = _current(path)
+    if _behind("sqlite", _current(path), str(path)):
+        _upgrade(path)
+
+
+def _behind(dialect: str, current: str | None, where: str) -> bool:
+    known = sorted(file.stem.split("_")[0] for file in (_MIGRATIONS / dialect).glob("[0-9]*.py"))
     if current is not None and current not in known:
         raise SchemaTooNew(
-            f"{path} was written by a newer Hubbub (schema {current}; this one knows up to {known[-1]}). "
+            f"{where} was written by a newer Hubbub (schema {current}; this one knows up to {known[-1]}). "
             "Start the newer version, or restore a backup made with this one."
         )
-    if current != known[-1]:
-        _upgrade(path)
+    return current != known[-1]
+
+
+def migrate_mysql(engine: Engine) -> None:
+    """Apply what is missing; of several processes that start at once, one does it and the others wait.
+
+    DDL commits by itself in MySQL, so a migration that breaks off halfway must be safe to run again or be mended.
+
+    Raises:
+        SchemaTooNew: the database has a migration that this version does not know.
+        sqlalchemy.exc.DBAPIError: the database can't be reached or changed.
+    """
+    from alembic import command
+    from sqlalchemy import inspect, text
+
+    with engine.connect() as connection:
+        if not connection.scalar(text("SELECT GET_LOCK('hubbub.migrate', 60)")):
+            raise RuntimeError("Another process has been migrating the database for a minute.")
+        try:
+            current = None
+            if inspect(connection).has_table("alembic_version"):
+                current = connection.scalar(text("SELECT version_num FROM alembic_version"))
+            if _behind("mysql", current, "The database"):
+                command.upgrade(_config("mysql", connection), "head")
+            connection.commit()
+        finally:
+            connection.scalar(text("SELECT RELEASE_LOCK('hubbub.migrate')"))
 
 
 def _current(path: Path) -> str | None:
@@ -45,7 +78,6 @@ def _current(path: Path) -> str | None:
 def _upgrade(path: Path) -> None:
     # Imported here alone: they cost 25 MB and a third of a second, and most starts have nothing to migrate.
     from alembic import command
-    from alembic.config import Config
     from sqlalchemy import URL, create_engine, event
 
     engine = create_engine(URL.create("sqlite", database=str(path)))
@@ -59,11 +91,17 @@ def _upgrade(path: Path) -> None:
     def _begin(connection: Any) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
 
+    with engine.begin() as connection:
+        command.upgrade(_config("sqlite", connection), "head")
+    engine.dispose()
+
+
+def _config(dialect: str, connection: Connection) -> Config:
+    from alembic.config import Config
+
     config = Config()
     config.set_main_option("path_separator", "os")
     config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
-    config.set_main_option("version_locations", str(_MIGRATIONS / "sqlite").replace("%", "%%"))
-    with engine.begin() as connection:
-        config.attributes["connection"] = connection
-        command.upgrade(config, "head")
-    engine.dispose()
+    config.set_main_option("version_locations", str(_MIGRATIONS / dialect).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    return config

@@ -1,0 +1,562 @@
+"""The store of the cluster mode: MySQL 8 or MariaDB 10.11+, and anything that speaks their protocol and SQL.
+
+Everything of an application is keyed by its token first, and no statement on messages, chats or keys reads two
+applications' rows by anything but their full keys, so the tables can be split by token. The driver is synchronous:
+writes run on the writer's threads, reads on a pool of this store's own, each with a connection from a bounded pool.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, ClassVar, NamedTuple, TypeVar
+
+import pymysql
+from sqlalchemy import Engine, create_engine, make_url
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from hubbub.chat.commands import (
+    AddApplication,
+    AddChat,
+    AddUser,
+    Command,
+    DeleteMessage,
+    EditMessage,
+    EndSession,
+    OpenChat,
+    Opened,
+    Outcome,
+    PostMessage,
+    PutMember,
+    RemoveMember,
+    RenameApplication,
+    RenameChat,
+)
+from hubbub.chat.errors import Forbidden, Invalid, KeyReused, NotFound, Superseded, Unavailable
+from hubbub.chat.model import Application, Chat, ChatKey, Member, Message, Role, User
+from hubbub.stores.migrate import migrate_mysql
+
+log = logging.getLogger("hubbub.store")
+
+T = TypeVar("T")
+
+_DOWN = (pymysql.err.OperationalError, pymysql.err.InterfaceError, pymysql.err.InternalError)
+_ROWS_PER_INSERT = 500
+_CHATS_COUNTED_AT_ONCE = 200
+_NEWEST = 101
+
+_MESSAGE = (
+    "SELECT number, sender_id, sender_name, body, created_at, edited_at FROM messages WHERE token = %s AND chat = %s"
+)
+_CHAT = """
+    SELECT c.number, c.title,
+           c.counted + (SELECT COUNT(*) FROM messages m
+                        WHERE m.token = c.token AND m.chat = c.number AND m.number > c.counted_to),
+           GREATEST(c.last_number, COALESCE((SELECT MAX(m.number) FROM messages m
+                                             WHERE m.token = c.token AND m.chat = c.number), 0))
+    FROM chats c WHERE c.token = %s
+"""
+_USER = "SELECT id, ref, email, name, created_at, password_hash FROM users"
+_ROLE = "SELECT role FROM members WHERE token = %s AND user_id = %s"
+
+
+class Delivery(NamedTuple):
+    """Some commands as one publisher sent them together. ``sequence`` rises by one with each of its deliveries."""
+
+    publisher: str
+    sequence: int
+    commands: Sequence[Command]
+
+
+class _Chat:
+    """A chat's row as the transaction under way knows it."""
+
+    __slots__ = ("counted_late", "counted_to", "live_epoch")
+
+    def __init__(self, counted_to: int, live_epoch: int) -> None:
+        self.counted_to = counted_to
+        self.live_epoch = live_epoch
+        self.counted_late = 0
+
+
+class _Batch:
+    """One transaction: its cursor, the chats it touches, and the rows that wait for one INSERT of many."""
+
+    def __init__(self, cursor: Any) -> None:
+        self.cursor = cursor
+        self.chats: dict[ChatKey, _Chat] = {}
+        self.posted: dict[tuple[ChatKey, int, str], tuple[int, bytes]] = {}
+        self.rows: list[PostMessage] = []
+
+
+class MySqlStore:
+    """See chat.ports.Store."""
+
+    def __init__(self, url: str, *, pool_size: int = 8) -> None:
+        """Connect and bring the schema up to date.
+
+        Raises:
+            SchemaTooNew: a newer version wrote it.
+            Unavailable: it can't be reached.
+        """
+        self._engine = _engine(url, pool_size)
+        try:
+            migrate_mysql(self._engine)
+        except DBAPIError as error:
+            self._engine.dispose()
+            raise Unavailable(f"The database can't be used: {error.orig}.", retry_after=5) from error
+        self._threads = ThreadPoolExecutor(max_workers=pool_size, thread_name_prefix="mysql")
+        self._uncounted: set[ChatKey] = set()
+
+    def close(self) -> None:
+        self._threads.shutdown()
+        self._engine.dispose()
+
+    # Connections -----------------------------------------------------------------------------------------------------
+
+    def _with_cursor(self, work: Callable[[Any], T], *, commit: bool) -> T:
+        """Raises Unavailable; nothing was changed unless the answer to the COMMIT itself was lost."""
+        try:
+            connection = self._engine.raw_connection()
+        except (DBAPIError, PoolTimeout, *_DOWN) as error:
+            raise Unavailable("The database can't be reached.", retry_after=2) from error
+        try:
+            cursor = connection.cursor()
+            result = work(cursor)
+            cursor.close()
+            if commit:
+                connection.commit()
+            else:
+                connection.rollback()
+        except _DOWN as error:
+            connection.invalidate(error)
+            raise Unavailable(
+                f"The database refused: {error.args[-1] if error.args else error}.", retry_after=2
+            ) from error
+        except BaseException:
+            connection.invalidate()
+            raise
+        else:
+            connection.close()
+        return result
+
+    async def _read(self, sql: str, parameters: Sequence[Any]) -> list[Any]:
+        def read(cursor: Any) -> list[Any]:
+            cursor.execute(sql, parameters)
+            return list(cursor.fetchall())
+
+        def run() -> list[Any]:
+            try:
+                return self._with_cursor(read, commit=False)
+            except Unavailable:
+                # An idle connection may have been closed from the other side: a fresh one says whether it is more.
+                return self._with_cursor(read, commit=False)
+
+        return await asyncio.get_running_loop().run_in_executor(self._threads, run)
+
+    async def _row(self, sql: str, parameters: Sequence[Any]) -> Any:
+        rows = await self._read(sql, parameters)
+        return rows[0] if rows else None
+
+    # Writing ---------------------------------------------------------------------------------------------------------
+
+    def apply(self, batch: Sequence[Command]) -> list[Outcome]:
+        return self._with_cursor(lambda cursor: self._apply(_Batch(cursor), batch), commit=True)
+
+    def apply_deliveries(self, shard: int, deliveries: Sequence[Delivery]) -> list[list[Outcome] | None]:
+        """Apply a shard's deliveries in order in one transaction, each once however often it comes.
+
+        Returns:
+            The outcomes of each delivery's commands; None for a delivery that had been applied before.
+
+        Raises:
+            Unavailable: nothing was applied, or all of it was and the answer got lost: both mend by trying again.
+        """
+        return self._with_cursor(lambda cursor: self._apply_deliveries(cursor, shard, deliveries), commit=True)
+
+    def _apply_deliveries(self, cursor: Any, shard: int, deliveries: Sequence[Delivery]) -> list[list[Outcome] | None]:
+        # Locks the shard: another writer that believes it has it waits here, and then finds its deliveries applied.
+        cursor.execute(
+            "INSERT INTO shards (shard, position) VALUES (%s, 1) ON DUPLICATE KEY UPDATE position = position + 1",
+            (shard,),
+        )
+        publishers = sorted({delivery.publisher for delivery in deliveries})
+        cursor.execute(
+            f"SELECT publisher, sequence FROM publishers WHERE shard = %s AND publisher IN ({_marks(publishers)})",
+            (shard, *publishers),
+        )
+        applied: dict[str, int] = dict(cursor.fetchall())
+        fresh = []
+        for delivery in deliveries:
+            fresh.append(delivery.sequence > applied.get(delivery.publisher, 0))
+            if fresh[-1]:
+                applied[delivery.publisher] = delivery.sequence
+        commands = [command for new, d in zip(fresh, deliveries, strict=True) if new for command in d.commands]
+        outcomes = iter(self._apply(_Batch(cursor), commands))
+        rows = [(shard, publisher, applied[publisher]) for publisher in publishers]
+        cursor.execute(
+            "INSERT INTO publishers (shard, publisher, sequence, applied_at) VALUES "
+            + ",".join(["(%s, %s, %s, UNIX_TIMESTAMP())"] * len(rows))
+            + " ON DUPLICATE KEY UPDATE sequence = VALUES(sequence), applied_at = VALUES(applied_at)",
+            [value for row in rows for value in row],
+        )
+        return [
+            [next(outcomes) for _ in delivery.commands] if new else None
+            for new, delivery in zip(fresh, deliveries, strict=True)
+        ]
+
+    def _apply(self, batch: _Batch, commands: Sequence[Command]) -> list[Outcome]:
+        self._look_up(batch, [command for command in commands if type(command) is PostMessage])
+        outcomes: list[Outcome] = []
+        for command in commands:
+            if type(command) is PostMessage:
+                outcomes.append(self._post(batch, command))
+            else:
+                self._insert(batch)
+                outcomes.append(self._handlers[type(command)](self, batch.cursor, command))
+                if isinstance(command, DeleteMessage | OpenChat):
+                    batch.chats.pop(command.chat, None)  # read again for the next post there
+        self._insert(batch)
+        return outcomes
+
+    def _look_up(self, batch: _Batch, posts: Sequence[PostMessage]) -> None:
+        """Read, and lock in the order of their key, the chats and Idempotency-Keys that the posts need."""
+        self._look_up_chats(batch, sorted({post.chat for post in posts}))
+        keyed = sorted({(post.chat, post.sender_id, post.key) for post in posts if post.key is not None})
+        if keyed:
+            batch.cursor.execute(
+                "SELECT token, chat, sender_id, `key`, number, body_hash FROM idempotency_keys"
+                f" WHERE (token, chat, sender_id, `key`) IN ({','.join(['(%s,%s,%s,%s)'] * len(keyed))})",
+                [value for chat, sender, key in keyed for value in (*chat, sender, key)],
+            )
+            for token, chat, sender, key, number, body_hash in batch.cursor.fetchall():
+                batch.posted[ChatKey(token, chat), sender, key] = number, body_hash
+
+    @staticmethod
+    def _look_up_chats(batch: _Batch, keys: Sequence[ChatKey]) -> None:
+        if not keys:
+            return
+        batch.cursor.execute(
+            "SELECT token, number, counted_to, live_epoch FROM chats"
+            f" WHERE (token, number) IN ({','.join(['(%s,%s)'] * len(keys))}) ORDER BY token, number FOR UPDATE",
+            [value for key in keys for value in key],
+        )
+        for token, number, counted_to, live_epoch in batch.cursor.fetchall():
+            batch.chats[ChatKey(token, number)] = _Chat(counted_to, live_epoch)
+
+    def _post(self, batch: _Batch, command: PostMessage) -> Outcome:
+        chat = batch.chats.get(command.chat)
+        if chat is None:
+            self._look_up_chats(batch, [command.chat])  # another command of the batch may have changed it since
+            chat = batch.chats.get(command.chat)
+            if chat is None:
+                return NotFound("There is no such chat.")
+        if command.key is not None:
+            entry = command.chat, command.sender_id, command.key
+            known = batch.posted.get(entry)
+            if known is not None:
+                return known[0] if known[1] == command.body_hash else KeyReused("Another body came with this key.")
+        if command.epoch and command.epoch < chat.live_epoch:
+            return Superseded("The chat's numbering was opened anew before this message was stored.")
+        if command.key is not None:
+            batch.posted[entry] = command.number, command.body_hash or b""
+        batch.rows.append(command)
+        if len(batch.rows) == _ROWS_PER_INSERT:
+            self._insert(batch)
+        return command.number
+
+    def _insert(self, batch: _Batch) -> None:
+        rows, batch.rows = batch.rows, []
+        if not rows:
+            return
+        batch.cursor.execute(
+            "INSERT INTO messages (token, chat, number, sender_id, sender_name, body, created_at) VALUES "
+            + ",".join(["(%s,%s,%s,%s,%s,%s,%s)"] * len(rows)),
+            [
+                value
+                for row in rows
+                for value in (*row.chat, row.number, row.sender_id, row.sender_name, row.body, row.created_at)
+            ],
+        )
+        keyed = [row for row in rows if row.key is not None]
+        if keyed:
+            batch.cursor.execute(
+                "INSERT INTO idempotency_keys (token, chat, sender_id, `key`, number, body_hash) VALUES "
+                + ",".join(["(%s,%s,%s,%s,%s,%s)"] * len(keyed)),
+                [v for row in keyed for v in (*row.chat, row.sender_id, row.key, row.number, row.body_hash)],
+            )
+        late: dict[ChatKey, int] = {}
+        for row in rows:
+            self._uncounted.add(row.chat)
+            if row.number <= batch.chats[row.chat].counted_to:
+                late[row.chat] = late.get(row.chat, 0) + 1
+        for key, count in late.items():  # overtaken by a higher number, which has been counted already
+            batch.cursor.execute(
+                "UPDATE chats SET counted = counted + %s WHERE token = %s AND number = %s", (count, *key)
+            )
+
+    def _edit(self, cursor: Any, command: EditMessage) -> Outcome:
+        cursor.execute(
+            "UPDATE messages SET body = %s, edited_at = %s"
+            " WHERE token = %s AND chat = %s AND number = %s AND sender_id = %s",
+            (command.body, command.edited_at, *command.chat, command.number, command.editor_id),
+        )
+        return None if cursor.rowcount else NotFound("There is no such message in this chat.")
+
+    def _delete(self, cursor: Any, command: DeleteMessage) -> Outcome:
+        cursor.execute(
+            "DELETE FROM messages WHERE token = %s AND chat = %s AND number = %s AND (%s OR sender_id = %s)",
+            (*command.chat, command.number, command.any_sender, command.deleter_id),
+        )
+        if not cursor.rowcount:
+            return NotFound("There is no such message in this chat.")
+        cursor.execute(
+            "UPDATE chats SET last_number = GREATEST(last_number, %s), counted = counted - (%s <= counted_to)"
+            " WHERE token = %s AND number = %s",
+            (command.number, command.number, *command.chat),
+        )
+        return None
+
+    def _open_chat(self, cursor: Any, command: OpenChat) -> Outcome:
+        cursor.execute("UPDATE chats SET epoch = epoch + 1 WHERE token = %s AND number = %s", command.chat)
+        if not cursor.rowcount:
+            return NotFound("There is no such chat.")
+        cursor.execute("SELECT epoch, last_number FROM chats WHERE token = %s AND number = %s", command.chat)
+        epoch, last_number = cursor.fetchone()
+        cursor.execute(f"{_MESSAGE} ORDER BY number DESC LIMIT {_NEWEST}", command.chat)
+        newest = [Message(*row) for row in cursor.fetchall()]
+        return Opened(epoch, max(last_number, newest[0].number if newest else 0), newest)
+
+    def set_live(self, chat: ChatKey, epoch: int) -> None:
+        """From now on messages numbered in this epoch are being acknowledged, and none of an earlier one will be."""
+        self._with_cursor(
+            lambda cursor: cursor.execute(
+                "UPDATE chats SET live_epoch = GREATEST(live_epoch, %s) WHERE token = %s AND number = %s",
+                (epoch, *chat),
+            ),
+            commit=True,
+        )
+
+    def reserve(self, post: PostMessage) -> None:
+        """Keep the post's number taken although it can't be stored now."""
+        self._with_cursor(
+            lambda cursor: cursor.execute(
+                "UPDATE chats SET last_number = GREATEST(last_number, %s) WHERE token = %s AND number = %s",
+                (post.number, *post.chat),
+            ),
+            commit=True,
+        )
+
+    def _add_user(self, cursor: Any, command: AddUser) -> Outcome:
+        cursor.execute(
+            "INSERT INTO users (ref, email, name, password_hash, created_at) VALUES (%s,%s,%s,%s,%s)"
+            " ON DUPLICATE KEY UPDATE id = id",
+            (command.ref, command.email, command.name, command.password_hash, command.created_at),
+        )
+        cursor.execute(f"{_USER} WHERE ref = %s", (command.ref,))
+        row = cursor.fetchone()
+        return User(*row[:5]) if row else Invalid(["email has already been taken"])
+
+    def _end_session(self, cursor: Any, command: EndSession) -> Outcome:
+        cursor.execute(
+            "INSERT INTO ended_sessions (session, expires_at) VALUES (%s,%s)"
+            " ON DUPLICATE KEY UPDATE expires_at = VALUES(expires_at)",
+            (command.session, command.expires_at),
+        )
+        return None
+
+    def _add_application(self, cursor: Any, command: AddApplication) -> Outcome:
+        cursor.execute(
+            "INSERT INTO applications (token, name, created_at) VALUES (%s,%s,%s)",
+            (command.token, command.name, command.created_at),
+        )
+        cursor.execute(
+            "INSERT INTO members (token, user_id, role, app_created_at) VALUES (%s,%s,'owner',%s)",
+            (command.token, command.owner_id, command.created_at),
+        )
+        return None
+
+    def _rename_application(self, cursor: Any, command: RenameApplication) -> Outcome:
+        cursor.execute("UPDATE applications SET name = %s WHERE token = %s", (command.name, command.token))
+        return None
+
+    def _put_member(self, cursor: Any, command: PutMember) -> Outcome:
+        cursor.execute(f"{_ROLE} FOR UPDATE", (command.token, command.user_id))
+        found = cursor.fetchone()
+        if found is not None and found[0] == Role.OWNER:
+            return Forbidden("The owner's role can't be changed.")
+        cursor.execute(
+            "INSERT INTO members (token, user_id, role, app_created_at)"
+            " SELECT token, %s, %s, created_at FROM applications WHERE token = %s"
+            " ON DUPLICATE KEY UPDATE role = VALUES(role)",
+            (command.user_id, command.role.value, command.token),
+        )
+        return None
+
+    def _remove_member(self, cursor: Any, command: RemoveMember) -> Outcome:
+        cursor.execute(f"{_ROLE} FOR UPDATE", (command.token, command.user_id))
+        found = cursor.fetchone()
+        if found is None:
+            return NotFound("There is no such member in this application.")
+        if found[0] == Role.OWNER:
+            return Forbidden("The owner can't be removed.")
+        cursor.execute("DELETE FROM members WHERE token = %s AND user_id = %s", (command.token, command.user_id))
+        return None
+
+    def _add_chat(self, cursor: Any, command: AddChat) -> Outcome:
+        # Chats are never deleted, so the application's count of them is also the number of the last.
+        cursor.execute("UPDATE applications SET chats_count = chats_count + 1 WHERE token = %s", (command.token,))
+        if not cursor.rowcount:
+            return NotFound("There is no such application.")
+        cursor.execute("SELECT chats_count FROM applications WHERE token = %s", (command.token,))
+        (number,) = cursor.fetchone()
+        cursor.execute(
+            "INSERT INTO chats (token, number, title, created_at) VALUES (%s,%s,%s,%s)",
+            (command.token, number, command.title, command.created_at),
+        )
+        return int(number)
+
+    def _rename_chat(self, cursor: Any, command: RenameChat) -> Outcome:
+        cursor.execute("UPDATE chats SET title = %s WHERE token = %s AND number = %s", (command.title, *command.chat))
+        return None
+
+    _handlers: ClassVar[dict[type[Any], Callable[[MySqlStore, Any, Any], Outcome]]] = {
+        EditMessage: _edit,
+        DeleteMessage: _delete,
+        OpenChat: _open_chat,
+        AddUser: _add_user,
+        EndSession: _end_session,
+        AddApplication: _add_application,
+        RenameApplication: _rename_application,
+        PutMember: _put_member,
+        RemoveMember: _remove_member,
+        AddChat: _add_chat,
+        RenameChat: _rename_chat,
+    }
+
+    def count_messages(self) -> None:
+        chats = [self._uncounted.pop() for _ in range(min(len(self._uncounted), _CHATS_COUNTED_AT_ONCE))]
+        for index, chat in enumerate(chats):
+            try:
+                self._with_cursor(lambda cursor, chat=chat: self._count(cursor, chat), commit=True)  # type: ignore[misc]
+            except Unavailable:
+                self._uncounted.update(chats[index:])
+                raise
+
+    @staticmethod
+    def _count(cursor: Any, chat: ChatKey) -> None:
+        # The row is locked first: a post that comes between must find either the old counted_to or the new one.
+        cursor.execute("SELECT counted_to FROM chats WHERE token = %s AND number = %s FOR UPDATE", chat)
+        found = cursor.fetchone()
+        if found is None:
+            return
+        cursor.execute(
+            "SELECT COUNT(*), MAX(number) FROM messages WHERE token = %s AND chat = %s AND number > %s",
+            (*chat, found[0]),
+        )
+        count, highest = cursor.fetchone()
+        if count:
+            cursor.execute(
+                "UPDATE chats SET counted = counted + %s, counted_to = %s WHERE token = %s AND number = %s",
+                (count, highest, *chat),
+            )
+
+    def forget(self, now: int) -> None:
+        """Drop what nobody can ask for any more by ``now`` (ms): expired sessions, publishers gone for a week."""
+
+        def work(cursor: Any) -> None:
+            cursor.execute("DELETE FROM ended_sessions WHERE expires_at < %s", (now,))
+            cursor.execute("DELETE FROM publishers WHERE applied_at < %s", (now // 1000 - 7 * 24 * 3600,))
+
+        self._with_cursor(work, commit=True)
+
+    # Reading ---------------------------------------------------------------------------------------------------------
+
+    async def user_by_ref(self, ref: str) -> User | None:
+        row = await self._row(f"{_USER} WHERE ref = %s", (ref,))
+        return row and User(*row[:5])
+
+    async def user_by_email(self, email: str) -> tuple[User, str] | None:
+        row = await self._row(f"{_USER} WHERE email = %s", (email,))
+        return row and (User(*row[:5]), row[5])
+
+    async def session_ended(self, session: str) -> bool:
+        return await self._row("SELECT 1 FROM ended_sessions WHERE session = %s", (session,)) is not None
+
+    async def application(self, token: str) -> Application | None:
+        row = await self._row("SELECT token, name, chats_count FROM applications WHERE token = %s", (token,))
+        return row and Application(*row)
+
+    async def applications_of(self, user_id: int, *, offset: int, limit: int) -> list[Application]:
+        rows = await self._read(
+            "SELECT a.token, a.name, a.chats_count FROM members m JOIN applications a ON a.token = m.token"
+            " WHERE m.user_id = %s ORDER BY m.app_created_at DESC, m.position DESC LIMIT %s OFFSET %s",
+            (user_id, limit, offset),
+        )
+        return [Application(*row) for row in rows]
+
+    async def role(self, token: str, user_id: int) -> Role | None:
+        row = await self._row(_ROLE, (token, user_id))
+        return row and Role(row[0])
+
+    async def members(self, token: str) -> list[Member]:
+        rows = await self._read(
+            "SELECT u.email, u.name, m.role FROM members m JOIN users u ON u.id = m.user_id"
+            " WHERE m.token = %s ORDER BY m.user_id",
+            (token,),
+        )
+        return [Member(email, name, Role(role)) for email, name, role in rows]
+
+    async def chat(self, key: ChatKey) -> Chat | None:
+        row = await self._row(f"{_CHAT} AND c.number = %s", key)
+        return row and Chat(*row)
+
+    async def chats(self, token: str, *, offset: int, limit: int) -> list[Chat]:
+        rows = await self._read(f"{_CHAT} ORDER BY c.number DESC LIMIT %s OFFSET %s", (token, limit, offset))
+        return [Chat(*row) for row in rows]
+
+    async def message(self, key: ChatKey, number: int) -> Message | None:
+        row = await self._row(f"{_MESSAGE} AND number = %s", (*key, number))
+        return row and Message(*row)
+
+    async def messages(
+        self, key: ChatKey, *, limit: int, before: int | None = None, after: int | None = None, offset: int = 0
+    ) -> list[Message]:
+        if after is not None:
+            rows = await self._read(f"{_MESSAGE} AND number > %s ORDER BY number LIMIT %s", (*key, after, limit))
+            rows.reverse()
+        elif before is not None:
+            rows = await self._read(
+                f"{_MESSAGE} AND number < %s ORDER BY number DESC LIMIT %s OFFSET %s", (*key, before, limit, offset)
+            )
+        else:
+            rows = await self._read(f"{_MESSAGE} ORDER BY number DESC LIMIT %s OFFSET %s", (*key, limit, offset))
+        return [Message(*row) for row in rows]
+
+    async def posted(self, key: ChatKey, sender_id: int, idempotency_key: str) -> tuple[int, bytes] | None:
+        row = await self._row(
+            "SELECT number, body_hash FROM idempotency_keys"
+            " WHERE token = %s AND chat = %s AND sender_id = %s AND `key` = %s",
+            (*key, sender_id, idempotency_key),
+        )
+        return row and (int(row[0]), bytes(row[1]))
+
+
+def _marks(values: Sequence[Any]) -> str:
+    return ",".join(["%s"] * len(values))
+
+
+def _engine(url: str, pool_size: int) -> Engine:
+    parsed = make_url(url).set(drivername="mysql+pymysql")
+    return create_engine(
+        parsed,
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_timeout=2,
+        pool_recycle=1800,
+        isolation_level="READ COMMITTED",
+        connect_args={"connect_timeout": 3, "read_timeout": 10, "write_timeout": 10, "charset": "utf8mb4"},
+    )

@@ -1,0 +1,76 @@
+"""What the cluster's store must do beyond the port: deliveries that come again, late numbers, epochs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from hubbub.chat.commands import AddApplication, AddChat, AddUser, DeleteMessage, OpenChat, Opened, PostMessage
+from hubbub.chat.errors import Superseded
+from hubbub.chat.model import ChatKey
+from hubbub.loadtest.servers import MariaDb
+from hubbub.stores.mysql import Delivery, MySqlStore
+from tests.servers import new_database
+
+CHAT = ChatKey("token", 1)
+
+
+@pytest.fixture
+def store(mariadb: MariaDb) -> Iterator[MySqlStore]:
+    store = MySqlStore(new_database(mariadb))
+    store.apply([AddUser("ref", "a@x", "A", "hash", 1), AddApplication("token", "T", 1, 2), AddChat("token", None, 3)])
+    yield store
+    store.close()
+
+
+def post(number: int, *, epoch: int = 1, body: str = "x") -> PostMessage:
+    return PostMessage(CHAT, number, 1, "A", body, 1000 + number, epoch=epoch)
+
+
+async def test_a_delivery_counts_once_however_often_it_comes(store: MySqlStore) -> None:
+    first, second = Delivery("api", 1, [post(1), post(2)]), Delivery("api", 2, [DeleteMessage(CHAT, 1, 1, False)])
+    assert store.apply_deliveries(0, [first, second]) == [[1, 2], [None]]
+    assert store.apply_deliveries(0, [first, second, Delivery("api", 3, [post(3)])]) == [None, None, [3]]
+    assert [message.number for message in await store.messages(CHAT, limit=9)] == [3, 2]
+
+
+async def test_two_writers_that_both_hold_a_shard_apply_it_once(store: MySqlStore) -> None:
+    deliveries = [Delivery(f"api{n % 3}", n // 3 + 1, [post(n + 1)]) for n in range(60)]
+    with ThreadPoolExecutor(4) as pool:
+        for _ in pool.map(
+            lambda _: [store.apply_deliveries(0, deliveries[at : at + 7]) for at in range(0, 60, 7)], range(4)
+        ):
+            pass
+    chat = await store.chat(CHAT)
+    assert chat is not None
+    assert (chat.messages_count, chat.last_number) == (60, 60)
+
+
+async def test_a_number_that_was_overtaken_is_counted_too(store: MySqlStore) -> None:
+    store.apply([post(1), post(3)])
+    store.count_messages()
+    store.apply([post(2)])
+    for _ in range(2):
+        chat = await store.chat(CHAT)
+        assert chat is not None
+        assert chat.messages_count == 3
+        store.count_messages()
+
+
+async def test_opening_a_chat_tells_what_was_before_it_and_ends_older_epochs(store: MySqlStore) -> None:
+    (_, opened, late) = store.apply([post(1, body="before"), OpenChat(CHAT, "candidate"), post(2)])
+    assert isinstance(opened, Opened)
+    assert (opened.epoch, opened.last_number, [m.body for m in opened.newest]) == (2, 1, ["before"])
+    assert late == 2, "an epoch ends only when the next is known to be in use"
+    store.set_live(CHAT, 2)
+    assert isinstance(store.apply([post(3, epoch=1)])[0], Superseded)
+    assert store.apply([post(3, epoch=2)]) == [3]
+
+
+async def test_a_reserved_number_is_not_given_again(store: MySqlStore) -> None:
+    store.reserve(post(7))
+    (opened,) = store.apply([OpenChat(CHAT, "candidate")])
+    assert isinstance(opened, Opened)
+    assert opened.last_number == 7

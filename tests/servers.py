@@ -1,0 +1,53 @@
+"""The real servers of the cluster mode, started once for the whole run and stopped at its end."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+import pymysql
+import pytest
+
+from hubbub.loadtest.servers import MariaDb, RabbitMq, Redis, Server, missing
+
+_databases = itertools.count(1)
+
+
+def new_database(mariadb: MariaDb) -> str:
+    """The URL of an empty database of its own."""
+    name = f"test{next(_databases)}"
+    connection = pymysql.connect(host="127.0.0.1", port=mariadb.port, user="hubbub", password=mariadb.password)
+    with connection, connection.cursor() as cursor:
+        cursor.execute(f"CREATE DATABASE {name} CHARACTER SET utf8mb4 COLLATE utf8mb4_bin")
+    return mariadb.url(name)
+
+
+def _running(server: Server) -> Iterator[Server]:
+    server.start()
+    yield server
+    server.stop()
+
+
+def _need_servers() -> None:
+    absent = missing()
+    if absent:
+        pytest.skip(absent)
+
+
+@pytest.fixture(scope="session")
+def mariadb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    _need_servers()
+    yield from _running(MariaDb(Path(tmp_path_factory.mktemp("mariadb"))))
+
+
+@pytest.fixture(scope="session")
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    _need_servers()
+    yield from _running(Redis(Path(tmp_path_factory.mktemp("redis"))))
+
+
+@pytest.fixture(scope="session")
+def rabbitmq(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    _need_servers()
+    yield from _running(RabbitMq(Path(tmp_path_factory.mktemp("rabbitmq"))))
