@@ -27,6 +27,23 @@ def _settings(**flags: Any) -> Any:
         sys.exit(2)
 
 
+def _cluster_settings(**flags: Any) -> Any:
+    settings = _settings(**flags)
+    missing = [name for name in ("mysql_url", "amqp_url", "redis_url") if not getattr(settings, name)]
+    if missing:
+        names = ", ".join(f"HUBBUB_{name.upper()}" for name in missing)
+        click.echo(f"hubbub: a cluster needs {names} (or the same in hubbub.toml).", err=True)
+        sys.exit(2)
+    _log()
+    return settings
+
+
+def _log() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    for chatty in ("uvicorn", "alembic", "aiormq", "aio_pika"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__)
 def main() -> None:
@@ -50,9 +67,7 @@ def serve(host: str | None, port: int | None, data: Path | None) -> None:
     from hubbub.stores.migrate import SchemaTooNew
 
     settings = _settings(host=host, port=port, data=data)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
-    logging.getLogger("alembic").setLevel(logging.WARNING)
+    _log()
     try:
         folder = DataFolder.open(settings.data)
         listener = listen(settings.host, settings.port)
@@ -73,9 +88,70 @@ def serve(host: str | None, port: int | None, data: Path | None) -> None:
 
 
 @main.command()
+@click.option("--host", help="Address to listen on.  [default: 127.0.0.1]")
+@click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on; 0 takes a free one.  [default: 3000]")
+def api(host: str | None, port: int | None) -> None:
+    """An API process of a cluster: RabbitMQ, MySQL and Redis are named in the settings."""
+    from hubbub import wiring
+    from hubbub.chat.errors import Unavailable
+    from hubbub.http.server import PortTaken, listen
+    from hubbub.http.server import serve as run
+    from hubbub.stores.migrate import SchemaTooNew
+
+    settings = _cluster_settings(host=host, port=port)
+    try:
+        run(
+            lambda: wiring.api(settings),
+            listen(settings.host, settings.port),
+            started=lambda url: click.echo(f"Hubbub is ready at {url}"),
+            tls_cert=settings.tls_cert,
+            tls_key=settings.tls_key,
+        )
+    except (PortTaken, SchemaTooNew, Unavailable) as error:
+        click.echo(f"hubbub: {error}", err=True)
+        sys.exit(1)
+
+
+@main.command()
+def writer() -> None:
+    """A writer process of a cluster: takes what is queued to the database."""
+    import asyncio
+    import signal
+
+    import uvloop
+
+    from hubbub import wiring
+    from hubbub.chat.errors import Unavailable
+    from hubbub.stores.migrate import SchemaTooNew
+
+    settings = _cluster_settings()
+
+    async def run() -> None:
+        stopped = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+        told: list[bool] = []
+
+        def started() -> None:
+            if not told:
+                told.append(True)
+                click.echo("Hubbub's writer is ready")
+
+        await wiring.writer(settings, stopped, started)
+
+    try:
+        uvloop.run(run())
+    except (SchemaTooNew, Unavailable) as error:
+        click.echo(f"hubbub: {error}", err=True)
+        sys.exit(1)
+
+
+@main.command()
 def config() -> None:
-    """Print the settings in force."""
-    for name, value in _settings():
+    """Print the settings in force, passwords hidden."""
+    from hubbub.settings import shown
+
+    for name, value in shown(_settings()).items():
         click.echo(f"{name} = {value}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,17 @@ class Settings(BaseSettings):
     data: Path = Field(Path("hubbub-data"), description="Folder of the embedded mode's database and secret.")
     user_rate: int = Field(2000, ge=1, description="Requests a second that one user may send.")
     queue_commands: int = Field(20_000, ge=1, description="Writes that may wait for the disk before 503.")
+    mysql_url: str = Field(
+        "", description="Cluster: mysql://USER:PASSWORD@HOST:PORT/DATABASE.", json_schema_extra={"secret": True}
+    )
+    amqp_url: str = Field(
+        "", description="Cluster: amqp://USER:PASSWORD@HOST:PORT/ of RabbitMQ.", json_schema_extra={"secret": True}
+    )
+    redis_url: str = Field(
+        "", description="Cluster: redis://:PASSWORD@HOST:PORT/0.", json_schema_extra={"secret": True}
+    )
+    shards: int = Field(4, ge=1, le=256, description="Cluster: queues that writes are split over; kept at first start.")
+    mysql_pool: int = Field(8, ge=2, le=200, description="Cluster: database connections of each process.")
     tls_cert: Path | None = Field(None, description="PEM file of the certificate; serves HTTPS together with tls_key.")
     tls_key: Path | None = Field(None, description="PEM file of the certificate's key.")
 
@@ -32,6 +44,15 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         file = Path(os.environ.get("HUBBUB_CONFIG", "hubbub.toml"))
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=file)
+
+
+def shown(settings: Settings) -> dict[str, str]:
+    """Every setting in force, passwords hidden."""
+    secret = {name for name, field in Settings.model_fields.items() if field.json_schema_extra}
+    return {
+        name: re.sub(r"(?<=:)[^:@/]+(?=@)", "…", str(value)) if name in secret else str(value)
+        for name, value in settings
+    }
 
 
 def load(**flags: Any) -> Settings:

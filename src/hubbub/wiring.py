@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 
 from hubbub.caches.memory import MemoryCache
 from hubbub.chat.accounts import Accounts
 from hubbub.chat.applications import Applications
 from hubbub.chat.chats import Chats
 from hubbub.chat.errors import ChatError
-from hubbub.chat.intake import Intake
+from hubbub.chat.intake import DirectIntake
+from hubbub.chat.ports import Gate, Intake, Passwords, Store, View
 from hubbub.data_folder import DataFolder
 from hubbub.http.api import Api
 from hubbub.http.connection import Edge
 from hubbub.http.hot import HotRoutes
-from hubbub.http.limits import UserLimit
+from hubbub.http.limits import LocalGate
 from hubbub.http.passwords import Argon2Passwords
 from hubbub.http.routing import application
 from hubbub.http.sessions import Sessions
@@ -26,9 +28,39 @@ from hubbub.settings import Settings
 from hubbub.stores.sqlite import SqliteStore
 from hubbub.writer.writer import Writer
 
+_SHARED_S = 15.0  # how long a process of the cluster waits for its servers when it starts
+
 
 def _now() -> int:
     return time.time_ns() // 1_000_000
+
+
+def _edge(
+    store: Store,
+    intake: Intake,
+    view: View,
+    gate: Gate,
+    passwords: Passwords,
+    secret: bytes,
+    faults: Callable[[], dict[str, str | None]],
+) -> Edge:
+    accounts = Accounts(store, intake, passwords, _now)
+    applications = Applications(store, intake, view, _now)
+    chats = Chats(applications, store, intake, view, _now)
+    sessions = Sessions(accounts, secret, gate)
+    hot = HotRoutes(sessions, chats)
+
+    async def ready() -> dict[str, str | None]:
+        try:
+            await store.application("")
+            unreadable = None
+        except ChatError as error:
+            unreadable = error.sentence
+        return {**faults(), "store": unreadable}
+
+    edge = Edge(hot, application(Api(accounts, applications, chats, sessions, hot, ready).routes()))
+    edge.tick()
+    return edge
 
 
 @asynccontextmanager
@@ -39,23 +71,9 @@ async def embedded(settings: Settings, folder: DataFolder) -> AsyncIterator[Edge
     queue = EmbeddedQueue(Writer(store), max_commands=settings.queue_commands)
     passwords = Argon2Passwords()
     cache = MemoryCache(store)
-    intake = Intake(queue, cache)
-    accounts = Accounts(store, intake, passwords, _now)
-    applications = Applications(store, intake, cache, _now)
-    chats = Chats(applications, store, intake, cache, _now)
-    sessions = Sessions(accounts, folder.secret, UserLimit(settings.user_rate))
-    hot = HotRoutes(sessions, chats)
-
-    async def ready() -> dict[str, str | None]:
-        try:
-            await store.application("")
-            unreadable = None
-        except ChatError as error:
-            unreadable = error.sentence
-        return {"queue": queue.fault, "store": unreadable}
-
-    edge = Edge(hot, application(Api(accounts, applications, chats, sessions, hot, ready).routes()))
-    edge.tick()
+    intake = DirectIntake(queue, store, cache, _now)
+    gate = LocalGate(settings.user_rate)
+    edge = _edge(store, intake, cache, gate, passwords, folder.secret, lambda: {"queue": queue.fault})
     sweeping = asyncio.create_task(edge.sweep())
     try:
         yield edge
@@ -64,3 +82,63 @@ async def embedded(settings: Settings, folder: DataFolder) -> AsyncIterator[Edge
         await queue.close()
         passwords.close()
         store.close()
+
+
+@asynccontextmanager
+async def api(settings: Settings) -> AsyncIterator[Edge]:
+    """One of a cluster's API processes. Leaving it finishes what was accepted."""
+    from hubbub.caches.redis import SCRIPTS, RedisCache
+    from hubbub.caches.redis_wire import RedisWire
+    from hubbub.chat.queued_intake import QueuedIntake
+    from hubbub.queues.rabbitmq import RabbitQueue
+    from hubbub.stores.mysql import MySqlStore
+
+    store = MySqlStore(settings.mysql_url, pool_size=settings.mysql_pool)
+    secret = store.kept("session secret", secrets.token_hex(32)).encode()
+    shards = int(store.kept("shards", str(settings.shards)))
+    queue = RabbitQueue(settings.amqp_url, shards, max_commands=settings.queue_commands)
+    wire = RedisWire(settings.redis_url, SCRIPTS)
+    passwords = Argon2Passwords()
+    cache = RedisCache(wire, store, queue.accept, user_rate=settings.user_rate)
+    intake = QueuedIntake(queue, store, cache, _now)
+    edge = _edge(store, intake, cache, cache, passwords, secret, lambda: {"queue": queue.fault, "cache": wire.fault})
+    sweeping = asyncio.create_task(edge.sweep())
+    await asyncio.gather(queue.connected(_SHARED_S), wire.connected(_SHARED_S))
+    try:
+        yield edge
+    finally:
+        sweeping.cancel()
+        await intake.close()
+        await queue.close()
+        await wire.close()
+        passwords.close()
+        store.close()
+
+
+async def writer(settings: Settings, stopped: asyncio.Event, started: Callable[[], None]) -> None:
+    """One of a cluster's writers, until ``stopped``; what it has begun is finished."""
+    from hubbub.caches.redis import SCRIPTS, RedisCache
+    from hubbub.caches.redis_wire import RedisWire
+    from hubbub.queues.rabbitmq_consumer import RabbitConsumer
+    from hubbub.stores.mysql import MySqlStore
+    from hubbub.writer.shard import ShardWriter, keep_house
+
+    store = MySqlStore(settings.mysql_url, pool_size=settings.mysql_pool)
+    shards = int(store.kept("shards", str(settings.shards)))
+    wire = RedisWire(settings.redis_url, SCRIPTS)
+
+    async def alive(name: str) -> int:
+        return await asyncio.to_thread(store.writers, name, 10)
+
+    consumer = RabbitConsumer(settings.amqp_url, shards, ShardWriter(store, RedisCache(wire, store)), alive)
+    keeping = asyncio.create_task(keep_house(store, _now))
+    running = asyncio.create_task(consumer.run(started))
+    await stopped.wait()
+    consumer.stop()
+    await running
+    keeping.cancel()
+    await asyncio.gather(keeping, return_exceptions=True)
+    with suppress(ChatError):  # else it will be missed soon enough
+        await asyncio.to_thread(store.writer_gone, consumer.name)
+    await wire.close()
+    store.close()

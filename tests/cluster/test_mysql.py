@@ -7,11 +7,21 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from hubbub.chat.commands import AddApplication, AddChat, AddUser, DeleteMessage, OpenChat, Opened, PostMessage
+from hubbub.chat.commands import (
+    AddApplication,
+    AddChat,
+    AddUser,
+    DeleteMessage,
+    Delivery,
+    Failed,
+    OpenChat,
+    Opened,
+    PostMessage,
+)
 from hubbub.chat.errors import Superseded
 from hubbub.chat.model import ChatKey
 from hubbub.loadtest.servers import MariaDb
-from hubbub.stores.mysql import Delivery, MySqlStore
+from hubbub.stores.mysql import MySqlStore
 from tests.servers import new_database
 
 CHAT = ChatKey("token", 1)
@@ -74,3 +84,23 @@ async def test_a_reserved_number_is_not_given_again(store: MySqlStore) -> None:
     (opened,) = store.apply([OpenChat(CHAT, "candidate")])
     assert isinstance(opened, Opened)
     assert opened.last_number == 7
+
+
+async def test_one_bad_command_does_not_sink_its_delivery(store: MySqlStore) -> None:
+    delivery = Delivery("api", 1, [post(1), post(1, body="the same number"), post(2)])
+    with pytest.raises(Exception, match="Duplicate"):
+        store.apply_deliveries(0, [delivery])
+    ((first, bad, last),) = (outcomes or [] for outcomes in store.apply_deliveries(0, [delivery], one_by_one=True))
+    assert (first, last) == (1, 2)
+    assert isinstance(bad, Failed)
+    assert [message.body for message in await store.messages(CHAT, limit=9)] == ["x", "x"]
+
+
+def test_what_is_kept_first_stays(store: MySqlStore) -> None:
+    assert [store.kept("secret", value) for value in ("first", "second")] == ["first", "first"]
+
+
+def test_writers_count_each_other(store: MySqlStore) -> None:
+    assert [store.writers(name, 60) for name in ("one", "two", "one")] == [1, 2, 2]
+    store.writer_gone("two")
+    assert store.writers("one", 60) == 1

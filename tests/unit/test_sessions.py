@@ -11,7 +11,7 @@ from hubbub.chat.accounts import Accounts
 from hubbub.chat.errors import Unauthenticated
 from hubbub.chat.model import User
 from hubbub.http import sessions
-from hubbub.http.limits import UserLimit
+from hubbub.http.limits import LocalGate
 from hubbub.http.sessions import Sessions
 
 ANN = User(1, "ann", "ann@example.com", "Ann", 0)
@@ -27,7 +27,7 @@ class Known:
 
 async def test_a_remembered_session_ends_with_its_token(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sessions, "LIFETIME_S", 2)
-    known = Sessions(cast(Accounts, Known()), b"k" * 64, UserLimit(1000))
+    known = Sessions(cast(Accounts, Known()), b"k" * 64, LocalGate(1000))
     cookie = f"auth_token={known.issue(ANN).value}".encode()
     assert (await known.of(cookie, None)).user == ANN
 

@@ -81,7 +81,10 @@ class _Chat:
 
 
 class MemoryCache:
-    """See chat.ports.Cache. Bounded by ``max_bytes`` of messages and ``max_chats`` chats, least recently used out."""
+    """See chat.ports.View and chat.intake.HotData.
+
+    Bounded by ``max_bytes`` of messages and ``max_chats`` chats, least recently used out.
+    """
 
     def __init__(self, store: Store, *, max_bytes: int = 48 * 1024 * 1024, max_chats: int = 50_000) -> None:
         self._store = store
@@ -141,7 +144,19 @@ class MemoryCache:
             self._shrink()
         return chat
 
+    async def message(self, key: ChatKey, number: int) -> Message | None:
+        return await self._store.message(key, number)
+
+    async def messages(
+        self, key: ChatKey, *, limit: int, before: int | None = None, after: int | None = None, offset: int = 0
+    ) -> list[Message]:
+        return await self._store.messages(key, limit=limit, before=before, after=after, offset=offset)
+
     async def next_number(self, key: ChatKey) -> int:
+        """A message number above all that were ever given in this chat, and given to nobody else.
+
+        ``settled`` must follow for the command that takes it.
+        """
         chat = await self._chat(key)
         number = chat.next
         chat.next = number + 1
@@ -200,6 +215,7 @@ class MemoryCache:
     # Writing ---------------------------------------------------------------------------------------------------------
 
     def settled(self, command: Command, outcome: Outcome) -> None:
+        """The command's outcome is known. Must be called before anyone is told of it."""
         if type(command) is PostMessage:
             self._posted(command, outcome)
         elif isinstance(outcome, Exception):

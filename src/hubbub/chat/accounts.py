@@ -7,9 +7,8 @@ from collections.abc import Callable
 
 from hubbub.chat.commands import AddUser, EndSession
 from hubbub.chat.errors import Unauthenticated
-from hubbub.chat.intake import Intake
 from hubbub.chat.model import User
-from hubbub.chat.ports import Passwords, Store
+from hubbub.chat.ports import Intake, Passwords, Store
 
 
 def normalized_email(email: str) -> str:

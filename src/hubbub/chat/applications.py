@@ -8,18 +8,17 @@ from collections.abc import Callable
 from hubbub.chat.accounts import normalized_email
 from hubbub.chat.commands import AddApplication, PutMember, RemoveMember, RenameApplication
 from hubbub.chat.errors import Forbidden, Invalid, NotFound
-from hubbub.chat.intake import Intake
 from hubbub.chat.model import Application, Member, Role, User
-from hubbub.chat.ports import Cache, Store
+from hubbub.chat.ports import Intake, Store, View
 
 _NO_APPLICATION = "There is no such application, or you are not a member of it."
 
 
 class Applications:
-    def __init__(self, store: Store, intake: Intake, cache: Cache, now: Callable[[], int]) -> None:
+    def __init__(self, store: Store, intake: Intake, view: View, now: Callable[[], int]) -> None:
         self._store = store
         self._intake = intake
-        self._cache = cache
+        self._view = view
         self._now = now
 
     async def role(self, user: User, token: str) -> Role:
@@ -28,7 +27,7 @@ class Applications:
         Raises:
             NotFound: no such application, or the user is a stranger to it: a stranger learns nothing.
         """
-        role = await self._cache.role(token, user.id)
+        role = await self._view.role(token, user.id)
         if role is None:
             raise NotFound(_NO_APPLICATION)
         return role

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 
 from hubbub.chat.applications import Applications
-from hubbub.chat.commands import AddChat, DeleteMessage, EditMessage, Outcome, PostMessage, RenameChat
+from hubbub.chat.commands import AddChat, DeleteMessage, EditMessage, RenameChat
 from hubbub.chat.encoding import encode_chats, encode_page
-from hubbub.chat.errors import Forbidden, KeyReused, NotFound
-from hubbub.chat.intake import Intake
+from hubbub.chat.errors import Forbidden, NotFound
 from hubbub.chat.model import Chat, ChatKey, Message, Page, User
-from hubbub.chat.ports import Cache, Store
+from hubbub.chat.ports import Intake, Store, View
 from hubbub.chat.ticket import Ticket
 
 _NO_CHAT = "There is no such chat in this application."
@@ -22,16 +20,13 @@ class Chats:
     """Every method takes the caller first and refuses a stranger with NotFound before anything else."""
 
     def __init__(
-        self, applications: Applications, store: Store, intake: Intake, cache: Cache, now: Callable[[], int]
+        self, applications: Applications, store: Store, intake: Intake, view: View, now: Callable[[], int]
     ) -> None:
         self._applications = applications
         self._store = store
         self._intake = intake
-        self._cache = cache
+        self._view = view
         self._now = now
-        # Posts with an Idempotency-Key that are not durable yet. An entry is made before its command is accepted and
-        # goes only after the store has the key, so a retry finds the first try in one of the two places, always.
-        self._keyed: dict[tuple[ChatKey, int, str], tuple[Ticket, bytes]] = {}
 
     async def add(self, user: User, token: str, title: str | None) -> int:
         """A new chat's number."""
@@ -54,13 +49,13 @@ class Chats:
         """The application's chats as JSON, newest first."""
         await self._applications.role(user, token)
         if offset == 0:
-            return await self._cache.chats(token, limit)
+            return await self._view.chats(token, limit)
         return encode_chats(await self._store.chats(token, offset=offset, limit=limit))
 
     async def must_exist(self, user: User, key: ChatKey) -> None:
         """Raises NotFound unless the user is a member and the chat is there."""
         await self._applications.role(user, key.token)
-        if not await self._cache.exists(key):
+        if not await self._view.exists(key):
             raise NotFound(_NO_CHAT)
 
     async def messages(
@@ -75,60 +70,22 @@ class Chats:
     ) -> Page:
         await self.must_exist(user, key)
         if offset == 0 and before is None and after is None:
-            return await self._cache.newest(key, limit)
+            return await self._view.newest(key, limit)
         if after is None:
-            return encode_page(await self._store.messages(key, limit=limit + 1, offset=offset, before=before), limit)
-        page = encode_page(await self._store.messages(key, limit=limit, after=after), limit)
+            return encode_page(await self._view.messages(key, limit=limit + 1, offset=offset, before=before), limit)
+        page = encode_page(await self._view.messages(key, limit=limit, after=after), limit)
         return page._replace(more=after > 0)
 
     async def message(self, user: User, key: ChatKey, number: int) -> Message:
         await self.must_exist(user, key)
-        message = await self._store.message(key, number)
+        message = await self._view.message(key, number)
         if message is None:
             raise NotFound(_NO_MESSAGE)
         return message
 
     async def post(self, user: User, key: ChatKey, body: str, idempotency_key: str | None = None) -> Ticket:
-        """Send a message. The ticket's outcome is its number.
-
-        With an Idempotency-Key, a retry gets the first try's outcome and adds nothing. ``must_exist`` comes first.
-
-        Raises:
-            KeyReused: the key was used here by this sender with another body.
-            Unavailable: nothing was done.
-        """
-        if idempotency_key is not None:
-            return await self._post_once(user, key, body, idempotency_key)
-        number = await self._cache.next_number(key)
-        return self._intake.accept(PostMessage(key, number, user.id, user.name, body, self._now()))
-
-    async def _post_once(self, user: User, key: ChatKey, body: str, idempotency_key: str) -> Ticket:
-        body_hash = hashlib.sha256(body.encode()).digest()
-        entry = (key, user.id, idempotency_key)
-        first = self._keyed.get(entry)
-        if first is None:
-            stored = await self._store.posted(key, user.id, idempotency_key)
-            first = self._keyed.get(entry)  # another try may have got this far while the store was asked
-            if first is None and stored is not None:
-                number, stored_hash = stored
-                done = Ticket(PostMessage(key, number, user.id, user.name, body, 0))
-                done.resolve(number)
-                first = done, stored_hash
-        if first is not None:
-            ticket, first_hash = first
-            if first_hash != body_hash:
-                raise KeyReused("This Idempotency-Key was used before with another body; take a new key.")
-            return ticket
-        number = await self._cache.next_number(key)
-        command = PostMessage(key, number, user.id, user.name, body, self._now(), idempotency_key, body_hash)
-        ticket = self._intake.accept(command)
-        self._keyed[entry] = ticket, body_hash
-
-        def forget(_: Outcome) -> None:
-            del self._keyed[entry]
-
-        ticket.then(forget)
-        return ticket
+        """Send a message, see chat.ports.Intake. ``must_exist`` comes first."""
+        return await self._intake.post(user, key, body, idempotency_key)
 
     async def edit(self, user: User, key: ChatKey, number: int, body: str) -> None:
         """Raises Forbidden unless the user sent the message."""

@@ -1,11 +1,15 @@
 """What a client can ask to be changed. A command that was accepted is on disk, or will be, exactly once.
 
+Message commands travel through queues, and may be read by another version than wrote them: a field may be added at the
+end, with a default, and none may be changed or go.
+
 ``Store.apply`` answers each command with its outcome: the value named in the command's docstring, or the ChatError
 that refuses it. A refused command has changed nothing.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple, TypeAlias
 
 import msgspec
@@ -77,7 +81,7 @@ class RenameChat(msgspec.Struct, frozen=True):
     title: str | None
 
 
-class PostMessage(msgspec.Struct, frozen=True):
+class PostMessage(msgspec.Struct, frozen=True, tag=True, array_like=True):
     """Outcome: the message's number. ``number`` was reserved for this command alone.
 
     ``key`` and ``body_hash`` (SHA-256 of the body as sent) are set when the client gave an Idempotency-Key. ``epoch``
@@ -96,26 +100,31 @@ class PostMessage(msgspec.Struct, frozen=True):
     epoch: int = 0
 
 
-class EditMessage(msgspec.Struct, frozen=True):
-    """Outcome: None. Refused with NotFound when the message is not there, Forbidden when it is another's."""
+class EditMessage(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """Outcome: None. Refused with NotFound when the message is not there or is another's.
+
+    ``op`` names the change where it is shown before it is stored; empty where it is not.
+    """
 
     chat: ChatKey
     number: int
     editor_id: int
     body: str
     edited_at: int
+    op: str = ""
 
 
-class DeleteMessage(msgspec.Struct, frozen=True):
-    """Outcome: None. ``any_sender`` is set for those who may delete others' messages."""
+class DeleteMessage(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """Outcome: None. ``any_sender`` is set for those who may delete others' messages. ``op``: see EditMessage."""
 
     chat: ChatKey
     number: int
     deleter_id: int
     any_sender: bool
+    op: str = ""
 
 
-class OpenChat(msgspec.Struct, frozen=True):
+class OpenChat(msgspec.Struct, frozen=True, tag=True, array_like=True):
     """Opens the chat's numbering anew, behind all that was accepted before. Outcome: Opened.
 
     ``candidate`` names this attempt where it was announced, see caches.redis.
@@ -139,3 +148,17 @@ DirectoryCommand: TypeAlias = (
 )
 Command: TypeAlias = MessageCommand | DirectoryCommand
 Outcome: TypeAlias = object | ChatError
+
+
+class Delivery(NamedTuple):
+    """Some commands as one publisher sent them together. ``sequence`` rises by one with each of its deliveries."""
+
+    publisher: str
+    sequence: int
+    commands: Sequence[Command]
+
+
+class Failed(NamedTuple):
+    """The outcome of a command that the store chokes on."""
+
+    reason: str

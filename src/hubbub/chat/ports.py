@@ -77,28 +77,70 @@ class Store(Protocol):
         """The number and body hash of the message the sender posted with this key, also if it is deleted since."""
 
 
-class Cache(Protocol):
-    """Hot data. Losing it loses nothing: whatever is missing is read from the store again."""
+class Intake(Protocol):
+    """The way in for commands. What a ticket says has been done is durable, and is in every read that starts later."""
+
+    def accept(self, command: Command) -> Ticket:
+        """Carry out the command.
+
+        Raises:
+            Unavailable: nothing was done. The ticket may say so too, later.
+        """
+
+    async def post(self, user: User, key: ChatKey, body: str, idempotency_key: str | None) -> Ticket:
+        """Send a message to a chat that exists. The ticket's outcome is its number.
+
+        With an Idempotency-Key, a retry gets the first try's outcome and adds nothing.
+
+        Raises:
+            KeyReused: the key was used here by this sender with another body. The ticket may say so too, later.
+            Unavailable: nothing was done.
+        """
+
+
+class View(Protocol):
+    """Reads of what changes by the second, from hot data where there is some: every acknowledged command is seen.
+
+    Losing hot data loses nothing: whatever is missing is read from the store again. The parameters and the values of
+    ``message`` and ``messages`` are those of Store.
+    """
 
     async def role(self, token: str, user_id: int) -> Role | None: ...
 
     async def exists(self, key: ChatKey) -> bool:
         """Whether there is such a chat."""
 
-    async def next_number(self, key: ChatKey) -> int:
-        """A message number above all that were ever given in this chat, and given to nobody else.
-
-        ``settled`` must follow for the command that takes it.
-        """
-
     async def newest(self, key: ChatKey, limit: int) -> Page:
-        """The chat's newest messages, every acknowledged one among them."""
+        """The newest messages of a chat that exists."""
+
+    async def message(self, key: ChatKey, number: int) -> Message | None: ...
+    async def messages(
+        self, key: ChatKey, *, limit: int, before: int | None = None, after: int | None = None, offset: int = 0
+    ) -> list[Message]: ...
 
     async def chats(self, token: str, limit: int) -> bytes:
         """The application's newest chats, encoded as the API sends them."""
 
-    def settled(self, command: Command, outcome: Outcome) -> None:
-        """The command's outcome is known. Must be called before anyone is told of it."""
+
+class Gate(Protocol):
+    """Stands before every request of a user, and is the same for all processes that serve."""
+
+    async def enter(self, user_id: int) -> str:
+        """Count one request of the user.
+
+        Returns:
+            A mark that changes whenever a session of the user is ended; empty when that can't be known now.
+
+        Raises:
+            RateLimited: the user has sent too many.
+        """
+
+    async def sessions_changed(self, user_id: int) -> None:
+        """A session of the user is being ended, or has been: the mark changes, for every process.
+
+        Raises:
+            Unavailable: it can't be changed now.
+        """
 
 
 class Passwords(Protocol):

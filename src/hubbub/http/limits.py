@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,46 +14,38 @@ from limits.strategies import FixedWindowRateLimiter
 from hubbub.chat.errors import RateLimited, Unauthenticated
 
 _MOST_BUCKETS = 100_000
+_marks = itertools.count(1)
 
 
 class Bucket:
-    """A token bucket: ``tokens`` were left at ``at`` (seconds, monotonic)."""
+    """A token bucket: ``tokens`` were left at ``at`` (seconds, monotonic). ``mark`` tells it from every other."""
 
-    __slots__ = ("at", "tokens")
+    __slots__ = ("at", "mark", "tokens")
 
     def __init__(self, tokens: float, at: float) -> None:
         self.tokens = tokens
         self.at = at
+        self.mark = str(next(_marks))
 
 
-class UserLimit:
-    """``rate`` requests a second for each user, and as many at once as two seconds bring."""
+class LocalGate:
+    """The gate of a service that is one process, see chat.ports.Gate.
+
+    ``rate`` requests a second for each user, and as many at once as two seconds bring.
+    """
 
     def __init__(self, rate: int) -> None:
         self._rate = rate
         self._burst = 2.0 * rate
         self._buckets: dict[int, Bucket] = {}
 
-    def bucket(self, user_id: int) -> Bucket:
-        """The user's bucket, the same for all of the user's sessions."""
+    async def enter(self, user_id: int) -> str:
+        now = time.monotonic()
         bucket = self._buckets.get(user_id)
         if bucket is None:
             if len(self._buckets) >= _MOST_BUCKETS:
-                self._forget_full()
-            bucket = self._buckets[user_id] = Bucket(self._burst, time.monotonic())
-        return bucket
-
-    def _forget_full(self) -> None:
-        now = time.monotonic()
-        self._buckets = {user: bucket for user, bucket in self._buckets.items() if now - bucket.at < 2}
-
-    def take(self, bucket: Bucket) -> None:
-        """One request.
-
-        Raises:
-            RateLimited: the bucket is empty.
-        """
-        now = time.monotonic()
+                self._forget_full(now)
+            bucket = self._buckets[user_id] = Bucket(self._burst, now)
         tokens = min(self._burst, bucket.tokens + (now - bucket.at) * self._rate)
         bucket.at = now
         if tokens < 1:
@@ -61,6 +54,14 @@ class UserLimit:
                 f"You may send {self._rate} requests a second. Slow down.", limit=self._rate, retry_after=1
             )
         bucket.tokens = tokens - 1
+        return bucket.mark
+
+    def _forget_full(self, now: float) -> None:
+        """A bucket that would be full by now is as good as a new one."""
+        self._buckets = {user: bucket for user, bucket in self._buckets.items() if now - bucket.at < 2}
+
+    async def sessions_changed(self, user_id: int) -> None:
+        self._buckets.pop(user_id, None)
 
 
 class LoginLimit:

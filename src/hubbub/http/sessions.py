@@ -13,7 +13,7 @@ from starlette.requests import cookie_parser
 from hubbub.chat.accounts import Accounts
 from hubbub.chat.errors import Unauthenticated
 from hubbub.chat.model import User
-from hubbub.http.limits import Bucket, UserLimit
+from hubbub.chat.ports import Gate
 
 COOKIE = "auth_token"
 LIFETIME_S = 7 * 24 * 3600
@@ -28,8 +28,8 @@ class Session(NamedTuple):
     id: str
     user: User
     expires_at: float  # seconds since 1970
-    bucket: Bucket
     bearer: bool
+    mark: str  # the gate's, from before the session was verified
 
 
 class Token(NamedTuple):
@@ -38,12 +38,12 @@ class Token(NamedTuple):
 
 
 class Sessions:
-    """Invariant: what is remembered was verified, and is dropped the moment its session is ended."""
+    """Invariant: what is remembered was verified, and counts only while the gate's mark is what it was before that."""
 
-    def __init__(self, accounts: Accounts, secret: bytes, limit: UserLimit) -> None:
+    def __init__(self, accounts: Accounts, secret: bytes, gate: Gate) -> None:
         self._accounts = accounts
         self._secret = secret
-        self._limit = limit
+        self._gate = gate
         self._remembered: OrderedDict[bytes, Session] = OrderedDict()
 
     def issue(self, user: User, session: str | None = None) -> Token:
@@ -68,13 +68,17 @@ class Sessions:
         """
         header = authorization or cookie
         session = self._remembered.get(header) if header is not None else None
-        if session is None or session.expires_at <= time.time():
-            session = await self._verify(cookie, authorization)
-            if header is not None and len(header) <= _LONGEST_HEADER:
-                self._remembered[header] = session
-                if len(self._remembered) > _REMEMBERED:
-                    self._remembered.popitem(last=False)
-        self._limit.take(session.bucket)
+        if (
+            session is not None
+            and session.expires_at > time.time()
+            and await self._gate.enter(session.user.id) == session.mark != ""
+        ):
+            return session
+        session = await self._verify(cookie, authorization)
+        if header is not None and len(header) <= _LONGEST_HEADER:
+            self._remembered[header] = session
+            if len(self._remembered) > _REMEMBERED:
+                self._remembered.popitem(last=False)
         return session
 
     async def _verify(self, cookie: bytes | None, authorization: bytes | None) -> Session:
@@ -99,14 +103,18 @@ class Sessions:
             raise ended from None
         session = str(claims["sid"])
         user = await self._accounts.user(str(claims["sub"]))
-        if user is None or await self._accounts.session_ended(session):
+        if user is None:
             raise ended
-        bucket = self._limit.bucket(user.id)
-        return Session(session, user, float(claims["exp"]), bucket, authorization is not None)
+        mark = await self._gate.enter(user.id)  # before the store is asked: an end that comes between changes it
+        if await self._accounts.session_ended(session):
+            raise ended
+        return Session(session, user, float(claims["exp"]), authorization is not None, mark)
 
     async def end(self, session: Session) -> None:
         """End the session for good: no token of it works once this returns."""
         forget_at = int(time.time() + LIFETIME_S + 60) * 1000  # no token of the session can outlive this
+        await self._gate.sessions_changed(session.user.id)
         await self._accounts.end_session(session.id, forget_at)
+        await self._gate.sessions_changed(session.user.id)
         for header in [header for header, known in self._remembered.items() if known.id == session.id]:
             del self._remembered[header]

@@ -11,7 +11,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, ClassVar, NamedTuple, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import pymysql
 from sqlalchemy import Engine, create_engine, make_url
@@ -24,8 +24,10 @@ from hubbub.chat.commands import (
     AddUser,
     Command,
     DeleteMessage,
+    Delivery,
     EditMessage,
     EndSession,
+    Failed,
     OpenChat,
     Opened,
     Outcome,
@@ -61,14 +63,6 @@ _CHAT = """
 """
 _USER = "SELECT id, ref, email, name, created_at, password_hash FROM users"
 _ROLE = "SELECT role FROM members WHERE token = %s AND user_id = %s"
-
-
-class Delivery(NamedTuple):
-    """Some commands as one publisher sent them together. ``sequence`` rises by one with each of its deliveries."""
-
-    publisher: str
-    sequence: int
-    commands: Sequence[Command]
 
 
 class _Chat:
@@ -166,18 +160,41 @@ class MySqlStore:
     def apply(self, batch: Sequence[Command]) -> list[Outcome]:
         return self._with_cursor(lambda cursor: self._apply(_Batch(cursor), batch), commit=True)
 
-    def apply_deliveries(self, shard: int, deliveries: Sequence[Delivery]) -> list[list[Outcome] | None]:
+    def apply_deliveries(
+        self, shard: int, deliveries: Sequence[Delivery], *, one_by_one: bool = False
+    ) -> list[list[Outcome] | None]:
         """Apply a shard's deliveries in order in one transaction, each once however often it comes.
 
         Returns:
-            The outcomes of each delivery's commands; None for a delivery that had been applied before.
+            The outcomes of each delivery's commands; None for a delivery that had been applied before. With
+            ``one_by_one``, Failed for a command that can't be applied, instead of an exception for them all.
 
         Raises:
             Unavailable: nothing was applied, or all of it was and the answer got lost: both mend by trying again.
         """
-        return self._with_cursor(lambda cursor: self._apply_deliveries(cursor, shard, deliveries), commit=True)
+        apply = self._apply_one_by_one if one_by_one else self._apply
+        return self._with_cursor(lambda cursor: self._apply_deliveries(cursor, shard, deliveries, apply), commit=True)
 
-    def _apply_deliveries(self, cursor: Any, shard: int, deliveries: Sequence[Delivery]) -> list[list[Outcome] | None]:
+    def _apply_one_by_one(self, batch: _Batch, commands: Sequence[Command]) -> list[Outcome]:
+        outcomes: list[Outcome] = []
+        for command in commands:
+            batch.cursor.execute("SAVEPOINT command")
+            try:
+                outcomes += self._apply(_Batch(batch.cursor), [command])
+            except _DOWN:
+                raise
+            except Exception as error:  # noqa: BLE001 - becomes the command's outcome
+                batch.cursor.execute("ROLLBACK TO SAVEPOINT command")
+                outcomes.append(Failed(f"{type(error).__name__}: {error}"))
+        return outcomes
+
+    def _apply_deliveries(
+        self,
+        cursor: Any,
+        shard: int,
+        deliveries: Sequence[Delivery],
+        apply: Callable[[_Batch, Sequence[Command]], list[Outcome]],
+    ) -> list[list[Outcome] | None]:
         # Locks the shard: another writer that believes it has it waits here, and then finds its deliveries applied.
         cursor.execute(
             "INSERT INTO shards (shard, position) VALUES (%s, 1) ON DUPLICATE KEY UPDATE position = position + 1",
@@ -195,7 +212,7 @@ class MySqlStore:
             if fresh[-1]:
                 applied[delivery.publisher] = delivery.sequence
         commands = [command for new, d in zip(fresh, deliveries, strict=True) if new for command in d.commands]
-        outcomes = iter(self._apply(_Batch(cursor), commands))
+        outcomes = iter(apply(_Batch(cursor), commands))
         rows = [(shard, publisher, applied[publisher]) for publisher in publishers]
         cursor.execute(
             "INSERT INTO publishers (shard, publisher, sequence, applied_at) VALUES "
@@ -463,6 +480,38 @@ class MySqlStore:
                 "UPDATE chats SET counted = counted + %s, counted_to = %s WHERE token = %s AND number = %s",
                 (count, highest, *chat),
             )
+
+    def kept(self, name: str, value: str) -> str:
+        """What is kept under the name for the whole cluster: the value, if nothing was kept before."""
+
+        def work(cursor: Any) -> str:
+            cursor.execute("INSERT IGNORE INTO kept (name, value) VALUES (%s,%s)", (name, value))
+            cursor.execute("SELECT value FROM kept WHERE name = %s", (name,))
+            return str(cursor.fetchone()[0])
+
+        return self._with_cursor(work, commit=True)
+
+    def writers(self, name: str, alive_s: int) -> int:
+        """Say that the writer of this name is alive.
+
+        Returns:
+            How many are, in the last ``alive_s`` seconds.
+        """
+
+        def work(cursor: Any) -> int:
+            cursor.execute(
+                "INSERT INTO writers (name, seen_at) VALUES (%s, UNIX_TIMESTAMP())"
+                " ON DUPLICATE KEY UPDATE seen_at = VALUES(seen_at)",
+                (name,),
+            )
+            cursor.execute("DELETE FROM writers WHERE seen_at < UNIX_TIMESTAMP() - %s", (alive_s,))
+            cursor.execute("SELECT COUNT(*) FROM writers")
+            return int(cursor.fetchone()[0])
+
+        return self._with_cursor(work, commit=True)
+
+    def writer_gone(self, name: str) -> None:
+        self._with_cursor(lambda cursor: cursor.execute("DELETE FROM writers WHERE name = %s", (name,)), commit=True)
 
     def forget(self, now: int) -> None:
         """Drop what nobody can ask for any more by ``now`` (ms): expired sessions, publishers gone for a week."""

@@ -116,6 +116,20 @@ TABLES = (
         PRIMARY KEY (shard, publisher)
     ) {_OPTIONS}
     """,
+    # What all processes of a cluster share: the key that signs sessions, the number of shards.
+    f"""
+    CREATE TABLE kept (
+        name  {_ASCII} PRIMARY KEY,
+        value VARCHAR(255) NOT NULL
+    ) {_OPTIONS}
+    """,
+    # The writers that are alive, so that each knows its share of the shards.
+    f"""
+    CREATE TABLE writers (
+        name    {_ASCII} PRIMARY KEY,
+        seen_at BIGINT NOT NULL
+    ) {_OPTIONS}
+    """,
 )
 
 

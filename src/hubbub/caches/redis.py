@@ -1,0 +1,487 @@
+"""The hot data of the cluster mode, in Redis: numbers, the newest messages, versions of what processes remember.
+
+Losing Redis loses nothing and repeats no number. This is how:
+
+- Every key begins with the id of the Redis process that holds it (see RedisWire.run). After a restart, with whatever
+  snapshot, nothing that was there before is looked at again.
+- A chat is *open* while its hash is there: fields ``e`` epoch, ``n`` the last number given, ``f`` floor, numbers with
+  their messages, ``o:`` numbers with changes that are not stored yet, ``k:`` Idempotency-Keys that are not. It comes
+  and goes as a whole. Invariant: every acknowledged message above the floor is in it; those at or below are in the
+  store, or in it as well.
+- A chat that is not open is opened by a marker (OpenChat) that travels through the chat's own queue behind all that was
+  queued before. The writer that meets it tells the last number there is, and opens the chat with it, provided that the
+  announcement of the marker, made before it was queued, has been in Redis ever since: otherwise Redis was emptied in
+  between, and what was numbered meanwhile may not have been counted.
+- A number is told to nobody until the message is in the queue *and* the chat is then still open in the same epoch. So
+  when a chat is found closed, all that was acknowledged in it is in the queue already, before any marker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import msgspec
+
+from hubbub.caches.redis_wire import RedisWire, ScriptFailed
+from hubbub.chat.commands import (
+    Command,
+    DeleteMessage,
+    EditMessage,
+    MessageCommand,
+    OpenChat,
+    Opened,
+    Outcome,
+    PostMessage,
+)
+from hubbub.chat.encoding import MessageItem, encode_chats, encode_message, encode_page
+from hubbub.chat.errors import RateLimited, Unavailable
+from hubbub.chat.model import ChatKey, Message, Page, Role
+from hubbub.chat.ports import Store
+from hubbub.chat.queued_intake import Posted, Slot
+from hubbub.chat.ticket import Ticket
+
+log = logging.getLogger("hubbub.redis")
+
+_LIFETIME_MS = 24 * 3600 * 1000
+_OPEN_WITHIN_S = 5.0
+_REMEMBERED = 50_000
+_ROLES_FOR_S = 5.0
+_COUNTS_FOR_S = 2.0
+_KEPT = 101  # one above the largest page
+_TRIM_AT = 200
+
+SCRIPTS = {file.stem: file.read_text() for file in sorted((Path(__file__).parent / "scripts").glob("*.lua"))}
+
+_decode_item = msgspec.json.Decoder(MessageItem).decode
+
+
+class _Application:
+    """What is remembered of an application while its version stays the same."""
+
+    __slots__ = ("pages", "roles", "version")
+
+    def __init__(self, version: bytes) -> None:
+        self.version = version
+        self.roles: dict[int, tuple[float, Role]] = {}
+        self.pages: dict[int, tuple[float, bytes]] = {}
+
+
+class RedisCache:
+    """See chat.ports.View, chat.ports.Gate, queued_intake.Numbers and writer.shard.Shown.
+
+    ``publish`` queues a marker; a writer, who opens no chat of its own accord, has none.
+    """
+
+    def __init__(
+        self,
+        wire: RedisWire,
+        store: Store,
+        publish: Callable[[Command], Ticket] | None = None,
+        *,
+        user_rate: int = 1,
+    ) -> None:
+        self._wire = wire
+        self._store = store
+        self._publish = publish
+        self._user_rate = user_rate
+        self._applications: dict[str, _Application] = {}
+        self._existing: set[ChatKey] = set()
+        self._opening: set[asyncio.Task[None]] = set()
+        self._trimmer = Trimmer()
+
+    # Keys --------------------------------------------------------------------------------------------------------
+
+    def _chat(self, key: ChatKey) -> str:
+        return f"{self._wire.run}:c:{key.token}:{key.number}"
+
+    def _announced(self, key: ChatKey) -> str:
+        return f"{self._wire.run}:s:{key.token}:{key.number}"
+
+    def _version(self, token: str) -> str:
+        return f"{self._wire.run}:a:{token}"
+
+    # Gate --------------------------------------------------------------------------------------------------------
+
+    async def enter(self, user_id: int) -> str:
+        run = self._wire.run
+        second = int(time.time())
+        try:
+            version, count = await self._wire.script(
+                "enter", 2, f"{run}:u:{user_id}", f"{run}:l:{user_id}:{second}", secrets.token_hex(8)
+            )
+        except Unavailable:
+            return ""
+        if count > self._user_rate:
+            raise RateLimited(
+                f"You may send {self._user_rate} requests a second. Slow down.", limit=self._user_rate, retry_after=1
+            )
+        return f"{run}:{version.decode()}"
+
+    async def sessions_changed(self, user_id: int) -> None:
+        await self._wire.call("SET", f"{self._wire.run}:u:{user_id}", secrets.token_hex(8), "EX", 86400)
+
+    # Applications ------------------------------------------------------------------------------------------------
+
+    async def application_changed(self, token: str) -> None:
+        """What processes remember of the application is out of date from now on.
+
+        Raises:
+            Unavailable: they can't be told now.
+        """
+        await self._wire.call("SET", self._version(token), secrets.token_hex(8), "EX", 86400)
+
+    async def _application(self, token: str) -> _Application | None:
+        """None when Redis can't say what is up to date."""
+        try:
+            version = await self._wire.script("version", 1, self._version(token), secrets.token_hex(8))
+        except Unavailable:
+            return None
+        application = self._applications.get(token)
+        if application is None or application.version != version:
+            if len(self._applications) >= _REMEMBERED:
+                self._applications.clear()
+            application = self._applications[token] = _Application(version)
+        return application
+
+    async def role(self, token: str, user_id: int) -> Role | None:
+        application = await self._application(token)
+        now = time.monotonic()
+        if application is not None:
+            until, role = application.roles.get(user_id, (0.0, None))
+            if role is not None and now < until:
+                return role
+        role = await self._store.role(token, user_id)
+        if role is not None and application is not None:
+            application.roles[user_id] = now + _ROLES_FOR_S, role
+        return role
+
+    async def exists(self, key: ChatKey) -> bool:
+        if key in self._existing:
+            return True
+        if await self._store.chat(key) is None:
+            return False
+        if len(self._existing) >= _REMEMBERED:
+            self._existing.clear()
+        self._existing.add(key)
+        return True
+
+    async def chats(self, token: str, limit: int) -> bytes:
+        application = await self._application(token)
+        now = time.monotonic()
+        if application is not None:
+            until, page = application.pages.get(limit, (0.0, b""))
+            if now < until:
+                return page
+        page = encode_chats(await self._store.chats(token, offset=0, limit=limit))
+        if application is not None:
+            application.pages[limit] = now + _COUNTS_FOR_S, page
+        return page
+
+    # Numbers -----------------------------------------------------------------------------------------------------
+
+    async def announce_new_chat(self, token: str) -> str:
+        """Must come before the chat is made; ``new_chat`` takes what this returns."""
+        guard = f"{self._wire.run}:g:{token}:{secrets.token_hex(8)}"
+        await self._wire.call("SET", guard, 1, "PX", 5000)
+        return guard
+
+    async def new_chat(self, key: ChatKey, guard: str) -> None:
+        if guard.startswith(f"{self._wire.run}:"):
+            await self._wire.script("fresh", 3, self._chat(key), self._announced(key), guard, _LIFETIME_MS)
+
+    async def reserve(
+        self, key: ChatKey, created_at: int, *, claim: tuple[int, str, bytes] | None = None
+    ) -> Slot | Posted:
+        """A number above all that were ever given in this chat, and given to nobody else.
+
+        ``claim`` is a sender, an Idempotency-Key and the body's hash: then the number is the key's, the same for every
+        try; or the number and hash that the store has for the key.
+
+        Raises:
+            Unavailable: the chat can't be opened now.
+        """
+        field, looked, value = "", "", ""
+        if claim is not None:
+            field, value = f"k:{claim[0]}:{claim[1]}", f"{created_at} {claim[2].hex()}"
+        until = time.monotonic() + _OPEN_WITHIN_S
+        while True:
+            reply = await self._wire.script("reserve", 1, self._chat(key), field, looked, value)
+            kind = reply[0]
+            if kind == b"new":
+                return Slot(int(reply[1]), reply[2], created_at)
+            if kind == b"known":
+                number, first_at, body_hash = reply[2].split(b" ")
+                if claim is not None and body_hash != claim[2].hex().encode():
+                    return Posted(int(number), bytes.fromhex(body_hash.decode()))
+                return Slot(int(reply[1]), int(number), int(first_at), retried=True)
+            if kind == b"look" and claim is not None:
+                stored = await self._store.posted(key, claim[0], claim[1])
+                if stored is not None:
+                    return Posted(*stored)
+                looked = reply[1].decode()
+                continue
+            await self._open(key)
+            if time.monotonic() > until:
+                raise Unavailable("The chat is being prepared for new messages. Try again a little later.")
+
+    async def _open(self, key: ChatKey) -> None:
+        """Have the chat opened, and wait a little."""
+        candidate = secrets.token_hex(8)
+        announced = await self._wire.script("want", 2, self._chat(key), self._announced(key), candidate)
+        if announced == b"announced" and self._publish is not None:
+            await self._publish(OpenChat(key, candidate))
+        if announced != b"open":
+            await asyncio.sleep(0.01)
+
+    async def open(self, key: ChatKey) -> None:
+        """Return when the chat is open.
+
+        Raises:
+            Unavailable: it can't be opened now.
+        """
+        until = time.monotonic() + _OPEN_WITHIN_S
+        while not await self._wire.call("HEXISTS", self._chat(key), "e"):
+            await self._open(key)
+            if time.monotonic() > until:
+                raise Unavailable("The chat is being prepared for changes. Try again a little later.")
+
+    def settle(self, post: PostMessage, *, retried: bool) -> asyncio.Future[int]:
+        """The post is in the queue for good: 1 when it is shown from now on, 0 when its epoch is over."""
+        field = f"k:{post.sender_id}:{post.key}" if retried else ""
+        return self._wire.script(
+            "settle", 1, self._chat(post.chat), post.epoch, post.number, _item(_posted(post)), _LIFETIME_MS, field
+        )
+
+    async def changed(self, command: EditMessage | DeleteMessage) -> None:
+        """The change is in the queue for good: it is shown from now on."""
+        over = f"{command.op} d".encode()
+        if isinstance(command, EditMessage):
+            message = await self.message(command.chat, command.number)
+            if message is None:
+                return
+            edited = msgspec.structs.replace(message, body=command.body, edited_at=command.edited_at)
+            over = f"{command.op} e ".encode() + _item(edited)
+        await self._wire.script("change", 1, self._chat(command.chat), command.number, over)
+
+    # Messages ----------------------------------------------------------------------------------------------------
+
+    async def newest(self, key: ChatKey, limit: int) -> Page:
+        try:
+            found = await self._wire.script("newest", 1, self._chat(key), limit)
+        except Unavailable:
+            return encode_page(await self._store.messages(key, limit=limit + 1), limit)
+        if found is None:
+            self._open_later(key)
+        elif found[1] == 0 and (found[0] == 0 or len(found) == 2 * (limit + 2)):
+            shown = found[2 : 2 * limit + 2]
+            return Page(
+                body=b"[" + b",".join([item.split(b" ", 3)[3] for item in shown[1::2]]) + b"]",
+                oldest=shown[-2] if shown else None,
+                newest=shown[0] if shown else None,
+                more=len(found) > 2 * limit + 2,
+            )
+        return encode_page(await self.messages(key, limit=limit + 1), limit)
+
+    def _open_later(self, key: ChatKey) -> None:
+        """A chat that is read may as well be open; nobody waits for it."""
+
+        async def attempt() -> None:
+            try:
+                await self._open(key)
+            except (Unavailable, ScriptFailed) as error:
+                log.info("A chat could not be opened for readers: %s", error)
+
+        if len(self._opening) < 100:
+            task = asyncio.get_running_loop().create_task(attempt())
+            self._opening.add(task)
+            task.add_done_callback(self._opening.discard)
+
+    async def message(self, key: ChatKey, number: int) -> Message | None:
+        try:
+            chat = self._chat(key)
+            floor, item, over = await self._wire.call("HMGET", chat, "f", number, f"o:{number}")
+        except Unavailable:
+            return await self._store.message(key, number)
+        if over is not None:
+            item = _covered(over)
+            return None if item is None else _message(number, item)
+        if item is not None:
+            return _message(number, item)
+        if floor is not None and number > int(floor):
+            return None
+        return await self._store.message(key, number)
+
+    async def messages(
+        self, key: ChatKey, *, limit: int, before: int | None = None, after: int | None = None, offset: int = 0
+    ) -> list[Message]:
+        try:
+            fields = await self._wire.call("HGETALL", self._chat(key))
+        except Unavailable:
+            fields = []
+        if not fields:
+            return await self._store.messages(key, limit=limit, before=before, after=after, offset=offset)
+        held = dict(zip(fields[::2], fields[1::2], strict=True))
+        floor = int(held[b"f"])
+        over = {int(name[2:]): _covered(item) for name, item in held.items() if name.startswith(b"o:")}
+        hot = {int(name): item for name, item in held.items() if name.isdigit()}
+        hot |= {number: item for number, item in over.items() if item is not None and number in hot}
+        hot = {number: item for number, item in hot.items() if over.get(number, b"") is not None}
+        in_range = sorted(
+            number for number in hot if (before is None or number < before) and (after is None or number > after)
+        )
+        if after is not None:
+            return await self._merge_up(key, limit, after, floor, hot, over, in_range)
+        above = [number for number in in_range if number > floor]
+        newest_first = above[::-1][offset : offset + limit]
+        found = [_message(number, hot[number]) for number in newest_first]
+        if len(found) == limit:
+            return found
+        # What is left of the page lies at the floor or below: the store has it, with changes under way and stragglers.
+        straggling = [number for number in in_range if number <= floor]
+        wanted = limit - len(found)
+        skipped = max(0, offset - len(above))
+        extra = len(over) + len(straggling)
+        stored = await self._store.messages(
+            key,
+            limit=wanted + skipped + extra if skipped <= 1000 else wanted + extra,
+            before=min(floor + 1, before if before is not None else floor + 1),
+            offset=0 if skipped <= 1000 else skipped,
+        )
+        merged = _merged(stored, over, {number: hot[number] for number in straggling})
+        merged.sort(key=lambda message: -message.number)
+        start = skipped if skipped <= 1000 else 0
+        return found + merged[start : start + wanted]
+
+    async def _merge_up(
+        self,
+        key: ChatKey,
+        limit: int,
+        after: int,
+        floor: int,
+        hot: dict[int, bytes],
+        over: dict[int, bytes | None],
+        in_range: Sequence[int],
+    ) -> list[Message]:
+        stored: list[Message] = []
+        if after < floor:
+            rows = await self._store.messages(key, limit=limit + len(over), after=after)
+            stored = [row for row in rows if row.number <= floor]
+        merged = _merged(stored, over, {number: hot[number] for number in in_range[:limit]})
+        merged.sort(key=lambda message: message.number)
+        return merged[:limit][::-1]
+
+    # The writer's side -------------------------------------------------------------------------------------------
+
+    async def seed(self, command: OpenChat, opened: Opened) -> bool:
+        """Open the chat with what the store has. False when another has, or nothing vouches for this marker."""
+        floor = opened.newest[-1].number - 1 if len(opened.newest) == _KEPT else 0
+        items = [word for message in opened.newest for word in (message.number, _item(message))]
+        seeded = await self._wire.script(
+            "seed",
+            2,
+            self._chat(command.chat),
+            self._announced(command.chat),
+            command.candidate,
+            opened.epoch,
+            opened.last_number,
+            floor,
+            _LIFETIME_MS,
+            *items,
+        )
+        return bool(seeded)
+
+    async def stored(self, chat: ChatKey, commands: Sequence[tuple[MessageCommand, Outcome]]) -> None:
+        """The store has these commands of one chat; a post with the outcome None had been stored before.
+
+        Raises:
+            Unavailable: it can't be said now. The chat stays right; it holds more than it needs.
+        """
+        words: list[str | bytes | int] = []
+        numbers: list[int] = []
+        for command, outcome in commands:
+            if isinstance(command, PostMessage):
+                if outcome == command.number:
+                    numbers.append(command.number)
+                    words += ("p", command.number, _item(_posted(command)))
+                elif outcome is not None:
+                    words += ("r", command.number, "")
+                if command.key is not None:
+                    words += ("k", f"k:{command.sender_id}:{command.key}", "")
+            elif isinstance(command, EditMessage | DeleteMessage):
+                words += ("e" if isinstance(command, EditMessage) else "d", command.number, command.op)
+        floor, gone = self._trimmer.stored(chat, numbers)
+        unknown = await self._wire.script("applied", 1, self._chat(chat), floor, *words, *gone)
+        if unknown:
+            refreshed: list[str | bytes | int] = []
+            for number in unknown:
+                message = await self._store.message(chat, int(number))
+                refreshed += ("r", number, b"" if message is None else _item(message))
+            await self._wire.script("applied", 1, self._chat(chat), 0, *refreshed)
+
+
+def _posted(post: PostMessage) -> Message:
+    return Message(post.number, post.sender_id, post.sender_name, post.body, post.created_at)
+
+
+class Trimmer:
+    """Which of a chat's stored messages the store's lists can take over: all but the newest hundred.
+
+    Knows only what it was told itself. What an earlier writer left untold stays in Redis until the chat expires, which
+    costs memory and nothing else.
+    """
+
+    def __init__(self) -> None:
+        self._stored: dict[ChatKey, list[int]] = {}
+
+    def stored(self, key: ChatKey, numbers: Sequence[int]) -> tuple[int, list[str | bytes | int]]:
+        """The chat's new floor, or 0, and the words that say what goes."""
+        if len(self._stored) > _REMEMBERED:
+            self._stored.clear()
+        kept = self._stored.setdefault(key, [])
+        kept.extend(numbers)
+        if len(kept) < _TRIM_AT:
+            return 0, []
+        kept.sort()
+        floor = kept[-_KEPT] - 1
+        gone = [number for number in kept if number <= floor]
+        del kept[: len(gone)]
+        return floor, [word for number in gone for word in ("t", number, "")]
+
+
+def _item(message: Message) -> bytes:
+    return b"%d %d %d %b" % (
+        message.sender_id,
+        message.created_at,
+        message.edited_at or 0,
+        encode_message(message),
+    )
+
+
+def _message(number: int, item: bytes) -> Message:
+    sender_id, created_at, edited_at, encoded = item.split(b" ", 3)
+    shown = _decode_item(encoded)
+    return Message(number, int(sender_id), shown.sender_name, shown.body, int(created_at), int(edited_at) or None)
+
+
+def _covered(over: bytes) -> bytes | None:
+    """The edited item that lies over a message; None when it is being deleted."""
+    _, kind, item = (over + b" ").split(b" ", 2)
+    return item[:-1] if kind == b"e" else None
+
+
+def _merged(stored: Sequence[Message], over: dict[int, bytes | None], hot: dict[int, bytes]) -> list[Message]:
+    """The stored messages under what is newer; a number is there once."""
+    found = {message.number: message for message in stored}
+    found |= {number: _message(number, item) for number, item in hot.items()}
+    for number, item in over.items():
+        if number in found:
+            if item is None:
+                del found[number]
+            else:
+                found[number] = _message(number, item)
+    return list(found.values())

@@ -1,0 +1,8 @@
+-- An edit or a delete is in the queue for good: lay ARGV[2] over message ARGV[1] until the writer has applied it.
+if redis.call('HEXISTS', KEYS[1], 'e') == 0 then
+    return 0
+end
+if redis.call('HSET', KEYS[1], 'o:' .. ARGV[1], ARGV[2]) == 1 then
+    redis.call('HINCRBY', KEYS[1], 'oc', 1)
+end
+return 1
