@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The performance test, from nothing: sets itself up, starts a Hubbub of its own if none runs, loads it, says PASS or FAIL.
-#   ./run-performance-test.sh [--writes N] [--reads N] [--duration N] [--workers N] [--url URL] [--json FILE] [--help]
+#   ./run-performance-test.sh [--writes N] [--reads N] [--duration N] [--workers N] [--url URL] [--stack cluster] [--json FILE] [--help]
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 "$here/scripts/setup.sh" requirements.lock || exit 3

@@ -96,7 +96,7 @@ class MemoryCache:
 
     # Reading ---------------------------------------------------------------------------------------------------------
 
-    async def role(self, token: str, user_id: int) -> Role | None:
+    async def role(self, token: str, user_id: int, seen: object = None) -> Role | None:
         application = self._applications.get(token)
         if application is not None:
             role = application.roles.get(user_id)
@@ -163,7 +163,7 @@ class MemoryCache:
         chat.in_flight += 1
         return number
 
-    async def newest(self, key: ChatKey, limit: int) -> Page:
+    async def newest(self, key: ChatKey, limit: int, seen: object = None) -> Page:
         chat = await self._chat(key)
         page = chat.pages.get(limit)
         if page is None:
@@ -191,7 +191,7 @@ class MemoryCache:
         self._shrink()
         return messages
 
-    async def chats(self, token: str, limit: int) -> bytes:
+    async def chats(self, token: str, limit: int, seen: object = None) -> bytes:
         application = self._application(token)
         page = application.pages.get(limit)
         if page is None:

@@ -19,11 +19,13 @@ Losing Redis loses nothing and repeats no number. This is how:
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import secrets
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -41,7 +43,7 @@ from hubbub.chat.commands import (
 from hubbub.chat.encoding import MessageItem, encode_chats, encode_message, encode_page
 from hubbub.chat.errors import RateLimited, Unavailable
 from hubbub.chat.model import ChatKey, Message, Page, Role
-from hubbub.chat.ports import Store
+from hubbub.chat.ports import Entry, Store, Wants
 from hubbub.chat.queued_intake import Posted, Slot
 from hubbub.chat.ticket import Ticket
 
@@ -57,6 +59,15 @@ _TRIM_AT = 200
 
 SCRIPTS = {file.stem: file.read_text() for file in sorted((Path(__file__).parent / "scripts").glob("*.lua"))}
 
+_process = secrets.token_hex(8)
+_counter = itertools.count(1)
+
+
+def _unique() -> str:
+    """A word that was never used before, by any process."""
+    return f"{_process}.{next(_counter)}"
+
+
 _decode_item = msgspec.json.Decoder(MessageItem).decode
 
 
@@ -69,6 +80,19 @@ class _Application:
         self.version = version
         self.roles: dict[int, tuple[float, Role]] = {}
         self.pages: dict[int, tuple[float, bytes]] = {}
+
+
+class Seen:
+    """What a request has brought along from Redis: its application as it is now, the chat's newest messages as scripts/
+    enter.lua gives them, or a number.
+    """
+
+    __slots__ = ("application", "newest", "slot")
+
+    def __init__(self, application: _Application, newest: Any, slot: tuple[int, int] | None) -> None:
+        self.application = application
+        self.newest = newest
+        self.slot = slot
 
 
 class RedisCache:
@@ -107,23 +131,52 @@ class RedisCache:
 
     # Gate --------------------------------------------------------------------------------------------------------
 
-    async def enter(self, user_id: int) -> str:
+    async def enter(self, user_id: int, mark: str = "", wants: Wants | None = None) -> Entry:
         run = self._wire.run
-        second = int(time.time())
-        try:
-            version, count = await self._wire.script(
-                "enter", 2, f"{run}:u:{user_id}", f"{run}:l:{user_id}:{second}", secrets.token_hex(8)
+        keys = f"{run}:u:{user_id}", f"{run}:l:{user_id}:{int(time.time())}"
+        if wants is None:
+            call = self._try("enter", 2, *keys, _unique())
+        else:
+            known = self._applications.get(wants.chat.token)
+            what: str | int = wants.newest or ""
+            if wants.number and known is not None and user_id in known.roles:
+                # The number is given only if the user is still known by this mark and the application by this version.
+                what = "number"
+            call = self._try(
+                "enter",
+                4,
+                *keys,
+                self._version(wants.chat.token),
+                self._chat(wants.chat),
+                _unique(),
+                what,
+                mark.rpartition(":")[2],
+                b"" if known is None else known.version,
             )
-        except Unavailable:
-            return ""
-        if count > self._user_rate:
+        reply = None if call is None else await _or_none(call)
+        if reply is None:
+            return Entry("")
+        if reply[1] > self._user_rate:
             raise RateLimited(
                 f"You may send {self._user_rate} requests a second. Slow down.", limit=self._user_rate, retry_after=1
             )
-        return f"{run}:{version.decode()}"
+        mark = f"{run}:{reply[0].decode()}"
+        if wants is None:
+            return Entry(mark)
+        slot = None
+        newest = reply[3]
+        if wants.number:
+            slot, newest = (None if newest is None else (int(newest[0]), int(newest[1]))), None
+        return Entry(mark, Seen(self._remember(wants.chat.token, reply[2]), newest, slot))
+
+    def _try(self, name: str, keys: int, *words: str | bytes | int) -> asyncio.Future[Any] | None:
+        try:
+            return self._wire.script(name, keys, *words)
+        except Unavailable:
+            return None
 
     async def sessions_changed(self, user_id: int) -> None:
-        await self._wire.call("SET", f"{self._wire.run}:u:{user_id}", secrets.token_hex(8), "EX", 86400)
+        await self._wire.call("SET", f"{self._wire.run}:u:{user_id}", _unique(), "EX", 86400)
 
     # Applications ------------------------------------------------------------------------------------------------
 
@@ -133,14 +186,19 @@ class RedisCache:
         Raises:
             Unavailable: they can't be told now.
         """
-        await self._wire.call("SET", self._version(token), secrets.token_hex(8), "EX", 86400)
+        await self._wire.call("SET", self._version(token), _unique(), "EX", 86400)
 
-    async def _application(self, token: str) -> _Application | None:
+    async def _application(self, token: str, seen: object) -> _Application | None:
         """None when Redis can't say what is up to date."""
+        if isinstance(seen, Seen):
+            return seen.application
         try:
-            version = await self._wire.script("version", 1, self._version(token), secrets.token_hex(8))
+            version = await self._wire.script("version", 1, self._version(token), _unique())
         except Unavailable:
             return None
+        return self._remember(token, version)
+
+    def _remember(self, token: str, version: bytes) -> _Application:
         application = self._applications.get(token)
         if application is None or application.version != version:
             if len(self._applications) >= _REMEMBERED:
@@ -148,8 +206,8 @@ class RedisCache:
             application = self._applications[token] = _Application(version)
         return application
 
-    async def role(self, token: str, user_id: int) -> Role | None:
-        application = await self._application(token)
+    async def role(self, token: str, user_id: int, seen: object = None) -> Role | None:
+        application = await self._application(token, seen)
         now = time.monotonic()
         if application is not None:
             until, role = application.roles.get(user_id, (0.0, None))
@@ -170,8 +228,8 @@ class RedisCache:
         self._existing.add(key)
         return True
 
-    async def chats(self, token: str, limit: int) -> bytes:
-        application = await self._application(token)
+    async def chats(self, token: str, limit: int, seen: object = None) -> bytes:
+        application = await self._application(token, seen)
         now = time.monotonic()
         if application is not None:
             until, page = application.pages.get(limit, (0.0, b""))
@@ -186,7 +244,7 @@ class RedisCache:
 
     async def announce_new_chat(self, token: str) -> str:
         """Must come before the chat is made; ``new_chat`` takes what this returns."""
-        guard = f"{self._wire.run}:g:{token}:{secrets.token_hex(8)}"
+        guard = f"{self._wire.run}:g:{token}:{_unique()}"
         await self._wire.call("SET", guard, 1, "PX", 5000)
         return guard
 
@@ -195,7 +253,7 @@ class RedisCache:
             await self._wire.script("fresh", 3, self._chat(key), self._announced(key), guard, _LIFETIME_MS)
 
     async def reserve(
-        self, key: ChatKey, created_at: int, *, claim: tuple[int, str, bytes] | None = None
+        self, key: ChatKey, created_at: int, *, claim: tuple[int, str, bytes] | None = None, seen: object = None
     ) -> Slot | Posted:
         """A number above all that were ever given in this chat, and given to nobody else.
 
@@ -205,6 +263,8 @@ class RedisCache:
         Raises:
             Unavailable: the chat can't be opened now.
         """
+        if isinstance(seen, Seen) and seen.slot is not None:
+            return Slot(*seen.slot, created_at)
         field, looked, value = "", "", ""
         if claim is not None:
             field, value = f"k:{claim[0]}:{claim[1]}", f"{created_at} {claim[2].hex()}"
@@ -231,7 +291,7 @@ class RedisCache:
 
     async def _open(self, key: ChatKey) -> None:
         """Have the chat opened, and wait a little."""
-        candidate = secrets.token_hex(8)
+        candidate = _unique()
         announced = await self._wire.script("want", 2, self._chat(key), self._announced(key), candidate)
         if announced == b"announced" and self._publish is not None:
             await self._publish(OpenChat(key, candidate))
@@ -270,11 +330,14 @@ class RedisCache:
 
     # Messages ----------------------------------------------------------------------------------------------------
 
-    async def newest(self, key: ChatKey, limit: int) -> Page:
-        try:
-            found = await self._wire.script("newest", 1, self._chat(key), limit)
-        except Unavailable:
-            return encode_page(await self._store.messages(key, limit=limit + 1), limit)
+    async def newest(self, key: ChatKey, limit: int, seen: object = None) -> Page:
+        if isinstance(seen, Seen):
+            found = seen.newest
+        else:
+            try:
+                found = await self._wire.script("newest", 1, self._chat(key), limit)
+            except Unavailable:
+                return encode_page(await self._store.messages(key, limit=limit + 1), limit)
         if found is None:
             self._open_later(key)
         elif found[1] == 0 and (found[0] == 0 or len(found) == 2 * (limit + 2)):
@@ -451,6 +514,13 @@ class Trimmer:
         gone = [number for number in kept if number <= floor]
         del kept[: len(gone)]
         return floor, [word for number in gone for word in ("t", number, "")]
+
+
+async def _or_none(call: asyncio.Future[Any]) -> Any:
+    try:
+        return await call
+    except Unavailable:
+        return None
 
 
 def _item(message: Message) -> bytes:

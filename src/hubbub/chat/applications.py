@@ -21,13 +21,13 @@ class Applications:
         self._view = view
         self._now = now
 
-    async def role(self, user: User, token: str) -> Role:
+    async def role(self, user: User, token: str, seen: object = None) -> Role:
         """The user's role in the application.
 
         Raises:
             NotFound: no such application, or the user is a stranger to it: a stranger learns nothing.
         """
-        role = await self._view.role(token, user.id)
+        role = await self._view.role(token, user.id, seen)
         if role is None:
             raise NotFound(_NO_APPLICATION)
         return role

@@ -45,16 +45,16 @@ class Chats:
             raise NotFound(_NO_CHAT)
         return chat
 
-    async def list(self, user: User, token: str, *, offset: int, limit: int) -> bytes:
+    async def list(self, user: User, token: str, *, offset: int, limit: int, seen: object = None) -> bytes:
         """The application's chats as JSON, newest first."""
-        await self._applications.role(user, token)
+        await self._applications.role(user, token, seen)
         if offset == 0:
-            return await self._view.chats(token, limit)
+            return await self._view.chats(token, limit, seen)
         return encode_chats(await self._store.chats(token, offset=offset, limit=limit))
 
-    async def must_exist(self, user: User, key: ChatKey) -> None:
+    async def must_exist(self, user: User, key: ChatKey, seen: object = None) -> None:
         """Raises NotFound unless the user is a member and the chat is there."""
-        await self._applications.role(user, key.token)
+        await self._applications.role(user, key.token, seen)
         if not await self._view.exists(key):
             raise NotFound(_NO_CHAT)
 
@@ -67,10 +67,11 @@ class Chats:
         offset: int = 0,
         before: int | None = None,
         after: int | None = None,
+        seen: object = None,
     ) -> Page:
-        await self.must_exist(user, key)
+        await self.must_exist(user, key, seen)
         if offset == 0 and before is None and after is None:
-            return await self._view.newest(key, limit)
+            return await self._view.newest(key, limit, seen)
         if after is None:
             return encode_page(await self._view.messages(key, limit=limit + 1, offset=offset, before=before), limit)
         page = encode_page(await self._view.messages(key, limit=limit, after=after), limit)
@@ -83,9 +84,11 @@ class Chats:
             raise NotFound(_NO_MESSAGE)
         return message
 
-    async def post(self, user: User, key: ChatKey, body: str, idempotency_key: str | None = None) -> Ticket:
+    async def post(
+        self, user: User, key: ChatKey, body: str, idempotency_key: str | None = None, seen: object = None
+    ) -> Ticket:
         """Send a message, see chat.ports.Intake. ``must_exist`` comes first."""
-        return await self._intake.post(user, key, body, idempotency_key)
+        return await self._intake.post(user, key, body, idempotency_key, seen)
 
     async def edit(self, user: User, key: ChatKey, number: int, body: str) -> None:
         """Raises Forbidden unless the user sent the message."""

@@ -42,7 +42,9 @@ class DirectIntake:
         ticket.then(lambda outcome: self._hot.settled(command, outcome))
         return ticket
 
-    async def post(self, user: User, key: ChatKey, body: str, idempotency_key: str | None) -> Ticket:
+    async def post(
+        self, user: User, key: ChatKey, body: str, idempotency_key: str | None, seen: object = None
+    ) -> Ticket:
         if idempotency_key is not None:
             return await self._post_once(user, key, body, idempotency_key)
         number = await self._hot.next_number(key)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from hubbub.chat.commands import Command, Outcome
 from hubbub.chat.model import Application, Chat, ChatKey, Member, Message, Page, Role, User
@@ -87,7 +87,9 @@ class Intake(Protocol):
             Unavailable: nothing was done. The ticket may say so too, later.
         """
 
-    async def post(self, user: User, key: ChatKey, body: str, idempotency_key: str | None) -> Ticket:
+    async def post(
+        self, user: User, key: ChatKey, body: str, idempotency_key: str | None, seen: object = None
+    ) -> Ticket:
         """Send a message to a chat that exists. The ticket's outcome is its number.
 
         With an Idempotency-Key, a retry gets the first try's outcome and adds nothing.
@@ -102,15 +104,15 @@ class View(Protocol):
     """Reads of what changes by the second, from hot data where there is some: every acknowledged command is seen.
 
     Losing hot data loses nothing: whatever is missing is read from the store again. The parameters and the values of
-    ``message`` and ``messages`` are those of Store.
+    ``message`` and ``messages`` are those of Store. ``seen`` is what the request's Entry brought along.
     """
 
-    async def role(self, token: str, user_id: int) -> Role | None: ...
+    async def role(self, token: str, user_id: int, seen: object = None) -> Role | None: ...
 
     async def exists(self, key: ChatKey) -> bool:
         """Whether there is such a chat."""
 
-    async def newest(self, key: ChatKey, limit: int) -> Page:
+    async def newest(self, key: ChatKey, limit: int, seen: object = None) -> Page:
         """The newest messages of a chat that exists."""
 
     async def message(self, key: ChatKey, number: int) -> Message | None: ...
@@ -118,18 +120,32 @@ class View(Protocol):
         self, key: ChatKey, *, limit: int, before: int | None = None, after: int | None = None, offset: int = 0
     ) -> list[Message]: ...
 
-    async def chats(self, token: str, limit: int) -> bytes:
+    async def chats(self, token: str, limit: int, seen: object = None) -> bytes:
         """The application's newest chats, encoded as the API sends them."""
+
+
+class Wants(NamedTuple):
+    """What a request is going to ask for: an application (a chat number of 0), so many of a chat's newest messages, or
+    a number for a message. A gate that has to travel for its answer may bring it along.
+    """
+
+    chat: ChatKey
+    newest: int = 0
+    number: bool = False
+
+
+class Entry(NamedTuple):
+    """``mark`` changes whenever a session of the user is ended; it is empty when that can't be known now."""
+
+    mark: str
+    seen: object = None
 
 
 class Gate(Protocol):
     """Stands before every request of a user, and is the same for all processes that serve."""
 
-    async def enter(self, user_id: int) -> str:
-        """Count one request of the user.
-
-        Returns:
-            A mark that changes whenever a session of the user is ended; empty when that can't be known now.
+    async def enter(self, user_id: int, mark: str = "", wants: Wants | None = None) -> Entry:
+        """Count one request of the user, who entered with ``mark`` before.
 
         Raises:
             RateLimited: the user has sent too many.

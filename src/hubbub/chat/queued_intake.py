@@ -56,7 +56,7 @@ class Numbers(Protocol):
 
     async def open(self, key: ChatKey) -> None: ...
     async def reserve(
-        self, key: ChatKey, created_at: int, *, claim: tuple[int, str, bytes] | None = None
+        self, key: ChatKey, created_at: int, *, claim: tuple[int, str, bytes] | None = None, seen: object = None
     ) -> Slot | Posted: ...
     def settle(self, post: PostMessage, *, retried: bool) -> asyncio.Future[int]: ...
     async def changed(self, command: EditMessage | DeleteMessage) -> None: ...
@@ -77,13 +77,15 @@ class QueuedIntake:
 
     # Posts -------------------------------------------------------------------------------------------------------
 
-    async def post(self, user: User, key: ChatKey, body: str, idempotency_key: str | None) -> Ticket:
+    async def post(
+        self, user: User, key: ChatKey, body: str, idempotency_key: str | None, seen: object = None
+    ) -> Ticket:
         now = self._now()
         body_hash = hashlib.sha256(body.encode()).digest() if idempotency_key is not None else None
         claim = None
         if idempotency_key is not None and body_hash is not None:
             claim = user.id, idempotency_key, body_hash
-        slot = await self._numbers.reserve(key, now, claim=claim)
+        slot = await self._numbers.reserve(key, now, claim=claim, seen=seen)
         if isinstance(slot, Posted):
             if slot.body_hash != body_hash:
                 raise KeyReused("This Idempotency-Key was used before with another body; take a new key.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import TypeAlias, cast
 
 import msgspec
@@ -12,6 +13,7 @@ from hubbub.chat.chats import Chats
 from hubbub.chat.commands import Outcome
 from hubbub.chat.errors import ChatError, Invalid
 from hubbub.chat.model import ChatKey, Page
+from hubbub.chat.ports import Wants
 from hubbub.chat.ticket import Ticket
 from hubbub.http.fields import fields, query
 from hubbub.http.media import must_be_json
@@ -87,17 +89,20 @@ class HotRoutes:
 
     async def post_message(self, call: Call) -> Reply | Ticket:
         headers = call.headers
-        user = (await self._sessions.of(headers.get(b"cookie"), headers.get(b"authorization"))).user
         key = ChatKey(call.token, call.number)
-        await self._chats.must_exist(user, key)
-        must_be_json(headers.get(b"content-type"), call.body)
-        try:
-            message = self._decode_message(call.body)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            message = fields(NewMessage, call.body)  # finds the same fault, and has the words for it
         idempotency_key = headers.get(b"idempotency-key")
+        message = None
+        with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            message = self._decode_message(call.body)
+        wants = Wants(key, number=message is not None and idempotency_key is None)
+        session, seen = await self._sessions.enter(headers.get(b"cookie"), headers.get(b"authorization"), wants)
+        user = session.user
+        await self._chats.must_exist(user, key, seen)
+        must_be_json(headers.get(b"content-type"), call.body)
+        if message is None:
+            message = fields(NewMessage, call.body)  # finds the same fault, and has the words for it
         if idempotency_key is None:
-            return await self._chats.post(user, key, message.body)
+            return await self._chats.post(user, key, message.body, seen=seen)
         return await self._chats.post(user, key, message.body, _key(idempotency_key))
 
     @staticmethod
@@ -109,12 +114,14 @@ class HotRoutes:
 
     async def list_messages(self, call: Call) -> Reply:
         headers = call.headers
-        user = (await self._sessions.of(headers.get(b"cookie"), headers.get(b"authorization"))).user
         key = ChatKey(call.token, call.number)
+        wants = Wants(key, newest=0 if call.query else 10)
+        session, seen = await self._sessions.enter(headers.get(b"cookie"), headers.get(b"authorization"), wants)
+        user = session.user
         if not call.query:
-            page = await self._chats.messages(user, key, limit=10)
+            page = await self._chats.messages(user, key, limit=10, seen=seen)
             return Reply(200, page.body, headers=_links(key, page, 10))
-        await self._chats.must_exist(user, key)
+        await self._chats.must_exist(user, key, seen)
         paging = query(MessagePaging, call.query)
         if sum(given is not None for given in (paging.page, paging.before, paging.after)) > 1:
             raise Invalid(["page, before and after exclude each other: give one of them"])
@@ -125,16 +132,20 @@ class HotRoutes:
             offset=((paging.page or 1) - 1) * paging.limit,
             before=paging.before,
             after=paging.after,
+            seen=seen,
         )
         return Reply(200, page.body, headers=_links(key, page, paging.limit))
 
     async def list_chats(self, call: Call) -> Reply:
         headers = call.headers
-        user = (await self._sessions.of(headers.get(b"cookie"), headers.get(b"authorization"))).user
+        wants = Wants(ChatKey(call.token, 0))
+        session, seen = await self._sessions.enter(headers.get(b"cookie"), headers.get(b"authorization"), wants)
+        user = session.user
         if not call.query:
-            return Reply(200, await self._chats.list(user, call.token, offset=0, limit=10))
+            return Reply(200, await self._chats.list(user, call.token, offset=0, limit=10, seen=seen))
         paging = query(Paging, call.query)
-        return Reply(200, await self._chats.list(user, call.token, offset=paging.offset, limit=paging.limit))
+        page = await self._chats.list(user, call.token, offset=paging.offset, limit=paging.limit, seen=seen)
+        return Reply(200, page)
 
 
 def _key(value: bytes) -> str:

@@ -12,20 +12,21 @@ from limits.storage import MemoryStorage
 from limits.strategies import FixedWindowRateLimiter
 
 from hubbub.chat.errors import RateLimited, Unauthenticated
+from hubbub.chat.ports import Entry, Wants
 
 _MOST_BUCKETS = 100_000
 _marks = itertools.count(1)
 
 
 class Bucket:
-    """A token bucket: ``tokens`` were left at ``at`` (seconds, monotonic). ``mark`` tells it from every other."""
+    """A token bucket: ``tokens`` were left at ``at`` (seconds, monotonic). The mark of ``entry`` is no other's."""
 
-    __slots__ = ("at", "mark", "tokens")
+    __slots__ = ("at", "entry", "tokens")
 
     def __init__(self, tokens: float, at: float) -> None:
         self.tokens = tokens
         self.at = at
-        self.mark = str(next(_marks))
+        self.entry = Entry(str(next(_marks)))
 
 
 class LocalGate:
@@ -39,7 +40,7 @@ class LocalGate:
         self._burst = 2.0 * rate
         self._buckets: dict[int, Bucket] = {}
 
-    async def enter(self, user_id: int) -> str:
+    async def enter(self, user_id: int, mark: str = "", wants: Wants | None = None) -> Entry:
         now = time.monotonic()
         bucket = self._buckets.get(user_id)
         if bucket is None:
@@ -54,7 +55,7 @@ class LocalGate:
                 f"You may send {self._rate} requests a second. Slow down.", limit=self._rate, retry_after=1
             )
         bucket.tokens = tokens - 1
-        return bucket.mark
+        return bucket.entry
 
     def _forget_full(self, now: float) -> None:
         """A bucket that would be full by now is as good as a new one."""

@@ -13,7 +13,7 @@ from starlette.requests import cookie_parser
 from hubbub.chat.accounts import Accounts
 from hubbub.chat.errors import Unauthenticated
 from hubbub.chat.model import User
-from hubbub.chat.ports import Gate
+from hubbub.chat.ports import Gate, Wants
 
 COOKIE = "auth_token"
 LIFETIME_S = 7 * 24 * 3600
@@ -66,20 +66,24 @@ class Sessions:
             Unauthenticated: no token, or one that is forged, expired or ended.
             RateLimited: the user has used up what one user may send.
         """
+        return (await self.enter(cookie, authorization, None))[0]
+
+    async def enter(
+        self, cookie: bytes | None, authorization: bytes | None, wants: Wants | None
+    ) -> tuple[Session, object]:
+        """The session, as ``of``, and what the gate has seen of what the request wants."""
         header = authorization or cookie
         session = self._remembered.get(header) if header is not None else None
-        if (
-            session is not None
-            and session.expires_at > time.time()
-            and await self._gate.enter(session.user.id) == session.mark != ""
-        ):
-            return session
+        if session is not None and session.expires_at > time.time():
+            mark, seen = await self._gate.enter(session.user.id, session.mark, wants)
+            if mark == session.mark != "":
+                return session, seen
         session = await self._verify(cookie, authorization)
         if header is not None and len(header) <= _LONGEST_HEADER:
             self._remembered[header] = session
             if len(self._remembered) > _REMEMBERED:
                 self._remembered.popitem(last=False)
-        return session
+        return session, None
 
     async def _verify(self, cookie: bytes | None, authorization: bytes | None) -> Session:
         if authorization is not None:
@@ -105,7 +109,7 @@ class Sessions:
         user = await self._accounts.user(str(claims["sub"]))
         if user is None:
             raise ended
-        mark = await self._gate.enter(user.id)  # before the store is asked: an end that comes between changes it
+        mark = (await self._gate.enter(user.id)).mark  # before the store is asked: an end that comes between changes it
         if await self._accounts.session_ended(session):
             raise ended
         return Session(session, user, float(claims["exp"]), authorization is not None, mark)

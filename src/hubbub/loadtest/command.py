@@ -16,9 +16,11 @@ from urllib.parse import urlsplit
 import click
 import uvloop
 
+from hubbub.loadtest.cluster import ClusterStack
 from hubbub.loadtest.plan import PROGRESS_S, READ, WARMUP_S, WRITE, Plan
 from hubbub.loadtest.report import as_json, heading, progress, report
 from hubbub.loadtest.runner import Runner
+from hubbub.loadtest.servers import ServerMissing
 from hubbub.loadtest.setup import Seat, SetupFailed, prepare
 from hubbub.loadtest.stack import EmbeddedStack, StackFailed
 from hubbub.loadtest.usage import Meter
@@ -49,24 +51,40 @@ def _check_url(_: click.Context, __: click.Parameter, value: str | None) -> str 
 @click.option("--duration", default=30, show_default=True, type=click.IntRange(1), help="Seconds of the test phase.")
 @click.option("--workers", default=100, show_default=True, type=click.IntRange(1, 5000), help="Concurrent users.")
 @click.option("--url", callback=_check_url, help="The service to test; without it, the one on port 3000 or a new one.")
+@click.option(
+    "--stack",
+    "stack_name",
+    type=click.Choice(["embedded", "cluster"]),
+    help="Start a private one of this kind for the test, whatever runs on port 3000.",
+)
 @click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write the result here.")
-def perftest(writes: int, reads: int, duration: int, workers: int, url: str | None, json_file: Path | None) -> None:
+def perftest(
+    writes: int,
+    reads: int,
+    duration: int,
+    workers: int,
+    url: str | None,
+    stack_name: str | None,
+    json_file: Path | None,
+) -> None:
     """Load a Hubbub and say whether it holds: exit status 0 passed, 1 failed, 2 bad usage, 3 not reached."""
     if writes + reads == 0:
         raise click.UsageError("--writes and --reads can't both be 0")
+    if url is not None and stack_name is not None:
+        raise click.UsageError("--url and --stack exclude each other: give one of them")
     plan = Plan(writes, reads, duration, workers)
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         with ExitStack() as stack:
-            pid = None
-            if url is None:
-                if _answers(*_DEFAULT):
-                    url = f"http://{_DEFAULT[0]}:{_DEFAULT[1]}"
-                else:
-                    started = stack.enter_context(EmbeddedStack())
-                    url, pid = started.url, started.pid
-            result = uvloop.run(_run(plan, url, pid))
-    except (SetupFailed, StackFailed) as error:
+            pids: dict[str, int] = {}
+            if url is None and stack_name is None and _answers(*_DEFAULT):
+                url = f"http://{_DEFAULT[0]}:{_DEFAULT[1]}"
+            elif url is None:
+                started: EmbeddedStack | ClusterStack = ClusterStack() if stack_name == "cluster" else EmbeddedStack()
+                stack.enter_context(started)
+                url, pids = started.url, started.pids
+            result = uvloop.run(_run(plan, url, pids))
+    except (SetupFailed, StackFailed, ServerMissing) as error:
         click.echo(f"perftest: {error}", err=True)
         sys.exit(UNREACHABLE)
     except KeyboardInterrupt:
@@ -91,9 +109,9 @@ def _answers(host: str, port: int) -> bool:
         return False
 
 
-async def _run(plan: Plan, url: str, pid: int | None) -> Result:
+async def _run(plan: Plan, url: str, pids: dict[str, int]) -> Result:
     click.echo(heading("Hubbub Performance Test"))
-    click.echo(f"Service:        {url}{' (started for this test)' if pid else ''}")
+    click.echo(f"Service:        {url}{' (started for this test)' if pids else ''}")
     click.echo(f"Target:         {plan.writes} writes/sec, {plan.reads} reads/sec")
     click.echo(f"Duration:       {plan.duration} seconds, {plan.workers} workers\n")
     click.echo("Phase 1: setup")
@@ -107,8 +125,8 @@ async def _run(plan: Plan, url: str, pid: int | None) -> Result:
     click.echo(f"Phase 2: warmup ({WARMUP_S:.0f} seconds)")
     await runner.run(WARMUP_S, lambda _: None, WARMUP_S)
     click.echo(f"Phase 3: test ({plan.duration} seconds)")
-    service = Meter(pid) if pid else None
-    generator = Meter(os.getpid())
+    meters = {name: Meter(pid) for name, pid in pids.items()}
+    generator = Meter(os.getpid(), children=False)
     last = [0, 0, 0.0]
 
     def show(seconds: float) -> None:
@@ -118,13 +136,12 @@ async def _run(plan: Plan, url: str, pid: int | None) -> Result:
         last[:] = [*totals, seconds]
 
     took = await runner.run(plan.duration, show, PROGRESS_S)
-    generator_usage, service_usage = generator.read(), service.read() if service else None
+    generator_usage = generator.read()
+    parts = {name: usage for name, meter in meters.items() if (usage := meter.read()) is not None}
     await runner.close()
     click.echo("")
     written, read = runner.recorders
-    return Result(
-        plan, took, side(plan.writes, written, took), side(plan.reads, read, took), generator_usage, service_usage
-    )
+    return Result(plan, took, side(plan.writes, written, took), side(plan.reads, read, took), generator_usage, parts)
 
 
 def _worker(runner: Runner, url: str, seat: Seat) -> Worker:

@@ -70,11 +70,12 @@ def _good(name: str, latency: Latency) -> str:
 
 
 def _usage(result: Result) -> list[str]:
-    lines = []
-    for name, usage in (("Service", result.service), ("Generator", result.generator)):
-        if usage is not None:
-            lines.append(f"{name + ':':<15} {usage.cores:.2f} cores, peak memory {usage.peak_bytes / 1e6:.0f} MB")
-    return [*lines, *result.notes, ""] if lines or result.notes else []
+    usages = result.parts | ({"Generator": result.generator} if result.generator else {})
+    lines = [
+        f"{name + ':':<15} {usage.cores:.2f} cores, peak memory {usage.peak_bytes / 1e6:.0f} MB"
+        for name, usage in usages.items()
+    ]
+    return [*lines, ""] if lines else []
 
 
 def as_json(result: Result) -> dict[str, Any]:
@@ -85,8 +86,8 @@ def as_json(result: Result) -> dict[str, Any]:
         "workers": result.plan.workers,
         "writes": _side_json(result.writes),
         "reads": _side_json(result.reads),
-        "service": _usage_json(result.service),
-        "generator": _usage_json(result.generator),
+        "parts": {name: _usage_json(usage) for name, usage in result.parts.items()},
+        "generator": _usage_json(result.generator) if result.generator else None,
         "pass": result.passed,
     }
 
@@ -112,5 +113,5 @@ def _side_json(side: Side) -> dict[str, Any]:
     }
 
 
-def _usage_json(usage: Usage | None) -> dict[str, Any] | None:
-    return None if usage is None else {"cores": usage.cores, "peak_bytes": usage.peak_bytes}
+def _usage_json(usage: Usage) -> dict[str, float]:
+    return {"cores": usage.cores, "peak_bytes": usage.peak_bytes}

@@ -22,7 +22,7 @@ class StackFailed(Exception):
 
 
 class EmbeddedStack:
-    """A context manager; ``url`` and ``pid`` are those of the service inside it."""
+    """A context manager; ``url`` is that of the service inside it, ``pids`` its process."""
 
     def __enter__(self) -> EmbeddedStack:
         self._folder = Path(tempfile.mkdtemp(prefix="hubbub-perftest-"))
@@ -35,7 +35,7 @@ class EmbeddedStack:
             start_new_session=True,  # a Ctrl-C is the test's to handle: it stops the service itself, in order
             text=True,
         )
-        self.pid = self._process.pid
+        self.pids = {"Service": self._process.pid}
         try:
             self.url = self._wait()
         except BaseException:

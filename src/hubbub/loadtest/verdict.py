@@ -48,8 +48,7 @@ class Result:
     writes: Side
     reads: Side
     generator: Usage | None = None
-    service: Usage | None = None
-    notes: list[str] = field(default_factory=list)
+    parts: dict[str, Usage] = field(default_factory=dict)  # of what was started for the test, by name
 
     @property
     def passed(self) -> bool:

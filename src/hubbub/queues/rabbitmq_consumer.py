@@ -25,8 +25,9 @@ from hubbub.writer.shard import DeadLetter, ShardWriter
 
 log = logging.getLogger("hubbub.writer")
 
-_PREFETCH = 50  # AMQP messages, each with many commands
+_PREFETCH = 200  # AMQP messages, each with many commands
 _MOST_COMMANDS = 2000  # in one transaction
+_GATHER_S = 0.2
 _ACTIVE_S = 10.0
 _BALANCE_S = 3.0
 _PAUSES_S = (0.05, 0.1, 0.2, 0.5, 1.0)
@@ -131,6 +132,8 @@ class RabbitConsumer:
             message = await reading.incoming.get()
             if message is None:
                 return
+            # Nobody waits for the store: a message was answered, and is shown, since it was queued.
+            await asyncio.sleep(_GATHER_S)
             batch = [message]
             commands = 0
             deliveries: list[Delivery] = []
