@@ -8,13 +8,17 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Protocol
 
 import httpx
 import pytest
 
+from hubbub.loadtest.cluster import ClusterStack
+from hubbub.loadtest.servers import missing
 from tests.servers import mariadb, rabbitmq, redis  # noqa: F401 - fixtures
 
 _numbers = itertools.count(1)
@@ -72,6 +76,14 @@ def serve(data: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+def eventually(holds: Callable[[], bool], within_s: float = 10.0) -> None:
+    """Wait until it holds; fail when it does not in time."""
+    until = time.monotonic() + within_s
+    while not holds():
+        assert time.monotonic() < until, f"did not come true within {within_s} s"
+        time.sleep(0.05)
+
+
 class Person(httpx.Client):
     """A registered user with a cookie."""
 
@@ -95,12 +107,35 @@ class Person(httpx.Client):
         return f"/applications/{token}/chats/{number}"
 
 
+class Served(Protocol):
+    """A Hubbub of either mode, running."""
+
+    @property
+    def url(self) -> str: ...
+
+
 @pytest.fixture(scope="session")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     service = Service(tmp_path_factory.mktemp("service") / "data")
     service.start()
     yield service
     assert service.stop() == 0
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[ClusterStack]:
+    """Two API and two writer processes over real servers."""
+    if absent := missing():
+        pytest.skip(absent)
+    with ClusterStack(apis=2, writers=2) as stack:
+        yield stack
+
+
+@pytest.fixture(scope="session", params=["embedded", "cluster"])
+def service(request: pytest.FixtureRequest) -> Served:
+    """What holds for one mode holds for the other."""
+    running: Served = request.getfixturevalue(request.param)
+    return running
 
 
 @pytest.fixture

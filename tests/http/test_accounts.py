@@ -6,7 +6,7 @@ import json
 import httpx
 import pytest
 
-from tests.conftest import Person, Service
+from tests.conftest import Person, Served
 
 GOOD = {"name": "Ann", "email": "ann@example.com", "password": "secret1"}
 
@@ -123,7 +123,7 @@ def test_forged_tokens_are_refused(ann: Person, nobody: httpx.Client) -> None:
         problem(nobody.get("/auth/me", headers=[(b"authorization", b"Bearer " + token.encode())]), 401)
 
 
-def test_no_route_answers_without_credentials(service: Service, nobody: httpx.Client) -> None:
+def test_no_route_answers_without_credentials(service: Served, nobody: httpx.Client) -> None:
     document = httpx.get(service.url + "/openapi.json").json()
     checked = 0
     for path, operations in document["paths"].items():

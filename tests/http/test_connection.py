@@ -10,10 +10,10 @@ import httpx
 import pytest
 from openapi_spec_validator import validate
 
-from tests.conftest import Person, Service
+from tests.conftest import Person, Served
 
 
-def raw(service: Service, data: bytes) -> bytes:
+def raw(service: Served, data: bytes) -> bytes:
     """All that the service answers until it closes."""
     parts = urlsplit(service.url)
     assert parts.hostname is not None
@@ -26,7 +26,7 @@ def raw(service: Service, data: bytes) -> bytes:
         return received
 
 
-def test_pipelined_requests_are_answered_in_order(service: Service, ann: Person) -> None:
+def test_pipelined_requests_are_answered_in_order(service: Served, ann: Person) -> None:
     chat = "/api/v1" + ann.chat()
     cookie = f"Cookie: auth_token={ann.cookies['auth_token']}\r\n"
     body = b'{"body":"x"}'
@@ -58,22 +58,24 @@ def test_pipelined_requests_are_answered_in_order(service: Service, ann: Person)
     ],
 )
 def test_what_can_not_be_taken_is_refused_and_the_connection_closed(
-    service: Service, data: bytes, status: bytes
+    service: Served, data: bytes, status: bytes
 ) -> None:
     received = raw(service, data)
     assert received.startswith(b"HTTP/1.1 " + status), received[:200]
     assert b"application/problem+json" in received
 
 
-def test_head_has_no_body_and_old_clients_get_a_close(service: Service) -> None:
+def test_head_has_no_body_and_old_clients_get_a_close(service: Served) -> None:
     received = raw(service, b"HEAD /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
     assert received.endswith(b"\r\n\r\n")
     assert b"content-length: 15" in received
     assert raw(service, b"GET /healthz HTTP/1.0\r\n\r\n").endswith(b'{"status":"ok"}')
 
 
-def test_ready_and_document(service: Service) -> None:
-    assert httpx.get(service.url + "/readyz").json()["parts"] == {"queue": {"status": "ok"}, "store": {"status": "ok"}}
+def test_ready_and_document(service: Served) -> None:
+    parts = httpx.get(service.url + "/readyz").json()["parts"]
+    assert {"queue", "store"} <= set(parts)
+    assert all(part == {"status": "ok"} for part in parts.values())
     document = httpx.get(service.url + "/openapi.json").json()
     assert document["openapi"] == "3.1.0"
     validate(document)

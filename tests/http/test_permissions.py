@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.conftest import Person, Service
+from tests.conftest import Person, Served
 from tests.http.test_accounts import problem
 
 # method, path, body, and the status for owner, admin, member (who did not send the message), stranger
@@ -43,7 +43,7 @@ class House:
 
 
 @pytest.fixture
-def house(service: Service) -> Iterator[House]:
+def house(service: Served) -> Iterator[House]:
     house = House(service.url)
     yield house
     for person in (house.owner, house.admin, house.member, house.stranger, house.other):

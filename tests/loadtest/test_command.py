@@ -24,9 +24,9 @@ def perftest(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_a_run_passes_reports_and_leaves_its_result(service: Service, tmp_path: Path) -> None:
+def test_a_run_passes_reports_and_leaves_its_result(embedded: Service, tmp_path: Path) -> None:
     file = tmp_path / "result.json"
-    options = ("--url", service.url, "--writes", "50", "--reads", "100", "--duration", "6", "--workers", "5")
+    options = ("--url", embedded.url, "--writes", "50", "--reads", "100", "--duration", "6", "--workers", "5")
     done = perftest(*options, "--json", str(file))
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"^\[5s\] Writes: \d+ \(\d+/s\) \| Reads: \d+ \(\d+/s\)$", done.stdout, re.MULTILINE)
@@ -34,13 +34,13 @@ def test_a_run_passes_reports_and_leaves_its_result(service: Service, tmp_path: 
     content = json.loads(file.read_text())
     assert (content["writes"]["total"], content["reads"]["total"]) == (300, 600)
     assert content["writes"]["failed"] == content["reads"]["failed"] == 0
-    again = perftest("--url", service.url, "--writes", "10", "--reads", "0", "--duration", "1", "--workers", "7")
+    again = perftest("--url", embedded.url, "--writes", "10", "--reads", "0", "--duration", "1", "--workers", "7")
     assert again.returncode == 0, again.stdout + again.stderr
 
 
-def test_an_impossible_target_fails(service: Service) -> None:
+def test_an_impossible_target_fails(embedded: Service) -> None:
     options = ("--writes", "400000", "--reads", "10", "--duration", "1", "--workers", "5")
-    done = perftest("--url", service.url, *options)
+    done = perftest("--url", embedded.url, *options)
     assert done.returncode == 1
     assert "  Overall: ✗ FAIL\n" in done.stdout
     assert "Unsent:" in done.stdout
