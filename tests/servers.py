@@ -6,7 +6,6 @@ import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
-import pymysql
 import pytest
 
 from hubbub.loadtest.servers import MariaDb, RabbitMq, Redis, Server, missing
@@ -16,10 +15,8 @@ _databases = itertools.count(1)
 
 def new_database(mariadb: MariaDb) -> str:
     """The URL of an empty database of its own."""
-    name = f"test{next(_databases)}"
-    connection = pymysql.connect(host="127.0.0.1", port=mariadb.port, user="hubbub", password=mariadb.password)
-    with connection, connection.cursor() as cursor:
-        cursor.execute(f"CREATE DATABASE {name} CHARACTER SET utf8mb4 COLLATE utf8mb4_bin")
+    name = f"hubbub_test{next(_databases)}"
+    mariadb.root(f"CREATE DATABASE {name} CHARACTER SET utf8mb4 COLLATE utf8mb4_bin")
     return mariadb.url(name)
 
 

@@ -238,7 +238,7 @@ class MariaDb(Server):
         users.write_text(
             "CREATE DATABASE IF NOT EXISTS hubbub CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;\n"
             f"CREATE USER IF NOT EXISTS hubbub@'127.0.0.1' IDENTIFIED BY '{self.password}';\n"
-            "GRANT ALL ON *.* TO hubbub@'127.0.0.1';\n"
+            "GRANT ALL ON `hubbub%`.* TO hubbub@'127.0.0.1';\n"
         )
         with self.log.open("ab") as log:
             subprocess.run(
@@ -254,6 +254,11 @@ class MariaDb(Server):
                 stdout=log,
                 stderr=log,
             )
+
+    def root(self, sql: str) -> None:
+        """Run a statement with all rights."""
+        command = [_program("mariadb") or "", "--no-defaults", f"--socket={self._socket}", "-u", "root", "-e", sql]
+        subprocess.run(command, check=True, capture_output=True)
 
     def ready(self) -> bool:
         return _listens(self.port)

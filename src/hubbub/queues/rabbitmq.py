@@ -38,7 +38,7 @@ _MOST_TOGETHER = 500  # commands in one AMQP message
 _LINGER_S = 0.001
 _LINGER_FOR = range(2, 50)
 _STALLED_S = 1.0
-_CONFIRM_S = 10.0
+_CONFIRM_S = 5.0
 _CONNECT_S = 5.0
 _PAUSES_S = (0.05, 0.1, 0.2, 0.5, 1.0)
 
@@ -169,13 +169,20 @@ class RabbitQueue:
             shard.since = self._loop.time()
             envelope = Envelope(self._publisher, shard.sequence, [p.ticket.command for p in batch])  # type: ignore[misc]
             refusal: Unavailable | None = None
+            timer = self._loop.call_later(_STALLED_S, self._refuse_waiting, shard)
             try:
                 await self._publish(shard.queue, encode(envelope))
             except LOST as error:
                 log.error("RabbitMQ took %d commands and did not confirm them: %r", len(batch), error)
                 refusal = Unavailable("The write queue did not confirm this in time; it may or may not be stored.")
+            timer.cancel()
             self._tell(batch, refusal)
         shard.since = None
+
+    def _refuse_waiting(self, shard: _Shard) -> None:
+        """The broker does not confirm: what was not sent yet is refused, rather than kept waiting."""
+        waiting, shard.waiting = list(shard.waiting), deque()
+        self._tell(waiting, Unavailable("The write queue does not answer. Nothing was stored; send it again later."))
 
     @staticmethod
     def _gather(shard: _Shard) -> list[Parked]:
