@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +143,84 @@ def writer() -> None:
     try:
         uvloop.run(run())
     except (SchemaTooNew, Unavailable) as error:
+        click.echo(f"hubbub: {error}", err=True)
+        sys.exit(1)
+
+
+@main.group()
+def dead() -> None:
+    """The messages of a cluster that could not be stored."""
+
+
+@dead.command("list")
+def dead_list() -> None:
+    """One line for each: number, when, what, why."""
+    for letter in _with_dead(lambda letters: letters.list()):
+        what = type(letter.command).__name__ if letter.command else f"unreadable, {letter.size} bytes"
+        where = f"{letter.command.chat.token}/{letter.command.chat.number}" if letter.command else ""
+        click.echo(f"{letter.number:>4}  {letter.at}  {what:<14}  {where}  {letter.reason}")
+
+
+@dead.command("show")
+@click.argument("number", type=click.IntRange(1))
+def dead_show(number: int) -> None:
+    """All of one, its text included."""
+    import msgspec
+
+    found = [letter for letter in _with_dead(lambda letters: letters.list()) if letter.number == number]
+    if not found:
+        click.echo(f"There is no dead letter {number}.", err=True)
+        sys.exit(1)
+    (letter,) = found
+    fields = (
+        {}
+        if letter.command is None
+        else {field: getattr(letter.command, field) for field in letter.command.__struct_fields__}
+    )
+    shown = {"at": letter.at, "reason": letter.reason, "command": type(letter.command).__name__, **fields}
+    click.echo(msgspec.json.format(msgspec.json.encode(shown), indent=2).decode())
+
+
+def _chosen(numbers: tuple[int, ...], everything: bool) -> Callable[[int], bool]:
+    if bool(numbers) == everything:
+        raise click.UsageError("name the numbers that `hubbub dead list` shows, or --all")
+    return lambda number: everything or number in numbers
+
+
+@dead.command("retry")
+@click.argument("numbers", type=click.IntRange(1), nargs=-1)
+@click.option("--all", "everything", is_flag=True, help="Every one there is.")
+def dead_retry(numbers: tuple[int, ...], everything: bool) -> None:
+    """Send them through the queue again."""
+    chosen = _chosen(numbers, everything)
+    click.echo(f"{_with_dead(lambda letters: letters.retry(chosen))} sent again")
+
+
+@dead.command("drop")
+@click.argument("numbers", type=click.IntRange(1), nargs=-1)
+@click.option("--all", "everything", is_flag=True, help="Every one there is.")
+def dead_drop(numbers: tuple[int, ...], everything: bool) -> None:
+    """Delete them for good."""
+    chosen = _chosen(numbers, everything)
+    click.echo(f"{_with_dead(lambda letters: letters.drop(chosen))} dropped")
+
+
+def _with_dead(work: Callable[[Any], Any]) -> Any:
+    import asyncio
+
+    from hubbub import wiring
+    from hubbub.chat.errors import Unavailable
+    from hubbub.queues.rabbitmq import LOST
+
+    settings = _cluster_settings()
+
+    async def run() -> Any:
+        async with wiring.dead_letters(settings) as letters:
+            return await work(letters)
+
+    try:
+        return asyncio.run(run())
+    except (Unavailable, *LOST) as error:
         click.echo(f"hubbub: {error}", err=True)
         sys.exit(1)
 

@@ -7,6 +7,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING
 
 from hubbub.caches.memory import MemoryCache
 from hubbub.chat.accounts import Accounts
@@ -27,6 +28,9 @@ from hubbub.queues.embedded import EmbeddedQueue
 from hubbub.settings import Settings
 from hubbub.stores.sqlite import SqliteStore
 from hubbub.writer.writer import Writer
+
+if TYPE_CHECKING:
+    from hubbub.queues.dead_letters import DeadLetters
 
 _SHARED_S = 15.0  # how long a process of the cluster waits for its servers when it starts
 
@@ -142,3 +146,16 @@ async def writer(settings: Settings, stopped: asyncio.Event, started: Callable[[
         await asyncio.to_thread(store.writer_gone, consumer.name)
     await wire.close()
     store.close()
+
+
+@asynccontextmanager
+async def dead_letters(settings: Settings) -> AsyncIterator[DeadLetters]:
+    """What a cluster's writers could not store."""
+    from hubbub.queues.dead_letters import DeadLetters
+    from hubbub.stores.mysql import MySqlStore
+
+    store = MySqlStore(settings.mysql_url, pool_size=1)
+    shards = int(store.kept("shards", str(settings.shards)))
+    store.close()
+    async with DeadLetters.open(settings.amqp_url, shards) as letters:
+        yield letters

@@ -104,7 +104,7 @@ class ClusterStack:
         self.rabbitmq = RabbitMq(self.folder)
         self.mariadb = MariaDb(self.folder)
         self.redis = Redis(self.folder)
-        self._environment = {
+        self.settings = {
             "HUBBUB_AMQP_URL": self.rabbitmq.url,
             "HUBBUB_MYSQL_URL": self.mariadb.url(),
             "HUBBUB_REDIS_URL": self.redis.url,
@@ -114,7 +114,7 @@ class ClusterStack:
         self.writers = [self._part(["writer"], f"writer{index}") for index in range(writers)]
 
     def _part(self, command: list[str], name: str) -> Part:
-        return Part(command, self._environment, self.folder / f"{name}.log")
+        return Part(command, self.settings, self.folder / f"{name}.log")
 
     @property
     def url(self) -> str:
