@@ -1,16 +1,27 @@
-"""What every queue must do."""
+"""What every queue must do: the same suite for the embedded one and for RabbitMQ."""
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import threading
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any, Protocol, cast
 
 import pytest
 
-from hubbub.chat.commands import AddChat, Command, Outcome
+from hubbub.chat.commands import Command, Delivery, Outcome, PostMessage
 from hubbub.chat.errors import Unavailable
+from hubbub.chat.model import ChatKey
+from hubbub.chat.ports import Queue
+from hubbub.loadtest.servers import RabbitMq
 from hubbub.queues.embedded import EmbeddedQueue
+from hubbub.queues.rabbitmq import RabbitQueue
+from hubbub.queues.rabbitmq_consumer import RabbitConsumer
+from hubbub.writer.shard import ShardWriter
 from hubbub.writer.writer import Writer
+
+_tokens = itertools.count(1)
 
 
 class Recorded:
@@ -27,14 +38,83 @@ class Recorded:
         if self.fault is not None:
             raise self.fault
         self.applied += batch
-        return [command.created_at for command in batch if isinstance(command, AddChat)]
+        return [command.number for command in batch if isinstance(command, PostMessage)]
 
     def count_messages(self) -> None:
         pass
 
 
-def chat(number: int) -> AddChat:
-    return AddChat("t", None, number)
+class Closing(Queue, Protocol):
+    async def close(self) -> None: ...
+
+
+class Harness:
+    """Makes queues of one kind whose commands end in ``store``."""
+
+    def __init__(self, store: Recorded) -> None:
+        self.store = store
+        self.token = f"t{next(_tokens)}"
+
+    def post(self, number: int) -> PostMessage:
+        return PostMessage(ChatKey(self.token, 1), number, 1, "A", "x", 0)
+
+    async def queue(self, **bounds: int) -> Closing:
+        raise NotImplementedError
+
+    async def all_applied(self, count: int) -> None:
+        async with asyncio.timeout(20):
+            while len(self.store.applied) < count:
+                await asyncio.sleep(0.01)
+
+
+class Embedded(Harness):
+    async def queue(self, **bounds: int) -> Closing:
+        return EmbeddedQueue(Writer(self.store), **bounds)  # type: ignore[arg-type]
+
+
+class Rabbit(Harness):
+    def __init__(self, store: Recorded, server: RabbitMq) -> None:
+        super().__init__(store)
+        self.server = server
+
+    async def queue(self, **bounds: int) -> Closing:
+        queue = RabbitQueue(self.server.url, 4, **bounds)
+        assert await queue.connected(20)
+        return queue
+
+    async def consume(self) -> Callable[[], Any]:
+        """Read the queues into the store; what this returns stops it."""
+
+        class Recording:
+            async def write(recording, _shard: int, deliveries: Sequence[Delivery]) -> list[Any]:  # noqa: N805
+                ours = [c for delivery in deliveries for c in delivery.commands]
+                self.store.applied += [c for c in ours if isinstance(c, PostMessage) and c.chat.token == self.token]
+                return []
+
+        async def alive(_name: str) -> int:
+            return 1
+
+        consumer = RabbitConsumer(self.server.url, 4, cast(ShardWriter, Recording()), alive)
+        ready = asyncio.Event()
+        running = asyncio.create_task(consumer.run(ready.set))
+        await asyncio.wait_for(ready.wait(), 20)
+
+        async def stop() -> None:
+            consumer.stop()
+            await running
+
+        return stop
+
+
+@pytest.fixture(params=["embedded", "rabbitmq"])
+async def harness(request: pytest.FixtureRequest, store: Recorded) -> AsyncIterator[Harness]:
+    if request.param == "embedded":
+        yield Embedded(store)
+        return
+    rabbit = Rabbit(store, request.getfixturevalue("rabbitmq"))
+    stop = await rabbit.consume()
+    yield rabbit
+    await stop()
 
 
 @pytest.fixture
@@ -42,54 +122,61 @@ def store() -> Recorded:
     return Recorded()
 
 
-def queue_on(store: Recorded, **bounds: int) -> EmbeddedQueue:
-    return EmbeddedQueue(Writer(store), **bounds)  # type: ignore[arg-type]
-
-
-async def test_outcomes_come_in_the_order_of_acceptance(store: Recorded) -> None:
-    queue = queue_on(store, max_batch=7)
+async def test_commands_are_applied_in_the_order_of_acceptance(harness: Harness) -> None:
+    queue = await harness.queue()
     told: list[Outcome] = []
-    tickets = [queue.accept(chat(number)) for number in range(100)]
+    tickets = [queue.accept(harness.post(number)) for number in range(100)]
     for ticket in tickets:
         ticket.then(told.append)
     assert await tickets[-1] == 99
     assert told == list(range(100))
-    assert store.applied == [chat(number) for number in range(100)]
+    await harness.all_applied(100)
+    assert harness.store.applied == [harness.post(number) for number in range(100)]
     await queue.close()
 
 
-async def test_a_full_queue_refuses_at_once_and_recovers(store: Recorded) -> None:
-    store.gate.clear()
-    queue = queue_on(store, max_commands=3)
-    tickets = [queue.accept(chat(number)) for number in range(3)]
-    with pytest.raises(Unavailable):
-        queue.accept(chat(3))
+async def test_a_full_queue_refuses_at_once_and_recovers(harness: Harness) -> None:
+    queue = await harness.queue(max_commands=3)
+    harness.store.gate.clear()
+    tickets = [queue.accept(harness.post(number)) for number in range(3)]
+    with pytest.raises(Unavailable, match="full"):
+        queue.accept(harness.post(3))
     assert queue.depth == 3
-    store.gate.set()
+    harness.store.gate.set()
     assert [await ticket for ticket in tickets] == [0, 1, 2]
-    assert await queue.accept(chat(4)) == 4
+    assert await queue.accept(harness.post(4)) == 4
+    assert queue.depth == 0
     await queue.close()
 
 
-async def test_close_finishes_what_was_accepted(store: Recorded) -> None:
-    queue = queue_on(store)
+async def test_close_finishes_what_was_accepted(harness: Harness) -> None:
+    queue = await harness.queue()
     told: list[Outcome] = []
     for number in range(50):
-        queue.accept(chat(number)).then(told.append)
+        queue.accept(harness.post(number)).then(told.append)
     await queue.close()
     assert told == list(range(50))
     with pytest.raises(Unavailable):
-        queue.accept(chat(51))
+        queue.accept(harness.post(51))
+    await harness.all_applied(50)
+
+
+def queue_on(store: Recorded) -> EmbeddedQueue:
+    return EmbeddedQueue(Writer(store))  # type: ignore[arg-type]
+
+
+def post(number: int) -> PostMessage:
+    return PostMessage(ChatKey("t", 1), number, 1, "A", "x", 0)
 
 
 async def test_a_failing_store_is_reported_and_forgiven(store: Recorded) -> None:
     queue = queue_on(store)
     store.fault = Unavailable("disk full")
     with pytest.raises(Unavailable, match="disk full"):
-        await queue.accept(chat(1))
+        await queue.accept(post(1))
     assert queue.fault == "disk full"
     store.fault = None
-    assert await queue.accept(chat(2)) == 2
+    assert await queue.accept(post(2)) == 2
     assert queue.fault is None
     await queue.close()
 
@@ -97,12 +184,12 @@ async def test_a_failing_store_is_reported_and_forgiven(store: Recorded) -> None
 async def test_one_bad_command_does_not_sink_its_batch(store: Recorded) -> None:
     class Picky(Recorded):
         def apply(self, batch: Sequence[Command]) -> list[Outcome]:
-            if chat(13) in batch:
+            if post(13) in batch:
                 raise RuntimeError("unlucky")
             return super().apply(batch)
 
     queue = queue_on(Picky())
-    tickets = [queue.accept(chat(number)) for number in range(20)]
+    tickets = [queue.accept(post(number)) for number in range(20)]
     for number, ticket in enumerate(tickets):
         if number == 13:
             with pytest.raises(Unavailable):
