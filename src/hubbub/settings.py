@@ -28,6 +28,9 @@ class Settings(BaseSettings):
     redis_url: str = Field(
         "", description="Cluster: redis://:PASSWORD@HOST:PORT/0.", json_schema_extra={"secret": True}
     )
+    mysql_replicas: tuple[str, ...] = Field(
+        (), description="Cluster: URLs of read-only copies, as a JSON list.", json_schema_extra={"secret": True}
+    )
     shards: int = Field(4, ge=1, le=256, description="Cluster: queues that writes are split over; kept at first start.")
     mysql_pool: int = Field(8, ge=2, le=200, description="Cluster: database connections of each process.")
     tls_cert: Path | None = Field(None, description="PEM file of the certificate; serves HTTPS together with tls_key.")

@@ -97,7 +97,7 @@ async def api(settings: Settings) -> AsyncIterator[Edge]:
     from hubbub.queues.rabbitmq import RabbitQueue
     from hubbub.stores.mysql import MySqlStore
 
-    store = MySqlStore(settings.mysql_url, pool_size=settings.mysql_pool)
+    store = MySqlStore(settings.mysql_url, settings.mysql_replicas, pool_size=settings.mysql_pool)
     secret = store.kept("session secret", secrets.token_hex(32)).encode()
     shards = int(store.kept("shards", str(settings.shards)))
     queue = RabbitQueue(settings.amqp_url, shards, max_commands=settings.queue_commands)

@@ -41,8 +41,8 @@ def post(number: int, *, epoch: int = 1, body: str = "x") -> PostMessage:
 
 async def test_a_delivery_counts_once_however_often_it_comes(store: MySqlStore) -> None:
     first, second = Delivery("api", 1, [post(1), post(2)]), Delivery("api", 2, [DeleteMessage(CHAT, 1, 1, False)])
-    assert store.apply_deliveries(0, [first, second]) == [[1, 2], [None]]
-    assert store.apply_deliveries(0, [first, second, Delivery("api", 3, [post(3)])]) == [None, None, [3]]
+    assert store.apply_deliveries(0, [first, second]).outcomes == [[1, 2], [None]]
+    assert store.apply_deliveries(0, [first, second, Delivery("api", 3, [post(3)])]).outcomes == [None, None, [3]]
     assert [message.number for message in await store.messages(CHAT, limit=9)] == [3, 2]
 
 
@@ -90,7 +90,9 @@ async def test_one_bad_command_does_not_sink_its_delivery(store: MySqlStore) -> 
     delivery = Delivery("api", 1, [post(1), post(1, body="the same number"), post(2)])
     with pytest.raises(Exception, match="Duplicate"):
         store.apply_deliveries(0, [delivery])
-    ((first, bad, last),) = (outcomes or [] for outcomes in store.apply_deliveries(0, [delivery], one_by_one=True))
+    ((first, bad, last),) = (
+        outcomes or [] for outcomes in store.apply_deliveries(0, [delivery], one_by_one=True).outcomes
+    )
     assert (first, last) == (1, 2)
     assert isinstance(bad, Failed)
     assert [message.body for message in await store.messages(CHAT, limit=9)] == ["x", "x"]

@@ -5,9 +5,9 @@ Losing Redis loses nothing and repeats no number. This is how:
 - Every key begins with the id of the Redis process that holds it (see RedisWire.run). After a restart, with whatever
   snapshot, nothing that was there before is looked at again.
 - A chat is *open* while its hash is there: fields ``e`` epoch, ``n`` the last number given, ``f`` floor, numbers with
-  their messages, ``o:`` numbers with changes that are not stored yet, ``k:`` Idempotency-Keys that are not. It comes
-  and goes as a whole. Invariant: every acknowledged message above the floor is in it; those at or below are in the
-  store, or in it as well.
+  their messages, ``o:`` numbers with changes that are not stored yet, ``k:`` Idempotency-Keys that are not, ``p`` how
+  far a copy of the store must be to have all that is not here. It comes and goes as a whole. Invariant: every
+  acknowledged message above the floor is in it; those at or below are in the store, or in it as well.
 - A chat that is not open is opened by a marker (OpenChat) that travels through the chat's own queue behind all that was
   queued before. The writer that meets it tells the last number there is, and opens the chat with it, provided that the
   announcement of the marker, made before it was queued, has been in Redis ever since: otherwise Redis was emptied in
@@ -25,7 +25,7 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -38,6 +38,7 @@ from hubbub.chat.commands import (
     OpenChat,
     Opened,
     Outcome,
+    Position,
     PostMessage,
 )
 from hubbub.chat.encoding import MessageItem, encode_chats, encode_message, encode_page
@@ -82,6 +83,22 @@ class _Application:
         self.pages: dict[int, tuple[float, bytes]] = {}
 
 
+class CopiedStore(Store, Protocol):
+    """A store that may have copies: ``at`` says how far one must be to answer, see stores.mysql."""
+
+    async def message(self, key: ChatKey, number: int, *, at: Position | None = None) -> Message | None: ...
+    async def messages(
+        self,
+        key: ChatKey,
+        *,
+        limit: int,
+        before: int | None = None,
+        after: int | None = None,
+        offset: int = 0,
+        at: Position | None = None,
+    ) -> list[Message]: ...
+
+
 class Seen:
     """What a request has brought along from Redis: its application as it is now, the chat's newest messages as scripts/
     enter.lua gives them, or a number.
@@ -104,7 +121,7 @@ class RedisCache:
     def __init__(
         self,
         wire: RedisWire,
-        store: Store,
+        store: CopiedStore,
         publish: Callable[[Command], Ticket] | None = None,
         *,
         user_rate: int = 1,
@@ -367,7 +384,7 @@ class RedisCache:
     async def message(self, key: ChatKey, number: int) -> Message | None:
         try:
             chat = self._chat(key)
-            floor, item, over = await self._wire.call("HMGET", chat, "f", number, f"o:{number}")
+            floor, item, over, position = await self._wire.call("HMGET", chat, "f", number, f"o:{number}", "p")
         except Unavailable:
             return await self._store.message(key, number)
         if over is not None:
@@ -377,7 +394,7 @@ class RedisCache:
             return _message(number, item)
         if floor is not None and number > int(floor):
             return None
-        return await self._store.message(key, number)
+        return await self._store.message(key, number, at=_position(position))
 
     async def messages(
         self, key: ChatKey, *, limit: int, before: int | None = None, after: int | None = None, offset: int = 0
@@ -390,6 +407,7 @@ class RedisCache:
             return await self._store.messages(key, limit=limit, before=before, after=after, offset=offset)
         held = dict(zip(fields[::2], fields[1::2], strict=True))
         floor = int(held[b"f"])
+        at = _position(held.get(b"p"))
         over = {int(name[2:]): _covered(item) for name, item in held.items() if name.startswith(b"o:")}
         hot = {int(name): item for name, item in held.items() if name.isdigit()}
         hot |= {number: item for number, item in over.items() if item is not None and number in hot}
@@ -398,7 +416,7 @@ class RedisCache:
             number for number in hot if (before is None or number < before) and (after is None or number > after)
         )
         if after is not None:
-            return await self._merge_up(key, limit, after, floor, hot, over, in_range)
+            return await self._merge_up(key, limit, after, floor, hot, over, in_range, at)
         above = [number for number in in_range if number > floor]
         newest_first = above[::-1][offset : offset + limit]
         found = [_message(number, hot[number]) for number in newest_first]
@@ -414,6 +432,7 @@ class RedisCache:
             limit=wanted + skipped + extra if skipped <= 1000 else wanted + extra,
             before=min(floor + 1, before if before is not None else floor + 1),
             offset=0 if skipped <= 1000 else skipped,
+            at=at,
         )
         merged = _merged(stored, over, {number: hot[number] for number in straggling})
         merged.sort(key=lambda message: -message.number)
@@ -429,10 +448,11 @@ class RedisCache:
         hot: dict[int, bytes],
         over: dict[int, bytes | None],
         in_range: Sequence[int],
+        at: Position | None,
     ) -> list[Message]:
         stored: list[Message] = []
         if after < floor:
-            rows = await self._store.messages(key, limit=limit + len(over), after=after)
+            rows = await self._store.messages(key, limit=limit + len(over), after=after, at=at)
             stored = [row for row in rows if row.number <= floor]
         merged = _merged(stored, over, {number: hot[number] for number in in_range[:limit]})
         merged.sort(key=lambda message: message.number)
@@ -440,7 +460,7 @@ class RedisCache:
 
     # The writer's side -------------------------------------------------------------------------------------------
 
-    async def seed(self, command: OpenChat, opened: Opened) -> bool:
+    async def seed(self, command: OpenChat, opened: Opened, position: Position) -> bool:
         """Open the chat with what the store has. False when another has, or nothing vouches for this marker."""
         floor = opened.newest[-1].number - 1 if len(opened.newest) == _KEPT else 0
         items = [word for message in opened.newest for word in (message.number, _item(message))]
@@ -454,11 +474,14 @@ class RedisCache:
             opened.last_number,
             floor,
             _LIFETIME_MS,
+            _word(position),
             *items,
         )
         return bool(seeded)
 
-    async def stored(self, chat: ChatKey, commands: Sequence[tuple[MessageCommand, Outcome]]) -> None:
+    async def stored(
+        self, chat: ChatKey, commands: Sequence[tuple[MessageCommand, Outcome]], position: Position
+    ) -> None:
         """The store has these commands of one chat; a post with the outcome None had been stored before.
 
         Raises:
@@ -478,13 +501,13 @@ class RedisCache:
             elif isinstance(command, EditMessage | DeleteMessage):
                 words += ("e" if isinstance(command, EditMessage) else "d", command.number, command.op)
         floor, gone = self._trimmer.stored(chat, numbers)
-        unknown = await self._wire.script("applied", 1, self._chat(chat), floor, *words, *gone)
+        unknown = await self._wire.script("applied", 1, self._chat(chat), floor, _word(position), *words, *gone)
         if unknown:
             refreshed: list[str | bytes | int] = []
             for number in unknown:
                 message = await self._store.message(chat, int(number))
                 refreshed += ("r", number, b"" if message is None else _item(message))
-            await self._wire.script("applied", 1, self._chat(chat), 0, *refreshed)
+            await self._wire.script("applied", 1, self._chat(chat), 0, _word(position), *refreshed)
 
 
 def _posted(post: PostMessage) -> Message:
@@ -514,6 +537,17 @@ class Trimmer:
         gone = [number for number in kept if number <= floor]
         del kept[: len(gone)]
         return floor, [word for number in gone for word in ("t", number, "")]
+
+
+def _word(position: Position) -> str:
+    return f"{position.shard}:{position.transactions}"
+
+
+def _position(field: bytes | None) -> Position | None:
+    if not field:
+        return None
+    shard, _, transactions = field.partition(b":")
+    return Position(int(shard), int(transactions))
 
 
 async def _or_none(call: asyncio.Future[Any]) -> Any:

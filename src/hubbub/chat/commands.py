@@ -162,3 +162,17 @@ class Failed(NamedTuple):
     """The outcome of a command that the store chokes on."""
 
     reason: str
+
+
+class Position(NamedTuple):
+    """How far a shard's queue has been applied to the store: a copy that is behind it lacks something."""
+
+    shard: int
+    transactions: int
+
+
+class Applied(NamedTuple):
+    """The outcomes of each delivery's commands, None for a delivery that had been applied before."""
+
+    position: Position
+    outcomes: list[list[Outcome] | None]

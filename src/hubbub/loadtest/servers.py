@@ -255,10 +255,10 @@ class MariaDb(Server):
                 stderr=log,
             )
 
-    def root(self, sql: str) -> None:
-        """Run a statement with all rights."""
+    def root(self, sql: str) -> str:
+        """Run a statement with all rights; returns the rows as text."""
         command = [_program("mariadb") or "", "--no-defaults", f"--socket={self._socket}", "-u", "root", "-e", sql]
-        subprocess.run(command, check=True, capture_output=True)
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
     def ready(self) -> bool:
         return _listens(self.port)

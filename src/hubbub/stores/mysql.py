@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar, TypeVar
@@ -22,6 +23,7 @@ from hubbub.chat.commands import (
     AddApplication,
     AddChat,
     AddUser,
+    Applied,
     Command,
     DeleteMessage,
     Delivery,
@@ -31,6 +33,7 @@ from hubbub.chat.commands import (
     OpenChat,
     Opened,
     Outcome,
+    Position,
     PostMessage,
     PutMember,
     RemoveMember,
@@ -49,6 +52,7 @@ _DOWN = (pymysql.err.OperationalError, pymysql.err.InterfaceError, pymysql.err.I
 _ROWS_PER_INSERT = 500
 _CHATS_COUNTED_AT_ONCE = 200
 _NEWEST = 101
+_REPLICA_RESTS_S = 5
 
 _MESSAGE = (
     "SELECT number, sender_id, sender_name, body, created_at, edited_at FROM messages WHERE token = %s AND chat = %s"
@@ -86,11 +90,27 @@ class _Batch:
         self.rows: list[PostMessage] = []
 
 
+class _Replica:
+    """A read-only copy. One that failed is left alone for a while."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self._until = 0.0
+
+    @property
+    def able(self) -> bool:
+        return time.monotonic() >= self._until
+
+    def rest(self, why: str) -> None:
+        log.warning("A replica is not asked for %d s: %s", _REPLICA_RESTS_S, why)
+        self._until = time.monotonic() + _REPLICA_RESTS_S
+
+
 class MySqlStore:
     """See chat.ports.Store."""
 
-    def __init__(self, url: str, *, pool_size: int = 8) -> None:
-        """Connect and bring the schema up to date.
+    def __init__(self, url: str, replicas: Sequence[str] = (), *, pool_size: int = 8) -> None:
+        """Connect and bring the schema up to date. ``replicas`` are the URLs of read-only copies.
 
         Raises:
             SchemaTooNew: a newer version wrote it.
@@ -104,17 +124,21 @@ class MySqlStore:
             raise Unavailable(f"The database can't be used: {error.orig}.", retry_after=5) from error
         self._threads = ThreadPoolExecutor(max_workers=pool_size, thread_name_prefix="mysql")
         self._uncounted: set[ChatKey] = set()
+        self._replicas = [_Replica(_engine(replica, pool_size)) for replica in replicas]
+        self._turn = 0
 
     def close(self) -> None:
         self._threads.shutdown()
+        for replica in self._replicas:
+            replica.engine.dispose()
         self._engine.dispose()
 
     # Connections -----------------------------------------------------------------------------------------------------
 
-    def _with_cursor(self, work: Callable[[Any], T], *, commit: bool) -> T:
+    def _with_cursor(self, work: Callable[[Any], T], *, commit: bool, engine: Engine | None = None) -> T:
         """Raises Unavailable; nothing was changed unless the answer to the COMMIT itself was lost."""
         try:
-            connection = self._engine.raw_connection()
+            connection = (engine or self._engine).raw_connection()
         except (DBAPIError, PoolTimeout, *_DOWN) as error:
             raise Unavailable("The database can't be reached.", retry_after=2) from error
         try:
@@ -137,12 +161,29 @@ class MySqlStore:
             connection.close()
         return result
 
-    async def _read(self, sql: str, parameters: Sequence[Any]) -> list[Any]:
+    async def _read(self, sql: str, parameters: Sequence[Any], at: Position | None = None) -> list[Any]:
+        """Rows from a replica that has come as far as ``at``, or from the primary."""
+
         def read(cursor: Any) -> list[Any]:
             cursor.execute(sql, parameters)
             return list(cursor.fetchall())
 
+        def read_copy(cursor: Any) -> list[Any] | None:
+            # In this order: whatever else arrives in between, the rows are at least as new as the position.
+            cursor.execute("SELECT position FROM shards WHERE shard = %s", (at.shard if at else 0,))
+            found = cursor.fetchone()
+            return read(cursor) if at and found and found[0] >= at.transactions else None
+
         def run() -> list[Any]:
+            replica = self._next_replica() if at is not None else None
+            if replica is not None:
+                try:
+                    rows = self._with_cursor(read_copy, commit=False, engine=replica.engine)
+                except Unavailable as error:
+                    replica.rest(error.sentence)
+                else:
+                    if rows is not None:
+                        return rows
             try:
                 return self._with_cursor(read, commit=False)
             except Unavailable:
@@ -151,8 +192,13 @@ class MySqlStore:
 
         return await asyncio.get_running_loop().run_in_executor(self._threads, run)
 
-    async def _row(self, sql: str, parameters: Sequence[Any]) -> Any:
-        rows = await self._read(sql, parameters)
+    def _next_replica(self) -> _Replica | None:
+        self._turn += 1
+        able = [replica for replica in self._replicas if replica.able]
+        return able[self._turn % len(able)] if able else None
+
+    async def _row(self, sql: str, parameters: Sequence[Any], at: Position | None = None) -> Any:
+        rows = await self._read(sql, parameters, at)
         return rows[0] if rows else None
 
     # Writing ---------------------------------------------------------------------------------------------------------
@@ -160,14 +206,10 @@ class MySqlStore:
     def apply(self, batch: Sequence[Command]) -> list[Outcome]:
         return self._with_cursor(lambda cursor: self._apply(_Batch(cursor), batch), commit=True)
 
-    def apply_deliveries(
-        self, shard: int, deliveries: Sequence[Delivery], *, one_by_one: bool = False
-    ) -> list[list[Outcome] | None]:
+    def apply_deliveries(self, shard: int, deliveries: Sequence[Delivery], *, one_by_one: bool = False) -> Applied:
         """Apply a shard's deliveries in order in one transaction, each once however often it comes.
 
-        Returns:
-            The outcomes of each delivery's commands; None for a delivery that had been applied before. With
-            ``one_by_one``, Failed for a command that can't be applied, instead of an exception for them all.
+        With ``one_by_one``, the outcome of a command that can't be applied is Failed, instead of an exception for all.
 
         Raises:
             Unavailable: nothing was applied, or all of it was and the answer got lost: both mend by trying again.
@@ -194,12 +236,14 @@ class MySqlStore:
         shard: int,
         deliveries: Sequence[Delivery],
         apply: Callable[[_Batch, Sequence[Command]], list[Outcome]],
-    ) -> list[list[Outcome] | None]:
+    ) -> Applied:
         # Locks the shard: another writer that believes it has it waits here, and then finds its deliveries applied.
         cursor.execute(
             "INSERT INTO shards (shard, position) VALUES (%s, 1) ON DUPLICATE KEY UPDATE position = position + 1",
             (shard,),
         )
+        cursor.execute("SELECT position FROM shards WHERE shard = %s", (shard,))
+        position = Position(shard, cursor.fetchone()[0])
         publishers = sorted({delivery.publisher for delivery in deliveries})
         cursor.execute(
             f"SELECT publisher, sequence FROM publishers WHERE shard = %s AND publisher IN ({_marks(publishers)})",
@@ -220,10 +264,13 @@ class MySqlStore:
             + " ON DUPLICATE KEY UPDATE sequence = VALUES(sequence), applied_at = VALUES(applied_at)",
             [value for row in rows for value in row],
         )
-        return [
-            [next(outcomes) for _ in delivery.commands] if new else None
-            for new, delivery in zip(fresh, deliveries, strict=True)
-        ]
+        return Applied(
+            position,
+            [
+                [next(outcomes) for _ in delivery.commands] if new else None
+                for new, delivery in zip(fresh, deliveries, strict=True)
+            ],
+        )
 
     def _apply(self, batch: _Batch, commands: Sequence[Command]) -> list[Outcome]:
         self._look_up(batch, [command for command in commands if type(command) is PostMessage])
@@ -567,22 +614,30 @@ class MySqlStore:
         rows = await self._read(f"{_CHAT} ORDER BY c.number DESC LIMIT %s OFFSET %s", (token, limit, offset))
         return [Chat(*row) for row in rows]
 
-    async def message(self, key: ChatKey, number: int) -> Message | None:
-        row = await self._row(f"{_MESSAGE} AND number = %s", (*key, number))
+    async def message(self, key: ChatKey, number: int, *, at: Position | None = None) -> Message | None:
+        """``at``: a copy that has come this far will do; so for ``messages``."""
+        row = await self._row(f"{_MESSAGE} AND number = %s", (*key, number), at)
         return row and Message(*row)
 
     async def messages(
-        self, key: ChatKey, *, limit: int, before: int | None = None, after: int | None = None, offset: int = 0
+        self,
+        key: ChatKey,
+        *,
+        limit: int,
+        before: int | None = None,
+        after: int | None = None,
+        offset: int = 0,
+        at: Position | None = None,
     ) -> list[Message]:
         if after is not None:
-            rows = await self._read(f"{_MESSAGE} AND number > %s ORDER BY number LIMIT %s", (*key, after, limit))
+            rows = await self._read(f"{_MESSAGE} AND number > %s ORDER BY number LIMIT %s", (*key, after, limit), at)
             rows.reverse()
         elif before is not None:
             rows = await self._read(
-                f"{_MESSAGE} AND number < %s ORDER BY number DESC LIMIT %s OFFSET %s", (*key, before, limit, offset)
+                f"{_MESSAGE} AND number < %s ORDER BY number DESC LIMIT %s OFFSET %s", (*key, before, limit, offset), at
             )
         else:
-            rows = await self._read(f"{_MESSAGE} ORDER BY number DESC LIMIT %s OFFSET %s", (*key, limit, offset))
+            rows = await self._read(f"{_MESSAGE} ORDER BY number DESC LIMIT %s OFFSET %s", (*key, limit, offset), at)
         return [Message(*row) for row in rows]
 
     async def posted(self, key: ChatKey, sender_id: int, idempotency_key: str) -> tuple[int, bytes] | None:

@@ -8,12 +8,14 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from hubbub.chat.commands import (
+    Applied,
     Delivery,
     Failed,
     MessageCommand,
     OpenChat,
     Opened,
     Outcome,
+    Position,
     PostMessage,
 )
 from hubbub.chat.errors import ChatError, Superseded, Unavailable
@@ -30,9 +32,7 @@ _STORE_PAUSES_S = (0.1, 0.2, 0.5, 1.0, 2.0)
 class DeliveryStore(Protocol):
     """See stores.mysql."""
 
-    def apply_deliveries(
-        self, shard: int, deliveries: Sequence[Delivery], *, one_by_one: bool = False
-    ) -> list[list[Outcome] | None]: ...
+    def apply_deliveries(self, shard: int, deliveries: Sequence[Delivery], *, one_by_one: bool = False) -> Applied: ...
     def set_live(self, chat: ChatKey, epoch: int) -> None: ...
     def reserve(self, post: PostMessage) -> None: ...
     def count_messages(self) -> None: ...
@@ -42,8 +42,10 @@ class DeliveryStore(Protocol):
 class Shown(Protocol):
     """The hot data that readers see, see caches.redis."""
 
-    async def seed(self, command: OpenChat, opened: Opened) -> bool: ...
-    async def stored(self, chat: ChatKey, commands: Sequence[tuple[MessageCommand, Outcome]]) -> None: ...
+    async def seed(self, command: OpenChat, opened: Opened, position: Position) -> bool: ...
+    async def stored(
+        self, chat: ChatKey, commands: Sequence[tuple[MessageCommand, Outcome]], position: Position
+    ) -> None: ...
 
 
 class DeadLetter(NamedTuple):
@@ -83,7 +85,7 @@ class ShardWriter:
     async def _write_together(self, shard: int, deliveries: Sequence[Delivery]) -> list[DeadLetter]:
         if not deliveries:
             return []
-        outcomes = await self._apply(shard, deliveries)
+        position, outcomes = await self._apply(shard, deliveries)
         dead: list[DeadLetter] = []
         by_chat: dict[ChatKey, list[tuple[MessageCommand, Outcome]]] = {}
         for delivery, results in zip(deliveries, outcomes, strict=True):
@@ -93,17 +95,17 @@ class ShardWriter:
                 if results is not None and (reason := _dead(command, outcome)) is not None:
                     dead.append(DeadLetter(command, reason))
                 elif isinstance(command, OpenChat):
-                    await self._open(command, outcome)
+                    await self._open(command, outcome, position)
                 else:
                     # Of what was stored before, a post's outcome is not known any more; only its traces are removed.
                     by_chat.setdefault(command.chat, []).append((command, outcome))
         for letter in dead:
             if isinstance(letter.command, PostMessage):
                 await self._until_stored(self._store.reserve, letter.command)
-        await self._show(by_chat)
+        await self._show(by_chat, position)
         return dead
 
-    async def _apply(self, shard: int, deliveries: Sequence[Delivery]) -> list[list[Outcome] | None]:
+    async def _apply(self, shard: int, deliveries: Sequence[Delivery]) -> Applied:
         for pause in _RETRIES_S:
             try:
                 return await self._until_stored(self._store.apply_deliveries, shard, deliveries)
@@ -132,19 +134,20 @@ class ShardWriter:
                 log.warning("The store takes writes again.")
             return result
 
-    async def _open(self, command: OpenChat, outcome: Outcome) -> None:
+    async def _open(self, command: OpenChat, outcome: Outcome, position: Position) -> None:
         if not isinstance(outcome, Opened):  # stored before: then whoever waits has announced another marker
             return
         try:
-            live = await self._shown.seed(command, outcome)
+            live = await self._shown.seed(command, outcome, position)
         except Unavailable:
             return
         if live:
             await self._until_stored(self._store.set_live, command.chat, outcome.epoch)
 
-    async def _show(self, by_chat: dict[ChatKey, list[tuple[MessageCommand, Outcome]]]) -> None:
+    async def _show(self, by_chat: dict[ChatKey, list[tuple[MessageCommand, Outcome]]], position: Position) -> None:
         results = await asyncio.gather(
-            *(self._shown.stored(chat, commands) for chat, commands in by_chat.items()), return_exceptions=True
+            *(self._shown.stored(chat, commands, position) for chat, commands in by_chat.items()),
+            return_exceptions=True,
         )
         failures = [result for result in results if isinstance(result, BaseException)]
         for failure in failures:

@@ -1,4 +1,5 @@
--- The store has these. ARGV[1] is the chat's new floor (0: as it is); then threes of a kind and two words:
+-- The store has these, at its position ARGV[2]. ARGV[1] is the chat's new floor (0: as it is); then threes of a kind
+-- and two words:
 --   p number item    a post          k field ''     its Idempotency-Key
 --   e number op      an edit         d number op    a delete
 --   t number ''      stored so long ago that the store's lists have it
@@ -19,7 +20,11 @@ local function uncover(number, op)
     return over and '' or nil
 end
 
-for i = 2, #ARGV, 3 do
+local known = redis.call('HGET', KEYS[1], 'p')
+if not known or tonumber(string.match(known, ':(%d+)')) < tonumber(string.match(ARGV[2], ':(%d+)')) then
+    redis.call('HSET', KEYS[1], 'p', ARGV[2])
+end
+for i = 3, #ARGV, 3 do
     local kind, number, word = ARGV[i], ARGV[i + 1], ARGV[i + 2]
     if kind == 'p' then
         if tonumber(number) > floor then
