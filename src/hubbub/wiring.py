@@ -15,12 +15,12 @@ from hubbub.chat.applications import Applications
 from hubbub.chat.chats import Chats
 from hubbub.chat.errors import ChatError
 from hubbub.chat.intake import DirectIntake
-from hubbub.chat.ports import Gate, Intake, Passwords, Store, View
+from hubbub.chat.ports import Gate, Intake, Logins, Passwords, Store, View
 from hubbub.data_folder import DataFolder
 from hubbub.http.api import Api
 from hubbub.http.connection import Edge
 from hubbub.http.hot import HotRoutes
-from hubbub.http.limits import LocalGate
+from hubbub.http.limits import LocalGate, LoginLimit
 from hubbub.http.passwords import Argon2Passwords
 from hubbub.http.routing import application
 from hubbub.http.sessions import Sessions
@@ -44,6 +44,7 @@ def _edge(
     intake: Intake,
     view: View,
     gate: Gate,
+    logins: Logins,
     passwords: Passwords,
     secret: bytes,
     faults: Callable[[], dict[str, str | None]],
@@ -62,7 +63,7 @@ def _edge(
             unreadable = error.sentence
         return {**faults(), "store": unreadable}
 
-    edge = Edge(hot, application(Api(accounts, applications, chats, sessions, hot, ready).routes()))
+    edge = Edge(hot, application(Api(accounts, applications, chats, sessions, hot, logins, ready).routes()))
     edge.tick()
     return edge
 
@@ -77,7 +78,7 @@ async def embedded(settings: Settings, folder: DataFolder) -> AsyncIterator[Edge
     cache = MemoryCache(store)
     intake = DirectIntake(queue, store, cache, _now)
     gate = LocalGate(settings.user_rate)
-    edge = _edge(store, intake, cache, gate, passwords, folder.secret, lambda: {"queue": queue.fault})
+    edge = _edge(store, intake, cache, gate, LoginLimit(), passwords, folder.secret, lambda: {"queue": queue.fault})
     sweeping = asyncio.create_task(edge.sweep())
     try:
         yield edge
@@ -92,6 +93,7 @@ async def embedded(settings: Settings, folder: DataFolder) -> AsyncIterator[Edge
 async def api(settings: Settings) -> AsyncIterator[Edge]:
     """One of a cluster's API processes. Leaving it finishes what was accepted."""
     from hubbub.caches.redis import SCRIPTS, RedisCache
+    from hubbub.caches.redis_logins import RedisLogins
     from hubbub.caches.redis_wire import RedisWire
     from hubbub.chat.queued_intake import QueuedIntake
     from hubbub.queues.rabbitmq import RabbitQueue
@@ -103,9 +105,12 @@ async def api(settings: Settings) -> AsyncIterator[Edge]:
     queue = RabbitQueue(settings.amqp_url, shards, max_commands=settings.queue_commands)
     wire = RedisWire(settings.redis_url, SCRIPTS)
     passwords = Argon2Passwords()
+    logins = RedisLogins(wire, LoginLimit())
     cache = RedisCache(wire, store, queue.accept, user_rate=settings.user_rate)
     intake = QueuedIntake(queue, store, cache, _now)
-    edge = _edge(store, intake, cache, cache, passwords, secret, lambda: {"queue": queue.fault, "cache": wire.fault})
+    edge = _edge(
+        store, intake, cache, cache, logins, passwords, secret, lambda: {"queue": queue.fault, "cache": wire.fault}
+    )
     sweeping = asyncio.create_task(edge.sweep())
     await asyncio.gather(queue.connected(_SHARED_S), wire.connected(_SHARED_S))
     try:

@@ -126,3 +126,11 @@ def test_a_redis_that_forgot_everything_repeats_no_number(cluster: ClusterStack,
             cluster.redis.command("FLUSHALL")
             assert other.post(f"{chat}/messages", json={"body": "b"}).json() == {"messageNumber": number + 1}
     assert [number for number, _ in everything(ann, chat)] == list(range(1, 21))
+
+
+def test_failed_logins_are_counted_over_both(cluster: ClusterStack, ann: Person) -> None:
+    statuses = []
+    for turn in range(12):
+        wrong = {"email": ann.email, "password": "wrong password"}
+        statuses.append(httpx.post(cluster.apis[turn % 2].url + "/api/v1/auth/login", json=wrong).status_code)
+    assert statuses == [401] * 10 + [429] * 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import NamedTuple, Protocol
 
 from hubbub.chat.commands import Command, Outcome
@@ -156,6 +157,17 @@ class Gate(Protocol):
 
         Raises:
             Unavailable: it can't be changed now.
+        """
+
+
+class Logins(Protocol):
+    """Counts failed logins: for one account from one address, and from one address whatever the accounts."""
+
+    def attempt(self, address: str, email: str) -> AbstractAsyncContextManager[None]:
+        """Around one attempt, which fails by raising Unauthenticated.
+
+        Raises:
+            RateLimited: too many have failed; nothing was tried.
         """
 
 

@@ -16,11 +16,11 @@ from hubbub.chat.chats import Chats
 from hubbub.chat.encoding import ChatItem, MessageItem, encode_chat, encode_message
 from hubbub.chat.errors import Invalid, NotFound
 from hubbub.chat.model import ChatKey, Role, User, timestamp
+from hubbub.chat.ports import Logins
 from hubbub.chat.ticket import Ticket
 from hubbub.http import schemas
 from hubbub.http.fields import convert, fields, number, query
 from hubbub.http.hot import Call, Handler, HotRoutes
-from hubbub.http.limits import LoginLimit
 from hubbub.http.media import must_be_json
 from hubbub.http.openapi import document
 from hubbub.http.reply import Reply
@@ -83,6 +83,7 @@ class Api:
         chats: Chats,
         sessions: Sessions,
         hot: HotRoutes,
+        logins: Logins,
         ready: Callable[[], Awaitable[dict[str, str | None]]],
     ) -> None:
         self._accounts = accounts
@@ -91,7 +92,7 @@ class Api:
         self._sessions = sessions
         self._hot = hot
         self._ready = ready
-        self._logins = LoginLimit()
+        self._logins = logins
 
     async def _session(self, request: Request) -> Session:
         return await self._sessions.of(_raw(request, "cookie"), _raw(request, "authorization"))

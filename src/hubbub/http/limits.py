@@ -66,7 +66,7 @@ class LocalGate:
 
 
 class LoginLimit:
-    """Failed logins: for one account from one address, and from one address whatever the accounts.
+    """Failed logins at this process, see chat.ports.Logins.
 
     Right passwords don't count. Tries under way do, so that sending them all at once gains nothing.
     """
@@ -79,11 +79,6 @@ class LoginLimit:
 
     @asynccontextmanager
     async def attempt(self, address: str, email: str) -> AsyncIterator[None]:
-        """Around one attempt, which fails by raising Unauthenticated.
-
-        Raises:
-            RateLimited: too many have failed; nothing was tried.
-        """
         keys = ((self._account, (address, email)), (self._address, (address,)))
         for item, key in keys:
             under_way = self._under_way.get(key, 0)
