@@ -147,6 +147,24 @@ def writer() -> None:
         sys.exit(1)
 
 
+@main.command()
+@click.argument("number", required=False, type=click.IntRange(1, 256))
+def shards(number: int | None) -> None:
+    """Show how many queues a cluster's writes are split over, or raise their number while no API process runs."""
+    import asyncio
+
+    from hubbub import wiring
+    from hubbub.chat.errors import Unavailable
+    from hubbub.queues.rabbitmq import LOST
+
+    settings = _cluster_settings()
+    try:
+        click.echo(asyncio.run(wiring.raise_shards(settings, number)))
+    except (wiring.ShardsFixed, Unavailable, *LOST) as error:
+        click.echo(f"hubbub: {error}", err=True)
+        sys.exit(1)
+
+
 @main.group()
 def dead() -> None:
     """The messages of a cluster that could not be stored."""

@@ -31,8 +31,13 @@ from hubbub.writer.writer import Writer
 
 if TYPE_CHECKING:
     from hubbub.queues.dead_letters import DeadLetters
+    from hubbub.stores.mysql import MySqlStore
 
 _SHARED_S = 15.0  # how long a process of the cluster waits for its servers when it starts
+
+
+class ShardsFixed(Exception):
+    """The number of shards can't be changed now."""
 
 
 def _now() -> int:
@@ -112,16 +117,29 @@ async def api(settings: Settings) -> AsyncIterator[Edge]:
         store, intake, cache, cache, logins, passwords, secret, lambda: {"queue": queue.fault, "cache": wire.fault}
     )
     sweeping = asyncio.create_task(edge.sweep())
+    name = secrets.token_hex(8)
+    living = asyncio.create_task(_live(store, name))
     await asyncio.gather(queue.connected(_SHARED_S), wire.connected(_SHARED_S))
     try:
         yield edge
     finally:
         sweeping.cancel()
+        living.cancel()
         await intake.close()
         await queue.close()
         await wire.close()
         passwords.close()
+        with suppress(ChatError):
+            await asyncio.to_thread(store.gone, "api", name)
         store.close()
+
+
+async def _live(store: MySqlStore, name: str) -> None:
+    """Keep saying that this API process is alive."""
+    while True:
+        with suppress(ChatError):  # a database that is away is reported by whoever needs it
+            await asyncio.to_thread(store.alive, "api", name)
+        await asyncio.sleep(5)
 
 
 async def writer(settings: Settings, stopped: asyncio.Event, started: Callable[[], None]) -> None:
@@ -133,22 +151,30 @@ async def writer(settings: Settings, stopped: asyncio.Event, started: Callable[[
     from hubbub.writer.shard import ShardWriter, keep_house
 
     store = MySqlStore(settings.mysql_url, pool_size=settings.mysql_pool)
-    shards = int(store.kept("shards", str(settings.shards)))
     wire = RedisWire(settings.redis_url, SCRIPTS)
-
-    async def alive(name: str) -> int:
-        return await asyncio.to_thread(store.writers, name, 10)
-
-    consumer = RabbitConsumer(settings.amqp_url, shards, ShardWriter(store, RedisCache(wire, store)), alive)
     keeping = asyncio.create_task(keep_house(store, _now))
-    running = asyncio.create_task(consumer.run(started))
-    await stopped.wait()
-    consumer.stop()
-    await running
+    name = secrets.token_hex(8)
+    while not stopped.is_set():
+        shards = int(await asyncio.to_thread(store.kept, "shards", str(settings.shards)))
+        raised = asyncio.Event()
+
+        async def alive(shards: int = shards, raised: asyncio.Event = raised) -> int:
+            if int(await asyncio.to_thread(store.kept, "shards", str(shards))) != shards:
+                raised.set()
+            return await asyncio.to_thread(store.alive, "writer", name)
+
+        consumer = RabbitConsumer(settings.amqp_url, shards, ShardWriter(store, RedisCache(wire, store)), alive)
+        running = asyncio.create_task(consumer.run(started))
+        ends = [asyncio.create_task(event.wait()) for event in (stopped, raised)]
+        await asyncio.wait([running, *ends], return_when=asyncio.FIRST_COMPLETED)
+        for end in ends:
+            end.cancel()
+        consumer.stop()
+        await running
     keeping.cancel()
     await asyncio.gather(keeping, return_exceptions=True)
     with suppress(ChatError):  # else it will be missed soon enough
-        await asyncio.to_thread(store.writer_gone, consumer.name)
+        await asyncio.to_thread(store.gone, "writer", name)
     await wire.close()
     store.close()
 
@@ -164,3 +190,35 @@ async def dead_letters(settings: Settings) -> AsyncIterator[DeadLetters]:
     store.close()
     async with DeadLetters.open(settings.amqp_url, shards) as letters:
         yield letters
+
+
+async def raise_shards(settings: Settings, wanted: int | None, *, within_s: float = 30.0) -> int:
+    """The number of shards, raised first if ``wanted``.
+
+    Raises:
+        ShardsFixed: it can't be changed now; the text says what stands in the way.
+    """
+    from hubbub.queues.rabbitmq import send_markers
+    from hubbub.stores.mysql import MySqlStore
+
+    store = MySqlStore(settings.mysql_url, pool_size=1)
+    try:
+        shards = int(store.kept("shards", str(settings.shards)))
+        if wanted is None:
+            return shards
+        # A token's commands must all be in one queue: none may be left in the old one when the first enters the new.
+        if wanted < shards:
+            raise ShardsFixed(f"There are {shards} shards; their number can be raised, not lowered.")
+        if processes := store.alive("api"):
+            raise ShardsFixed(f"{processes} API processes are running. Stop them first; let the writers run.")
+        publisher = f"shards.{secrets.token_hex(8)}"
+        await send_markers(settings.amqp_url, shards, publisher)
+        until = time.monotonic() + within_s
+        while (behind := shards - store.reached(publisher)) > 0:
+            if time.monotonic() > until:
+                raise ShardsFixed(f"{behind} shards still hold messages. Let the writers finish them first.")
+            await asyncio.sleep(0.1)
+        store.keep("shards", str(wanted))
+        return wanted
+    finally:
+        store.close()

@@ -102,7 +102,8 @@ def test_what_is_kept_first_stays(store: MySqlStore) -> None:
     assert [store.kept("secret", value) for value in ("first", "second")] == ["first", "first"]
 
 
-def test_writers_count_each_other(store: MySqlStore) -> None:
-    assert [store.writers(name, 60) for name in ("one", "two", "one")] == [1, 2, 2]
-    store.writer_gone("two")
-    assert store.writers("one", 60) == 1
+def test_processes_count_each_other(store: MySqlStore) -> None:
+    assert [store.alive("writer", name) for name in ("one", "two", "one")] == [1, 2, 2]
+    assert store.alive("api") == 0
+    store.gone("writer", "two")
+    assert store.alive("writer") == 1

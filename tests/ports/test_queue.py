@@ -91,7 +91,7 @@ class Rabbit(Harness):
                 self.store.applied += [c for c in ours if isinstance(c, PostMessage) and c.chat.token == self.token]
                 return []
 
-        async def alive(_name: str) -> int:
+        async def alive() -> int:
             return 1
 
         consumer = RabbitConsumer(self.server.url, 4, cast(ShardWriter, Recording()), alive)

@@ -85,6 +85,24 @@ async def declare_dead(channel: AbstractChannel) -> AbstractQueue:
     return await channel.declare_queue(DEAD, durable=True, arguments={"x-queue-type": "quorum"})
 
 
+async def send_markers(url: str, shards: int, publisher: str) -> None:
+    """Send every shard an empty delivery: once the store has applied it, it has all that was queued before.
+
+    Raises one of LOST.
+    """
+    connection = await connect(url, "hubbub shards")
+    try:
+        channel = await connection.channel(publisher_confirms=True, on_return_raises=True)
+        for shard in range(shards):
+            await declare(channel, shard)
+            message = aio_pika.Message(
+                encode(Envelope(publisher, 1, [])), delivery_mode=aio_pika.DeliveryMode.PERSISTENT
+            )
+            await channel.default_exchange.publish(message, queue_name(shard), mandatory=True, timeout=_CONFIRM_S)
+    finally:
+        await close(connection)
+
+
 class _Shard:
     """Invariant: ``since`` is when the message under way was sent; None when there is none."""
 

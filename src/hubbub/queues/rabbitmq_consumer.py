@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
@@ -45,14 +44,13 @@ class _Reading:
 class RabbitConsumer:
     """Reads every shard it is given until ``stop``. ``alive`` says that this writer is, and how many there are."""
 
-    def __init__(self, url: str, shards: int, writer: ShardWriter, alive: Callable[[str], Awaitable[int]]) -> None:
+    def __init__(self, url: str, shards: int, writer: ShardWriter, alive: Callable[[], Awaitable[int]]) -> None:
         self._url = url
         self._shards = [_Reading() for _ in range(shards)]
         self._writer = writer
         self._alive = alive
         self._stopping = asyncio.Event()
         self._lost = asyncio.Event()
-        self.name = secrets.token_hex(8)
 
     def stop(self) -> None:
         """Finish the batches under way, then let ``run`` return."""
@@ -66,7 +64,7 @@ class RabbitConsumer:
             connection: AbstractConnection | None = None
             try:
                 self._lost.clear()
-                connection = await connect(self._url, f"hubbub writer {self.name}")
+                connection = await connect(self._url, "hubbub writer")
                 connection.close_callbacks.add(lambda *_: self._lost.set())
                 channels = [await connection.channel() for _ in self._shards]
                 dead = await connection.channel(publisher_confirms=True, on_return_raises=True)
@@ -154,12 +152,11 @@ class RabbitConsumer:
     @staticmethod
     async def _open(message: AbstractIncomingMessage, dead: AbstractChannel) -> Envelope | None:
         try:
-            envelope = decode(message.body)
+            return decode(message.body)
         except msgspec.MsgspecError as error:
             log.error("A message that can't be read went to the dead letters: %s", error)
             await publish_dead(dead, message.body, f"can't be read: {error}")
             return None
-        return envelope if envelope.commands else None
 
     async def _bury(self, letter: DeadLetter, shard: int, dead: AbstractChannel) -> None:
         log.error(
@@ -173,7 +170,7 @@ class RabbitConsumer:
     async def _balance(self) -> None:
         while True:
             try:
-                writers = await self._alive(self.name)
+                writers = await self._alive()
             except Unavailable:
                 writers = 1
             share = -(-len(self._shards) // max(1, writers))

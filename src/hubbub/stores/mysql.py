@@ -53,6 +53,7 @@ _ROWS_PER_INSERT = 500
 _CHATS_COUNTED_AT_ONCE = 200
 _NEWEST = 101
 _REPLICA_RESTS_S = 5
+_ALIVE_S = 15  # a process that was not seen for so long is gone
 
 _MESSAGE = (
     "SELECT number, sender_id, sender_name, body, created_at, edited_at FROM messages WHERE token = %s AND chat = %s"
@@ -538,27 +539,46 @@ class MySqlStore:
 
         return self._with_cursor(work, commit=True)
 
-    def writers(self, name: str, alive_s: int) -> int:
-        """Say that the writer of this name is alive.
+    def keep(self, name: str, value: str) -> None:
+        """Change what is kept under the name."""
+        self._with_cursor(
+            lambda cursor: cursor.execute("UPDATE kept SET value = %s WHERE name = %s", (value, name)), commit=True
+        )
+
+    def alive(self, kind: str, name: str | None = None) -> int:
+        """Say that the process of this kind and name is alive.
 
         Returns:
-            How many are, in the last ``alive_s`` seconds.
+            How many of the kind are.
         """
 
         def work(cursor: Any) -> int:
-            cursor.execute(
-                "INSERT INTO writers (name, seen_at) VALUES (%s, UNIX_TIMESTAMP())"
-                " ON DUPLICATE KEY UPDATE seen_at = VALUES(seen_at)",
-                (name,),
-            )
-            cursor.execute("DELETE FROM writers WHERE seen_at < UNIX_TIMESTAMP() - %s", (alive_s,))
-            cursor.execute("SELECT COUNT(*) FROM writers")
+            if name is not None:
+                cursor.execute(
+                    "INSERT INTO processes (kind, name, seen_at) VALUES (%s, %s, UNIX_TIMESTAMP())"
+                    " ON DUPLICATE KEY UPDATE seen_at = VALUES(seen_at)",
+                    (kind, name),
+                )
+            cursor.execute("DELETE FROM processes WHERE seen_at < UNIX_TIMESTAMP() - %s", (_ALIVE_S,))
+            cursor.execute("SELECT COUNT(*) FROM processes WHERE kind = %s", (kind,))
             return int(cursor.fetchone()[0])
 
         return self._with_cursor(work, commit=True)
 
-    def writer_gone(self, name: str) -> None:
-        self._with_cursor(lambda cursor: cursor.execute("DELETE FROM writers WHERE name = %s", (name,)), commit=True)
+    def reached(self, publisher: str) -> int:
+        """How many shards have been applied up to the first delivery of this publisher."""
+
+        def work(cursor: Any) -> int:
+            cursor.execute("SELECT COUNT(*) FROM publishers WHERE publisher = %s", (publisher,))
+            return int(cursor.fetchone()[0])
+
+        return self._with_cursor(work, commit=False)
+
+    def gone(self, kind: str, name: str) -> None:
+        self._with_cursor(
+            lambda cursor: cursor.execute("DELETE FROM processes WHERE kind = %s AND name = %s", (kind, name)),
+            commit=True,
+        )
 
     def forget(self, now: int) -> None:
         """Drop what nobody can ask for any more by ``now`` (ms): expired sessions, publishers gone for a week."""

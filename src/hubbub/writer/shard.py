@@ -73,7 +73,7 @@ class ShardWriter:
         dead: list[DeadLetter] = []
         together: list[Delivery] = []
         for delivery in deliveries:
-            if isinstance(delivery.commands[0], OpenChat):
+            if delivery.commands and isinstance(delivery.commands[0], OpenChat):
                 # The chat must be opened, or not, before anything behind the marker is stored.
                 dead += await self._write_together(shard, together)
                 dead += await self._write_together(shard, [delivery])
@@ -89,7 +89,9 @@ class ShardWriter:
         dead: list[DeadLetter] = []
         by_chat: dict[ChatKey, list[tuple[MessageCommand, Outcome]]] = {}
         for delivery, results in zip(deliveries, outcomes, strict=True):
-            for command, outcome in zip(delivery.commands, results or [None] * len(delivery.commands), strict=True):
+            for command, outcome in zip(
+                delivery.commands, [None] * len(delivery.commands) if results is None else results, strict=True
+            ):
                 if not isinstance(command, MessageCommand):
                     continue
                 if results is not None and (reason := _dead(command, outcome)) is not None:

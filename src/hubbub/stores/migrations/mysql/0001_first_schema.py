@@ -123,11 +123,14 @@ TABLES = (
         value VARCHAR(255) NOT NULL
     ) {_OPTIONS}
     """,
-    # The writers that are alive, so that each knows its share of the shards.
+    # The processes that are alive: a writer must know its share of the shards, and their number can't change under an
+    # API process.
     f"""
-    CREATE TABLE writers (
-        name    {_ASCII} PRIMARY KEY,
-        seen_at BIGINT NOT NULL
+    CREATE TABLE processes (
+        kind    VARCHAR(16) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+        name    {_ASCII},
+        seen_at BIGINT NOT NULL,
+        PRIMARY KEY (kind, name)
     ) {_OPTIONS}
     """,
 )
