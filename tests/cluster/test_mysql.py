@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -13,13 +14,18 @@ from hubbub.chat.commands import (
     AddUser,
     DeleteMessage,
     Delivery,
+    EditMessage,
     Failed,
     OpenChat,
     Opened,
     PostMessage,
+    PutMember,
+    RemoveMember,
+    RenameApplication,
+    RenameChat,
 )
 from hubbub.chat.errors import Superseded
-from hubbub.chat.model import ChatKey
+from hubbub.chat.model import ChatKey, Role, User
 from hubbub.loadtest.servers import MariaDb
 from hubbub.stores.mysql import MySqlStore
 from tests.servers import new_database
@@ -107,3 +113,52 @@ def test_processes_count_each_other(store: MySqlStore) -> None:
     assert store.alive("api") == 0
     store.gone("writer", "two")
     assert store.alive("writer") == 1
+
+
+async def test_no_statement_on_an_applications_tables_crosses_applications(mariadb: MariaDb) -> None:
+    """So that the tables can be split by token: read in the server's own log of what it was asked."""
+    url = new_database(mariadb)
+    store = MySqlStore(url)
+    mariadb.root("SET GLOBAL log_output = 'TABLE'; TRUNCATE mysql.general_log; SET GLOBAL general_log = ON")
+    (user,) = store.apply([AddUser("ref", "a@x", "A", "hash", 1)])
+    assert isinstance(user, User)
+    for token in ("one", "two"):
+        store.apply([AddApplication(token, "T", user.id, 2), AddChat(token, None, 3), RenameApplication(token, "X")])
+        store.apply([PutMember(token, 7, Role.ADMIN), RemoveMember(token, 7), RenameChat(ChatKey(token, 1), "X")])
+    posts = [
+        PostMessage(ChatKey(token, 1), number, user.id, "A", "x", 1, f"key {number}", b"h")
+        for token in ("one", "two")
+        for number in (1, 2)
+    ]
+    chat = ChatKey("one", 1)
+    store.apply_deliveries(0, [Delivery("api", 1, posts)])
+    store.apply([EditMessage(chat, 1, user.id, "y", 2), DeleteMessage(chat, 2, user.id, False), OpenChat(chat, "c")])
+    store.set_live(chat, 2)
+    store.count_messages()
+    await store.messages(chat, limit=10)
+    await store.messages(chat, limit=10, before=5)
+    await store.messages(chat, limit=10, after=0)
+    await store.message(chat, 1)
+    await store.chat(chat)
+    await store.chats("one", offset=0, limit=10)
+    await store.posted(chat, user.id, "key 1")
+    await store.role("one", user.id)
+    await store.members("one")
+    await store.application("one")
+    store.close()
+    asked = mariadb.root(
+        "SET GLOBAL general_log = OFF; SELECT REPLACE(argument, '\\n', ' ') FROM mysql.general_log"
+        " WHERE command_type = 'Query'"
+    )
+    split = re.compile(r"\b(?:FROM|JOIN|UPDATE|INTO) (messages|chats|idempotency_keys|members|applications)\b")
+    statements = [" ".join(line.split()) for line in asked.splitlines() if split.search(line)]
+    assert {table for line in statements for table in split.findall(line)} == {
+        "messages",
+        "chats",
+        "idempotency_keys",
+        "members",
+        "applications",
+    }
+    keyed = re.compile(r"INSERT INTO \w+ \(token,|token = '|\(token, number\) IN|\(token, chat, sender_id, `key`\) IN")
+    crossing = [line for line in statements if not keyed.search(line)]
+    assert crossing == []
