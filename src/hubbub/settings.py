@@ -33,6 +33,9 @@ class Settings(BaseSettings):
     )
     shards: int = Field(4, ge=1, le=256, description="Cluster: queues that writes are split over; kept at first start.")
     mysql_pool: int = Field(8, ge=2, le=200, description="Cluster: database connections of each process.")
+    proxies: tuple[str, ...] = Field(
+        (), description="Addresses or networks whose X-Forwarded-For and -Proto are believed, as a JSON list."
+    )
     tls_cert: Path | None = Field(None, description="PEM file of the certificate; serves HTTPS together with tls_key.")
     tls_key: Path | None = Field(None, description="PEM file of the certificate's key.")
 

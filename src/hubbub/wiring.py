@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from hubbub.caches.memory import MemoryCache
 from hubbub.chat.accounts import Accounts
@@ -52,6 +54,7 @@ def _edge(
     logins: Logins,
     passwords: Passwords,
     secret: bytes,
+    proxies: Sequence[str],
     faults: Callable[[], dict[str, str | None]],
 ) -> Edge:
     accounts = Accounts(store, intake, passwords, _now)
@@ -68,7 +71,10 @@ def _edge(
             unreadable = error.sentence
         return {**faults(), "store": unreadable}
 
-    edge = Edge(hot, application(Api(accounts, applications, chats, sessions, hot, logins, ready).routes()))
+    app: Any = application(Api(accounts, applications, chats, sessions, hot, logins, ready).routes())
+    if proxies:
+        app = ProxyHeadersMiddleware(app, trusted_hosts=list(proxies))
+    edge = Edge(hot, app)
     edge.tick()
     return edge
 
@@ -83,7 +89,17 @@ async def embedded(settings: Settings, folder: DataFolder) -> AsyncIterator[Edge
     cache = MemoryCache(store)
     intake = DirectIntake(queue, store, cache, _now)
     gate = LocalGate(settings.user_rate)
-    edge = _edge(store, intake, cache, gate, LoginLimit(), passwords, folder.secret, lambda: {"queue": queue.fault})
+    edge = _edge(
+        store,
+        intake,
+        cache,
+        gate,
+        LoginLimit(),
+        passwords,
+        folder.secret,
+        settings.proxies,
+        lambda: {"queue": queue.fault},
+    )
     sweeping = asyncio.create_task(edge.sweep())
     try:
         yield edge
@@ -114,7 +130,15 @@ async def api(settings: Settings) -> AsyncIterator[Edge]:
     cache = RedisCache(wire, store, queue.accept, user_rate=settings.user_rate)
     intake = QueuedIntake(queue, store, cache, _now)
     edge = _edge(
-        store, intake, cache, cache, logins, passwords, secret, lambda: {"queue": queue.fault, "cache": wire.fault}
+        store,
+        intake,
+        cache,
+        cache,
+        logins,
+        passwords,
+        secret,
+        settings.proxies,
+        lambda: {"queue": queue.fault, "cache": wire.fault},
     )
     sweeping = asyncio.create_task(edge.sweep())
     name = secrets.token_hex(8)

@@ -160,6 +160,26 @@ def test_a_signal_finishes_what_was_accepted(own_service: Service, number: signa
         assert set(acknowledged) <= set(_all(client, chat).values())
 
 
+def test_addresses_are_taken_from_a_proxy_that_is_known_and_from_nobody_else(tmp_path: Path) -> None:
+    service = Service(tmp_path / "data")
+
+    def tries(address: int) -> int:
+        wrong = {"email": "a@example.com", "password": "wrong password"}
+        headers = {"X-Forwarded-For": f"203.0.113.{address}", "X-Forwarded-Proto": "https"}
+        return httpx.post(service.url + "/api/v1/auth/login", json=wrong, headers=headers).status_code
+
+    service.start(HUBBUB_PROXIES='["127.0.0.1"]')
+    assert [tries(1) for _ in range(11)] == [401] * 10 + [429]
+    assert tries(2) == 401
+    fields = {"name": "A", "email": "b@example.com", "password": "secret1"}
+    answer = httpx.post(service.url + "/api/v1/auth/register", json=fields, headers={"X-Forwarded-Proto": "https"})
+    assert "; Secure" in answer.headers["set-cookie"]
+    service.stop()
+    service.start()
+    assert [tries(address) for address in range(11)] == [401] * 10 + [429]
+    service.stop()
+
+
 def test_over_tls_the_cookie_is_secure(tmp_path: Path) -> None:
     certificate = tmp_path / "cert.pem"
     subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
