@@ -54,7 +54,7 @@ _LIFETIME_MS = 24 * 3600 * 1000
 _OPEN_WITHIN_S = 5.0
 _REMEMBERED = 50_000
 _ROLES_FOR_S = 5.0
-_COUNTS_FOR_S = 2.0
+_COUNTS_FOR_S = 4.0
 _KEPT = 101  # one above the largest page
 _TRIM_AT = 200
 

@@ -1,19 +1,20 @@
-"""Runs a coroutine at once, up to where it first has to wait; only then does it become a task.
+"""Runs a coroutine without a task: at once up to where it first has to wait, and on from there when that is done.
 
-Most requests on the hot routes never wait, and a task costs more than such a request. Python 3.12 has this as
-``asyncio.eager_task_factory``; this is the part of it that Python 3.11 lacks.
+Most requests on the hot routes wait seldom or never, and a task costs more than such a request. Python 3.12 has the
+first half of this as ``asyncio.eager_task_factory``. A coroutine run here has no current task: it may await futures and
+what is made of futures alone (``asyncio.sleep``, ``run_in_executor``), but not ``asyncio.timeout`` and its like.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Generator
-from types import coroutine
-from typing import Any, TypeVar, cast
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Generic, TypeVar, cast
 
 T = TypeVar("T")
 
-_running: set[asyncio.Task[None]] = set()  # the loop keeps only weak references to its tasks
+# The loop keeps futures alive, not who waits for them.
+_running: set[_Running[Any]] = set()
 
 
 def run(awaitable: Awaitable[T], done: Callable[[T | Exception], None]) -> None:
@@ -26,33 +27,37 @@ def run(awaitable: Awaitable[T], done: Callable[[T | Exception], None]) -> None:
     except Exception as error:  # noqa: BLE001 - handed to the caller
         done(error)
     else:
-        task = asyncio.get_running_loop().create_task(_finish(work, waits_for, done))
-        _running.add(task)
-        task.add_done_callback(_running.discard)
+        running = _Running(work, done)
+        _running.add(running)
+        running.wait(waits_for)
 
 
-async def _finish(work: Coroutine[Any, Any, T], waits_for: Any, done: Callable[[T | Exception], None]) -> None:
-    result: T | Exception
-    try:
-        result = await _resume(work, waits_for)
-    except Exception as error:  # noqa: BLE001 - handed to the caller
-        result = error
-    done(result)
+class _Running(Generic[T]):
+    __slots__ = ("_done", "_work")
 
+    def __init__(self, work: Coroutine[Any, Any, T], done: Callable[[T | Exception], None]) -> None:
+        self._work = work
+        self._done = done
 
-@coroutine
-def _resume(work: Coroutine[Any, Any, T], waits_for: Any) -> Generator[Any, Any, T]:
-    """Hand the task what the coroutine already waits for, then all that follows, as ``await`` would."""
-    while True:
+    def wait(self, waits_for: Any) -> None:
+        """Go on when the future is done; None is a bare yield, which waits for the next turn of the loop."""
+        if waits_for is None:
+            asyncio.get_running_loop().call_soon(self._step)
+            return
+        waits_for._asyncio_future_blocking = False  # what a task does, to say that it has seen the future
+        waits_for.add_done_callback(self._step)
+
+    def _step(self, _: object = None) -> None:
+        """The future's result, or its exception, is fetched by the coroutine itself when it goes on."""
+        result: T | Exception
         try:
-            sent = yield waits_for
-        except BaseException as error:  # noqa: BLE001 - thrown on into the coroutine, as await does
-            step: Callable[[Any], Any] = work.throw
-            argument: Any = error
-        else:
-            step = work.send
-            argument = sent
-        try:
-            waits_for = step(argument)
+            waits_for = self._work.send(None)
         except StopIteration as stop:
-            return cast(T, stop.value)
+            result = cast(T, stop.value)
+        except Exception as error:  # noqa: BLE001 - handed to the caller
+            result = error
+        else:
+            self.wait(waits_for)
+            return
+        _running.discard(self)
+        self._done(result)

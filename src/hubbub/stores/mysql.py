@@ -50,7 +50,7 @@ T = TypeVar("T")
 
 _DOWN = (pymysql.err.OperationalError, pymysql.err.InterfaceError, pymysql.err.InternalError)
 _ROWS_PER_INSERT = 500
-_CHATS_COUNTED_AT_ONCE = 200
+_CHATS_COUNTED_AT_ONCE = 20
 _NEWEST = 101
 _REPLICA_RESTS_S = 5
 _ALIVE_S = 15  # a process that was not seen for so long is gone
@@ -503,31 +503,38 @@ class MySqlStore:
     }
 
     def count_messages(self) -> None:
-        chats = [self._uncounted.pop() for _ in range(min(len(self._uncounted), _CHATS_COUNTED_AT_ONCE))]
-        for index, chat in enumerate(chats):
+        waiting = sorted(self._uncounted)
+        for start in range(0, len(waiting), _CHATS_COUNTED_AT_ONCE):
+            chats = waiting[start : start + _CHATS_COUNTED_AT_ONCE]
+            # Before the transaction: what is posted while it runs must be counted the next time.
+            self._uncounted.difference_update(chats)
             try:
-                self._with_cursor(lambda cursor, chat=chat: self._count(cursor, chat), commit=True)  # type: ignore[misc]
+                self._with_cursor(lambda cursor, chats=chats: self._count(cursor, chats), commit=True)  # type: ignore[misc]
             except Unavailable:
-                self._uncounted.update(chats[index:])
+                self._uncounted.update(chats)
                 raise
 
     @staticmethod
-    def _count(cursor: Any, chat: ChatKey) -> None:
-        # The row is locked first: a post that comes between must find either the old counted_to or the new one.
-        cursor.execute("SELECT counted_to FROM chats WHERE token = %s AND number = %s FOR UPDATE", chat)
-        found = cursor.fetchone()
-        if found is None:
-            return
+    def _count(cursor: Any, chats: Sequence[ChatKey]) -> None:
+        # The rows are locked first: a post that comes between must find either the old counted_to or the new one.
+        keys = [value for chat in chats for value in chat]
+        pairs = ",".join(["(%s,%s)"] * len(chats))
         cursor.execute(
-            "SELECT COUNT(*), MAX(number) FROM messages WHERE token = %s AND chat = %s AND number > %s",
-            (*chat, found[0]),
+            f"SELECT token, number, counted_to FROM chats WHERE (token, number) IN ({pairs})"
+            " ORDER BY token, number FOR UPDATE",
+            keys,
         )
-        count, highest = cursor.fetchone()
-        if count:
+        for token, chat, counted_to in cursor.fetchall():
             cursor.execute(
-                "UPDATE chats SET counted = counted + %s, counted_to = %s WHERE token = %s AND number = %s",
-                (count, highest, *chat),
+                "SELECT COUNT(*), MAX(number) FROM messages WHERE token = %s AND chat = %s AND number > %s",
+                (token, chat, counted_to),
             )
+            count, highest = cursor.fetchone()
+            if count:
+                cursor.execute(
+                    "UPDATE chats SET counted = counted + %s, counted_to = %s WHERE token = %s AND number = %s",
+                    (count, highest, token, chat),
+                )
 
     def kept(self, name: str, value: str) -> str:
         """What is kept under the name for the whole cluster: the value, if nothing was kept before."""
