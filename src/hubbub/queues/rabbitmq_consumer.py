@@ -27,6 +27,7 @@ log = logging.getLogger("hubbub.writer")
 _PREFETCH = 200  # AMQP messages, each with many commands
 _MOST_COMMANDS = 2000  # in one transaction
 _GATHER_S = 0.2
+_BACKLOG = 20  # AMQP messages: with so many there already, more need not gather
 _ACTIVE_S = 10.0
 _BALANCE_S = 3.0
 _PAUSES_S = (0.05, 0.1, 0.2, 0.5, 1.0)
@@ -130,8 +131,9 @@ class RabbitConsumer:
             message = await reading.incoming.get()
             if message is None:
                 return
-            # Nobody waits for the store: a message was answered, and is shown, since it was queued.
-            await asyncio.sleep(_GATHER_S)
+            if reading.incoming.qsize() < _BACKLOG:
+                # Nobody waits for the store: a message was answered, and is shown, since it was queued.
+                await asyncio.sleep(_GATHER_S)
             batch = [message]
             commands = 0
             deliveries: list[Delivery] = []
