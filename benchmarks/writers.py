@@ -62,8 +62,9 @@ def drain(writers: int, messages: int) -> None:
                 cursor.execute("SELECT COUNT(*) FROM messages")
                 (stored,) = cursor.fetchone()
             seconds = time.monotonic() - start
+            drained = messages - begun
             print(
-                f"{writers} writers: {messages - begun} messages in {seconds:.1f} s, {(messages - begun) / seconds:.0f}/s;"
+                f"{writers} writers: {drained} messages in {seconds:.1f} s, {drained / seconds:.0f}/s;"
                 f" writers {(cpu(pids) - before) / seconds:.2f} cores,"
                 f" MariaDB {(cpu([stack.mariadb.pid]) - database) / seconds:.2f}"
             )

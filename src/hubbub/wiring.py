@@ -127,7 +127,7 @@ async def api(settings: Settings) -> AsyncIterator[Edge]:
     wire = RedisWire(settings.redis_url, SCRIPTS)
     passwords = Argon2Passwords()
     logins = RedisLogins(wire, LoginLimit())
-    cache = RedisCache(wire, store, queue.accept, user_rate=settings.user_rate)
+    cache = RedisCache(wire, store, queue.accept, user_rate=settings.user_rate, alone=LocalGate(settings.user_rate))
     intake = QueuedIntake(queue, store, cache, _now)
     edge = _edge(
         store,

@@ -59,7 +59,8 @@ def result(*, failed: int = 0, fast: int = 5000) -> Result:
     for _ in range(200):
         reads.record(fast)
     plan = Plan(10, 20, 10, 4)
-    return Result(plan, 10.0, side(10, writes, 10.0), side(20, reads, 10.0), Usage(0.25, 50_000_000), Usage(0.5, 10**8))
+    parts = {"Service": Usage(0.5, 10**8)}
+    return Result(plan, 10.0, side(10, writes, 10.0), side(20, reads, 10.0), Usage(0.25, 50_000_000), parts)
 
 
 def test_the_report_is_the_contracts() -> None:
@@ -75,6 +76,7 @@ def test_the_json_has_what_scripts_rely_on() -> None:
     assert writes["success_rate"] == pytest.approx(100 / 104)
     assert set(writes["latency_ms"]) == {"avg", "p50", "p95", "p99", "max"}
     assert content["pass"] is True
+    assert content["parts"] == {"Service": {"cores": 0.5, "peak_bytes": 10**8}}
 
 
 def test_pass_needs_throughput_and_success() -> None:

@@ -44,7 +44,7 @@ from hubbub.chat.commands import (
 from hubbub.chat.encoding import MessageItem, encode_chats, encode_message, encode_page
 from hubbub.chat.errors import RateLimited, Unavailable
 from hubbub.chat.model import ChatKey, Message, Page, Role
-from hubbub.chat.ports import Entry, Store, Wants
+from hubbub.chat.ports import Entry, Gate, Store, Wants
 from hubbub.chat.queued_intake import Posted, Slot
 from hubbub.chat.ticket import Ticket
 
@@ -115,7 +115,8 @@ class Seen:
 class RedisCache:
     """See chat.ports.View, chat.ports.Gate, queued_intake.Numbers and writer.shard.Shown.
 
-    ``publish`` queues a marker; a writer, who opens no chat of its own accord, has none.
+    ``publish`` queues a marker; a writer, who opens no chat of its own accord, has none. ``alone`` counts requests
+    while Redis can't be reached.
     """
 
     def __init__(
@@ -125,11 +126,13 @@ class RedisCache:
         publish: Callable[[Command], Ticket] | None = None,
         *,
         user_rate: int = 1,
+        alone: Gate | None = None,
     ) -> None:
         self._wire = wire
         self._store = store
         self._publish = publish
         self._user_rate = user_rate
+        self._alone = alone
         self._applications: dict[str, _Application] = {}
         self._existing: set[ChatKey] = set()
         self._opening: set[asyncio.Task[None]] = set()
@@ -172,6 +175,8 @@ class RedisCache:
             )
         reply = None if call is None else await _or_none(call)
         if reply is None:
+            if self._alone is not None:
+                await self._alone.enter(user_id)
             return Entry("")
         if reply[1] > self._user_rate:
             raise RateLimited(
