@@ -29,13 +29,14 @@ from hubbub.chat.ticket import Ticket
 log = logging.getLogger("hubbub.queue")
 
 DEAD = "hubbub.dead"
+URGENT = "urgent"  # the type of a message that somebody waits for the writer to reach
 LOST = (aiormq.exceptions.AMQPError, aio_pika.exceptions.MessageProcessError, OSError, TimeoutError, RuntimeError)
 
 _OVERHEAD = 500  # bytes a command costs beside its body
 _MOST_TOGETHER = 500  # commands in one AMQP message
 # A message costs this process and the broker as much as some twenty commands in it: where a few travel together, let
 # more gather. Where many do, or one alone, waiting gains nothing.
-_LINGER_S = 0.001
+_LINGER_S = 0.002
 _LINGER_FOR = range(2, 50)
 _STALLED_S = 1.0
 _CONFIRM_S = 5.0
@@ -96,7 +97,7 @@ async def send_markers(url: str, shards: int, publisher: str) -> None:
         for shard in range(shards):
             await declare(channel, shard)
             message = aio_pika.Message(
-                encode(Envelope(publisher, 1, [])), delivery_mode=aio_pika.DeliveryMode.PERSISTENT
+                encode(Envelope(publisher, 1, [])), delivery_mode=aio_pika.DeliveryMode.PERSISTENT, type=URGENT
             )
             await channel.default_exchange.publish(message, queue_name(shard), mandatory=True, timeout=_CONFIRM_S)
     finally:
@@ -186,10 +187,11 @@ class RabbitQueue:
             shard.sequence += 1
             shard.since = self._loop.time()
             envelope = Envelope(self._publisher, shard.sequence, [p.ticket.command for p in batch])  # type: ignore[misc]
+            is_marker = isinstance(batch[0].ticket.command, OpenChat)
             refusal: Unavailable | None = None
             timer = self._loop.call_later(_STALLED_S, self._refuse_waiting, shard)
             try:
-                await self._publish(shard.queue, encode(envelope))
+                await self._publish(shard.queue, encode(envelope), URGENT if is_marker else None)
             except LOST as error:
                 log.error("RabbitMQ took %d commands and did not confirm them: %r", len(batch), error)
                 refusal = Unavailable("The write queue did not confirm this in time; it may or may not be stored.")
@@ -214,11 +216,11 @@ class RabbitQueue:
             batch.append(shard.waiting.popleft())
         return batch
 
-    async def _publish(self, name: str, body: bytes) -> None:
+    async def _publish(self, name: str, body: bytes, kind: str | None) -> None:
         channel = self._channel
         if channel is None:
             raise ConnectionError("no connection")
-        message = aio_pika.Message(body, delivery_mode=aio_pika.DeliveryMode.PERSISTENT)
+        message = aio_pika.Message(body, delivery_mode=aio_pika.DeliveryMode.PERSISTENT, type=kind)
         await channel.default_exchange.publish(message, name, mandatory=True, timeout=_CONFIRM_S)
 
     def _tell(self, batch: Sequence[Parked], refusal: Unavailable | None) -> None:

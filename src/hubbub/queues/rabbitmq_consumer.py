@@ -11,6 +11,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 
 import aio_pika
@@ -19,14 +20,14 @@ from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractIncomingMe
 
 from hubbub.chat.commands import Delivery
 from hubbub.chat.errors import Unavailable
-from hubbub.queues.rabbitmq import DEAD, LOST, Envelope, close, connect, declare, declare_dead, decode, encode
+from hubbub.queues.rabbitmq import DEAD, LOST, URGENT, Envelope, close, connect, declare, declare_dead, decode, encode
 from hubbub.writer.shard import DeadLetter, ShardWriter
 
 log = logging.getLogger("hubbub.writer")
 
 _PREFETCH = 200  # AMQP messages, each with many commands
 _MOST_COMMANDS = 2000  # in one transaction
-_GATHER_S = 0.2
+_GATHER_S = 0.5
 _BACKLOG = 20  # AMQP messages: with so many there already, more need not gather
 _ACTIVE_S = 10.0
 _BALANCE_S = 3.0
@@ -34,12 +35,21 @@ _PAUSES_S = (0.05, 0.1, 0.2, 0.5, 1.0)
 
 
 class _Reading:
-    """One shard: what has arrived, and when something did last. ``give_up`` asks for the shard to be given up."""
+    """One shard: what has arrived, and when something did last.
+
+    ``give_up`` asks for the shard to be given up; ``urgent`` is set when somebody waits for what has arrived.
+    """
 
     def __init__(self) -> None:
         self.incoming: asyncio.Queue[AbstractIncomingMessage | None] = asyncio.Queue()
+        self.urgent = asyncio.Event()
         self.last = -_ACTIVE_S
         self.give_up = False
+
+    async def arrived(self, message: AbstractIncomingMessage) -> None:
+        self.incoming.put_nowait(message)
+        if message.type == URGENT:
+            self.urgent.set()
 
 
 class RabbitConsumer:
@@ -114,7 +124,7 @@ class RabbitConsumer:
             reading.incoming = asyncio.Queue()
             reading.give_up = False
             queue = await channel.get_queue(f"hubbub.shard.{shard}", ensure=False)
-            tag = await queue.consume(reading.incoming.put)
+            tag = await queue.consume(reading.arrived)
             await self._take(shard, reading, dead)
             if self._lost.is_set():
                 return
@@ -132,8 +142,10 @@ class RabbitConsumer:
             if message is None:
                 return
             if reading.incoming.qsize() < _BACKLOG:
-                # Nobody waits for the store: a message was answered, and is shown, since it was queued.
-                await asyncio.sleep(_GATHER_S)
+                # Few wait for the store: a message was answered, and is shown, since it was queued.
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(reading.urgent.wait(), _GATHER_S)
+            reading.urgent.clear()
             batch = [message]
             commands = 0
             deliveries: list[Delivery] = []
