@@ -22,7 +22,7 @@ class Told:
     bodies: dict[str, dict[int, str]] = field(default_factory=lambda: defaultdict(dict))
     order: dict[tuple[str, int], list[int]] = field(default_factory=lambda: defaultdict(list))
     repeated: list[tuple[str, int]] = field(default_factory=list)
-    missed: list[str] = field(default_factory=list)
+
     refused: int = 0
 
     @property
@@ -103,8 +103,13 @@ class Traffic:
         eventually(lambda: self.told.acknowledged >= wanted, within_s)
         return time.monotonic() - start
 
-    def check(self, url: str) -> None:
-        """Every acknowledged message is there, once, with the right body, in its sender's order; counts are right."""
+    def check(self, url: str) -> tuple[int, int]:
+        """Every acknowledged message is there, once, with the right body, in its sender's order; counts are right.
+
+        Returns:
+            How many were lost and how many numbers were given twice: no test passes unless both are 0.
+        """
+        lost = 0
         assert not self.told.repeated
         for numbers in self.told.order.values():
             assert numbers == sorted(numbers), "a sender's later message got a lower number"
@@ -113,6 +118,9 @@ class Traffic:
                 expected = self.told.bodies[chat]
                 eventually(lambda chat=chat, expected=expected: not _wrong(client, chat, expected), 30)  # type: ignore[misc]
                 eventually(lambda chat=chat: _counts_right(client, chat), 30)  # type: ignore[misc]
+                lost += len(_wrong(client, chat, expected))
+        assert lost == 0
+        return lost, len(self.told.repeated)
 
 
 def everything(client: httpx.Client, chat: str) -> list[tuple[int, str]]:

@@ -58,7 +58,9 @@ _COUNTS_FOR_S = 4.0
 _KEPT = 101  # one above the largest page
 _TRIM_AT = 200
 
-SCRIPTS = {file.stem: file.read_text() for file in sorted((Path(__file__).parent / "scripts").glob("*.lua"))}
+_TEXTS = {file.stem: file.read_text() for file in sorted((Path(__file__).parent / "scripts").glob("*.lua"))}
+_SHARED = _TEXTS.pop("shared")
+SCRIPTS = {name: _SHARED + text if "newest(" in text else text for name, text in _TEXTS.items()}
 
 _process = secrets.token_hex(8)
 _counter = itertools.count(1)
@@ -100,14 +102,15 @@ class CopiedStore(Store, Protocol):
 
 
 class Seen:
-    """What a request has brought along from Redis: its application as it is now, the chat's newest messages as scripts/
-    enter.lua gives them, or a number.
+    """What a request has brought along from Redis: its application as it is now, the chat's ``limit`` newest
+    messages as scripts/shared.lua gives them, or a number.
     """
 
-    __slots__ = ("application", "newest", "slot")
+    __slots__ = ("application", "limit", "newest", "slot")
 
-    def __init__(self, application: _Application, newest: Any, slot: tuple[int, int] | None) -> None:
+    def __init__(self, application: _Application, limit: int, newest: Any, slot: tuple[int, int] | None) -> None:
         self.application = application
+        self.limit = limit
         self.newest = newest
         self.slot = slot
 
@@ -189,7 +192,7 @@ class RedisCache:
         newest = reply[3]
         if wants.number:
             slot, newest = (None if newest is None else (int(newest[0]), int(newest[1]))), None
-        return Entry(mark, Seen(self._remember(wants.chat.token, reply[2]), newest, slot))
+        return Entry(mark, Seen(self._remember(wants.chat.token, reply[2]), wants.newest, newest, slot))
 
     def _try(self, name: str, keys: int, *words: str | bytes | int) -> asyncio.Future[Any] | None:
         try:
@@ -353,7 +356,7 @@ class RedisCache:
     # Messages ----------------------------------------------------------------------------------------------------
 
     async def newest(self, key: ChatKey, limit: int, seen: object = None) -> Page:
-        if isinstance(seen, Seen):
+        if isinstance(seen, Seen) and seen.limit == limit:
             found = seen.newest
         else:
             try:

@@ -18,11 +18,12 @@ import uvloop
 
 from hubbub.loadtest.cluster import ClusterStack
 from hubbub.loadtest.plan import PROGRESS_S, READ, WARMUP_S, WRITE, Plan
+from hubbub.loadtest.process import StackFailed
 from hubbub.loadtest.report import as_json, heading, progress, report
 from hubbub.loadtest.runner import Runner
 from hubbub.loadtest.servers import ServerMissing
 from hubbub.loadtest.setup import Seat, SetupFailed, prepare
-from hubbub.loadtest.stack import EmbeddedStack, StackFailed
+from hubbub.loadtest.stack import EmbeddedStack
 from hubbub.loadtest.usage import Meter
 from hubbub.loadtest.verdict import Result, side
 from hubbub.loadtest.wire import request

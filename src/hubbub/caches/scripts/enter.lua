@@ -11,32 +11,6 @@ local function version(key)
     return known
 end
 
-local function newest(chat, limit)
-    local state = redis.call('HMGET', chat, 'e', 'n', 'f', 'oc')
-    if not state[1] then
-        return false
-    end
-    local at, floor, want = tonumber(state[2]), tonumber(state[3]), limit + 1
-    local found = {floor, tonumber(state[4])}
-    while at > floor and want > 0 do
-        local low = math.max(floor + 1, at - want - 7)
-        local numbers = {}
-        for number = at, low, -1 do
-            numbers[#numbers + 1] = number
-        end
-        local items = redis.call('HMGET', chat, unpack(numbers))
-        for i = 1, #numbers do
-            if items[i] and want > 0 then
-                found[#found + 1] = numbers[i]
-                found[#found + 1] = items[i]
-                want = want - 1
-            end
-        end
-        at = low - 1
-    end
-    return found
-end
-
 local user = version(KEYS[1])
 local count = redis.call('INCR', KEYS[2])
 if count == 1 then

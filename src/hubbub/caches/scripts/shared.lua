@@ -1,0 +1,27 @@
+-- Put before the scripts that call it: a chat's newest messages, as many as limit and one more, as
+-- {floor, changes under way, number, item, number, item, …}; false when the chat is not open.
+local function newest(chat, limit)
+    local state = redis.call('HMGET', chat, 'e', 'n', 'f', 'oc')
+    if not state[1] then
+        return false
+    end
+    local at, floor, want = tonumber(state[2]), tonumber(state[3]), limit + 1
+    local found = {floor, tonumber(state[4])}
+    while at > floor and want > 0 do
+        local low = math.max(floor + 1, at - want - 7)
+        local numbers = {}
+        for number = at, low, -1 do
+            numbers[#numbers + 1] = number
+        end
+        local items = redis.call('HMGET', chat, unpack(numbers))
+        for i = 1, #numbers do
+            if items[i] and want > 0 then
+                found[#found + 1] = numbers[i]
+                found[#found + 1] = items[i]
+                want = want - 1
+            end
+        end
+        at = low - 1
+    end
+    return found
+end

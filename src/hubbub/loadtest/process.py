@@ -1,0 +1,86 @@
+"""A Hubbub process of the test's own."""
+
+from __future__ import annotations
+
+import os
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import IO, cast
+
+_START_S = 60.0
+_STOP_S = 40.0
+
+
+class StackFailed(Exception):
+    """Something that the test runs against did not start; the text has what it said."""
+
+
+class Part:
+    """A Hubbub process. ``start`` again after ``kill`` runs the same command; an API process keeps its port."""
+
+    def __init__(self, command: list[str], environment: dict[str, str], log: Path) -> None:
+        self._command = command
+        self._environment = environment
+        self.log = log
+        self.url = ""
+        self.process: subprocess.Popen[str] | None = None
+
+    @property
+    def pid(self) -> int:
+        if self.process is None:
+            raise StackFailed(f"{self._command[0]} is not running.")
+        return self.process.pid
+
+    def start(self) -> None:
+        """Return when it says that it is ready. Raises StackFailed."""
+        command = list(self._command)
+        if self.url:
+            command[command.index("--port") + 1] = self.url.rsplit(":", 1)[1]
+        with self.log.open("a") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "hubbub", *command],
+                stdout=subprocess.PIPE,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                env=os.environ | self._environment,
+                start_new_session=True,
+                text=True,
+            )
+        output = cast(IO[str], self.process.stdout)
+        until = time.monotonic() + _START_S
+        while time.monotonic() < until:
+            readable, _, _ = select.select([output], [], [], 0.1)
+            line = output.readline() if readable else None
+            if line == "":
+                break
+            if line and "ready" in line:
+                found = re.search(r"https?://\S+", line)
+                self.url = found[0] if found else ""
+                return
+        self.kill()
+        raise StackFailed(f"hubbub {self._command[0]} did not start. It said:\n{self.log.read_text()[-2000:]}")
+
+    def kill(self) -> None:
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> int:
+        return self._end(signal.SIGTERM)
+
+    def _end(self, number: signal.Signals) -> int:
+        if self.process is None:
+            return 0
+        process, self.process = self.process, None
+        process.send_signal(number)
+        try:
+            status = process.wait(_STOP_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            status = process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
+        return status
