@@ -1,0 +1,103 @@
+"""Every route that the document names, and each way to get it wrong that they share."""
+
+from __future__ import annotations
+
+from typing import Any
+from unittest.mock import MagicMock
+
+import httpx
+import pytest
+
+from hubbub.http.api import Api
+from hubbub.http.openapi import document
+from tests.conftest import Person, Served
+from tests.http.test_accounts import problem
+
+ROUTES = Api(*[MagicMock() for _ in range(7)]).routes()  # only its table is looked at
+PATHS: dict[str, dict[str, Any]] = document(ROUTES)["paths"]
+OPERATIONS = [(method, path) for path, methods in PATHS.items() for method in methods]
+WITH_BODY = [(method, path) for method, path in OPERATIONS if "requestBody" in PATHS[path][method]]
+REQUIRED = [(method, path) for method, path in WITH_BODY if PATHS[path][method]["requestBody"].get("required")]
+LOGINS = {"/api/v1/auth/login", "/api/v1/auth/tokens"}  # their 401 is about the credentials in the body
+GUARDED = [
+    (method, path) for method, path in OPERATIONS if "401" in PATHS[path][method]["responses"] and path not in LOGINS
+]
+IN_APPLICATION = [(method, path) for method, path in GUARDED if "{token}" in path]
+LISTS = [
+    (method, path)
+    for method, path in OPERATIONS
+    if any(parameter["name"] == "limit" for parameter in PATHS[path][method].get("parameters", []))
+]
+
+
+@pytest.fixture
+def made(service: Served, ann: Person) -> dict[str, str]:
+    """What the paths name: an application, a chat and a message of Ann's."""
+    chat = ann.chat()
+    ann.post(f"{chat}/messages", json={"body": "x"})
+    return {"token": chat.split("/")[2], "number": "1", "message": "1"}
+
+
+def call(
+    client: httpx.Client, service: Served, method: str, path: str, made: dict[str, str], **more: Any
+) -> httpx.Response:
+    return client.request(method.upper(), service.url + path.format(**made), **more)
+
+
+@pytest.mark.parametrize(("method", "path"), WITH_BODY)
+def test_a_body_must_be_a_json_object_of_some_size(
+    service: Served, ann: Person, made: dict[str, str], method: str, path: str
+) -> None:
+    json = {"Content-Type": "application/json"}
+    for content, headers, status in (
+        (b"{", json, 400),
+        (b"[]", json, 400),
+        (b'"x"', json, 400),
+        (b"\xff\xfe", json, 400),
+        (b"{}", {"Content-Type": "text/plain"}, 415),
+        (b'{"x":"' + b"x" * 300_000 + b'"}', json, 413),
+    ):
+        problem(call(ann, service, method, path, made, content=content, headers=headers), status)
+
+
+@pytest.mark.parametrize(("method", "path"), REQUIRED)
+def test_missing_and_wrong_fields_are_named(
+    service: Served, ann: Person, made: dict[str, str], method: str, path: str
+) -> None:
+    assert problem(call(ann, service, method, path, made, json={}), 422)["errors"]
+    wrong = {name: [1] for name in ("name", "email", "password", "token", "title", "body", "role", "messageNumber")}
+    assert problem(call(ann, service, method, path, made, json=wrong), 422)["errors"]
+
+
+@pytest.mark.parametrize(("method", "path"), GUARDED)
+def test_credentials_are_asked_for_first(
+    service: Served, nobody: httpx.Client, made: dict[str, str], method: str, path: str
+) -> None:
+    assert problem(call(nobody, service, method, path, made), 401)
+    forged = {"Authorization": "Bearer x.y.z"}
+    assert problem(call(nobody, service, method, path, made, headers=forged), 401)
+
+
+@pytest.mark.parametrize(("method", "path"), IN_APPLICATION)
+def test_an_application_that_is_not_there_is_not_found(
+    service: Served, ann: Person, made: dict[str, str], method: str, path: str
+) -> None:
+    elsewhere = {**made, "token": "no-such-token"}
+    problem(call(ann, service, method, path, elsewhere, json={"body": "x", "name": "x"}), 404)
+
+
+@pytest.mark.parametrize(("method", "path"), LISTS)
+def test_paging_has_bounds(service: Served, ann: Person, made: dict[str, str], method: str, path: str) -> None:
+    for query in ("page=0", "page=-1", "page=x", "limit=0", "limit=101", "limit=", "page=99999999999999999999"):
+        problem(call(ann, service, method, path + "?" + query, made), 422)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_other_methods_are_refused_with_those_that_are_allowed(
+    service: Served, ann: Person, made: dict[str, str], path: str
+) -> None:
+    allowed = {method.upper() for method in PATHS[path]}
+    for method in {"GET", "POST", "PUT", "PATCH", "DELETE"} - allowed:
+        answer = call(ann, service, method, path, made)
+        problem(answer, 405)
+        assert {name.strip() for name in answer.headers["allow"].split(",")} - {"HEAD", "OPTIONS"} == allowed
