@@ -365,13 +365,13 @@ class RedisCache:
                 return encode_page(await self._store.messages(key, limit=limit + 1), limit)
         if found is None:
             self._open_later(key)
-        elif found[1] == 0 and (found[0] == 0 or len(found) == 2 * (limit + 2)):
-            shown = found[2 : 2 * limit + 2]
+        elif found[0] == 0 or len(found) == 2 * limit + 3:
+            shown = found[1 : 2 * limit + 1]
             return Page(
                 body=b"[" + b",".join([item.split(b" ", 3)[3] for item in shown[1::2]]) + b"]",
                 oldest=shown[-2] if shown else None,
                 newest=shown[0] if shown else None,
-                more=len(found) > 2 * limit + 2,
+                more=len(found) > 2 * limit + 1,
             )
         return encode_page(await self.messages(key, limit=limit + 1), limit)
 

@@ -1,12 +1,13 @@
--- Put before the scripts that call it: a chat's newest messages, as many as limit and one more, as
--- {floor, changes under way, number, item, number, item, …}; false when the chat is not open.
+-- Put before the scripts that call it: a chat's newest messages, as many as limit and one more, with the changes that are
+-- under way, as {floor, number, item, number, item, …}; false when the chat is not open.
 local function newest(chat, limit)
     local state = redis.call('HMGET', chat, 'e', 'n', 'f', 'oc')
     if not state[1] then
         return false
     end
     local at, floor, want = tonumber(state[2]), tonumber(state[3]), limit + 1
-    local found = {floor, tonumber(state[4])}
+    local changes = tonumber(state[4]) > 0
+    local found = {floor}
     while at > floor and want > 0 do
         local low = math.max(floor + 1, at - want - 7)
         local numbers = {}
@@ -15,9 +16,16 @@ local function newest(chat, limit)
         end
         local items = redis.call('HMGET', chat, unpack(numbers))
         for i = 1, #numbers do
-            if items[i] and want > 0 then
+            local item = items[i]
+            if item and changes then
+                local over = redis.call('HGET', chat, 'o:' .. numbers[i])
+                if over then
+                    item = string.match(over, '^%S+ e (.*)$')
+                end
+            end
+            if item and want > 0 then
                 found[#found + 1] = numbers[i]
-                found[#found + 1] = items[i]
+                found[#found + 1] = item
                 want = want - 1
             end
         end
