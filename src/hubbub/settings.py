@@ -56,7 +56,7 @@ def shown(settings: Settings) -> dict[str, str]:
     """Every setting in force, passwords hidden."""
     secret = {name for name, field in Settings.model_fields.items() if field.json_schema_extra}
     return {
-        name: re.sub(r"(?<=:)[^:@/]+(?=@)", "…", str(value)) if name in secret else str(value)
+        name: re.sub(r"(://[^:@/\s]*):[^@\s]*@", r"\1:…@", str(value)) if name in secret else str(value)
         for name, value in settings
     }
 
