@@ -205,6 +205,34 @@ async def test_pages_of_any_depth_fit_together(harness: Harness, later: bool) ->
     assert forwards == found[::-1]
 
 
+async def test_pages_come_from_a_long_backlog_too(harness: Harness) -> None:
+    await harness.carry_out(AddChat(harness.token, None, 3))
+    numbers = await harness.post(1500)
+    for number in (3, 700, 1498):
+        await harness.carry_out(EditMessage(harness.chat, number, 1, "edited", 99))
+        await harness.carry_out(DeleteMessage(harness.chat, number + 1, 1, any_sender=False))
+    left = [number for number in numbers if number not in (4, 701, 1499)][::-1]
+    assert [m.number for m in await harness.view.messages(harness.chat, limit=100)] == left[:100]
+    assert [m.number for m in await harness.view.messages(harness.chat, limit=20, offset=1300)] == left[1300:1320]
+    assert [m.number for m in await harness.view.messages(harness.chat, limit=5, before=703)] == [
+        702,
+        700,
+        699,
+        698,
+        697,
+    ]
+    assert [m.number for m in await harness.view.messages(harness.chat, limit=5, after=698)] == [
+        704,
+        703,
+        702,
+        700,
+        699,
+    ]
+    assert [m.number for m in await harness.view.messages(harness.chat, limit=5, after=1497)] == [1500, 1498]
+    assert await harness.view.messages(harness.chat, limit=5, after=1500) == []
+    assert [m.body for m in await harness.view.messages(harness.chat, limit=1, before=701)] == ["edited"]
+
+
 @pytest.mark.parametrize("number", [1, 250, 345, 350])
 async def test_changes_show_at_once_however_old_the_message(harness: Harness, number: int, later: bool) -> None:
     await harness.carry_out(AddChat(harness.token, None, 3))

@@ -57,6 +57,8 @@ _ROLES_FOR_S = 5.0
 _COUNTS_FOR_S = 4.0
 _KEPT = 101  # one above the largest page
 _TRIM_AT = 200
+_GAPS = 50  # deleted messages, and numbers whose message is still on its way, that a page may meet
+_WIDEST = 1000
 
 _TEXTS = {file.stem: file.read_text() for file in sorted((Path(__file__).parent / "scripts").glob("*.lua"))}
 _SHARED = _TEXTS.pop("shared")
@@ -408,6 +410,9 @@ class RedisCache:
         self, key: ChatKey, *, limit: int, before: int | None = None, after: int | None = None, offset: int = 0
     ) -> list[Message]:
         try:
+            page = await self._window(key, limit, before, after, offset)
+            if page is not None:
+                return page
             fields = await self._wire.call("HGETALL", self._chat(key))
         except Unavailable:
             fields = []
@@ -446,6 +451,40 @@ class RedisCache:
         merged.sort(key=lambda message: -message.number)
         start = skipped if skipped <= 1000 else 0
         return found + merged[start : start + wanted]
+
+    async def _window(
+        self, key: ChatKey, limit: int, before: int | None, after: int | None, offset: int
+    ) -> list[Message] | None:
+        """The page, where all of it lies above the floor and near where it starts; None where it may not.
+
+        The chat's hash may hold all that is queued: most pages must do without reading it whole.
+        """
+        chat = self._chat(key)
+        state = await self._wire.call("HMGET", chat, "f", "n")
+        span = offset + limit + _GAPS
+        if state[0] is None or span > _WIDEST:
+            return None
+        floor, last = int(state[0]), int(state[1])
+        if after is not None:
+            numbers = range(after + 1, min(last, after + span) + 1)
+        else:
+            highest = last if before is None else min(last, before - 1)
+            numbers = range(highest, max(floor, highest - span), -1)
+        if not numbers or min(numbers) <= floor:
+            return None
+        count = len(numbers)
+        reply = await self._wire.call("HMGET", chat, "f", *numbers, *(f"o:{number}" for number in numbers))
+        if reply[0] != state[0]:  # the floor has risen over some of them meanwhile
+            return None
+        found = []
+        for number, item, over in zip(numbers, reply[1 : count + 1], reply[count + 1 :], strict=True):
+            shown = item if item is None or over is None else _covered(over)
+            if shown is not None:
+                found.append((number, shown))
+        page = [_message(number, item) for number, item in found[offset : offset + limit]]
+        if after is not None:
+            return page[::-1] if len(page) == limit or numbers[-1] == last else None
+        return page if len(page) == limit else None
 
     async def _merge_up(
         self,
