@@ -95,6 +95,7 @@ class Server:
                 stdout=log,
                 stderr=log,
                 env=environment,
+                cwd=self.folder,  # where a server that crashes leaves its dump
                 start_new_session=True,
             )
 
