@@ -18,8 +18,7 @@ import httpx
 import pytest
 
 from hubbub.loadtest.cluster import ClusterStack
-from hubbub.loadtest.servers import missing
-from tests.servers import mariadb, rabbitmq, redis  # noqa: F401 - fixtures
+from tests.servers import mariadb, need_servers, rabbitmq, redis  # noqa: F401 - fixtures
 
 _numbers = itertools.count(1)
 
@@ -125,8 +124,7 @@ def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[ClusterStack]:
     """Two API and two writer processes over real servers."""
-    if absent := missing():
-        pytest.skip(absent)
+    need_servers()
     with ClusterStack(apis=2, writers=2) as stack:
         yield stack
 

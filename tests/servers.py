@@ -26,7 +26,8 @@ def _running(server: Server) -> Iterator[Server]:
     server.stop()
 
 
-def _need_servers() -> None:
+def need_servers() -> None:
+    """Skip, by name, where one is not installed."""
     absent = missing()
     if absent:
         pytest.skip(absent)
@@ -34,17 +35,17 @@ def _need_servers() -> None:
 
 @pytest.fixture(scope="session")
 def mariadb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    _need_servers()
+    need_servers()
     yield from _running(MariaDb(Path(tmp_path_factory.mktemp("mariadb"))))
 
 
 @pytest.fixture(scope="session")
 def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    _need_servers()
+    need_servers()
     yield from _running(Redis(Path(tmp_path_factory.mktemp("redis"))))
 
 
 @pytest.fixture(scope="session")
 def rabbitmq(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    _need_servers()
+    need_servers()
     yield from _running(RabbitMq(Path(tmp_path_factory.mktemp("rabbitmq"))))

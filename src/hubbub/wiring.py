@@ -122,7 +122,7 @@ async def api(settings: Settings) -> AsyncIterator[Edge]:
 
     store = MySqlStore(settings.mysql_url, settings.mysql_replicas, pool_size=settings.mysql_pool)
     secret = store.kept("session secret", secrets.token_hex(32)).encode()
-    shards = int(store.kept("shards", str(settings.shards)))
+    shards = _shards(store, settings)
     queue = RabbitQueue(settings.amqp_url, shards, max_commands=settings.queue_commands)
     wire = RedisWire(settings.redis_url, SCRIPTS)
     passwords = Argon2Passwords()
@@ -158,6 +158,11 @@ async def api(settings: Settings) -> AsyncIterator[Edge]:
         store.close()
 
 
+def _shards(store: MySqlStore, settings: Settings) -> int:
+    """The number of shards that the cluster keeps: the first process's setting, until it is raised."""
+    return int(store.kept("shards", str(settings.shards)))
+
+
 async def _live(store: MySqlStore, name: str) -> None:
     """Keep saying that this API process is alive."""
     while True:
@@ -179,11 +184,11 @@ async def writer(settings: Settings, stopped: asyncio.Event, started: Callable[[
     keeping = asyncio.create_task(keep_house(store, _now))
     name = secrets.token_hex(8)
     while not stopped.is_set():
-        shards = int(await asyncio.to_thread(store.kept, "shards", str(settings.shards)))
+        shards = await asyncio.to_thread(_shards, store, settings)
         raised = asyncio.Event()
 
         async def alive(shards: int = shards, raised: asyncio.Event = raised) -> int:
-            if int(await asyncio.to_thread(store.kept, "shards", str(shards))) != shards:
+            if await asyncio.to_thread(_shards, store, settings) != shards:
                 raised.set()
             return await asyncio.to_thread(store.alive, "writer", name)
 
@@ -210,7 +215,7 @@ async def dead_letters(settings: Settings) -> AsyncIterator[DeadLetters]:
     from hubbub.stores.mysql import MySqlStore
 
     store = MySqlStore(settings.mysql_url, pool_size=1)
-    shards = int(store.kept("shards", str(settings.shards)))
+    shards = _shards(store, settings)
     store.close()
     async with DeadLetters.open(settings.amqp_url, shards) as letters:
         yield letters
@@ -227,7 +232,7 @@ async def raise_shards(settings: Settings, wanted: int | None, *, within_s: floa
 
     store = MySqlStore(settings.mysql_url, pool_size=1)
     try:
-        shards = int(store.kept("shards", str(settings.shards)))
+        shards = _shards(store, settings)
         if wanted is None:
             return shards
         # A token's commands must all be in one queue: none may be left in the old one when the first enters the new.

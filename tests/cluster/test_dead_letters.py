@@ -10,10 +10,10 @@ import sys
 
 import aio_pika
 
-from hubbub.chat.commands import PostMessage
+from hubbub.chat.commands import Delivery, PostMessage
 from hubbub.chat.model import ChatKey
 from hubbub.loadtest.cluster import ClusterStack
-from hubbub.queues.rabbitmq import Envelope, encode, queue_name, shard_of
+from hubbub.queues.rabbitmq import encode, queue_name, shard_of
 from tests.cluster.traffic import everything
 from tests.conftest import Person, eventually
 
@@ -52,7 +52,7 @@ def test_poison_is_kept_apart_and_what_is_behind_it_is_stored(cluster: ClusterSt
     assert ann.post(f"{chat}/messages", json={"body": "one"}).json() == {"messageNumber": 1}
     taken = PostMessage(ChatKey(token, 1), 1, 1, "A", "a number that is taken", 1)
     good = PostMessage(ChatKey(token, 1), 50, 1, "A", "in the same delivery", 1)
-    send_raw(cluster, token, b"not ours", encode(Envelope("test", 1, [taken, good])))
+    send_raw(cluster, token, b"not ours", encode(Delivery("test", 1, [taken, good])))
     eventually(lambda: dead(cluster, "list").count("\n") >= 2, 30)
     assert ann.post(f"{chat}/messages", json={"body": "two"}).json() == {"messageNumber": 2}
     eventually(lambda: bool(ann.get(chat).json()["messagesCount"] == 3))

@@ -9,17 +9,16 @@ import httpx
 import pytest
 
 from hubbub.loadtest.cluster import ClusterStack
-from hubbub.loadtest.servers import missing
 from tests.cluster.traffic import Traffic
 from tests.conftest import Person, eventually
+from tests.servers import need_servers
 
 Fault = Callable[[ClusterStack], None]
 
 
 @pytest.fixture(scope="module")
 def stack() -> Iterator[ClusterStack]:
-    if absent := missing():
-        pytest.skip(absent)
+    need_servers()
     with ClusterStack(apis=2, writers=2) as stack:
         yield stack
 

@@ -10,8 +10,9 @@ from hubbub.caches.redis import SCRIPTS, RedisCache
 from hubbub.caches.redis_wire import RedisWire
 from hubbub.chat.errors import RateLimited, Unavailable
 from hubbub.http.limits import LocalGate
-from hubbub.loadtest.servers import Redis, missing
+from hubbub.loadtest.servers import Redis
 from hubbub.stores.sqlite import SqliteStore
+from tests.servers import need_servers
 
 
 async def enter_in_turn(gates: list[RedisCache], times: int) -> None:
@@ -36,8 +37,7 @@ async def test_one_users_rate_counts_at_every_process(redis: Redis, tmp_path: Pa
 
 
 async def test_without_redis_calls_are_refused_at_once_and_limits_still_hold(tmp_path: Path) -> None:
-    if absent := missing():
-        pytest.skip(absent)
+    need_servers()
     server = Redis(tmp_path)
     server.start()
     store = SqliteStore(tmp_path / "hubbub.db")

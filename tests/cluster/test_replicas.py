@@ -9,9 +9,10 @@ import pytest
 
 from hubbub.chat.commands import AddApplication, AddChat, AddUser, Delivery, PostMessage
 from hubbub.chat.model import ChatKey
-from hubbub.loadtest.servers import MariaDb, missing
+from hubbub.loadtest.servers import MariaDb
 from hubbub.stores.mysql import MySqlStore
 from tests.conftest import eventually
+from tests.servers import need_servers
 
 CHAT = ChatKey("token", 1)
 
@@ -48,8 +49,7 @@ class Pair:
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
-    if absent := missing():
-        pytest.skip(absent)
+    need_servers()
     pair = Pair(tmp_path_factory.mktemp("replication"))
     yield pair
     pair.stop()

@@ -11,15 +11,14 @@ from contextlib import closing
 import pytest
 
 from hubbub.loadtest.cluster import ClusterStack
-from hubbub.loadtest.servers import missing
 from tests.cluster.traffic import Traffic, everything
 from tests.conftest import Person, eventually
+from tests.servers import need_servers
 
 
 @pytest.fixture
 def stack() -> Iterator[ClusterStack]:
-    if absent := missing():
-        pytest.skip(absent)
+    need_servers()
     with ClusterStack(apis=1, writers=2, settings={"HUBBUB_SHARDS": "2"}) as stack:
         yield stack
 

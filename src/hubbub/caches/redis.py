@@ -62,7 +62,7 @@ _WIDEST = 1000
 
 _TEXTS = {file.stem: file.read_text() for file in sorted((Path(__file__).parent / "scripts").glob("*.lua"))}
 _SHARED = _TEXTS.pop("shared")
-SCRIPTS = {name: _SHARED + text if "newest(" in text else text for name, text in _TEXTS.items()}
+SCRIPTS = {name: _SHARED + text if name in ("enter", "newest", "version") else text for name, text in _TEXTS.items()}
 
 _process = secrets.token_hex(8)
 _counter = itertools.count(1)
@@ -160,14 +160,14 @@ class RedisCache:
         run = self._wire.run
         keys = f"{run}:u:{user_id}", f"{run}:l:{user_id}:{int(time.time())}"
         if wants is None:
-            call = self._try("enter", 2, *keys, _unique())
+            reply = await self._ask("enter", 2, *keys, _unique())
         else:
             known = self._applications.get(wants.chat.token)
             what: str | int = wants.newest or ""
             if wants.number and known is not None and user_id in known.roles:
                 # The number is given only if the user is still known by this mark and the application by this version.
                 what = "number"
-            call = self._try(
+            reply = await self._ask(
                 "enter",
                 4,
                 *keys,
@@ -178,7 +178,6 @@ class RedisCache:
                 mark.rpartition(":")[2],
                 b"" if known is None else known.version,
             )
-        reply = None if call is None else await _or_none(call)
         if reply is None:
             if self._alone is not None:
                 await self._alone.enter(user_id)
@@ -196,9 +195,10 @@ class RedisCache:
             slot, newest = (None if newest is None else (int(newest[0]), int(newest[1]))), None
         return Entry(mark, Seen(self._remember(wants.chat.token, reply[2]), wants.newest, newest, slot))
 
-    def _try(self, name: str, keys: int, *words: str | bytes | int) -> asyncio.Future[Any] | None:
+    async def _ask(self, name: str, keys: int, *words: str | bytes | int) -> Any:
+        """What the script says; None while Redis can't be asked."""
         try:
-            return self._wire.script(name, keys, *words)
+            return await self._wire.script(name, keys, *words)
         except Unavailable:
             return None
 
@@ -219,11 +219,8 @@ class RedisCache:
         """None when Redis can't say what is up to date."""
         if isinstance(seen, Seen):
             return seen.application
-        try:
-            version = await self._wire.script("version", 1, self._version(token), _unique())
-        except Unavailable:
-            return None
-        return self._remember(token, version)
+        version = await self._ask("version", 1, self._version(token), _unique())
+        return None if version is None else self._remember(token, version)
 
     def _remember(self, token: str, version: bytes) -> _Application:
         application = self._applications.get(token)
@@ -595,13 +592,6 @@ def _position(field: bytes | None) -> Position | None:
         return None
     shard, _, transactions = field.partition(b":")
     return Position(int(shard), int(transactions))
-
-
-async def _or_none(call: asyncio.Future[Any]) -> Any:
-    try:
-        return await call
-    except Unavailable:
-        return None
 
 
 def _item(message: Message) -> bytes:

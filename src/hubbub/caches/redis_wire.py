@@ -76,9 +76,7 @@ class RedisWire(asyncio.Protocol):
 
     def script(self, name: str, keys: int, *words: str | bytes | int) -> asyncio.Future[Any]:
         """Run a script; ``words`` are its keys, as many as ``keys`` says, and its arguments."""
-        if not self._ready:
-            raise Unavailable("Redis can't be reached. Try again a little later.")
-        return self._send(("EVALSHA", self._shas[name], keys, *words))
+        return self.call("EVALSHA", self._shas[name], keys, *words)
 
     def _send(self, words: tuple[str | bytes | int, ...]) -> asyncio.Future[Any]:
         if len(self._pending) >= _MOST_PENDING:

@@ -9,7 +9,6 @@ that refuses it. A refused command has changed nothing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple, TypeAlias
 
 import msgspec
@@ -150,12 +149,12 @@ Command: TypeAlias = MessageCommand | DirectoryCommand
 Outcome: TypeAlias = object | ChatError
 
 
-class Delivery(NamedTuple):
+class Delivery(msgspec.Struct, frozen=True, array_like=True):
     """Some commands as one publisher sent them together. ``sequence`` rises by one with each of its deliveries."""
 
     publisher: str
     sequence: int
-    commands: Sequence[Command]
+    commands: list[MessageCommand]
 
 
 class Failed(NamedTuple):

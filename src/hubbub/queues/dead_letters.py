@@ -7,12 +7,11 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import NamedTuple
 
-import aio_pika
 import msgspec
 from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
 
-from hubbub.chat.commands import MessageCommand, PostMessage
-from hubbub.queues.rabbitmq import Envelope, close, connect, declare, declare_dead, decode, encode, queue_name, shard_of
+from hubbub.chat.commands import Delivery, MessageCommand, PostMessage
+from hubbub.queues.rabbitmq import close, connect, declare, declare_dead, decode, encode, publish, queue_name, shard_of
 
 
 class DeadCommand(NamedTuple):
@@ -66,13 +65,8 @@ class DeadLetters:
                 command = msgspec.structs.replace(command, epoch=0)  # its number was kept for it, whatever came since
             shard = shard_of(command.chat.token, self._shards)
             await declare(self._channel, shard)
-            envelope = Envelope(f"retry.{secrets.token_hex(12)}", 1, [command])
-            await self._channel.default_exchange.publish(
-                aio_pika.Message(encode(envelope), delivery_mode=aio_pika.DeliveryMode.PERSISTENT),
-                queue_name(shard),
-                mandatory=True,
-                timeout=10,
-            )
+            delivery = Delivery(f"retry.{secrets.token_hex(12)}", 1, [command])
+            await publish(self._channel, queue_name(shard), encode(delivery))
             await message.ack()
             done += 1
         return done

@@ -3,7 +3,7 @@
 Group publishing: a shard has one message of ours on its way to the broker at a time, and the commands that arrive
 meanwhile travel together in the next, so the broker's work is shared by more commands the busier the service is.
 
-What is sent is ``[publisher, sequence, [command, …]]`` in MessagePack. A publisher's sequence rises by one with each
+What is sent is a Delivery in MessagePack. A publisher's sequence rises by one with each
 message to a shard, and nothing is ever sent twice by a publisher: the store knows a redelivery by it.
 """
 
@@ -20,9 +20,9 @@ from zlib import crc32
 import aio_pika
 import aiormq
 import msgspec
-from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractQueue
+from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractQueue, HeadersType
 
-from hubbub.chat.commands import Command, MessageCommand, OpenChat, PostMessage
+from hubbub.chat.commands import Command, Delivery, MessageCommand, OpenChat, PostMessage
 from hubbub.chat.errors import Unavailable
 from hubbub.chat.ticket import Ticket
 
@@ -44,21 +44,13 @@ _CONNECT_S = 5.0
 _PAUSES_S = (0.05, 0.1, 0.2, 0.5, 1.0)
 
 
-class Envelope(msgspec.Struct, array_like=True, frozen=True):
-    """One AMQP message."""
-
-    publisher: str
-    sequence: int
-    commands: list[MessageCommand]
-
-
 class Parked(NamedTuple):
     ticket: Ticket
     size: int
 
 
 encode = msgspec.msgpack.Encoder().encode
-decode = msgspec.msgpack.Decoder(Envelope).decode
+decode = msgspec.msgpack.Decoder(Delivery).decode
 
 
 def shard_of(token: str, shards: int) -> int:
@@ -86,6 +78,14 @@ async def declare_dead(channel: AbstractChannel) -> AbstractQueue:
     return await channel.declare_queue(DEAD, durable=True, arguments={"x-queue-type": "quorum"})
 
 
+async def publish(
+    channel: AbstractChannel, queue: str, body: bytes, *, kind: str | None = None, headers: HeadersType | None = None
+) -> None:
+    """On disk, and confirmed by the broker, when this returns. Raises one of LOST."""
+    message = aio_pika.Message(body, delivery_mode=aio_pika.DeliveryMode.PERSISTENT, type=kind, headers=headers)
+    await channel.default_exchange.publish(message, queue, mandatory=True, timeout=_CONFIRM_S)
+
+
 async def send_markers(url: str, shards: int, publisher: str) -> None:
     """Send every shard an empty delivery: once the store has applied it, it has all that was queued before.
 
@@ -96,10 +96,7 @@ async def send_markers(url: str, shards: int, publisher: str) -> None:
         channel = await connection.channel(publisher_confirms=True, on_return_raises=True)
         for shard in range(shards):
             await declare(channel, shard)
-            message = aio_pika.Message(
-                encode(Envelope(publisher, 1, [])), delivery_mode=aio_pika.DeliveryMode.PERSISTENT, type=URGENT
-            )
-            await channel.default_exchange.publish(message, queue_name(shard), mandatory=True, timeout=_CONFIRM_S)
+            await publish(channel, queue_name(shard), encode(Delivery(publisher, 1, [])), kind=URGENT)
     finally:
         await close(connection)
 
@@ -186,12 +183,15 @@ class RabbitQueue:
             batch = self._gather(shard)
             shard.sequence += 1
             shard.since = self._loop.time()
-            envelope = Envelope(self._publisher, shard.sequence, [p.ticket.command for p in batch])  # type: ignore[misc]
-            is_marker = isinstance(batch[0].ticket.command, OpenChat)
+            commands = [parked.ticket.command for parked in batch]
+            delivery = Delivery(self._publisher, shard.sequence, commands)  # type: ignore[arg-type]
             refusal: Unavailable | None = None
             timer = self._loop.call_later(_STALLED_S, self._refuse_waiting, shard)
             try:
-                await self._publish(shard.queue, encode(envelope), URGENT if is_marker else None)
+                if self._channel is None:
+                    raise ConnectionError("no connection")
+                kind = URGENT if isinstance(commands[0], OpenChat) else None
+                await publish(self._channel, shard.queue, encode(delivery), kind=kind)
             except LOST as error:
                 log.error("RabbitMQ took %d commands and did not confirm them: %r", len(batch), error)
                 refusal = Unavailable("The write queue did not confirm this in time; it may or may not be stored.")
@@ -215,13 +215,6 @@ class RabbitQueue:
         ):
             batch.append(shard.waiting.popleft())
         return batch
-
-    async def _publish(self, name: str, body: bytes, kind: str | None) -> None:
-        channel = self._channel
-        if channel is None:
-            raise ConnectionError("no connection")
-        message = aio_pika.Message(body, delivery_mode=aio_pika.DeliveryMode.PERSISTENT, type=kind)
-        await channel.default_exchange.publish(message, name, mandatory=True, timeout=_CONFIRM_S)
 
     def _tell(self, batch: Sequence[Parked], refusal: Unavailable | None) -> None:
         self._commands -= len(batch)

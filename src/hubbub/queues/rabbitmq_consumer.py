@@ -14,13 +14,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 
-import aio_pika
 import msgspec
 from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractIncomingMessage
 
 from hubbub.chat.commands import Delivery
 from hubbub.chat.errors import Unavailable
-from hubbub.queues.rabbitmq import DEAD, LOST, URGENT, Envelope, close, connect, declare, declare_dead, decode, encode
+from hubbub.queues.rabbitmq import DEAD, LOST, URGENT, close, connect, declare, declare_dead, decode, encode, publish
 from hubbub.writer.shard import DeadLetter, ShardWriter
 
 log = logging.getLogger("hubbub.writer")
@@ -150,10 +149,10 @@ class RabbitConsumer:
             commands = 0
             deliveries: list[Delivery] = []
             while message is not None:
-                envelope = await self._open(message, dead)
-                if envelope is not None:
-                    deliveries.append(Delivery(envelope.publisher, envelope.sequence, envelope.commands))
-                    commands += len(envelope.commands)
+                delivery = await self._open(message, dead)
+                if delivery is not None:
+                    deliveries.append(delivery)
+                    commands += len(delivery.commands)
                 batch[-1] = message
                 if commands >= _MOST_COMMANDS or reading.incoming.empty():
                     break
@@ -164,7 +163,7 @@ class RabbitConsumer:
             await batch[-1].ack(multiple=True)
 
     @staticmethod
-    async def _open(message: AbstractIncomingMessage, dead: AbstractChannel) -> Envelope | None:
+    async def _open(message: AbstractIncomingMessage, dead: AbstractChannel) -> Delivery | None:
         try:
             return decode(message.body)
         except msgspec.MsgspecError as error:
@@ -179,7 +178,7 @@ class RabbitConsumer:
             shard,
             letter.reason.split(":")[0],
         )
-        await publish_dead(dead, encode(Envelope("", 0, [letter.command])), letter.reason)
+        await publish_dead(dead, encode(Delivery("", 0, [letter.command])), letter.reason)
 
     async def _balance(self) -> None:
         while True:
@@ -199,9 +198,5 @@ class RabbitConsumer:
 
 async def publish_dead(channel: AbstractChannel, body: bytes, reason: str) -> None:
     """Confirmed when it returns."""
-    message = aio_pika.Message(
-        body,
-        delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
-        headers={"reason": reason[:1000], "at": datetime.now(UTC).isoformat(timespec="seconds")},
-    )
-    await channel.default_exchange.publish(message, DEAD, mandatory=True, timeout=10)
+    at = datetime.now(UTC).isoformat(timespec="seconds")
+    await publish(channel, DEAD, body, headers={"reason": reason[:1000], "at": at})

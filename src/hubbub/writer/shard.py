@@ -93,8 +93,6 @@ class ShardWriter:
             for command, outcome in zip(
                 delivery.commands, [None] * len(delivery.commands) if results is None else results, strict=True
             ):
-                if not isinstance(command, MessageCommand):
-                    continue
                 if results is not None and (reason := _dead(command, outcome)) is not None:
                     dead.append(DeadLetter(command, reason))
                 elif isinstance(command, OpenChat):

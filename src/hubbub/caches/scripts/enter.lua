@@ -2,15 +2,6 @@
 -- KEYS[3] also the version of the application, and what ARGV[2] asks for of the chat KEYS[4]: so many of its newest
 -- messages, or a number. A number is given only if the versions are ARGV[3] and ARGV[4]: then the caller knows who may.
 -- A version that is missing becomes ARGV[1], which was never used before.
-local function version(key)
-    local known = redis.call('GET', key)
-    if not known then
-        known = ARGV[1]
-        redis.call('SET', key, known, 'EX', 86400)
-    end
-    return known
-end
-
 local user = version(KEYS[1])
 local count = redis.call('INCR', KEYS[2])
 if count == 1 then

@@ -1,5 +1,16 @@
--- Put before the scripts that call it: a chat's newest messages, as many as limit and one more, with the changes that are
--- under way, as {floor, number, item, number, item, …}; false when the chat is not open.
+-- Put before every script that calls one of these.
+
+-- The version of something that changes. One that is missing becomes ARGV[1], which was never used before.
+local function version(key)
+    local known = redis.call('GET', key)
+    if not known then
+        known = ARGV[1]
+        redis.call('SET', key, known, 'EX', 86400)
+    end
+    return known
+end
+
+-- A chat's newest messages, as many as limit and one more, with the changes that are under way, as {floor, number, item, number, item, …}; false when the chat is not open.
 local function newest(chat, limit)
     local state = redis.call('HMGET', chat, 'e', 'n', 'f', 'oc')
     if not state[1] then
