@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import math
+from array import array
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hubbub.loadtest.plan import READ, WRITE, Plan, Schedule
-from hubbub.loadtest.recorder import Recorder
-from hubbub.loadtest.report import as_json, progress, report
-from hubbub.loadtest.verdict import Result, Usage, side
+from hubbub.loadtest.mix import CHATS, EDIT, MESSAGES, SEND
+from hubbub.loadtest.plan import Plan
+from hubbub.loadtest.profile import Stage, steady
+from hubbub.loadtest.recorder import Histogram
+from hubbub.loadtest.report import as_json, behind, progress, report
+from hubbub.loadtest.requirement import BadRequirement, Requirement
+from hubbub.loadtest.run import Run
+from hubbub.loadtest.tally import Answers, Second
+from hubbub.loadtest.verdict import Result, Usage, result
 from hubbub.loadtest.wire import BadResponse, parse
 
 EXPECTED = Path(__file__).parent / "expected_report.txt"
@@ -22,77 +28,171 @@ EXPECTED = Path(__file__).parent / "expected_report.txt"
 @given(
     st.lists(st.integers(1, 60_000_000), min_size=1, max_size=300),
     st.sampled_from([0.5, 25, 50, 90, 95, 99, 99.9, 100]),
+    st.integers(0, 300),
 )
-def test_percentiles_are_those_of_the_sorted_list(latencies: list[int], percent: float) -> None:
-    recorder = Recorder()
-    for latency in latencies:
-        recorder.record(latency)
+def test_percentiles_are_those_of_the_sorted_list(latencies: list[int], percent: float, cut: int) -> None:
+    histogram = Histogram()
+    for part in (latencies[:cut], latencies[cut:]):  # as two generators would send them
+        histogram.add(part)
     exact = sorted(latencies)[math.ceil(percent * len(latencies) / 100) - 1] / 1000
     # Three digits: a bucket is at most a thousandth of its value wide.
-    assert exact * 0.999 - 0.001 <= recorder.percentile(percent) <= exact * 1.001 + 0.001
-    assert recorder.latency().avg == pytest.approx(sum(latencies) / len(latencies) / 1000)
-    assert recorder.latency().max == max(latencies) / 1000
+    assert exact * 0.999 - 0.001 <= histogram.percentile(percent) <= exact * 1.001 + 0.001
+    assert histogram.latency().avg == pytest.approx(sum(latencies) / len(latencies) / 1000)
+    assert histogram.latency().max == max(latencies) / 1000
 
 
-@settings(deadline=None)
-@given(st.integers(0, 3000), st.integers(0, 3000), st.integers(1, 300))
-def test_the_schedule_has_the_right_mix_for_every_worker(writes: int, reads: int, workers: int) -> None:
-    if writes + reads == 0:
-        return
-    schedule = Schedule(Plan(writes, reads, 1, workers), 1)
-    assert schedule.total == writes + reads
-    turns = 60
-    for worker in range(0, workers, 7):
-        kinds = [schedule.kind(worker + turn * workers) for turn in range(turns)]
-        assert abs(kinds.count(WRITE) - turns * writes / (writes + reads)) <= 1
-        assert set(kinds) <= {WRITE, READ}
-    assert schedule.due(schedule.total) == 1
+def test_the_spectrum_rises_and_ends_where_the_count_ends() -> None:
+    histogram = Histogram()
+    histogram.add(list(range(1, 10_001)))
+    spectrum = histogram.spectrum()
+    assert spectrum[0][0] == 0
+    assert [percent for percent, _ in spectrum] == sorted(percent for percent, _ in spectrum)
+    assert [ms for _, ms in spectrum] == sorted(ms for _, ms in spectrum)
+    assert 99.98 < spectrum[-1][0] < 100
 
 
-def result(*, failed: int = 0, fast: int = 5000) -> Result:
-    writes, reads = Recorder(), Recorder()
-    for number in range(1, 101):
-        writes.record(number * 1000)
-    for _ in range(failed):
-        writes.fail("status 503")
-    writes.late, writes.unsent = 2, 3
-    for _ in range(200):
-        reads.record(fast)
-    plan = Plan(10, 20, 10, 4)
-    parts = {"Service": Usage(0.5, 10**8)}
-    return Result(plan, 10.0, side(10, writes, 10.0), side(20, reads, 10.0), Usage(0.25, 50_000_000), parts)
+def answers(latencies: list[int], failures: dict[str, int] | None = None, served: int | None = None) -> Answers:
+    services = [served] * len(latencies) if served else latencies
+    return Answers(array("I", latencies).tobytes(), array("I", services).tobytes(), failures or {})
+
+
+def second(
+    index: int = 0,
+    routes: dict[int, Answers] | None = None,
+    *,
+    late: tuple[int, int] = (0, 0),
+    lagged: int = 0,
+    waiting: int = 0,
+    cpu_s: float = 0.25,
+) -> Second:
+    return Second(index, routes or {}, late, lagged, waiting, 2.0, cpu_s, 1.0)
+
+
+def a_run(*seconds: Second, writes: int = 10, reads: int = 20, took: float = 10.0) -> Run:
+    run = Run(Plan(writes, reads, 4, steady(10)), 0.0, took_s=took, peak_bytes=50_000_000)
+    for each in seconds:
+        run.add([each])
+    return run
+
+
+def judged(run: Run, *requirements: str) -> Result:
+    checks = [Requirement(text).check(run) for text in requirements]
+    return result(run, parts={"Service": Usage(0.5, 10**8)}, samples=[], checks=checks)
+
+
+def usual(*, failed: int = 0, waiting: int = 0) -> Run:
+    writes = answers([number * 1000 for number in range(1, 101)], {"status 503": failed} if failed else None, 500)
+    run = a_run(
+        second(0, {SEND: writes}, late=(2, 0), waiting=waiting),
+        second(1, {CHATS: answers([5000] * 100), MESSAGES: answers([5000] * 100)}),
+    )
+    run.sides[0].unsent = 3
+    return run
 
 
 def test_the_report_is_the_contracts() -> None:
-    assert report(result(failed=4)) + "\n" == EXPECTED.read_text()
+    shown = report(judged(usual(failed=4), "writes.p99<100ms", "reads.throughput>=101%"))
+    assert shown + "\n" == EXPECTED.read_text()
 
 
 def test_the_json_has_what_scripts_rely_on() -> None:
-    content = as_json(result(failed=4))
+    content = as_json(judged(usual(failed=4)), {"seed": 1})
     assert content["target"] == {"writes": 10, "reads": 20}
     assert content["duration_s"] == 10.0
     writes = content["writes"]
     assert (writes["total"], writes["failed"], writes["throughput"], writes["pass"]) == (104, 4, 10.4, True)
     assert writes["success_rate"] == pytest.approx(100 / 104)
     assert set(writes["latency_ms"]) == {"avg", "p50", "p95", "p99", "max"}
+    assert writes["uncorrected_ms"]["max"] == 0.5
     assert content["pass"] is True
     assert content["parts"] == {"Service": {"cores": 0.5, "peak_bytes": 10**8}}
+    assert [each["writes"]["total"] for each in content["seconds"]] == [104, 0]
 
 
 def test_pass_needs_throughput_and_success() -> None:
-    assert result(failed=5).passed  # 100 of 105 is 95.2 %
-    assert not result(failed=6).passed  # 100 of 106 is 94.3 %
-    few = Recorder()
-    for _ in range(49):
-        few.record(1)
-    assert not side(10, few, 10.0).passed  # 49 % of the target
-    few.record(1)
-    assert side(10, few, 10.0).passed
+    assert judged(usual(failed=5)).passed  # 100 of 105 is 95.2 %
+    assert not judged(usual(failed=6)).passed  # 100 of 106 is 94.3 %
+    few = a_run(second(0, {SEND: answers([1] * 49)}), reads=0)
+    assert not judged(few).passed  # 49 % of the target
+    enough = a_run(second(0, {SEND: answers([1] * 50)}), reads=0)
+    assert judged(enough).passed
+
+
+def test_a_generator_that_was_the_limit_gives_no_pass() -> None:
+    lagging = a_run(second(0, {SEND: answers([1] * 100), CHATS: answers([1] * 200)}, late=(2, 4), lagged=6))
+    shown = judged(lagging)
+    assert not shown.passed
+    assert "PASS" not in report(shown)
+    assert "The load generator was the limit" in report(shown)
+    # A busy core alone is no limit: all was sent in time.
+    busy = a_run(second(0, {SEND: answers([1] * 100), CHATS: answers([1] * 200)}, cpu_s=0.99))
+    assert judged(busy).passed
+    behind_too = a_run(second(0, {SEND: answers([1] * 100), CHATS: answers([1] * 200)}, cpu_s=0.99, late=(50, 0)))
+    assert not judged(behind_too).passed
+
+
+@pytest.mark.parametrize(
+    ("requirement", "holds"),
+    [
+        ("writes.p99<100ms", True),
+        ("writes.p99<99ms", False),
+        ("writes.p99.9<=0.1s", True),
+        ("writes.max<=100000us", True),
+        ("send.avg>50ms", True),
+        ("reads.throughput>=100%", True),
+        ("reads.throughput>=20/s", True),
+        ("writes.throughput>10.4", False),
+        ("writes.success>96%", True),
+        ("writes.failed<=3", False),
+        ("writes.late<2%", True),
+        ("writes.unsent<=3", True),
+        ("edit.p99<1s", False),  # nothing was edited, so nothing was shown
+    ],
+)
+def test_requirements_are_held_against_what_was_measured(requirement: str, holds: bool) -> None:
+    check = judged(usual(failed=4), requirement).checks[0]
+    assert check.held is holds, check
+    assert judged(usual(failed=4), requirement).passed is holds
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "p99<1ms",
+        "writes.p99<100",
+        "writes.p99<5%",
+        "x.p99<1ms",
+        "writes.nonsense<1",
+        "",
+        "writes.success>1ms",
+        "edit.throughput>50%",
+    ],
+)
+def test_a_bad_requirement_says_how_to_write_it(text: str) -> None:
+    with pytest.raises(BadRequirement, match=r"write SUBJECT|the subject is|is given in"):
+        Requirement(text)
 
 
 def test_the_progress_line() -> None:
     line = progress(5.0, 12453, 24987, 2490.4, 4997.0)
     assert line == "[5s] Writes: 12453 (2490/s) | Reads: 24987 (4997/s)"
+
+
+def test_what_is_late_is_told_and_nothing_else() -> None:
+    run = usual(waiting=7)
+    assert behind(run.moments[:1]) == "     sent late: 2/s, due and not yet sent: 7"
+    assert behind(run.moments[1:]) is None
+
+
+def test_the_target_of_a_run_in_stages_is_their_mean() -> None:
+    plan = Plan(100, 200, 4, (Stage(10, 0, 1), Stage(10, 2, 2)))
+    assert plan.targets == (125, 250)
+
+
+def test_routes_are_shown_when_there_are_more_than_the_usual() -> None:
+    run = a_run(second(0, {SEND: answers([1000] * 100), EDIT: answers([2000]), CHATS: answers([1] * 200)}))
+    assert "edit" in report(judged(run))
+    assert "Route" not in report(judged(usual()))
 
 
 def test_responses_are_found_in_any_cut_of_the_stream() -> None:

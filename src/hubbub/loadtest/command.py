@@ -1,36 +1,43 @@
-"""The perftest command: setup, warmup, test, verdict."""
+"""The perftest command: what was asked for, made into a test, and its result into an exit status."""
 
 from __future__ import annotations
 
-import asyncio
 import json
-import os
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import click
 import uvloop
 
 from hubbub.loadtest.cluster import ClusterStack
-from hubbub.loadtest.plan import PROGRESS_S, READ, WARMUP_S, WRITE, Plan
+from hubbub.loadtest.conduct import Options, conduct
+from hubbub.loadtest.fleet import KEY_VARIABLE, GeneratorLost
+from hubbub.loadtest.generator import Unconnected, generate
+from hubbub.loadtest.mix import DEFAULT_MIX, READS, ROUTES, WRITES, BadMix, BadSize, Size, parse_mix, parse_size
 from hubbub.loadtest.process import StackFailed
-from hubbub.loadtest.report import as_json, heading, progress, report
-from hubbub.loadtest.runner import Runner
+from hubbub.loadtest.profile import BadStages, Stage, parse_stages, spike, steady
+from hubbub.loadtest.report import as_json, heading, report
+from hubbub.loadtest.requirement import BadRequirement, Requirement
 from hubbub.loadtest.servers import ServerMissing
-from hubbub.loadtest.setup import Seat, SetupFailed, prepare
+from hubbub.loadtest.setup import SetupFailed
 from hubbub.loadtest.stack import EmbeddedStack
-from hubbub.loadtest.usage import Meter
-from hubbub.loadtest.verdict import Result, side
-from hubbub.loadtest.wire import request
-from hubbub.loadtest.worker import Worker
+from hubbub.loadtest.usage import listener
+from hubbub.loadtest.verdict import Result
+from hubbub.loadtest.view import view
 
 FAILED, UNREACHABLE = 1, 3
 _DEFAULT = ("127.0.0.1", 3000)
+_SOAK_S = 3600
+_SOAK_LEVEL = 0.5
+
+T = TypeVar("T")
 
 
 def _check_url(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
@@ -46,7 +53,29 @@ def _check_url(_: click.Context, __: click.Parameter, value: str | None) -> str 
     return value
 
 
-@click.command()
+def _parsed(parse: Callable[[str], T]) -> Callable[[click.Context, click.Parameter, Any], Any]:
+    """A click callback that turns a text, or each of several, into what ``parse`` makes of it."""
+
+    def callback(_: click.Context, __: click.Parameter, value: Any) -> Any:
+        try:
+            return [parse(each) for each in value] if isinstance(value, tuple) else value and parse(value)
+        except (BadStages, BadMix, BadSize, BadRequirement, ValueError) as error:
+            raise click.BadParameter(str(error)) from error
+
+    return callback
+
+
+def _address(text: str) -> tuple[str, int]:
+    host, colon, port = text.rpartition(":")
+    if not colon or not host or not port.isdigit() or int(port) > 65535:
+        raise ValueError("must look like HOST:PORT")
+    return host.strip("[]"), int(port)
+
+
+_FILE = click.Path(path_type=Path, dir_okay=False)
+
+
+@click.group(invoke_without_command=True)
 @click.option("--writes", default=5000, show_default=True, type=click.IntRange(0), help="Message writes a second.")
 @click.option("--reads", default=10000, show_default=True, type=click.IntRange(0), help="Reads a second.")
 @click.option("--duration", default=30, show_default=True, type=click.IntRange(1), help="Seconds of the test phase.")
@@ -58,43 +87,151 @@ def _check_url(_: click.Context, __: click.Parameter, value: str | None) -> str 
     type=click.Choice(["embedded", "cluster"]),
     help="Start a private one of this kind for the test, whatever runs on port 3000.",
 )
-@click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write the result here.")
+@click.option("--ramp", default=0, type=click.IntRange(0), help="Seconds to rise from nothing, before the duration.")
+@click.option("--spike", type=click.FloatRange(1), help="The middle fifth of the run at this many times the rate.")
+@click.option("--soak", is_flag=True, help="An hour at half the rates.")
+@click.option("--stages", callback=_parsed(parse_stages), help="Instead of --duration: 30s:50%,10s:50%-200%,60s:100%.")
+@click.option("--mix", callback=_parsed(parse_mix), help=f"Weights of routes: send=9,edit=1,… of {', '.join(ROUTES)}.")
+@click.option(
+    "--message-size",
+    default="76",
+    show_default=True,
+    callback=_parsed(parse_size),
+    help="Characters: 76, 20-400 or lognormal:MEDIAN:SIGMA.",
+)
+@click.option("--chats", default=1, show_default=True, type=click.IntRange(1, 1000), help="Chats in each application.")
+@click.option("--zipf", default=0.0, type=click.FloatRange(0, 5), help="Hot and cold chats: exponent of Zipf's law.")
+@click.option("--members", default=1, show_default=True, type=click.IntRange(1), help="Users of each application.")
+@click.option("--seed", default=1, show_default=True, type=int, help="The same seed sends the same requests.")
+@click.option("--processes", default=0, type=click.IntRange(0, 256), help="Generator processes; 0 chooses.")
+@click.option("--machines", default=0, type=click.IntRange(0, 256), help="How many others join; needs --listen.")
+@click.option("--listen", callback=_parsed(_address), help="HOST:PORT where other machines reach this one.")
+@click.option("--runs", default=1, show_default=True, type=click.IntRange(1, 100), help="Repeat the test phase.")
+@click.option("--verify", is_flag=True, help="Read everything back afterwards: acknowledged = stored.")
+@click.option(
+    "--require",
+    "requirements",
+    multiple=True,
+    callback=_parsed(Requirement),
+    help="Fail unless it holds: 'writes.p99<100ms', 'reads.throughput>=99%'. Repeatable.",
+)
+@click.option("--json", "json_file", type=_FILE, help="Write the result here.")
+@click.pass_context
 def perftest(
+    context: click.Context,
+    *,
     writes: int,
     reads: int,
     duration: int,
     workers: int,
     url: str | None,
     stack_name: str | None,
+    ramp: int,
+    spike: float | None,
+    soak: bool,
+    stages: tuple[Stage, ...] | None,
+    mix: dict[str, int] | None,
+    message_size: Size,
+    chats: int,
+    zipf: float,
+    members: int,
+    seed: int,
+    processes: int,
+    machines: int,
+    listen: tuple[str, int] | None,
+    runs: int,
+    verify: bool,
+    requirements: list[Requirement],
     json_file: Path | None,
 ) -> None:
     """Load a Hubbub and say whether it holds: exit status 0 passed, 1 failed, 2 bad usage, 3 not reached."""
+    if context.invoked_subcommand is not None:
+        return
     if writes + reads == 0:
         raise click.UsageError("--writes and --reads can't both be 0")
     if url is not None and stack_name is not None:
         raise click.UsageError("--url and --stack exclude each other: give one of them")
-    plan = Plan(writes, reads, duration, workers)
+    if bool(machines) != (listen is not None):
+        raise click.UsageError("--machines and --listen go together")
+    options = Options(
+        writes=writes,
+        reads=reads,
+        workers=workers,
+        stages=_shape(duration, ramp, spike, soak, stages),
+        mix=_whole_mix(mix, writes, reads),
+        size=message_size,
+        chats=chats,
+        members=members,
+        zipf=zipf,
+        seed=seed,
+        processes=processes,
+        machines=machines,
+        listen=listen or ("127.0.0.1", 0),
+        runs=runs,
+        verify=verify,
+        requirements=requirements,
+    )
+    results, described = _run(options, url, stack_name)
+    shown = _median(results)
+    if len(results) > 1:
+        click.echo(_overview(results))
+    click.echo(report(shown))
+    if json_file is not None:
+        content = as_json(shown, described)
+        content["pass"] = all(each.passed for each in results)
+        content["runs"] = [as_json(each, {}) for each in results] if len(results) > 1 else []
+        json_file.write_text(json.dumps(content, indent=1) + "\n")
+    sys.exit(0 if all(each.passed for each in results) else FAILED)
+
+
+def _shape(
+    duration: int, ramp: int, factor: float | None, soak: bool, stages: tuple[Stage, ...] | None
+) -> tuple[Stage, ...]:
+    if sum((factor is not None, soak, stages is not None)) > 1:
+        raise click.UsageError("--spike, --soak and --stages exclude each other: give one of them")
+    if soak:
+        shape: tuple[Stage, ...] = (Stage(_SOAK_S, _SOAK_LEVEL, _SOAK_LEVEL),)
+    elif stages is not None:
+        shape = stages
+    else:
+        shape = steady(duration) if factor is None else spike(duration, factor)
+    return (Stage(ramp, 0.0, shape[0].start), *shape) if ramp else shape
+
+
+def _whole_mix(mix: dict[str, int] | None, writes: int, reads: int) -> dict[str, int]:
+    """Both kinds have a route when they have a rate; a kind that is not spoken of keeps the usual one."""
+    chosen = dict(mix or {})
+    for kind, rate, name in ((WRITES, writes, "--writes"), (READS, reads, "--reads")):
+        named = [ROUTES[route] for route in kind if ROUTES[route] in chosen]
+        if not named:
+            chosen |= {ROUTES[route]: DEFAULT_MIX[ROUTES[route]] for route in kind if ROUTES[route] in DEFAULT_MIX}
+        elif rate and not any(chosen[route] for route in named):
+            raise click.UsageError(f"--mix leaves nothing to send for {name}: give one of {', '.join(named)} a weight")
+    return chosen
+
+
+def _run(options: Options, url: str | None, stack_name: str | None) -> tuple[list[Result], dict[str, object]]:
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         with ExitStack() as stack:
             pids: dict[str, int] = {}
+            started = False
             if url is None and stack_name is None and _answers(*_DEFAULT):
                 url = f"http://{_DEFAULT[0]}:{_DEFAULT[1]}"
             elif url is None:
-                started: EmbeddedStack | ClusterStack = ClusterStack() if stack_name == "cluster" else EmbeddedStack()
-                stack.enter_context(started)
-                url, pids = started.url, started.pids
-            result = uvloop.run(_run(plan, url, pids))
-    except (SetupFailed, StackFailed, ServerMissing) as error:
+                private: EmbeddedStack | ClusterStack = ClusterStack() if stack_name == "cluster" else EmbeddedStack()
+                stack.enter_context(private)
+                url, pids, started = private.url, private.pids, True
+            if not started and (pid := listener(url)):
+                pids = {"Service": pid}
+            _introduce(options, url, started)
+            return uvloop.run(conduct(options, url, pids, view())), options.described(url)
+    except (SetupFailed, StackFailed, ServerMissing, GeneratorLost) as error:
         click.echo(f"perftest: {error}", err=True)
         sys.exit(UNREACHABLE)
     except KeyboardInterrupt:
         click.echo("perftest: interrupted", err=True)
         sys.exit(130)
-    click.echo(report(result))
-    if json_file is not None:
-        json_file.write_text(json.dumps(as_json(result), indent=2) + "\n")
-    sys.exit(0 if result.passed else FAILED)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
@@ -110,49 +247,42 @@ def _answers(host: str, port: int) -> bool:
         return False
 
 
-async def _run(plan: Plan, url: str, pids: dict[str, int]) -> Result:
+def _introduce(options: Options, url: str, started: bool) -> None:
+    plan = options.plan
+    writes, reads = plan.targets
     click.echo(heading("Hubbub Performance Test"))
-    click.echo(f"Service:        {url}{' (started for this test)' if pids else ''}")
-    click.echo(f"Target:         {plan.writes} writes/sec, {plan.reads} reads/sec")
-    click.echo(f"Duration:       {plan.duration} seconds, {plan.workers} workers\n")
-    click.echo("Phase 1: setup")
-    seats = await prepare(url, plan.workers)
-    runner = Runner(plan, url)
-    runner.workers = [_worker(runner, url, seat) for seat in seats]
+    click.echo(f"Service:        {url}{' (started for this test)' if started else ''}")
+    click.echo(f"Target:         {writes:g} writes/sec, {reads:g} reads/sec")
+    click.echo(f"Duration:       {plan.seconds:g} seconds, {options.workers} workers\n")
+
+
+def _median(results: list[Result]) -> Result:
+    """The run in the middle by the slower side's P99; a run that failed to be verified is shown before any."""
+    faulty = [each for each in results if each.findings is not None and each.findings.faults]
+    ordered = sorted(results, key=lambda each: max(each.writes.latency.p99, each.reads.latency.p99))
+    return faulty[0] if faulty else ordered[(len(ordered) - 1) // 2]
+
+
+def _overview(results: list[Result]) -> str:
+    lines = ["Runs (the report below is of the one with the median P99):"]
+    for number, each in enumerate(results, 1):
+        lines.append(
+            f"  {number}: {each.writes.throughput:.0f} writes/sec P99 {each.writes.latency.p99:.1f}ms, "
+            f"{each.reads.throughput:.0f} reads/sec P99 {each.reads.latency.p99:.1f}ms, "
+            f"{each.writes.failed + each.reads.failed} failed {'✓' if each.passed else '✗'}"
+        )
+    return "\n".join([*lines, ""])
+
+
+@perftest.command()
+@click.argument("coordinator", callback=_parsed(_address))
+@click.option("--key", envvar=KEY_VARIABLE, required=True, help=f"As the coordinator prints it, or {KEY_VARIABLE}.")
+def join(coordinator: tuple[str, int], key: str) -> None:
+    """Generate load for a test that runs on another machine, at HOST:PORT."""
     try:
-        await asyncio.gather(*(worker.connect() for worker in runner.workers))
-    except (TimeoutError, OSError) as error:
-        raise SetupFailed(f"{url} takes no connection: {error}.") from error
-    click.echo(f"Phase 2: warmup ({WARMUP_S:.0f} seconds)")
-    await runner.run(WARMUP_S, lambda _: None, WARMUP_S)
-    click.echo(f"Phase 3: test ({plan.duration} seconds)")
-    meters = {name: Meter(pid) for name, pid in pids.items()}
-    generator = Meter(os.getpid(), children=False)
-    last = [0, 0, 0.0]
-
-    def show(seconds: float) -> None:
-        totals = runner.recorders[WRITE].total, runner.recorders[READ].total
-        step = seconds - last[2]
-        click.echo(progress(seconds, *totals, (totals[0] - last[0]) / step, (totals[1] - last[1]) / step))
-        last[:] = [*totals, seconds]
-
-    took = await runner.run(plan.duration, show, PROGRESS_S)
-    generator_usage = generator.read()
-    parts = {name: usage for name, meter in meters.items() if (usage := meter.read()) is not None}
-    await runner.close()
-    click.echo("")
-    written, read = runner.recorders
-    return Result(plan, took, side(plan.writes, written, took), side(plan.reads, read, took), generator_usage, parts)
-
-
-def _worker(runner: Runner, url: str, seat: Seat) -> Worker:
-    parts = urlsplit(url)
-    chats = f"{parts.path.rstrip('/')}/api/v1/applications/{seat.token}/chats"
-    messages = f"{chats}/{seat.chat}/messages"
-    body = b'{"body":"A message of the performance test, about as long as people write."}'
-    return Worker(
-        runner,
-        request("POST", parts.netloc, messages, cookie=seat.cookie, body=body),
-        request("GET", parts.netloc, chats, cookie=seat.cookie),
-        request("GET", parts.netloc, messages, cookie=seat.cookie),
-    )
+        uvloop.run(generate(*coordinator, key))
+    except Unconnected as error:
+        click.echo(f"perftest: {error}", err=True)
+        sys.exit(UNREACHABLE)
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,9 +1,12 @@
-"""What a run is: how much, how long, by how many."""
+"""What a run is: how much, how long, by how many, and of which requests."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import floor
+
+import msgspec
+
+from hubbub.loadtest.profile import Profile, Stage
 
 WARMUP_S = 5.0
 PROGRESS_S = 5.0
@@ -13,41 +16,61 @@ READ = 1
 _GOLDEN = 0.6180339887498949
 
 
-@dataclass(frozen=True)
-class Plan:
-    """``writes`` and ``reads`` are rates a second over all workers; durations are in seconds."""
+class Plan(msgspec.Struct, frozen=True):
+    """``writes`` and ``reads`` are rates a second over all workers, at the level 1.0 of the stages."""
 
-    writes: int
-    reads: int
-    duration: int
+    writes: float
+    reads: float
     workers: int
+    stages: tuple[Stage, ...]
 
     @property
-    def rate(self) -> int:
-        return self.writes + self.reads
+    def seconds(self) -> float:
+        return sum(stage.seconds for stage in self.stages)
+
+    @property
+    def level(self) -> float:
+        """The mean of the stages: what the run's targets are of the rates that were asked for."""
+        return sum(stage.seconds * (stage.start + stage.end) / 2 for stage in self.stages) / self.seconds
+
+    @property
+    def targets(self) -> tuple[float, float]:
+        """Writes and reads a second, over the whole run."""
+        return self.writes * self.level, self.reads * self.level
 
 
 class Schedule:
-    """When each request of a phase is due, and what it is. Pure arithmetic: nothing is stored per request.
+    """When each request of a phase is due, whose it is, and whether it writes. Arithmetic: nothing is stored for each.
 
-    Request number n (from 0) is due n / rate seconds after the start and belongs to worker n mod workers. Whether a
-    worker's j-th request is a write follows from j alone: over any stretch the share of writes is exact to one request,
-    and each worker starts at another place in the pattern, so that writes spread evenly over time as well.
+    Request number n (from 0) belongs to worker n mod workers. Generator ``index`` of ``count`` has the workers whose
+    number leaves ``index`` when divided by ``count``; its own requests are counted from 0 as well (``turn`` and
+    ``seat`` below), and all generators' together are the run's, each once.
+
+    Whether a worker's j-th request is a write follows from j alone: over any stretch the share of writes is exact to
+    one request, and each worker starts at another place in the pattern, so that writes spread evenly over time.
     """
 
-    def __init__(self, plan: Plan, duration: float) -> None:
+    def __init__(self, plan: Plan, index: int = 0, count: int = 1) -> None:
+        self.profile = Profile(plan.stages, plan.writes + plan.reads)
         self.workers = plan.workers
-        self.rate = plan.rate
-        self.total = int(plan.rate * duration)
-        self._share = plan.writes / plan.rate
+        self.total = round(self.profile.count)
+        self.index = index
+        self.count = count
+        self.mine = len(range(index, plan.workers, count))
+        self._share = plan.writes / (plan.writes + plan.reads)
 
-    def due(self, number: int) -> float:
-        """Seconds after the start."""
-        return number / self.rate
+    def due(self, seat: int, turn: int) -> float:
+        """Seconds after the start at which the request number ``turn`` of this generator's ``seat`` is due."""
+        return self.profile.due(turn * self.workers + seat * self.count + self.index)
 
-    def kind(self, number: int) -> int:
+    def due_by(self, second: float) -> int:
+        """How many of this generator's requests are due by then."""
+        due = min(int(self.profile.due_by(second)) + 1, self.total)
+        turns, rest = divmod(due, self.workers)
+        return turns * self.mine + len(range(self.index, rest, self.count))
+
+    def kind(self, seat: int, turn: int) -> int:
         """WRITE or READ."""
-        turn, worker = divmod(number, self.workers)
-        phase = worker * _GOLDEN % 1
+        phase = (seat * self.count + self.index) * _GOLDEN % 1
         share = self._share
         return WRITE if floor((turn + 1) * share + phase) > floor(turn * share + phase) else READ

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import math
+from array import array
 from collections import Counter
-from dataclasses import dataclass
 
+import msgspec
 from hdrh.histogram import HdrHistogram
+
+from hubbub.loadtest.tally import Answers
 
 LONGEST_US = 60_000_000
 DIGITS = 3
+# Where the percentile spectrum is read: from the median on, each step halves what is left above.
+_STEPS_A_HALVING = 4
+_HALVINGS = 20
+_GATHERED = 50_000
 
 
-@dataclass(frozen=True)
-class Latency:
+class Latency(msgspec.Struct, frozen=True):
     """Milliseconds."""
 
     avg: float
@@ -23,57 +29,39 @@ class Latency:
     max: float
 
 
-_GATHERED = 4096
+class Histogram:
+    """Latencies in microseconds, kept to three digits, 1 µs to 60 s; average and maximum are exact.
 
-
-class Recorder:
-    """One kind of request (writes or reads). Latencies are in microseconds, kept to three digits, 1 µs to 60 s.
-
-    A latency costs a list append when it is recorded; ``_gathered`` goes into the histogram some thousands at a time,
-    equal ones together.
+    Two generators' latencies go into one histogram as one's would: nothing is lost in merging.
     """
 
     def __init__(self) -> None:
-        self.total = 0
-        self.late = 0
-        self.unsent = 0
-        self.failures: Counter[str] = Counter()
         self._histogram = HdrHistogram(1, LONGEST_US, DIGITS)
-        self._gathered: list[int] = []
+        self._gathered: Counter[int] = Counter()  # on its way into the histogram: equal ones cost one step there
         self._sum_us = 0
         self._max_us = 0
+        self.count = 0
 
-    @property
-    def failed(self) -> int:
-        return self.failures.total()
-
-    def record(self, latency_us: int) -> None:
-        """A request that was answered as it should be."""
-        self.total += 1
-        self._gathered.append(latency_us)
-        if len(self._gathered) == _GATHERED:
+    def add(self, latencies_us: array[int] | list[int]) -> None:
+        if not latencies_us:
+            return
+        self.count += len(latencies_us)
+        self._sum_us += sum(latencies_us)
+        self._max_us = max(self._max_us, *latencies_us, 0)
+        self._gathered.update(latencies_us)
+        if len(self._gathered) > _GATHERED:
             self._fold()
 
     def _fold(self) -> None:
-        gathered, self._gathered = self._gathered, []
-        self._sum_us += sum(gathered)
-        self._max_us = max(self._max_us, *gathered, 0)
-        for latency_us, count in Counter(gathered).items():
+        for latency_us, count in self._gathered.items():
             self._histogram.record_value(min(max(latency_us, 1), LONGEST_US), count)
-
-    def fail(self, kind: str) -> None:
-        """A request that was not."""
-        self.total += 1
-        self.failures[kind] += 1
+        self._gathered.clear()
 
     def latency(self) -> Latency:
-        """Of the requests that succeeded. Average and maximum are exact, percentiles to three digits."""
-        self._fold()
-        answered = self.total - self.failed
-        if not answered:
+        if not self.count:
             return Latency(0, 0, 0, 0, 0)
         return Latency(
-            avg=self._sum_us / answered / 1000,
+            avg=self._sum_us / self.count / 1000,
             p50=self.percentile(50),
             p95=self.percentile(95),
             p99=self.percentile(99),
@@ -81,10 +69,45 @@ class Recorder:
         )
 
     def percentile(self, percent: float) -> float:
-        """The latency in milliseconds that ``percent`` of the successful requests did not exceed."""
+        """The latency in milliseconds that ``percent`` of the requests did not exceed."""
         self._fold()
-        count = self._histogram.get_total_count()
         # The library rounds the rank to the nearest; asked for a whole rank it has nothing to round, and the answer
         # is the nearest-rank percentile (the smallest value that at least this share did not exceed).
-        rank = math.ceil(percent * count / 100)
-        return float(self._histogram.get_value_at_percentile(100 * rank / count)) / 1000 if count else 0.0
+        rank = math.ceil(percent * self.count / 100)
+        if not self.count:
+            return 0.0
+        value_us = self._histogram.get_value_at_percentile(100 * rank / self.count)
+        return float(min(value_us, self._max_us)) / 1000  # a bucket's upper end may lie above all that was in it
+
+    def spectrum(self) -> list[tuple[float, float]]:
+        """Pairs of percent and milliseconds, from 0 % towards 100 %, the steps ever finer, as far as the count goes."""
+        if not self.count:
+            return []
+        steps = range(_HALVINGS * _STEPS_A_HALVING + 1)
+        percents = [100 * (1 - 2 ** (-step / _STEPS_A_HALVING)) for step in steps]
+        within = [percent for percent in percents if (1 - percent / 100) * self.count >= 1]
+        return [(percent, self.percentile(percent)) for percent in within]
+
+
+class Recorder:
+    """One kind of request: its latencies from when each was due (``corrected``) and from when it was sent."""
+
+    def __init__(self) -> None:
+        self.late = 0
+        self.unsent = 0
+        self.failures: Counter[str] = Counter()
+        self.corrected = Histogram()
+        self.uncorrected = Histogram()
+
+    @property
+    def failed(self) -> int:
+        return self.failures.total()
+
+    @property
+    def total(self) -> int:
+        return self.corrected.count + self.failed
+
+    def add(self, answers: Answers) -> None:
+        self.corrected.add(array("I", answers.latencies))
+        self.uncorrected.add(array("I", answers.services))
+        self.failures.update(answers.failures)

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
+from hubbub.loadtest.mix import DEFAULT_MIX
 from hubbub.loadtest.recorder import Latency
-from hubbub.loadtest.verdict import GOOD_MS, Result, Side, Usage
+from hubbub.loadtest.run import Moment
+from hubbub.loadtest.verdict import GOOD_MS, Result, Side
+from hubbub.loadtest.verify import Findings
 
 RULE = "=" * 43
+LIMITED = "✗ NO VERDICT"
 
 
 def heading(title: str) -> str:
     return f"{RULE}\n  {title}\n{RULE}"
 
 
-def _mark(passed: bool) -> str:
+def mark(passed: bool) -> str:
     return "✓ PASS" if passed else "✗ FAIL"
 
 
@@ -23,27 +29,44 @@ def progress(seconds: float, writes: int, reads: int, recent_writes: float, rece
     return f"[{seconds:.0f}s] Writes: {writes} ({recent_writes:.0f}/s) | Reads: {reads} ({recent_reads:.0f}/s)"
 
 
+def behind(recent: list[Moment]) -> str | None:
+    """What was late in the seconds since the last progress line; None when nothing was."""
+    late = sum(moment.writes.late + moment.reads.late for moment in recent)
+    waiting = recent[-1].waiting if recent else 0
+    if not late and not waiting:
+        return None
+    return f"     sent late: {late / len(recent):.0f}/s, due and not yet sent: {waiting}"
+
+
 def report(result: Result) -> str:
     """The final report, as the contract has it; what it lacks there comes in lines of its own."""
+    limited = result.generator.limit is not None
     lines = [heading("Test Results"), f"Duration:       {result.duration:.2f} seconds", ""]
-    lines += _side("writes", result.writes)
+    lines += _side("writes", result.writes, limited)
     lines += [""]
-    lines += _side("reads", result.reads)
+    lines += _side("reads", result.reads, limited)
     lines += [""]
+    if set(result.routes) - set(DEFAULT_MIX):
+        lines += _routes(result.routes)
     lines += _usage(result)
-    lines += [RULE, f"  Overall: {_mark(result.passed)}", RULE]
+    lines += _checks(result)
+    if result.findings is not None:
+        lines += _findings(result.findings)
+    if result.generator.limit is not None:
+        lines += [f"The load generator was the limit, not the service: {result.generator.limit}.", ""]
+    lines += [RULE, f"  Overall: {LIMITED if limited else mark(result.passed)}", RULE]
     return "\n".join(lines)
 
 
-def _side(name: str, side: Side) -> list[str]:
-    latency = side.latency
+def _side(name: str, side: Side, limited: bool) -> list[str]:
+    latency, sent = side.latency, side.uncorrected
     lines = [
         f"{name.capitalize()}:",
         f"  Total:        {side.total}",
         f"  Failed:       {side.failed}",
         f"  Success Rate: {side.success_rate * 100:.2f}%",
         f"  Throughput:   {side.throughput:.2f} {name}/sec",
-        f"  Target:       {side.target} {name}/sec {_mark(side.passed)}",
+        f"  Target:       {side.target:g} {name}/sec {LIMITED if limited and side.passed else mark(side.passed)}",
         "  Latency:",
         f"    Avg: {latency.avg:.1f}ms",
         f"    P50: {latency.p50:.1f}ms",
@@ -51,6 +74,7 @@ def _side(name: str, side: Side) -> list[str]:
         f"    P99: {latency.p99:.1f}ms",
         f"    Max: {latency.max:.1f}ms",
         f"    Good: {_good(name, latency)}",
+        f"    Uncorrected: P50 {sent.p50:.1f}ms, P99 {sent.p99:.1f}ms, Max {sent.max:.1f}ms (from sent, not from due)",
     ]
     if side.late:
         lines.append(f"  Late:         {side.late} sent over 100 ms after they were due")
@@ -69,49 +93,82 @@ def _good(name: str, latency: Latency) -> str:
     )
 
 
+def _routes(routes: dict[str, Side]) -> list[str]:
+    lines = [f"{'Route':<10}{'Total':>10}{'Failed':>9}{'/sec':>11}{'P50':>10}{'P99':>10}{'Max':>10}"]
+    for name, side in routes.items():
+        times = "".join(f"{value:>8.1f}ms" for value in (side.latency.p50, side.latency.p99, side.latency.max))
+        lines.append(f"{name:<10}{side.total:>10}{side.failed:>9}{side.throughput:>11.2f}{times}")
+    return [*lines, ""]
+
+
 def _usage(result: Result) -> list[str]:
-    usages = result.parts | ({"Generator": result.generator} if result.generator else {})
+    generator = result.generator
+    usages = {name: (usage.cores, usage.peak_bytes) for name, usage in result.parts.items()}
+    usages["Generator"] = (generator.cores, generator.peak_bytes)
     lines = [
-        f"{name + ':':<15} {usage.cores:.2f} cores, peak memory {usage.peak_bytes / 1e6:.0f} MB"
-        for name, usage in usages.items()
+        f"{name + ':':<15} {cores:.2f} cores, peak memory {size / 1e6:.0f} MB" for name, (cores, size) in usages.items()
     ]
-    return [*lines, ""] if lines else []
+    processes = f"{generator.processes} process{'es' if generator.processes > 1 else ''}"
+    lines[-1] += f", {generator.cpu_us_per_request:.1f} µs of CPU a request, {processes}"
+    return [*lines, ""]
 
 
-def as_json(result: Result) -> dict[str, Any]:
+def _checks(result: Result) -> list[str]:
+    if not result.checks:
+        return []
+    lines = ["Required:"]
+    lines += [
+        f"  {'✓' if check.held else '✗'} {check.requirement} (measured {check.measured})" for check in result.checks
+    ]
+    return [*lines, ""]
+
+
+def _findings(findings: Findings) -> list[str]:
+    lines = [
+        "Verified:",
+        f"  Acknowledged: {findings.acknowledged} messages that should be there",
+        f"  Stored:       {findings.stored} {'✓' if not findings.faults else '✗'}",
+        f"  Lost: {findings.lost}, repeated: {findings.repeated}, out of order: {findings.disordered}, "
+        f"altered: {findings.altered}, not deleted: {findings.undeleted}, seen by strangers: {findings.intrusions}",
+    ]
+    if findings.unanswered:
+        lines.append(f"  Stored though the client was not told: {findings.unanswered}")
+    lines += [f"  ✗ {example}" for example in findings.examples]
+    return [*lines, ""]
+
+
+def as_json(result: Result, settings: dict[str, Any]) -> dict[str, Any]:
     """The result as the contract's section 4 has it; rates are fractions of 1."""
     return {
         "duration_s": result.duration,
-        "target": {"writes": result.plan.writes, "reads": result.plan.reads},
-        "workers": result.plan.workers,
+        "target": {"writes": result.target_writes, "reads": result.target_reads},
+        "workers": result.workers,
         "writes": _side_json(result.writes),
         "reads": _side_json(result.reads),
-        "parts": {name: _usage_json(usage) for name, usage in result.parts.items()},
-        "generator": _usage_json(result.generator) if result.generator else None,
+        "routes": {name: _side_json(side) for name, side in result.routes.items()},
+        "parts": msgspec.to_builtins(result.parts),
+        "generator": msgspec.to_builtins(result.generator),
+        "requirements": msgspec.to_builtins(result.checks),
+        "verified": msgspec.to_builtins(result.findings) if result.findings else None,
+        "settings": settings,
+        "seconds": msgspec.to_builtins(result.moments),
+        "service": result.samples,
         "pass": result.passed,
     }
 
 
 def _side_json(side: Side) -> dict[str, Any]:
-    latency = side.latency
     return {
         "total": side.total,
         "failed": side.failed,
         "success_rate": side.success_rate,
         "throughput": side.throughput,
         "pass": side.passed,
-        "latency_ms": {
-            "avg": latency.avg,
-            "p50": latency.p50,
-            "p95": latency.p95,
-            "p99": latency.p99,
-            "max": latency.max,
-        },
+        "latency_ms": msgspec.to_builtins(side.latency),
+        "uncorrected_ms": msgspec.to_builtins(side.uncorrected),
         "late": side.late,
         "unsent": side.unsent,
         "failures": side.failures,
+        "spectrum": side.spectrum,
+        "uncorrected_spectrum": side.uncorrected_spectrum,
     }
-
-
-def _usage_json(usage: Usage) -> dict[str, float]:
-    return {"cores": usage.cores, "peak_bytes": usage.peak_bytes}

@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import time
 from collections.abc import Callable
+from math import ceil
 from urllib.parse import urlsplit
 
 from hubbub.loadtest.plan import Plan, Schedule
-from hubbub.loadtest.recorder import Recorder
+from hubbub.loadtest.tally import Second, Tally
 from hubbub.loadtest.worker import Worker, clock
 
 TIMEOUT_S = 10.0
@@ -25,19 +27,26 @@ _TICK_S = 0.001
 
 
 class Runner:
-    """``recorders`` has the writes' and the reads' figures of the phase that runs, or ran last."""
+    """``workers`` share this generator's requests. ``report`` is called about once a second with what happened in it,
+    and once more at the end of each phase.
+    """
 
-    def __init__(self, plan: Plan, url: str) -> None:
-        self._plan = plan
+    def __init__(self, url: str, report: Callable[[Second], None]) -> None:
         parts = urlsplit(url)
         self._host = parts.hostname or ""
         self._port = parts.port or (443 if parts.scheme == "https" else 80)
         self._tls = ssl.create_default_context() if parts.scheme == "https" else None
+        self._report = report
         self.workers: list[Worker] = []
-        self.recorders = (Recorder(), Recorder())
-        self._schedule = Schedule(plan, 0)
+        self._tally = Tally()
+        self._schedule = Schedule(Plan(1, 1, 1, ()))
         self._start = 0.0
-        self._number = 0
+        self._sent_to = 0
+        self._waiting = 0
+        self._second = 0
+        self._reported_at = 0.0
+        self._cpu = 0.0
+        self._last_tick = 0.0
         self._look_at = 0.0
         self._last_answer = 0.0
         self._running = False
@@ -47,51 +56,55 @@ class Runner:
     async def connect(self, worker: Worker) -> None:
         await asyncio.get_running_loop().create_connection(lambda: worker, self._host, self._port, ssl=self._tls)
 
-    async def run(self, duration: float, progress: Callable[[float], None], interval: float) -> float:
-        """One phase. ``progress`` is called every ``interval`` seconds with the seconds passed.
+    async def run(self, plan: Plan, index: int, count: int) -> tuple[float, tuple[int, int]]:
+        """One phase of generator ``index`` of ``count``.
 
         Returns:
-            The seconds from the start to the last answer, at least ``duration``.
+            The seconds from the start to the last answer, at least the plan's, and the writes and reads never sent.
         """
-        self.recorders = (Recorder(), Recorder())
-        self._schedule = Schedule(self._plan, duration)
-        for index, worker in enumerate(self.workers):
-            worker.next = index
-            worker.behind = 0
-        self._number = 0
-        self._start = clock()
-        self._running = True
-        shown = interval
-        while (passed := clock() - self._start) < duration:
-            self._pump(clock())
-            self._expire()
-            if passed >= shown:
-                progress(shown)
-                shown += interval
-            await asyncio.sleep(_TICK_S)
-        self._pump(clock())
-        self._running = False
-        if shown <= duration:
-            progress(duration)
-        self._count_unsent()
-        return await self._drain(duration)
-
-    async def _drain(self, duration: float) -> float:
-        """What is under way may still be answered, within its time."""
-        while any(worker.busy for worker in self.workers):
-            self._expire()
-            await asyncio.sleep(_TICK_S)
-        return max(duration, self._last_answer - self._start)
-
-    def _count_unsent(self) -> None:
-        """Requests that were due within the phase and never sent: their worker's connection never got to them."""
-        for number in range(self._number, self._schedule.total):
-            self.recorders[self._schedule.kind(number)].unsent += 1
+        self._tally = Tally()
+        self._schedule = Schedule(plan, index, count)
         for worker in self.workers:
-            for turn in range(worker.behind):
-                number = worker.next + turn * self._schedule.workers
-                self.recorders[self._schedule.kind(number)].unsent += 1
+            worker.turn = worker.behind = 0
+        self._sent_to = self._waiting = self._second = 0
+        self._cpu = time.process_time()
+        self._start = self._reported_at = self._last_tick = self._last_answer = clock()
+        self._running = True
+        last = ceil(plan.seconds) - 1
+        while (passed := clock() - self._start) < plan.seconds:
+            self._pump()
+            self._expire()
+            if passed >= self._second + 1 and self._second < last:
+                self._tell()
+            await asyncio.sleep(_TICK_S)
+        self._pump()
+        self._running = False
+        unsent = self._unsent()
+        while self._second < last:  # a stall may have kept them; every generator reports as often as the others
+            self._tell()
+        while any(worker.busy for worker in self.workers):  # they may still be answered, within their time
+            self._expire()
+            await asyncio.sleep(_TICK_S)
+        self._tell()
+        return max(plan.seconds, self._last_answer - self._start), unsent
+
+    def _tell(self) -> None:
+        now, cpu = clock(), time.process_time()
+        second = self._tally.take(
+            self._second, waiting=self._waiting, cpu_s=cpu - self._cpu, span_s=now - self._reported_at
+        )
+        self._cpu, self._reported_at = cpu, now
+        self._second += 1
+        self._report(second)
+
+    def _unsent(self) -> tuple[int, int]:
+        """Writes and reads that were due within the phase and never sent: their worker never got to them."""
+        unsent = [0, 0]
+        for worker in self.workers:
+            for turn in range(worker.turn, worker.turn + worker.behind):
+                unsent[self._schedule.kind(worker.seat, turn)] += 1
             worker.behind = 0
+        return unsent[0], unsent[1]
 
     def _expire(self) -> None:
         """Give up on what takes longer than TIMEOUT_S."""
@@ -103,40 +116,53 @@ class Runner:
             if worker.busy and now - worker.sent_at > TIMEOUT_S:
                 worker.give_up()
 
-    def _pump(self, now: float) -> None:
-        """Send what has fallen due by ``now``."""
-        schedule = self._schedule
-        due_to = min(int((now - self._start) * schedule.rate) + 1, schedule.total)
-        number = self._number
-        while number < due_to:
-            worker = self.workers[number % schedule.workers]
+    def _pump(self) -> None:
+        """Send what has fallen due."""
+        now = clock()
+        self._tally.lag_s = max(self._tally.lag_s, now - self._last_tick - _TICK_S)
+        self._last_tick = now
+        schedule, tally = self._schedule, self._tally
+        due_to = schedule.due_by(now - self._start)
+        for number in range(self._sent_to, due_to):
+            worker = self.workers[number % schedule.mine]
             if worker.busy or worker.behind or not worker.connected:
                 worker.behind += 1
-            else:
-                worker.next = number + schedule.workers
-                worker.send(schedule.kind(number), self._start + schedule.due(number))
-            number += 1
-            self._number = number
+                self._waiting += 1
+                continue
+            turn = worker.turn
+            worker.turn += 1
+            kind = schedule.kind(worker.seat, turn)
+            due = self._start + schedule.due(worker.seat, turn)
+            if worker.send(kind, due) - due > LATE_S:  # nothing but this process kept it from being sent
+                tally.late[kind] += 1
+                tally.lagged += 1
+        self._sent_to = max(self._sent_to, due_to)
 
     def catch_up(self, worker: Worker) -> None:
         """Send the first of the requests that the worker is behind with."""
         if not self._running:
             return
-        schedule = self._schedule
-        number = worker.next
+        turn = self._next(worker)
+        kind = self._schedule.kind(worker.seat, turn)
+        due = self._start + self._schedule.due(worker.seat, turn)
+        if worker.send(kind, due) - due > LATE_S:
+            self._tally.late[kind] += 1
+
+    def _next(self, worker: Worker) -> int:
+        turn = worker.turn
+        worker.turn += 1
         worker.behind -= 1
-        worker.next = number + schedule.workers
-        worker.send(schedule.kind(number), self._start + schedule.due(number))
+        self._waiting -= 1
+        return turn
 
-    def answered(self, kind: int, latency_us: int, due: float, sent_at: float) -> None:
-        recorder = self.recorders[kind]
-        self._last_answer = due + latency_us / 1_000_000
-        recorder.record(latency_us)
-        if sent_at - due > LATE_S:
-            recorder.late += 1
+    def answered(self, route: int, now: float, due: float, sent_at: float) -> None:
+        self._last_answer = now
+        self._tally.latencies[route].append(int((now - due) * 1_000_000))
+        self._tally.services[route].append(int((now - sent_at) * 1_000_000))
 
-    def failed(self, kind: int, why: str) -> None:
-        self.recorders[kind].fail(why)
+    def failed(self, route: int, why: str, now: float) -> None:
+        self._last_answer = now
+        self._tally.fail(route, why)
 
     def reconnect(self, worker: Worker, delay: float) -> None:
         """Open the worker's connection again, as often as it takes."""
@@ -150,7 +176,8 @@ class Runner:
                     await worker.connect()
                 except (TimeoutError, OSError):
                     if worker.behind and self._running:
-                        self._refused(worker)
+                        # Nobody took the connection for the first request that waits: that request has failed.
+                        worker.refuse(self._schedule.kind(worker.seat, self._next(worker)))
                     continue
                 if worker.behind:
                     self.catch_up(worker)
@@ -159,12 +186,6 @@ class Runner:
         task = asyncio.get_running_loop().create_task(again())
         self._reconnecting.add(task)
         task.add_done_callback(self._reconnecting.discard)
-
-    def _refused(self, worker: Worker) -> None:
-        """Nobody took the connection for the first request that waits: that request has failed."""
-        self.failed(self._schedule.kind(worker.next), "connection refused")
-        worker.behind -= 1
-        worker.next += self._schedule.workers
 
     async def close(self) -> None:
         self._closed = True

@@ -1,33 +1,49 @@
-"""CPU and memory of a process on this machine, over a stretch of time."""
+"""CPU and memory of processes on this machine, over the time of a run."""
 
 from __future__ import annotations
 
+import asyncio
 import time
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 import psutil
 
 from hubbub.loadtest.verdict import Usage
 
+_LOCAL = ("127.0.0.1", "localhost", "::1")
+
 
 class Meter:
-    """Measures a process, with its children where asked, from when it is made.
+    """Measures a process, with its children, from when it is made.
 
     Peak memory is the kernel's high-water mark (VmHWM) of each since it began, summed.
     """
 
-    def __init__(self, pid: int, *, children: bool = True) -> None:
+    def __init__(self, pid: int) -> None:
         process = psutil.Process(pid)
-        self._processes = [process, *(process.children(recursive=True) if children else [])]
-        self._since = time.monotonic()
-        self._cpu = self._cpu_s()
+        self._processes = [process, *process.children(recursive=True)]
+        self._since = self._sampled = time.monotonic()
+        self._cpu = self._cpu_sampled = self._cpu_s()
 
     def _cpu_s(self) -> float:
         times = [process.cpu_times() for process in self._processes]
         return float(sum(each.user + each.system for each in times))
 
+    def sample(self) -> dict[str, float] | None:
+        """Cores since the last sample and resident bytes now; None when the process has gone."""
+        try:
+            cpu_s, now = self._cpu_s(), time.monotonic()
+            resident = sum(process.memory_info().rss for process in self._processes)
+        except psutil.NoSuchProcess:
+            return None
+        cores = (cpu_s - self._cpu_sampled) / max(now - self._sampled, 1e-9)
+        self._cpu_sampled, self._sampled = cpu_s, now
+        return {"cores": cores, "bytes": float(resident)}
+
     def read(self) -> Usage | None:
-        """None when the process has gone."""
+        """Of the whole time; None when the process has gone."""
         try:
             cores = (self._cpu_s() - self._cpu) / (time.monotonic() - self._since)
             peaks = [_peak_bytes(process.pid) for process in self._processes]
@@ -39,3 +55,38 @@ class Meter:
 def _peak_bytes(pid: int) -> int:
     status = Path(f"/proc/{pid}/status").read_text()
     return next((int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM:")), 0)
+
+
+def listener(url: str) -> int | None:
+    """The process on this machine that listens at a URL, as far as this user may see it."""
+    parts = urlsplit(url)
+    if parts.hostname not in _LOCAL:
+        return None
+    try:
+        connections = psutil.net_connections(kind="tcp")
+    except psutil.AccessDenied:
+        return None
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    pids = (each.pid for each in connections if each.status == psutil.CONN_LISTEN and each.laddr[1:2] == (port,))
+    return next((pid for pid in pids if pid), None)
+
+
+class Watch:
+    """Samples the service's processes every second of a run. ``samples`` has one entry a second, in order."""
+
+    def __init__(self, pids: dict[str, int]) -> None:
+        self._meters = {name: Meter(pid) for name, pid in pids.items() if psutil.pid_exists(pid)}
+        self.samples: list[dict[str, Any]] = []
+
+    async def follow(self, started: float) -> None:
+        """Until cancelled; ``started`` is the run's begin on time.monotonic()."""
+        second = 0
+        while True:
+            await asyncio.sleep(max(started + second - time.monotonic(), 0))
+            parts = {name: sample for name, meter in self._meters.items() if (sample := meter.sample()) is not None}
+            if second:  # the one at 0 only sets the marks
+                self.samples.append({"second": second, "parts": parts})
+            second += 1
+
+    def usages(self) -> dict[str, Usage]:
+        return {name: usage for name, meter in self._meters.items() if (usage := meter.read()) is not None}

@@ -6,7 +6,8 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, cast
 
-from hubbub.loadtest.plan import READ, WRITE
+from hubbub.loadtest.plan import WRITE
+from hubbub.loadtest.script import Script
 from hubbub.loadtest.wire import BadResponse, parse
 
 if TYPE_CHECKING:
@@ -20,38 +21,36 @@ _RECONNECT_S = 0.1
 class Worker(asyncio.Protocol):
     """``behind`` counts requests that are due and not sent, as the one before them is still under way.
 
-    Invariant: the request under way, or next, is number ``next`` of the schedule, and the ``behind`` ones follow it at
-    steps of the number of workers.
+    Invariant: the request under way, or next, is number ``turn`` of this worker's schedule, and the ``behind`` ones
+    follow it.
     """
 
     __slots__ = (
         "_buffer",
         "_due",
-        "_kind",
-        "_reads",
-        "_requests",
         "_runner",
+        "_script",
         "_transport",
         "behind",
         "busy",
         "connected",
-        "next",
+        "seat",
         "sent_at",
+        "turn",
     )
 
-    def __init__(self, runner: Runner, write: bytes, chats: bytes, messages: bytes) -> None:
+    def __init__(self, runner: Runner, seat: int, script: Script) -> None:
         self._runner = runner
-        self._requests = (write, chats, messages)
+        self._script = script
         self._transport = cast(asyncio.Transport, None)
         self._buffer = b""
-        self._kind = READ
-        self._reads = 0
         self._due = 0.0
+        self.seat = seat
         self.sent_at = 0.0
         self.behind = 0
         self.busy = False
         self.connected = False
-        self.next = 0
+        self.turn = 0
 
     async def connect(self) -> None:
         """Raises OSError when the service can't be reached."""
@@ -62,18 +61,14 @@ class Worker(asyncio.Protocol):
         self._buffer = b""
         self.connected = True
 
-    def send(self, kind: int, due: float) -> None:
-        """Send a request that was due at ``due`` on the clock."""
+    def send(self, kind: int, due: float) -> float:
+        """Send a request that was due at ``due`` on the clock; returns when it was."""
+        request = self._script.write() if kind == WRITE else self._script.read()
         self.busy = True
-        self._kind = kind
         self._due = due
-        if kind == WRITE:
-            request = self._requests[0]
-        else:
-            self._reads += 1
-            request = self._requests[1 + self._reads % 2]
-        self.sent_at = clock()
+        self.sent_at = sent_at = clock()
         self._transport.write(request)
+        return sent_at
 
     def data_received(self, data: bytes) -> None:
         now = clock()
@@ -90,21 +85,26 @@ class Worker(asyncio.Protocol):
         if not self.busy:  # an answer nobody waits for: the test gave up on it, or the service closes the connection
             return
         self.busy = False
-        status = response.status
-        if status == 200 and (self._kind == READ or response.body.startswith(b'{"messageNumber":')):
-            self._runner.answered(self._kind, int((now - self._due) * 1_000_000), self._due, self.sent_at)
+        wrong = self._script.wrong(response.status, response.body)
+        if wrong is None:
+            self._runner.answered(self._script.route, now, self._due, self.sent_at)
         else:
-            kind = f"status {status}" if status != 200 else "another body than was asked for"
-            self._runner.failed(self._kind, kind)
+            self._runner.failed(self._script.route, wrong, now)
         if response.close:
             self._transport.close()
         elif self.behind:
             self._runner.catch_up(self)
 
-    def _fail(self, kind: str) -> None:
+    def _fail(self, why: str) -> None:
         if self.busy:
             self.busy = False
-            self._runner.failed(self._kind, kind)
+            self._runner.failed(self._script.route, why, clock())
+
+    def refuse(self, kind: int) -> None:
+        """The next request can't be sent at all."""
+        route = self._script.write if kind == WRITE else self._script.read
+        route()
+        self._runner.failed(self._script.route, "connection refused", clock())
 
     def give_up(self) -> None:
         """The request under way gets no more time."""

@@ -1,0 +1,75 @@
+"""A plain HTTP/1.1 client on one kept connection, for what surrounds the load: setting up and reading back."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import ssl
+from typing import Any
+from urllib.parse import urlsplit
+
+from hubbub.loadtest.wire import BadResponse, Response, parse, request
+
+_TIMEOUT_S = 30.0
+
+
+class CallFailed(Exception):
+    """There was no usable answer."""
+
+
+class Client:
+    """``cookie`` is sent with each call, and replaced when the service gives another."""
+
+    def __init__(self, url: str, cookie: str = "") -> None:
+        parts = urlsplit(url)
+        self.host = parts.netloc
+        self.base = parts.path.rstrip("/") + "/api/v1"
+        self._address = parts.hostname or ""
+        self._tls = ssl.create_default_context() if parts.scheme == "https" else None
+        self._port = parts.port or (443 if self._tls else 80)
+        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+        self.cookie = cookie
+
+    async def call(self, method: str, path: str, content: Any = None) -> tuple[int, Any]:
+        """Status and decoded body.
+
+        Raises:
+            CallFailed
+        """
+        body = None if content is None else json.dumps(content).encode()
+        sent = request(method, self.host, self.base + path, cookie=self.cookie, body=body)
+        try:
+            response = await asyncio.wait_for(self._exchange(sent), _TIMEOUT_S)
+            result = json.loads(response.body) if response.body else None
+        except (TimeoutError, OSError, BadResponse, ValueError) as error:
+            self.close()
+            reason = str(error) or type(error).__name__
+            raise CallFailed(f"{method} {path} got no usable answer: {reason}.") from error
+        return response.status, result
+
+    async def _exchange(self, sent: bytes) -> Response:
+        if self._streams is None:
+            self._streams = await asyncio.open_connection(self._address, self._port, ssl=self._tls)
+        reader, writer = self._streams
+        writer.write(sent)
+        buffer = b""
+        while (response := parse(buffer)) is None:
+            data = await reader.read(65536)
+            if not data:
+                raise ConnectionResetError("the connection was closed")
+            buffer += data
+        self._keep_cookie(buffer)
+        if response.close:
+            self.close()
+        return response
+
+    def _keep_cookie(self, buffer: bytes) -> None:
+        for line in buffer.split(b"\r\n\r\n", 1)[0].split(b"\r\n"):
+            name, _, value = line.partition(b":")
+            if name.lower() == b"set-cookie" and value.strip().startswith(b"auth_token="):
+                self.cookie = value.strip().split(b";", 1)[0].decode("latin-1")
+
+    def close(self) -> None:
+        if self._streams is not None:
+            self._streams[1].close()
+            self._streams = None

@@ -1,0 +1,67 @@
+"""What a generator saw in one second, on its way to where all generators' seconds are put together."""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter
+
+import msgspec
+
+from hubbub.loadtest.mix import ROUTES
+
+
+class Answers(msgspec.Struct):
+    """One route's. ``latencies`` count from when a request was due, ``services`` from when it was sent: both whole
+    microseconds as unsigned 32-bit integers in the machine's byte order, one for each request answered as it should be.
+    """
+
+    latencies: bytes
+    services: bytes
+    failures: dict[str, int]
+
+
+class Second(msgspec.Struct, tag=True):
+    """``index`` counts from 0 in the phase; what is answered after the phase's end is in the last one."""
+
+    index: int
+    routes: dict[int, Answers]
+    late: tuple[int, int]  # writes and reads sent over LATE_S after they were due
+    lagged: int  # those of them whose worker was free when they were due: the generator's own doing
+    waiting: int  # due and not sent at the end of this second
+    lag_ms: float  # the longest that the generator itself came late
+    cpu_s: float
+    span_s: float  # how long this "second" was
+
+
+class Tally:
+    """Gathers until ``take``."""
+
+    def __init__(self) -> None:
+        self.late = [0, 0]
+        self.lagged = 0
+        self.lag_s = 0.0
+        self._clear()
+
+    def _clear(self) -> None:
+        self.latencies = [array("I") for _ in ROUTES]
+        self.services = [array("I") for _ in ROUTES]
+        self.failures: Counter[tuple[int, str]] = Counter()
+
+    def fail(self, route: int, why: str) -> None:
+        self.failures[route, why] += 1
+
+    def take(self, index: int, *, waiting: int, cpu_s: float, span_s: float) -> Second:
+        routes = {
+            route: Answers(latencies.tobytes(), services.tobytes(), {})
+            for route, (latencies, services) in enumerate(zip(self.latencies, self.services, strict=True))
+            if latencies
+        }
+        for (route, why), count in self.failures.items():
+            routes.setdefault(route, Answers(b"", b"", {})).failures[why] = count
+        late = (self.late[0], self.late[1])
+        second = Second(index, routes, late, self.lagged, waiting, self.lag_s * 1000, cpu_s, span_s)
+        self._clear()
+        self.late = [0, 0]
+        self.lagged = 0
+        self.lag_s = 0.0
+        return second
