@@ -20,7 +20,9 @@ from hubbub.loadtest.cluster import ClusterStack
 from hubbub.loadtest.conduct import Options, conduct
 from hubbub.loadtest.fleet import KEY_VARIABLE, GeneratorLost
 from hubbub.loadtest.generator import Unconnected, generate
+from hubbub.loadtest.junit import junit
 from hubbub.loadtest.mix import DEFAULT_MIX, READS, ROUTES, WRITES, BadMix, BadSize, Size, parse_mix, parse_size
+from hubbub.loadtest.page import page
 from hubbub.loadtest.process import StackFailed
 from hubbub.loadtest.profile import BadStages, Stage, parse_stages, spike, steady
 from hubbub.loadtest.report import as_json, heading, report
@@ -116,6 +118,8 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
     help="Fail unless it holds: 'writes.p99<100ms', 'reads.throughput>=99%'. Repeatable.",
 )
 @click.option("--json", "json_file", type=_FILE, help="Write the result here.")
+@click.option("--html", "html_file", type=_FILE, help="Write a page with plots here, in one file.")
+@click.option("--junit", "junit_file", type=_FILE, help="Write the verdict here as JUnit XML, for CI.")
 @click.pass_context
 def perftest(
     context: click.Context,
@@ -143,6 +147,8 @@ def perftest(
     verify: bool,
     requirements: list[Requirement],
     json_file: Path | None,
+    html_file: Path | None,
+    junit_file: Path | None,
 ) -> None:
     """Load a Hubbub and say whether it holds: exit status 0 passed, 1 failed, 2 bad usage, 3 not reached."""
     if context.invoked_subcommand is not None:
@@ -176,11 +182,15 @@ def perftest(
     if len(results) > 1:
         click.echo(_overview(results))
     click.echo(report(shown))
+    content = as_json(shown, described)
+    content["pass"] = all(each.passed for each in results)
+    content["runs"] = [as_json(each, {}) for each in results] if len(results) > 1 else []
     if json_file is not None:
-        content = as_json(shown, described)
-        content["pass"] = all(each.passed for each in results)
-        content["runs"] = [as_json(each, {}) for each in results] if len(results) > 1 else []
-        json_file.write_text(json.dumps(content, indent=1) + "\n")
+        json_file.write_text(json.dumps(content) + "\n")
+    if html_file is not None:
+        html_file.write_text(page(content, options.plan), encoding="utf-8")
+    if junit_file is not None:
+        junit_file.write_bytes(junit(results))
     sys.exit(0 if all(each.passed for each in results) else FAILED)
 
 
