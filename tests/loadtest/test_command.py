@@ -3,15 +3,66 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import socket
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
+from hubbub.loadtest.process import Part
+from hubbub.loadtest.servers import free_port
 from tests.conftest import Service
+
+SMALL = ("--writes", "50", "--reads", "100", "--duration", "4", "--workers", "5")
+
+
+@contextmanager
+def running(*arguments: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
+    """The command while it runs; killed if it outlives the block."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "hubbub", "perftest", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | environment,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def until_line(process: subprocess.Popen[str], start: str) -> str:
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith(start):
+            return line
+    raise AssertionError(f"no line began with {start!r}")
+
+
+@pytest.fixture
+def part(tmp_path: Path) -> Iterator[Part]:
+    """A service that keeps its port when it is started again."""
+    service = Part(["serve", "--port", "0", "--data", str(tmp_path / "data")], {}, tmp_path / "log")
+    service.start()
+    yield service
+    service.kill()
+
+
+def result(file: Path) -> dict[str, Any]:
+    content = json.loads(file.read_text())
+    assert isinstance(content, dict)
+    return content
 
 
 def perftest(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -26,8 +77,7 @@ def perftest(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_a_run_passes_reports_and_leaves_its_result(embedded: Service, tmp_path: Path) -> None:
     file = tmp_path / "result.json"
-    options = ("--url", embedded.url, "--writes", "50", "--reads", "100", "--duration", "6", "--workers", "5")
-    done = perftest(*options, "--json", str(file))
+    done = perftest("--url", embedded.url, *SMALL, "--duration", "6", "--json", str(file))
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"^\[5s\] Writes: \d+ \(\d+/s\) \| Reads: \d+ \(\d+/s\)$", done.stdout, re.MULTILINE)
     assert "  Overall: ✓ PASS\n" in done.stdout
@@ -46,9 +96,165 @@ def test_an_impossible_target_fails(embedded: Service) -> None:
     assert "Unsent:" in done.stdout
 
 
+def test_everything_at_once(embedded: Service, tmp_path: Path) -> None:
+    files = [tmp_path / name for name in ("result.json", "page.html", "junit.xml")]
+    done = perftest(
+        *("--url", embedded.url, "--writes", "100", "--reads", "200", "--workers", "7", "--processes", "3"),
+        *(
+            "--stages",
+            "1s:0%-100%,2s:100%,1s:200%",
+            "--mix",
+            "send=6,edit=2,delete=1,chats=1,messages=2,history=1,message=1",
+        ),
+        *("--message-size", "lognormal:60:1", "--chats", "4", "--zipf", "1.1", "--members", "3", "--verify"),
+        *("--require", "writes.p99<60s", "--require", "edit.failed<=0", "--require", "reads.p50<0.001us"),
+        *("--json", str(files[0]), "--html", str(files[1]), "--junit", str(files[2])),
+    )
+    assert done.returncode == 1, done.stdout + done.stderr  # for the last requirement alone
+    content = result(files[0])
+    assert content["writes"]["total"] + content["reads"]["total"] == 300 * 0.5 + 300 * 2 + 600
+    assert content["writes"]["failed"] == content["reads"]["failed"] == 0, done.stdout
+    assert set(content["routes"]) == {"send", "edit", "delete", "chats", "messages", "history", "message"}
+    assert content["generator"]["processes"] == 3
+    assert content["verified"]["stored"] == content["verified"]["acknowledged"] > 0
+    assert [check["held"] for check in content["requirements"]] == [True, True, False]
+    assert content["service"][0]["parts"]["Service"]["bytes"] > 0
+    assert len(content["seconds"]) == 4
+    cases = ElementTree.parse(files[2]).getroot().iter("testcase")  # noqa: S314 - our own file
+    assert [case.get("name") for case in cases if case.find("failure") is not None] == ["reads.p50<0.001us"]
+    assert "✗ Failed" in files[1].read_text()
+
+
+def test_several_runs_are_kept_and_each_must_pass(embedded: Service, tmp_path: Path) -> None:
+    file = tmp_path / "result.json"
+    done = perftest(
+        "--url", embedded.url, *SMALL[:4], "--duration", "1", "--workers", "2", "--runs", "3", "--json", str(file)
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(result(file)["runs"]) == 3
+    assert perftest("compare", str(file), str(file)).returncode == 0
+
+
+def test_a_restart_in_mid_run_loses_nothing_and_is_seen(part: Part, tmp_path: Path) -> None:
+    file = tmp_path / "result.json"
+    with running("--url", part.url, *SMALL, "--verify", "--json", str(file)) as process:
+        until_line(process, "Phase 3")
+        time.sleep(1)  # into the run
+        part.kill()
+        part.start()
+        until_line(process, "  Overall")
+        process.wait(60)
+    content = result(file)
+    assert content["writes"]["failures"] | content["reads"]["failures"]
+    found = content["verified"]
+    assert found["stored"] == found["acknowledged"] > 250
+    assert {found[name] for name in ("lost", "repeated", "disordered", "altered", "intrusions")} == {0}
+
+
+def test_a_stall_shows_in_the_corrected_latency_and_not_in_the_other(part: Part, tmp_path: Path) -> None:
+    file = tmp_path / "result.json"
+    with running("--url", part.url, *SMALL, "--json", str(file)) as process:
+        until_line(process, "Phase 3")
+        time.sleep(1)  # into the run
+        os.kill(part.pid, signal.SIGSTOP)
+        time.sleep(1)  # the stall
+        os.kill(part.pid, signal.SIGCONT)
+        until_line(process, "  Overall")
+        process.wait(60)
+    for side in ("writes", "reads"):
+        content = result(file)[side]
+        corrected, uncorrected = content["latency_ms"], content["uncorrected_ms"]
+        # A quarter of the requests fell due in the stall; five of six hundred, one for each worker, were under way.
+        assert corrected["p99"] > 500
+        assert corrected["max"] > 900
+        assert uncorrected["p50"] <= corrected["p50"]
+    both = [result(file)[side] for side in ("writes", "reads")]
+    assert min(each["uncorrected_ms"]["p95"] for each in both) < 500
+
+
+def test_another_machine_joins_with_the_key_and_without_it_does_not(embedded: Service, tmp_path: Path) -> None:
+    file, port = tmp_path / "result.json", free_port()
+    shared = ("--machines", "1", "--listen", f"127.0.0.1:{port}")
+    with running("--url", embedded.url, *SMALL, *shared, "--json", str(file)) as process:
+        found = re.search(r"HUBBUB_PERFTEST_KEY=(\S+) hubbub perftest join (\S+)", until_line(process, "  HUBBUB"))
+        assert found is not None
+        wrong = perftest("join", found[2], "--key", "guess")
+        assert wrong.returncode == 3
+        assert "another key" in wrong.stderr
+        with running("join", found[2], HUBBUB_PERFTEST_KEY=found[1]) as other:
+            until_line(process, "  Overall")
+            assert other.wait(30) == 0
+        assert process.wait(30) == 0
+    content = result(file)
+    assert content["generator"]["processes"] == 2
+    assert (content["writes"]["total"], content["reads"]["total"]) == (200, 400)
+
+
+def test_a_generator_that_dies_ends_the_run_with_a_word(embedded: Service) -> None:
+    port = free_port()
+    with running("--url", embedded.url, *SMALL, "--machines", "1", "--listen", f"127.0.0.1:{port}") as process:
+        found = re.search(r"KEY=(\S+)", until_line(process, "  HUBBUB"))
+        assert found is not None
+        with running("join", f"127.0.0.1:{port}", HUBBUB_PERFTEST_KEY=found[1]) as other:
+            until_line(process, "Phase 3")
+            other.kill()
+            assert process.wait(30) == 3
+        assert process.stderr is not None
+        assert "a generator has gone" in process.stderr.read()
+
+
+def test_the_highest_rate_is_searched_for(embedded: Service, tmp_path: Path) -> None:
+    file = tmp_path / "found.json"
+    done = perftest(
+        *("--url", embedded.url, "--writes", "80", "--reads", "80", "--workers", "2", "--duration", "1", "--find-max"),
+        # What holds does not depend on the machine: one request in 1 s of trial more than this is a failure.
+        *("--require", "writes.throughput<=80/s", "--json", str(file)),
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(file.read_text())
+    assert 75 <= 80 * found["factor"] <= 82
+    assert "Highest rate that held:" in done.stdout
+
+
+def test_ipv6_and_https(tmp_path: Path) -> None:
+    certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost",
+         "-addext", "subjectAltName=IP:::1,DNS:localhost", "-keyout", str(key), "-out", str(certificate)],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    environment = {"HUBBUB_TLS_CERT": str(certificate), "HUBBUB_TLS_KEY": str(key)}
+    service = Part(
+        ["serve", "--host", "::1", "--port", "0", "--data", str(tmp_path / "data")], environment, tmp_path / "log"
+    )
+    service.start()
+    try:
+        with running("--url", service.url, *SMALL, "--verify", SSL_CERT_FILE=str(certificate)) as process:
+            output, errors = process.communicate(timeout=60)
+            assert process.returncode == 0, output + errors
+        assert service.url.startswith("https://[::1]:")
+        assert perftest("--url", service.url, *SMALL).returncode == 3  # a certificate that nobody vouches for
+    finally:
+        service.stop()
+
+
 @pytest.mark.parametrize(
     "arguments",
-    [("--nonsense",), ("--writes", "x"), ("--workers", "0"), ("--url", "ftp://x"), ("--writes", "0", "--reads", "0")],
+    [
+        ("--nonsense",),
+        ("--writes", "x"),
+        ("--workers", "0"),
+        ("--url", "ftp://x"),
+        ("--writes", "0", "--reads", "0"),
+        ("--stages", "10s"),
+        ("--stages", "10s:100%", "--soak"),
+        ("--mix", "send=0"),
+        ("--message-size", "0"),
+        ("--require", "writes.p99<1"),
+        ("--machines", "1"),
+        ("--find-max", "--verify"),
+        ("join", "nowhere"),
+    ],
 )
 def test_bad_usage_is_2(arguments: tuple[str, ...]) -> None:
     done = perftest(*arguments)

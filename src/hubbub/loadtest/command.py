@@ -6,7 +6,7 @@ import json
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
@@ -14,10 +14,13 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import click
+import msgspec
 import uvloop
 
 from hubbub.loadtest.cluster import ClusterStack
-from hubbub.loadtest.conduct import Options, conduct
+from hubbub.loadtest.compare import Incomparable, as_text, read
+from hubbub.loadtest.compare import compare as compared
+from hubbub.loadtest.conduct import TRIAL_S, Options, conduct, search
 from hubbub.loadtest.fleet import KEY_VARIABLE, GeneratorLost
 from hubbub.loadtest.generator import Unconnected, generate
 from hubbub.loadtest.junit import junit
@@ -109,6 +112,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option("--machines", default=0, type=click.IntRange(0, 256), help="How many others join; needs --listen.")
 @click.option("--listen", callback=_parsed(_address), help="HOST:PORT where other machines reach this one.")
 @click.option("--runs", default=1, show_default=True, type=click.IntRange(1, 100), help="Repeat the test phase.")
+@click.option("--find-max", "searching", is_flag=True, help="Search for the highest rate that keeps the goals.")
 @click.option("--verify", is_flag=True, help="Read everything back afterwards: acknowledged = stored.")
 @click.option(
     "--require",
@@ -144,6 +148,7 @@ def perftest(
     machines: int,
     listen: tuple[str, int] | None,
     runs: int,
+    searching: bool,
     verify: bool,
     requirements: list[Requirement],
     json_file: Path | None,
@@ -177,7 +182,16 @@ def perftest(
         verify=verify,
         requirements=requirements,
     )
-    results, described = _run(options, url, stack_name)
+    if searching:
+        if soak or stages or spike or ramp or runs > 1 or verify or html_file or junit_file:
+            raise click.UsageError("--find-max tries rates of its own: leave out shapes, --runs and other reports")
+        usual = context.get_parameter_source("duration") == click.core.ParameterSource.DEFAULT
+        length = TRIAL_S if usual else duration
+        found = _with_service(options, url, stack_name, lambda at, pids: search(options, at, pids, length))
+        if json_file is not None:
+            json_file.write_text(json.dumps(msgspec.to_builtins(found)) + "\n")
+        sys.exit(0 if found.factor else FAILED)
+    results, described = _with_service(options, url, stack_name, lambda at, pids: conduct(options, at, pids, view()))
     shown = _median(results)
     if len(results) > 1:
         click.echo(_overview(results))
@@ -220,7 +234,14 @@ def _whole_mix(mix: dict[str, int] | None, writes: int, reads: int) -> dict[str,
     return chosen
 
 
-def _run(options: Options, url: str | None, stack_name: str | None) -> tuple[list[Result], dict[str, object]]:
+def _with_service(
+    options: Options,
+    url: str | None,
+    stack_name: str | None,
+    work: Callable[[str, dict[str, int]], Coroutine[Any, Any, T]],
+) -> T:
+    """Do the work on the service at ``url``, on the one that runs, or on a private one; its processes are known by
+    name where they can be."""
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         with ExitStack() as stack:
@@ -235,7 +256,7 @@ def _run(options: Options, url: str | None, stack_name: str | None) -> tuple[lis
             if not started and (pid := listener(url)):
                 pids = {"Service": pid}
             _introduce(options, url, started)
-            return uvloop.run(conduct(options, url, pids, view())), options.described(url)
+            return uvloop.run(work(url, pids))
     except (SetupFailed, StackFailed, ServerMissing, GeneratorLost) as error:
         click.echo(f"perftest: {error}", err=True)
         sys.exit(UNREACHABLE)
@@ -282,6 +303,20 @@ def _overview(results: list[Result]) -> str:
             f"{each.writes.failed + each.reads.failed} failed {'✓' if each.passed else '✗'}"
         )
     return "\n".join([*lines, ""])
+
+
+@perftest.command()
+@click.argument("a", type=click.Path(exists=True, path_type=Path))
+@click.argument("b", type=click.Path(exists=True, path_type=Path))
+@click.option("--tolerance", default=5.0, show_default=True, type=click.FloatRange(0), help="Percent to let pass.")
+def compare(a: Path, b: Path, tolerance: float) -> None:
+    """Say whether B is worse than A, both results of --json (best of --runs 5) or folders of them; then exit with 1."""
+    try:
+        comparison = compared(read(a), read(b), tolerance / 100)
+    except Incomparable as error:
+        raise click.UsageError(str(error)) from error
+    click.echo(as_text(comparison, tolerance / 100))
+    sys.exit(FAILED if comparison.worse else 0)
 
 
 @perftest.command()

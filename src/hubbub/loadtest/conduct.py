@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 import platform
 import secrets
@@ -14,19 +15,22 @@ from math import ceil
 import click
 import msgspec
 
+from hubbub.loadtest.find_max import Found, Trial, find_max
 from hubbub.loadtest.fleet import Fleet, fleet
 from hubbub.loadtest.mix import Size
 from hubbub.loadtest.plan import WARMUP_S, Plan
 from hubbub.loadtest.profile import Stage, steady
 from hubbub.loadtest.requirement import Requirement
-from hubbub.loadtest.run import Moment, Run
+from hubbub.loadtest.run import SIDES, Moment, Run
 from hubbub.loadtest.script import Workload
 from hubbub.loadtest.setup import prepare, stranger
 from hubbub.loadtest.usage import Watch
-from hubbub.loadtest.verdict import Result, result
-from hubbub.loadtest.view import View
+from hubbub.loadtest.verdict import GOOD_MS, Result, result
+from hubbub.loadtest.view import Quiet, View
 
+TRIAL_S = 10
 _ONE_PROCESS_RATE = 30_000
+_RUN_UP_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -99,6 +103,10 @@ class Bench:
         options = self._options
         self._view.phase(f"Phase 2: warmup ({WARMUP_S:.0f} seconds)")
         plan = Plan(options.writes, options.reads, options.workers, steady(WARMUP_S))
+        await self.run_up(plan)
+
+    async def run_up(self, plan: Plan) -> None:
+        """A phase that nobody looks at."""
         await self._fleet.run(plan, lambda run, moment: None)
 
     async def test(self, plan: Plan) -> tuple[Run, Result]:
@@ -152,8 +160,83 @@ async def bench(options: Options, url: str, pids: dict[str, int], view: View) ->
         yield Bench(options, url, pids, view, generators)
 
 
-async def conduct(options: Options, url: str, pids: dict[str, int], view: View) -> list[Result]:
-    """The results of all runs. Raises SetupFailed, GeneratorLost."""
+def goals(writes: float, reads: float) -> list[Requirement]:
+    """What a rate must keep to count as held: 99 % of it served, 99.9 % with success, and the good latencies."""
+    asked = [name for name, rate in zip(SIDES, (writes, reads), strict=True) if rate]
+    return [
+        Requirement(f"{name}.{goal}")
+        for name in asked
+        for goal in (
+            "throughput>=99%",
+            "success>=99.9%",
+            f"p95<{GOOD_MS[name][0]:g}ms",
+            f"p99<{GOOD_MS[name][1]:g}ms",
+        )
+    ]
+
+
+async def search(options: Options, url: str, pids: dict[str, int], length: int) -> Found:
+    """The highest rate that holds in trials of ``length`` seconds. Raises SetupFailed, GeneratorLost."""
+    kept = options.requirements or goals(options.writes, options.reads)
+    asked = dataclasses.replace(options, requirements=kept, verify=False)
+    click.echo("Searching for the highest rate that keeps " + ", ".join(each.text for each in kept) + "\n")
+    async with bench(asked, url, pids, Quiet()) as ready:
+
+        async def attempt(factor: float) -> Trial:
+            writes, reads = asked.writes * factor, asked.reads * factor
+            await ready.run_up(Plan(writes, reads, asked.workers, steady(min(_RUN_UP_S, length))))
+            _, seen = await ready.test(Plan(writes, reads, asked.workers, steady(length)))
+            trial = Trial(
+                factor=factor,
+                writes=writes,
+                reads=reads,
+                held=seen.passed,
+                writes_p99_ms=seen.writes.latency.p99,
+                reads_p99_ms=seen.reads.latency.p99,
+                why=", ".join(f"{check.requirement}: {check.measured}" for check in seen.checks if not check.held),
+                limited=seen.generator.limit is not None,
+            )
+            click.echo(_line(trial))
+            return trial
+
+        found = await find_max(attempt)
+    click.echo("\n" + _sureness(found, asked))
+    return found
+
+
+def _line(trial: Trial) -> str:
+    end = "the generator was the limit" if trial.limited else trial.why
+    return (
+        f"{'✓' if trial.held else '✗'} {trial.writes:>8.0f} + {trial.reads:>8.0f}/s"
+        f"   P99 {trial.writes_p99_ms:>8.1f} and {trial.reads_p99_ms:>8.1f}ms   {end}"
+    ).rstrip()
+
+
+def _sureness(found: Found, options: Options) -> str:
+    def rates(factor: float) -> str:
+        return f"{options.writes * factor:.0f} writes/s + {options.reads * factor:.0f} reads/s"
+
+    if not found.factor:
+        return "No rate held, down to the lowest tried."
+    held, of = found.held_of
+    lines = [f"Highest rate that held: {rates(found.factor)} ({held} of {of} trials)"]
+    if found.failed is not None:
+        failed, of = found.failed_of
+        lines.append(
+            f"Lowest that did not:    {rates(found.failed)} ({failed} of {of} trials), "
+            f"{found.failed / found.factor - 1:.1%} above"
+        )
+    if found.limited:
+        lines.append(
+            "The load generator was the limit above that: the service may hold more. Give it more --processes."
+        )
+    return "\n".join(lines)
+
+
+async def conduct(
+    options: Options, url: str, pids: dict[str, int], view: View
+) -> tuple[list[Result], dict[str, object]]:
+    """The results of all runs, and what they were of. Raises SetupFailed, GeneratorLost."""
     async with bench(options, url, pids, view) as ready:
         await ready.warm_up()
         results = []
@@ -161,4 +244,4 @@ async def conduct(options: Options, url: str, pids: dict[str, int], view: View) 
             which = f", run {number + 1} of {options.runs}" if options.runs > 1 else ""
             view.phase(f"Phase 3: test ({options.plan.seconds:.0f} seconds{which})")
             results.append((await ready.test(options.plan))[1])
-        return await ready.verified(results) if options.verify else results
+        return await ready.verified(results) if options.verify else results, options.described(url)

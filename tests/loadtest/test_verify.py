@@ -1,0 +1,145 @@
+"""Reading back: it passes what is right, and finds each thing that can be wrong, on a real service."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+from hubbub.loadtest.mix import parse_mix, parse_size
+from hubbub.loadtest.script import Script, Texts, Workload
+from hubbub.loadtest.setup import prepare, stranger
+from hubbub.loadtest.verify import Findings, read_back
+from hubbub.loadtest.wire import parse
+from tests.conftest import Service
+
+RUN = "run1"
+
+
+class Field:
+    """Two users of one application and two of another, who have written and been answered."""
+
+    def __init__(self, url: str, scripts: list[Script]) -> None:
+        self.url = url
+        self.scripts = scripts
+
+    async def written(self, turns: int) -> None:
+        for script in self.scripts * turns:
+            await exchange(self.url, script)
+
+    def api(self, script: Script) -> httpx.Client:
+        chat = f"/api/v1/applications/{script.seat.token}/chats/{script.seat.chats[0]}"
+        return httpx.Client(base_url=self.url + chat, headers={"Cookie": script.seat.cookie})
+
+    async def judged(self) -> Findings:
+        return await read_back(self.url, self.scripts, RUN, await stranger(self.url))
+
+    def last(self, script: Script) -> int:
+        assert script.ledger is not None
+        return max(script.ledger.chats[0].texts)
+
+
+async def exchange(url: str, script: Script, *, told: bool = True) -> None:
+    """Send the script's next write; it hears of the answer, or not."""
+    parts = urlsplit(url)
+    reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
+    writer.write(script.write())
+    buffer = b""
+    while (response := parse(buffer)) is None:
+        buffer += await reader.read(65536)
+    writer.close()
+    if told:
+        assert script.wrong(response.status, response.body) is None
+
+
+@pytest.fixture
+async def field(own_service: Service) -> Field:
+    workload = Workload(parse_mix("send=6,edit=2,delete=1"), parse_size("60"), 0.0, 1, RUN, verify=True)
+    seats = await prepare(own_service.url, 4, members=2)
+    assert seats[0].token == seats[1].token != seats[2].token
+    texts = Texts(workload)
+    ready = Field(
+        own_service.url,
+        [Script(own_service.url, seat, workload, texts, worker) for worker, seat in enumerate(seats)],
+    )
+    await ready.written(30)
+    return ready
+
+
+async def test_what_is_right_passes(field: Field) -> None:
+    findings = await field.judged()
+    assert findings.faults == 0, findings
+    assert findings.stored == findings.acknowledged > 50
+    assert findings.unanswered == 0
+
+
+async def test_an_answer_that_got_lost_is_no_fault(field: Field) -> None:
+    for script in field.scripts * 9:
+        await exchange(field.url, script, told=False)
+    findings = await field.judged()
+    assert findings.faults == 0, findings
+    assert findings.unanswered > 0
+
+
+async def test_a_message_that_is_gone_is_lost(field: Field) -> None:
+    script = field.scripts[1]
+    with field.api(script) as api:
+        assert api.delete(f"/messages/{field.last(script)}").status_code == 204
+    findings = await field.judged()
+    assert (findings.lost, findings.faults) == (1, 1)
+    assert findings.stored == findings.acknowledged - 1
+    assert f"message {field.last(script)} in chat" in findings.examples[0]
+
+
+async def test_a_message_with_another_text_is_altered(field: Field) -> None:
+    script = field.scripts[2]
+    with field.api(script) as api:
+        number = field.last(script)
+        assert api.patch(f"/messages/{number}", json={"body": f"{RUN}.2.999999 other"}).status_code == 200
+    findings = await field.judged()
+    assert (findings.altered, findings.faults) == (1, 1)
+
+
+async def test_a_message_that_is_there_twice_is_repeated(field: Field) -> None:
+    script = field.scripts[0]
+    with field.api(script) as api:
+        body = api.get(f"/messages/{field.last(script)}").json()["body"]
+        assert api.post("/messages", json={"body": body}).status_code == 200
+    findings = await field.judged()
+    assert findings.repeated == 1
+
+
+async def test_a_delete_that_was_not_done_and_a_number_given_twice_are_found(field: Field) -> None:
+    ledger = field.scripts[3].ledger
+    assert ledger is not None
+    number = field.last(field.scripts[3])
+    ledger.delete(0, number)
+    ledger.answered()
+    ledger.send(0, 12345)
+    ledger.sent(number - 1)
+    findings = await field.judged()
+    assert findings.undeleted == 1
+    assert findings.disordered == 1
+
+
+async def test_a_stranger_who_gets_in_is_found(field: Field) -> None:
+    script = field.scripts[0]
+    await stranger(field.url)
+    async with httpx.AsyncClient(base_url=field.url, headers={"Cookie": script.seat.cookie}) as owner:
+        invited = await owner.post(
+            f"/api/v1/applications/{script.seat.token}/members",
+            json={"email": "perftest-stranger@example.com", "role": "member"},
+        )
+        assert invited.status_code == 201, invited.text
+    findings = await field.judged()
+    assert findings.intrusions >= 4  # its page, its chats, its messages, the list: for both who belong to it
+    assert findings.faults == findings.intrusions
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left(own_service: Service) -> Iterator[None]:
+    yield
+    assert own_service.process.poll() is None  # none of this may bring the service down
