@@ -193,7 +193,7 @@ async def search(options: Options, url: str, pids: dict[str, int], length: int) 
                 held=seen.passed,
                 writes_p99_ms=seen.writes.latency.p99,
                 reads_p99_ms=seen.reads.latency.p99,
-                why=", ".join(f"{check.requirement}: {check.measured}" for check in seen.checks if not check.held),
+                why=", ".join(f"{check.requirement} was {check.measured}" for check in seen.checks if not check.held),
                 limited=seen.generator.limit is not None,
             )
             click.echo(_line(trial))
