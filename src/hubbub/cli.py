@@ -243,6 +243,25 @@ def _with_dead(work: Callable[[Any], Any]) -> Any:
         sys.exit(1)
 
 
+@main.group()
+def search() -> None:
+    """The search index."""
+
+
+@search.command("rebuild")
+@click.option("--data", type=click.Path(path_type=Path), help="Data folder of the embedded mode.")
+def search_rebuild(data: Path | None) -> None:
+    """Make the index anew; a service that runs does it at once and goes on answering, else the next start does."""
+    from hubbub.data_folder import REBUILD, DataFolder, FolderUnusable
+
+    try:
+        DataFolder.ask(_settings(data=data).data, REBUILD)
+    except (FolderUnusable, OSError) as error:
+        click.echo(f"hubbub: {error}", err=True)
+        sys.exit(1)
+    click.echo("Asked for; the service's log says when it is done.")
+
+
 @main.command()
 def config() -> None:
     """Print the settings in force, passwords hidden."""

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import os
 import secrets
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO
+
+REBUILD = "rebuild-search"
+_LOOK_S = 0.5
 
 
 class FolderUnusable(Exception):
@@ -17,6 +22,7 @@ class DataFolder:
     """Held by one process at a time, from ``open`` to ``close``. The lock dies with the process, however it dies."""
 
     def __init__(self, path: Path, lock: IO[str], secret: bytes) -> None:
+        self.path = path
         self.database = path / "hubbub.db"
         self.secret = secret
         self._lock = lock
@@ -50,6 +56,22 @@ class DataFolder:
                 f"The data folder {path} can't be used: {error.strerror}. "
                 "Choose one that can be written with --data, or mend its permissions."
             ) from error
+
+    async def when_asked(self, what: str, act: Callable[[], None]) -> None:
+        """Look again and again for a request that another process has left with ``ask``; runs until cancelled."""
+        file = self.path / what
+        while True:
+            if file.exists():
+                file.unlink()
+                act()
+            await asyncio.sleep(_LOOK_S)
+
+    @staticmethod
+    def ask(path: Path, what: str) -> None:
+        """Leave a request for the process that has the folder, or the next that takes it. Raises FolderUnusable."""
+        if not (path / "hubbub.db").exists():
+            raise FolderUnusable(f"{path} is no data folder of Hubbub. Name the right one with --data.")
+        (path / what).touch()
 
     def close(self) -> None:
         self._lock.close()

@@ -15,10 +15,12 @@ from hubbub.caches.memory import MemoryCache
 from hubbub.chat.accounts import Accounts
 from hubbub.chat.applications import Applications
 from hubbub.chat.chats import Chats
-from hubbub.chat.errors import ChatError
+from hubbub.chat.errors import ChatError, Unavailable
 from hubbub.chat.intake import DirectIntake
-from hubbub.chat.ports import Gate, Intake, Logins, Passwords, Store, View
-from hubbub.data_folder import DataFolder
+from hubbub.chat.model import ChatKey
+from hubbub.chat.ports import Gate, Intake, Logins, Passwords, SearchIndex, Store, View
+from hubbub.chat.search import Query
+from hubbub.data_folder import REBUILD, DataFolder
 from hubbub.http.api import Api
 from hubbub.http.connection import Edge
 from hubbub.http.hot import HotRoutes
@@ -27,8 +29,10 @@ from hubbub.http.passwords import Argon2Passwords
 from hubbub.http.routing import application
 from hubbub.http.sessions import Sessions
 from hubbub.queues.embedded import EmbeddedQueue
+from hubbub.search.sqlite import SqliteIndex
 from hubbub.settings import Settings
 from hubbub.stores.sqlite import SqliteStore
+from hubbub.writer.indexer import Indexer
 from hubbub.writer.writer import Writer
 
 if TYPE_CHECKING:
@@ -42,6 +46,13 @@ class ShardsFixed(Exception):
     """The number of shards can't be changed now."""
 
 
+class NoIndex:
+    """A cluster without a search server."""
+
+    async def candidates(self, chat: ChatKey, query: Query, *, typos: bool) -> list[int]:
+        raise Unavailable("This Hubbub has no search server.", retry_after=60)
+
+
 def _now() -> int:
     return time.time_ns() // 1_000_000
 
@@ -50,6 +61,7 @@ def _edge(
     store: Store,
     intake: Intake,
     view: View,
+    index: SearchIndex,
     gate: Gate,
     logins: Logins,
     passwords: Passwords,
@@ -59,7 +71,7 @@ def _edge(
 ) -> Edge:
     accounts = Accounts(store, intake, passwords, _now)
     applications = Applications(store, intake, view, _now)
-    chats = Chats(applications, store, intake, view, _now)
+    chats = Chats(applications, store, intake, view, index, _now)
     sessions = Sessions(accounts, secret, gate)
     hot = HotRoutes(sessions, chats)
 
@@ -84,6 +96,8 @@ async def embedded(settings: Settings, folder: DataFolder) -> AsyncIterator[Edge
     """Everything in this process. Leaving it finishes what was accepted."""
     store = SqliteStore(folder.database)
     store.forget_expired_sessions(_now())
+    index = SqliteIndex(folder.path)
+    indexer = Indexer(store, index)
     queue = EmbeddedQueue(Writer(store), max_commands=settings.queue_commands)
     passwords = Argon2Passwords()
     cache = MemoryCache(store)
@@ -93,6 +107,7 @@ async def embedded(settings: Settings, folder: DataFolder) -> AsyncIterator[Edge
         store,
         intake,
         cache,
+        index,
         gate,
         LoginLimit(),
         passwords,
@@ -101,12 +116,16 @@ async def embedded(settings: Settings, folder: DataFolder) -> AsyncIterator[Edge
         lambda: {"queue": queue.fault},
     )
     sweeping = asyncio.create_task(edge.sweep())
+    watching = asyncio.create_task(folder.when_asked(REBUILD, indexer.rebuild))
     try:
         yield edge
     finally:
         sweeping.cancel()
+        watching.cancel()
         await queue.close()
+        await asyncio.to_thread(indexer.close)
         passwords.close()
+        index.close()
         store.close()
 
 
@@ -133,6 +152,7 @@ async def api(settings: Settings) -> AsyncIterator[Edge]:
         store,
         intake,
         cache,
+        NoIndex(),
         cache,
         logins,
         passwords,

@@ -13,6 +13,7 @@ MAY = {
     "stores": {"chat"},
     "queues": {"chat", "writer"},
     "caches": {"chat"},
+    "search": {"chat"},
     "writer": {"chat"},
     "http": {"chat"},
     "loadtest": set(),

@@ -12,6 +12,7 @@ that was already read changes nothing:
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 
 from hubbub.chat.commands import (
     AddChat,
@@ -151,6 +152,9 @@ class MemoryCache:
         self, key: ChatKey, *, limit: int, before: int | None = None, after: int | None = None, offset: int = 0
     ) -> list[Message]:
         return await self._store.messages(key, limit=limit, before=before, after=after, offset=offset)
+
+    async def numbered(self, key: ChatKey, numbers: Sequence[int]) -> list[Message]:
+        return await self._store.numbered(key, numbers)
 
     async def next_number(self, key: ChatKey) -> int:
         """A message number above all that were ever given in this chat, and given to nobody else.

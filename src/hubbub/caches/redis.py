@@ -101,6 +101,7 @@ class CopiedStore(Store, Protocol):
         offset: int = 0,
         at: Position | None = None,
     ) -> list[Message]: ...
+    async def numbered(self, key: ChatKey, numbers: Sequence[int], *, at: Position | None = None) -> list[Message]: ...
 
 
 class Seen:
@@ -402,6 +403,21 @@ class RedisCache:
         if floor is not None and number > int(floor):
             return None
         return await self._store.message(key, number, at=_position(position))
+
+    async def numbered(self, key: ChatKey, numbers: Sequence[int]) -> list[Message]:
+        names = [name for number in numbers for name in (number, f"o:{number}")]
+        try:
+            floor, position, *held = await self._wire.call("HMGET", self._chat(key), "f", "p", *names)
+        except Unavailable:
+            return await self._store.numbered(key, numbers)
+        found, stored = [], []
+        for number, item, over in zip(numbers, held[::2], held[1::2], strict=True):
+            shown = item if over is None else _covered(over)
+            if shown is not None:
+                found.append(_message(number, shown))
+            elif over is None and (floor is None or number <= int(floor)):
+                stored.append(number)
+        return found + await self._store.numbered(key, stored, at=_position(position))
 
     async def messages(
         self, key: ChatKey, *, limit: int, before: int | None = None, after: int | None = None, offset: int = 0

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from hubbub.chat import search
 from hubbub.chat.applications import Applications
 from hubbub.chat.commands import AddChat, DeleteMessage, EditMessage, RenameChat
 from hubbub.chat.encoding import encode_chats, encode_page
 from hubbub.chat.errors import Forbidden, NotFound
 from hubbub.chat.model import Chat, ChatKey, Message, Page, User
-from hubbub.chat.ports import Intake, Store, View
+from hubbub.chat.ports import Intake, SearchIndex, Store, View
 from hubbub.chat.ticket import Ticket
 
 _NO_CHAT = "There is no such chat in this application."
@@ -20,9 +21,16 @@ class Chats:
     """Every method takes the caller first and refuses a stranger with NotFound before anything else."""
 
     def __init__(
-        self, applications: Applications, store: Store, intake: Intake, view: View, now: Callable[[], int]
+        self,
+        applications: Applications,
+        store: Store,
+        intake: Intake,
+        view: View,
+        index: SearchIndex,
+        now: Callable[[], int],
     ) -> None:
         self._applications = applications
+        self._index = index
         self._store = store
         self._intake = intake
         self._view = view
@@ -83,6 +91,27 @@ class Chats:
         if message is None:
             raise NotFound(_NO_MESSAGE)
         return message
+
+    async def search(self, user: User, key: ChatKey, q: str, *, offset: int, limit: int) -> Page:
+        """The messages that match ``q``, best first, then newest, among the newest thousand that may. None of it is
+        syntax; with nothing in it that can be searched for, nothing is found.
+
+        Raises:
+            Unavailable: the index can't be asked now.
+        """
+        await self.must_exist(user, key)
+        query = search.parse(q)
+        if not query.terms:
+            return encode_page([], limit)
+        found: list[Message] = []
+        for typos in (False, True):
+            if len(found) > offset + limit:
+                break  # those with typos come after all of these
+            numbers = await self._index.candidates(key, query, typos=typos)
+            held = {message.number for message in found}
+            messages = await self._view.numbered(key, [number for number in numbers if number not in held])
+            found = search.rank(query, [*found, *messages])
+        return encode_page(found[offset : offset + limit + 1], limit)
 
     async def post(
         self, user: User, key: ChatKey, body: str, idempotency_key: str | None = None, seen: object = None

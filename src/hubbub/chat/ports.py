@@ -8,6 +8,7 @@ from typing import NamedTuple, Protocol
 
 from hubbub.chat.commands import Command, Outcome
 from hubbub.chat.model import Application, Chat, ChatKey, Member, Message, Page, Role, User
+from hubbub.chat.search import Query
 from hubbub.chat.ticket import Ticket
 
 
@@ -74,6 +75,9 @@ class Store(Protocol):
     ) -> list[Message]:
         """Up to ``limit`` messages, newest first: the newest, or those next below ``before`` or above ``after``."""
 
+    async def numbered(self, key: ChatKey, numbers: Sequence[int]) -> list[Message]:
+        """Those of up to a thousand messages that there are, in no order."""
+
     async def posted(self, key: ChatKey, sender_id: int, idempotency_key: str) -> tuple[int, bytes] | None:
         """The number and body hash of the message the sender posted with this key, also if it is deleted since."""
 
@@ -121,8 +125,30 @@ class View(Protocol):
         self, key: ChatKey, *, limit: int, before: int | None = None, after: int | None = None, offset: int = 0
     ) -> list[Message]: ...
 
+    async def numbered(self, key: ChatKey, numbers: Sequence[int]) -> list[Message]: ...
+
     async def chats(self, token: str, limit: int, seen: object = None) -> bytes:
         """The application's newest chats, encoded as the API sends them."""
+
+
+class Document(NamedTuple):
+    """A message's text, on its way into a search index."""
+
+    chat: ChatKey
+    number: int
+    body: str
+
+
+class SearchIndex(Protocol):
+    """Knows which messages may match a query. May lag behind the store, and may name messages that do not match."""
+
+    async def candidates(self, chat: ChatKey, query: Query, *, typos: bool) -> list[int]:
+        """Numbers of the newest messages that may match, newest first, up to search.CANDIDATES of them: all that were
+        indexed and match, and perhaps others. With ``typos``, also those that match with typos.
+
+        Raises:
+            Unavailable: the index can't be asked now.
+        """
 
 
 class Wants(NamedTuple):

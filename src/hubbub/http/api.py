@@ -252,6 +252,13 @@ class Api:
         form = await _fields(request, schemas.NewMessage)
         return await self._edited(user, key, message, form.body)
 
+    async def search_messages(self, request: Request) -> Response:
+        user, key = await self._user(request), _chat(request)
+        await self._chats.must_exist(user, key)
+        wanted = query(schemas.Search, request.scope["query_string"])
+        page = await self._chats.search(user, key, wanted.q, offset=wanted.offset, limit=wanted.limit)
+        return response(Reply(200, page.body))
+
     async def get_message(self, request: Request) -> Response:
         user, key = await self._user(request), _chat(request)
         return response(Reply(200, encode_message(await self._chats.message(user, key, _message_number(request)))))
@@ -520,6 +527,16 @@ class Api:
                 summary="Messages, newest first, by page or before/after a number",
                 endpoint=self._hot_endpoint(self._hot.list_messages),
                 query=schemas.MessagePaging,
+                response=list[MessageItem],
+                errors=(401, 404, 422, 429, 503),
+            ),
+            Route(
+                method="GET",
+                path=messages + "/search",
+                name="searchMessages",
+                summary="Messages that match, best first, then newest",
+                endpoint=self.search_messages,
+                query=schemas.Search,
                 response=list[MessageItem],
                 errors=(401, 404, 422, 429, 503),
             ),

@@ -81,6 +81,16 @@ class MessagePaging(msgspec.Struct):
     after: Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)] | None = None
 
 
+class Search(msgspec.Struct):
+    q: Annotated[str, msgspec.Meta(max_length=1000)] = ""
+    page: PageNumber = 1
+    limit: Limit = 10
+
+    @property
+    def offset(self) -> int:
+        return (self.page - 1) * self.limit
+
+
 class Done(msgspec.Struct):
     message: str
 

@@ -646,6 +646,12 @@ class MySqlStore:
         row = await self._row(f"{_MESSAGE} AND number = %s", (*key, number), at)
         return row and Message(*row)
 
+    async def numbered(self, key: ChatKey, numbers: Sequence[int], *, at: Position | None = None) -> list[Message]:
+        if not numbers:
+            return []
+        places = ",".join(["%s"] * len(numbers))
+        return [Message(*row) for row in await self._read(f"{_MESSAGE} AND number IN ({places})", (*key, *numbers), at)]
+
     async def messages(
         self,
         key: ChatKey,

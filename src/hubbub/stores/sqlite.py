@@ -11,7 +11,9 @@ return to it is a wait. A batch of messages is therefore one INSERT of many rows
 from __future__ import annotations
 
 import asyncio
+import json
 import sqlite3
+from array import array
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -34,6 +36,7 @@ from hubbub.chat.commands import (
 )
 from hubbub.chat.errors import Forbidden, Invalid, KeyReused, NotFound, Unavailable
 from hubbub.chat.model import Application, Chat, ChatKey, Member, Message, Role, User
+from hubbub.chat.ports import Document
 from hubbub.stores.migrate import migrate_sqlite
 
 T = TypeVar("T")
@@ -43,6 +46,8 @@ _ROWS_PER_INSERT = 100
 _FAR_OFFSET = 1000  # rows; walking past them takes about 100 µs
 _CHATS_COUNTED_AT_ONCE = 200
 _KNOWN_CHATS = 100_000
+_CHANGES = 500  # batches that an index takes in at once
+_AT_ONCE = 5000  # messages, of all there are
 
 _CHAT_ID = "SELECT c.id FROM chats c JOIN applications a ON a.id = c.application_id WHERE a.token = ? AND c.number = ?"
 _INSERT_MESSAGES = "INSERT INTO messages (chat_id, number, sender_id, created_at, body) VALUES "
@@ -56,6 +61,22 @@ _CHAT = """
 _MESSAGE = """
     SELECT m.number, m.sender_id, u.name, m.body, m.created_at, m.edited_at
     FROM messages m JOIN users u ON u.id = m.sender_id
+"""
+_OF_CHAT = "JOIN chats c ON c.id = m.chat_id JOIN applications a ON a.id = c.application_id"
+_NAMED = f"""
+    SELECT json_group_array(json_array(a.token, c.number, m.number, m.body)) FROM json_each(?) named
+    CROSS JOIN messages m ON m.chat_id = json_extract(named.value, '$[0]')
+                         AND m.number = json_extract(named.value, '$[1]') {_OF_CHAT}
+"""
+_FROM = f"""
+    SELECT json_group_array(json_array(m.chat_id, a.token, c.number, m.number, m.body)) FROM
+    (SELECT chat_id, number, body FROM messages WHERE (chat_id, number) > (?, ?) ORDER BY chat_id, number LIMIT ?) m
+    CROSS {_OF_CHAT.replace(" JOIN applications", " CROSS JOIN applications")}
+"""
+_MANY_NUMBERED = """
+    SELECT json_group_array(json_array(m.number, m.sender_id, u.name, m.body, m.created_at, m.edited_at))
+    FROM json_each(?) named CROSS JOIN messages m ON m.chat_id = ? AND m.number = named.value
+    JOIN users u ON u.id = m.sender_id
 """
 _ROLE = (
     "SELECT m.role FROM applications a JOIN members m ON m.application_id = a.id AND m.user_id = ? WHERE a.token = ?"
@@ -84,6 +105,9 @@ class SqliteStore:
         self._chat_ids: dict[ChatKey, int] = {}
         # Chats with messages above counted_to, as far as this process knows. Only hurries the counting along.
         self._uncounted: set[int] = set()
+        self._changed: array[int] = array("q")  # in the batch under way: chat_id and number, in turn
+        self._indexed_to = 0
+        self._forgotten_to = 0
 
     def _connect(self, *, read_only: bool = False) -> sqlite3.Connection:
         connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, cached_statements=256)
@@ -136,6 +160,7 @@ class SqliteStore:
     def _apply(self, batch: Sequence[Command]) -> list[Outcome]:
         outcomes: list[Outcome] = []
         rows: list[Any] = []
+        self._changed = array("q")
         for command in batch:
             if type(command) is PostMessage:
                 outcomes.append(self._post(command, rows))
@@ -146,6 +171,8 @@ class SqliteStore:
                 outcomes.append(self._handlers[type(command)](self, command))
         if rows:
             self._insert(rows)
+        if self._changed:
+            self._writing.execute("INSERT INTO changes (messages) VALUES (?)", (self._changed.tobytes(),))
         return outcomes
 
     def _post(self, command: PostMessage, rows: list[Any]) -> Outcome:
@@ -161,6 +188,8 @@ class SqliteStore:
                 (chat_id, command.sender_id, command.key, command.number, command.body_hash),
             )
         rows += (chat_id, command.number, command.sender_id, command.created_at, command.body)
+        self._changed.append(chat_id)
+        self._changed.append(command.number)
         self._uncounted.add(chat_id)
         return command.number
 
@@ -181,7 +210,10 @@ class SqliteStore:
             "UPDATE messages SET body = ?, edited_at = ? WHERE chat_id = ? AND number = ? AND sender_id = ?",
             (command.body, command.edited_at, chat_id, command.number, command.editor_id),
         )
-        return None if edited.rowcount else NotFound("There is no such message in this chat.")
+        if chat_id is None or not edited.rowcount:
+            return NotFound("There is no such message in this chat.")
+        self._changed.extend((chat_id, command.number))
+        return None
 
     def _delete(self, command: DeleteMessage) -> Outcome:
         chat_id = self._chat_id(self._writing, command.chat)
@@ -280,7 +312,59 @@ class SqliteStore:
         RenameChat: _rename_chat,
     }
 
+    # A delete is no change for an index: what it names is looked up here, and is not there.
+
+    def last_change(self) -> int:
+        """The position of the latest change."""
+        return int(self._blocking("SELECT coalesce(max(seq), 0) FROM changes", ())[0][0])
+
+    def changes(self, after: int) -> tuple[int, list[Document]]:
+        """Some of the messages posted or edited since the position ``after``, as they are now, and the position that
+        this comes to. Blocks, for the index's thread. Raises Unavailable.
+        """
+        rows = self._blocking("SELECT seq, messages FROM changes WHERE seq > ? ORDER BY seq LIMIT ?", (after, _CHANGES))
+        pairs = array("q")
+        for _, messages in rows:
+            pairs.frombytes(messages)
+        places = sorted(set(zip(pairs[::2], pairs[1::2], strict=True)))
+        # As one JSON array: one step of a statement, and one wait for the GIL, instead of one for each message.
+        found = json.loads(self._blocking(_NAMED, (json.dumps(places),))[0][0]) if places else []
+        documents = [Document(ChatKey(token, chat), number, body) for token, chat, number, body in found]
+        return rows[-1][0] if rows else after, documents
+
+    def all_messages(self, after: tuple[int, int]) -> tuple[tuple[int, int], list[Document]]:
+        """Some thousand messages in the order of their keys, from behind the place ``after``, and the place that this
+        comes to; none when there are no more. Blocks, for the index's thread. Raises Unavailable.
+        """
+        rows = json.loads(self._blocking(_FROM, (*after, _AT_ONCE))[0][0])
+        documents = [Document(ChatKey(token, chat), number, body) for _, token, chat, number, body in rows]
+        return (rows[-1][0], rows[-1][3]) if rows else after, documents
+
+    def _blocking(self, sql: str, parameters: Sequence[Any]) -> list[Any]:
+        connection = self._connect(read_only=True)
+        try:
+            return connection.execute(sql, parameters).fetchall()
+        except sqlite3.Error as error:
+            raise Unavailable(f"The database can't be read: {error}.", retry_after=5) from error
+        finally:
+            connection.close()
+
+    def indexed(self, position: int) -> None:
+        """The index has all changes up to there for good: they may be forgotten, at the next housekeeping."""
+        self._indexed_to = position
+
+    def _forget_changes(self) -> None:
+        if self._indexed_to > self._forgotten_to:
+            position = self._indexed_to
+            self._transaction(
+                lambda: self._writing.execute(
+                    "DELETE FROM changes WHERE seq <= ? AND seq < (SELECT max(seq) FROM changes)", (position,)
+                )
+            )
+            self._forgotten_to = position
+
     def count_messages(self) -> None:
+        self._forget_changes()
         chats = [self._uncounted.pop() for _ in range(min(len(self._uncounted), _CHATS_COUNTED_AT_ONCE))]
         if not chats:
             return
@@ -316,16 +400,7 @@ class SqliteStore:
         return rows[0] if rows else None
 
     async def _far_rows(self, sql: str, parameters: Sequence[Any]) -> list[Any]:
-        def read() -> list[Any]:
-            connection = self._connect(read_only=True)
-            try:
-                return connection.execute(sql, parameters).fetchall()
-            except sqlite3.Error as error:
-                raise Unavailable(f"The database can't be read: {error}.", retry_after=5) from error
-            finally:
-                connection.close()
-
-        return await asyncio.get_running_loop().run_in_executor(self._far_reads, read)
+        return await asyncio.get_running_loop().run_in_executor(self._far_reads, self._blocking, sql, parameters)
 
     def _chat_id(self, connection: sqlite3.Connection, key: ChatKey) -> int | None:
         chat_id = self._chat_ids.get(key)
@@ -426,6 +501,11 @@ class SqliteStore:
                 offset,
             )
         return [Message(*row) for row in rows]
+
+    async def numbered(self, key: ChatKey, numbers: Sequence[int]) -> list[Message]:
+        chat_id = self._read_chat_id(key)
+        found = await self._far_rows(_MANY_NUMBERED, (json.dumps(list(numbers)), chat_id))
+        return [Message(*row) for row in json.loads(found[0][0])]
 
     async def posted(self, key: ChatKey, sender_id: int, idempotency_key: str) -> tuple[int, bytes] | None:
         chat_id = self._read_chat_id(key)

@@ -1,0 +1,1 @@
+"""Indexes that messages are found by."""

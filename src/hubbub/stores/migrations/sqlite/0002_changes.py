@@ -1,0 +1,12 @@
+"""What the search index has to look at again."""
+
+from alembic import op
+
+revision = "0002"
+down_revision = "0001"
+
+
+def upgrade() -> None:
+    # A row for each batch that changed messages: pairs of chat_id and number, 64-bit integers in the machine's order.
+    # Rows go once they are indexed, save the last, which keeps seq rising.
+    op.execute("CREATE TABLE changes (seq INTEGER PRIMARY KEY, messages BLOB NOT NULL) STRICT")
