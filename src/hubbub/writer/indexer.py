@@ -18,7 +18,8 @@ from hubbub.chat.ports import Document
 
 log = logging.getLogger("hubbub.search")
 
-_PAUSE_S = 0.5
+_PAUSE_S = 0.1  # little and often: what it holds the GIL for, every request waits for
+_SYNC_S = 5.0
 _AFTER_FAULT_S = 2.0
 
 
@@ -37,6 +38,7 @@ class Generation(Protocol):
     @property
     def position(self) -> int | None: ...
     def add(self, documents: Iterable[Document], position: int | None = None) -> None: ...
+    def sync(self) -> None: ...
     def remove(self) -> None: ...
 
 
@@ -62,6 +64,7 @@ class Indexer(Generic[G]):
         self._rebuild = threading.Event()
         self.fault: str | None = None
         self.indexed = 0  # messages since the start, those of rebuilds included
+        self._synced = 0.0
         self._thread = threading.Thread(target=self._run, name="search-index")
         self._thread.start()
 
@@ -108,8 +111,11 @@ class Indexer(Generic[G]):
             return False
         generation.add(documents, position)
         self.indexed += len(documents)
-        self._store.indexed(position)
-        return True
+        if time.monotonic() - self._synced >= _SYNC_S:
+            generation.sync()
+            self._synced = time.monotonic()
+            self._store.indexed(position)
+        return False
 
     def _make_anew(self) -> None:
         """All messages, then what has changed meanwhile; changes are kept until then, as ``indexed`` is not called
