@@ -251,15 +251,32 @@ def search() -> None:
 @search.command("rebuild")
 @click.option("--data", type=click.Path(path_type=Path), help="Data folder of the embedded mode.")
 def search_rebuild(data: Path | None) -> None:
-    """Make the index anew; a service that runs does it at once and goes on answering, else the next start does."""
+    """Make the index anew, while the old one goes on answering. Embedded: the running service does it, or the next."""
     from hubbub.data_folder import REBUILD, DataFolder, FolderUnusable
 
+    settings = _settings(data=data)
+    if settings.search_url and data is None:
+        _rebuild_cluster(settings)
+        return
     try:
-        DataFolder.ask(_settings(data=data).data, REBUILD)
+        DataFolder.ask(settings.data, REBUILD)
     except (FolderUnusable, OSError) as error:
         click.echo(f"hubbub: {error}", err=True)
         sys.exit(1)
     click.echo("Asked for; the service's log says when it is done.")
+
+
+def _rebuild_cluster(settings: Any) -> None:
+    from hubbub import wiring
+    from hubbub.chat.errors import Unavailable
+    from hubbub.search.elastic import Refused
+
+    try:
+        count = wiring.rebuild_search(settings, lambda so_far: click.echo(f"{so_far} messages", err=True))
+    except (Unavailable, Refused) as error:
+        click.echo(f"hubbub: {error}", err=True)
+        sys.exit(1)
+    click.echo(f"The search index was made anew: {count} messages.")
 
 
 @main.command()

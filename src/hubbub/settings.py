@@ -28,6 +28,11 @@ class Settings(BaseSettings):
     redis_url: str = Field(
         "", description="Cluster: redis://:PASSWORD@HOST:PORT/0.", json_schema_extra={"secret": True}
     )
+    search_url: str = Field(
+        "",
+        description="Cluster: http://USER:PASSWORD@HOST:9200, OpenSearch's or Elasticsearch's.",
+        json_schema_extra={"secret": True},
+    )
     mysql_replicas: tuple[str, ...] = Field(
         (), description="Cluster: URLs of read-only copies, as a JSON list.", json_schema_extra={"secret": True}
     )

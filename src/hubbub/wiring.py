@@ -137,6 +137,7 @@ async def api(settings: Settings) -> AsyncIterator[Edge]:
     from hubbub.caches.redis_wire import RedisWire
     from hubbub.chat.queued_intake import QueuedIntake
     from hubbub.queues.rabbitmq import RabbitQueue
+    from hubbub.search.elastic import ElasticIndex, connect
     from hubbub.stores.mysql import MySqlStore
 
     store = MySqlStore(settings.mysql_url, settings.mysql_replicas, pool_size=settings.mysql_pool)
@@ -152,7 +153,7 @@ async def api(settings: Settings) -> AsyncIterator[Edge]:
         store,
         intake,
         cache,
-        NoIndex(),
+        ElasticIndex(connect(settings.search_url)) if settings.search_url else NoIndex(),
         cache,
         logins,
         passwords,
@@ -196,12 +197,17 @@ async def writer(settings: Settings, stopped: asyncio.Event, started: Callable[[
     from hubbub.caches.redis import SCRIPTS, RedisCache
     from hubbub.caches.redis_wire import RedisWire
     from hubbub.queues.rabbitmq_consumer import RabbitConsumer
+    from hubbub.search.elastic import ElasticIndex, connect
     from hubbub.stores.mysql import MySqlStore
+    from hubbub.writer.indexer import keep_index
     from hubbub.writer.shard import ShardWriter, keep_house
 
-    store = MySqlStore(settings.mysql_url, pool_size=settings.mysql_pool)
+    searched = bool(settings.search_url)
+    store = MySqlStore(settings.mysql_url, pool_size=settings.mysql_pool, note_changes=searched)
     wire = RedisWire(settings.redis_url, SCRIPTS)
-    keeping = asyncio.create_task(keep_house(store, _now))
+    keeping = [asyncio.create_task(keep_house(store, _now))]
+    if searched:
+        keeping.append(asyncio.create_task(keep_index(store, ElasticIndex(connect(settings.search_url)).add)))
     name = secrets.token_hex(8)
     while not stopped.is_set():
         shards = await asyncio.to_thread(_shards, store, settings)
@@ -220,8 +226,9 @@ async def writer(settings: Settings, stopped: asyncio.Event, started: Callable[[
             end.cancel()
         consumer.stop()
         await running
-    keeping.cancel()
-    await asyncio.gather(keeping, return_exceptions=True)
+    for task in keeping:
+        task.cancel()
+    await asyncio.gather(*keeping, return_exceptions=True)
     with suppress(ChatError):  # else it will be missed soon enough
         await asyncio.to_thread(store.gone, "writer", name)
     await wire.close()
@@ -239,6 +246,28 @@ async def dead_letters(settings: Settings) -> AsyncIterator[DeadLetters]:
     store.close()
     async with DeadLetters.open(settings.amqp_url, shards) as letters:
         yield letters
+
+
+def rebuild_search(settings: Settings, progress: Callable[[int], None]) -> int:
+    """Make a cluster's search index anew while it serves; returns how many messages are in it. Raises Unavailable."""
+    from hubbub.search.elastic import ElasticIndex, connect
+    from hubbub.stores.mysql import MySqlStore
+
+    store = MySqlStore(settings.mysql_url, pool_size=2)
+    index = ElasticIndex(connect(settings.search_url))
+    count, place = 0, ("", 0, 0)
+    try:
+        # From here on the writers' changes go into the new index as well, so what is read below misses none.
+        index.start_anew()
+        while documents := store.all_messages(place):
+            index.fill(documents)
+            count += len(documents)
+            place = (*documents[-1].chat, documents[-1].number)
+            progress(count)
+        index.adopt()
+    finally:
+        store.close()
+    return count
 
 
 async def raise_shards(settings: Settings, wanted: int | None, *, within_s: float = 30.0) -> int:

@@ -132,11 +132,14 @@ class View(Protocol):
 
 
 class Document(NamedTuple):
-    """A message's text, on its way into a search index."""
+    """A message as it is now, on its way into a search index: its text, None when it is gone, and when that was written
+    (in milliseconds; 0 where nothing can overtake it on its way).
+    """
 
     chat: ChatKey
     number: int
-    body: str
+    body: str | None
+    written_at: int = 0
 
 
 class SearchIndex(Protocol):

@@ -1,4 +1,4 @@
-"""A private cluster on this machine: RabbitMQ, MariaDB, Redis, and Hubbub's own API and writer processes."""
+"""A private cluster on this machine: RabbitMQ, MariaDB, Redis, OpenSearch where it is, Hubbub's API and writers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 
 from hubbub.loadtest.process import Part, StackFailed
-from hubbub.loadtest.servers import MariaDb, RabbitMq, Redis, ServerFailed, ServerMissing, missing
+from hubbub.loadtest.servers import MariaDb, OpenSearch, RabbitMq, Redis, Server, ServerFailed, ServerMissing, missing
 
 
 class ClusterStack:
@@ -27,10 +27,12 @@ class ClusterStack:
         self.rabbitmq = RabbitMq(self.folder)
         self.mariadb = MariaDb(self.folder)
         self.redis = Redis(self.folder)
+        self.opensearch = None if OpenSearch.absent() else OpenSearch(self.folder)
         self.settings = {
             "HUBBUB_AMQP_URL": self.rabbitmq.url,
             "HUBBUB_MYSQL_URL": self.mariadb.url(),
             "HUBBUB_REDIS_URL": self.redis.url,
+            **({"HUBBUB_SEARCH_URL": self.opensearch.url} if self.opensearch else {}),
             **(settings or {}),
         }
         self.apis = [self._part(["api", "--port", "0"], f"api{index}") for index in range(apis)]
@@ -48,11 +50,18 @@ class ClusterStack:
         """The process of each part."""
         pids = {f"api {index + 1}": part.pid for index, part in enumerate(self.apis)}
         pids |= {f"writer {index + 1}": part.pid for index, part in enumerate(self.writers)}
-        return pids | {"RabbitMQ": self.rabbitmq.pid, "MariaDB": self.mariadb.pid, "Redis": self.redis.pid}
+        pids |= {"RabbitMQ": self.rabbitmq.pid, "MariaDB": self.mariadb.pid, "Redis": self.redis.pid}
+        return pids | ({"OpenSearch": self.opensearch.pid} if self.opensearch else {})
+
+    @property
+    def _servers(self) -> list[Server]:
+        """In the order of stopping."""
+        searching = [self.opensearch] if self.opensearch else []
+        return [*searching, self.rabbitmq, self.mariadb, self.redis]
 
     def start(self) -> None:
         try:
-            for server in (self.redis, self.mariadb, self.rabbitmq):
+            for server in reversed(self._servers):
                 server.start()
             for part in (*self.writers, *self.apis):
                 part.start()
@@ -66,7 +75,7 @@ class ClusterStack:
     def stop(self) -> None:
         for part in (*self.apis, *self.writers):
             part.stop()
-        for server in (self.rabbitmq, self.mariadb, self.redis):
+        for server in self._servers:
             server.stop()
         shutil.rmtree(self.folder, ignore_errors=True)
 

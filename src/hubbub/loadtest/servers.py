@@ -1,11 +1,12 @@
-"""Private RabbitMQ, MariaDB and Redis servers on loopback: free ports, scratch data, generated passwords.
+"""Private RabbitMQ, MariaDB, Redis and OpenSearch servers on loopback: free ports, scratch data, generated passwords.
 
-They are Debian's own, started as children of this process and stopped by process id. Nothing that the system runs, and
-nothing in /etc, is used or touched.
+The first three are Debian's own, OpenSearch is made of jars; all are started as children of this process and stopped by
+process id. Nothing that the system runs, and nothing in /etc, is used or touched.
 """
 
 from __future__ import annotations
 
+import http.client
 import os
 import secrets
 import shutil
@@ -338,3 +339,48 @@ class RabbitMq(Server):
             self._epmd.kill()
             self._epmd.wait()
             self._epmd = None
+
+
+class OpenSearch(Server):
+    """A single node. It has no password, as its security plugin is not there: loopback is all that guards it."""
+
+    name = "opensearch"
+    program = "java"
+
+    @staticmethod
+    def absent() -> str | None:
+        """How to install it; None when it is there."""
+        there = (_jars() / "complete").exists() and _program("java") is not None
+        return None if there else "not installed: opensearch. With Maven: scripts/install-opensearch.sh"
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        absent = self.absent()
+        if absent:
+            raise ServerMissing(absent)
+        (self.folder / "config").mkdir(exist_ok=True)
+        super().start()
+
+    def _run(self) -> None:
+        source = Path(__file__).parent / "opensearch" / "SingleNode.java"
+        memory = ["-Xms512m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
+        words = ["-cp", f"{_jars()}/*", str(source), str(self.folder), str(self.port)]
+        self._spawn([_program("java") or "", *memory, *words])
+
+    def ready(self) -> bool:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
+        try:
+            connection.request("GET", "/_cluster/health?wait_for_status=yellow&timeout=1s")
+            return connection.getresponse().status == 200
+        except OSError:
+            return False
+        finally:
+            connection.close()
+
+
+def _jars() -> Path:
+    given = os.environ.get("HUBBUB_OPENSEARCH")
+    return Path(given) if given else Path.home() / ".cache" / "hubbub" / "opensearch-2.19.3"

@@ -78,7 +78,7 @@ class IndexFile:
         self._writing.execute("BEGIN IMMEDIATE")
         try:
             # In order: FTS5 writes out what it has gathered whenever a row is below the one before.
-            rows = sorted((self._row(each.chat, each.number), spaced(each.body)) for each in documents)
+            rows = sorted((self._row(each.chat, each.number), spaced(each.body or "")) for each in documents)
             self._writing.execute(_ADD, (json.dumps(rows),))
             if position is not None:
                 self._writing.execute("INSERT OR REPLACE INTO state (only, position) VALUES (1, ?)", (position,))

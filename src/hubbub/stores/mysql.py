@@ -12,8 +12,9 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeAlias, TypeVar
 
+import msgspec
 import pymysql
 from sqlalchemy import Engine, create_engine, make_url
 from sqlalchemy.exc import DBAPIError
@@ -42,11 +43,13 @@ from hubbub.chat.commands import (
 )
 from hubbub.chat.errors import Forbidden, Invalid, KeyReused, NotFound, Superseded, Unavailable
 from hubbub.chat.model import Application, Chat, ChatKey, Member, Message, Role, User
+from hubbub.chat.ports import Document
 from hubbub.stores.migrate import migrate_mysql
 
 log = logging.getLogger("hubbub.store")
 
 T = TypeVar("T")
+_Key: TypeAlias = tuple[str, int, int]  # of a message: token, chat, number
 
 _DOWN = (pymysql.err.OperationalError, pymysql.err.InterfaceError, pymysql.err.InternalError)
 _ROWS_PER_INSERT = 500
@@ -67,6 +70,10 @@ _CHAT = """
     FROM chats c WHERE c.token = %s
 """
 _USER = "SELECT id, ref, email, name, created_at, password_hash FROM users"
+_CHANGE = "SELECT token, chat, number, body, COALESCE(edited_at, created_at) FROM messages"
+_CHANGES = 200
+_PLACES = 1000
+_AT_ONCE = 5000
 _ROLE = "SELECT role FROM members WHERE token = %s AND user_id = %s"
 
 
@@ -110,8 +117,11 @@ class _Replica:
 class MySqlStore:
     """See chat.ports.Store."""
 
-    def __init__(self, url: str, replicas: Sequence[str] = (), *, pool_size: int = 8) -> None:
-        """Connect and bring the schema up to date. ``replicas`` are the URLs of read-only copies.
+    def __init__(
+        self, url: str, replicas: Sequence[str] = (), *, pool_size: int = 8, note_changes: bool = False
+    ) -> None:
+        """Connect and bring the schema up to date. ``replicas`` are the URLs of read-only copies. With
+        ``note_changes``, what is changed is noted for a search index.
 
         Raises:
             SchemaTooNew: a newer version wrote it.
@@ -127,6 +137,7 @@ class MySqlStore:
         self._uncounted: set[ChatKey] = set()
         self._replicas = [_Replica(_engine(replica, pool_size)) for replica in replicas]
         self._turn = 0
+        self._note_changes = note_changes
 
     def close(self) -> None:
         self._threads.shutdown()
@@ -258,6 +269,12 @@ class MySqlStore:
                 applied[delivery.publisher] = delivery.sequence
         commands = [command for new, d in zip(fresh, deliveries, strict=True) if new for command in d.commands]
         outcomes = iter(apply(_Batch(cursor), commands))
+        changed = {(*command.chat, command.number) for command in commands if not isinstance(command, OpenChat)}
+        if changed and self._note_changes:
+            cursor.execute(
+                "INSERT INTO changes (shard, position, messages) VALUES (%s, %s, %s)",
+                (*position, msgspec.msgpack.encode(sorted(changed))),
+            )
         rows = [(shard, publisher, applied[publisher]) for publisher in publishers]
         cursor.execute(
             "INSERT INTO publishers (shard, publisher, sequence, applied_at) VALUES "
@@ -502,6 +519,56 @@ class MySqlStore:
         RenameChat: _rename_chat,
     }
 
+    def index_changes(self, take: Callable[[list[Document]], None]) -> int:
+        """Give ``take`` the messages of some noted changes, as they are now, and forget the changes when it returns.
+        Several processes may do so at once, each with others. How many changes there were. Raises Unavailable, and
+        what ``take`` raises; then nothing is forgotten.
+        """
+
+        def work(cursor: Any) -> int:
+            # Else the gaps between the rows would be locked too, and the writers could note nothing new.
+            cursor.execute("SET TRANSACTION ISOLATION LEVEL READ COMMITTED")
+            cursor.execute(
+                "SELECT shard, position, messages FROM changes ORDER BY shard, position LIMIT %s"
+                " FOR UPDATE SKIP LOCKED",
+                (_CHANGES,),
+            )
+            rows = cursor.fetchall()
+            if not rows:
+                return 0
+            places = sorted({place for row in rows for place in msgspec.msgpack.decode(row[2], type=list[_Key])})
+            found: dict[Any, Any] = {}
+            for at in range(0, len(places), _PLACES):
+                some = places[at : at + _PLACES]
+                cursor.execute(
+                    f"{_CHANGE} WHERE (token, chat, number) IN ({','.join(['(%s,%s,%s)'] * len(some))})",
+                    [value for place in some for value in place],
+                )
+                found |= {row[:3]: row[3:] for row in cursor.fetchall()}
+            now = int(time.time() * 1000)
+            take([_document(place, *found.get(place, (None, now))) for place in places])
+            cursor.execute(
+                f"DELETE FROM changes WHERE (shard, position) IN ({','.join(['(%s,%s)'] * len(rows))})",
+                [value for row in rows for value in row[:2]],
+            )
+            return len(rows)
+
+        return self._with_cursor(work, commit=True)
+
+    def all_messages(self, after: _Key) -> list[Document]:
+        """Some thousand messages in the order of their keys, from behind ``after``; none when there are no more."""
+        token, chat, number = after
+
+        def work(cursor: Any) -> list[Document]:
+            cursor.execute(
+                f"{_CHANGE} WHERE token >= %s AND (token > %s OR chat > %s OR (chat = %s AND number > %s))"
+                " ORDER BY token, chat, number LIMIT %s",
+                (token, token, chat, chat, number, _AT_ONCE),
+            )
+            return [_document(row[:3], *row[3:]) for row in cursor.fetchall()]
+
+        return self._with_cursor(work, commit=False)
+
     def count_messages(self) -> None:
         waiting = sorted(self._uncounted)
         for start in range(0, len(waiting), _CHATS_COUNTED_AT_ONCE):
@@ -680,6 +747,10 @@ class MySqlStore:
             (*key, sender_id, idempotency_key),
         )
         return row and (int(row[0]), bytes(row[1]))
+
+
+def _document(place: _Key, body: str | None, written_at: int) -> Document:
+    return Document(ChatKey(*place[:2]), place[2], body, written_at)
 
 
 def _marks(values: Sequence[Any]) -> str:

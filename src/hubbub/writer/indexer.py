@@ -6,11 +6,12 @@ what it takes in, how far it has come. So neither can be ahead of what the other
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Generic, Protocol, TypeVar
 
 from hubbub.chat.errors import Unavailable
@@ -30,6 +31,12 @@ class Changes(Protocol):
     def changes(self, after: int) -> tuple[int, list[Document]]: ...
     def all_messages(self, after: tuple[int, int]) -> tuple[tuple[int, int], list[Document]]: ...
     def indexed(self, position: int) -> None: ...
+
+
+class Outbox(Protocol):
+    """See stores.mysql."""
+
+    def index_changes(self, take: Callable[[list[Document]], None]) -> int: ...
 
 
 class Generation(Protocol):
@@ -138,3 +145,24 @@ class Indexer(Generic[G]):
         self._index.adopt(generation)
         if count:
             log.info("The search index of %d messages was made in %.1f s.", count, time.monotonic() - began)
+
+
+async def keep_index(outbox: Outbox, add: Callable[[Sequence[Document]], None]) -> None:
+    """Brings what a cluster's store has noted to a search server, whenever that can be reached. Runs until cancelled;
+    several processes may run it at once.
+    """
+    fault = ""
+    while True:
+        try:
+            busy = await asyncio.to_thread(outbox.index_changes, add)
+        except Exception as error:  # noqa: BLE001 - whatever it is, what was noted stays noted, and is tried again
+            if str(error) != fault:
+                fault = str(error)
+                log.error("The search server can't be kept up to date: %s", error)
+            await asyncio.sleep(_AFTER_FAULT_S)
+            continue
+        if fault:
+            fault = ""
+            log.warning("The search server is kept up to date again.")
+        if not busy:
+            await asyncio.sleep(_PAUSE_S)

@@ -1,0 +1,47 @@
+import java.util.List;
+import java.util.Map;
+import org.opensearch.common.settings.Settings;
+import org.opensearch.node.InternalSettingsPreparer;
+import org.opensearch.node.Node;
+import org.opensearch.transport.Netty4Plugin;
+
+/**
+ * One OpenSearch node on loopback, from the jars of pom.xml: java -cp 'LIB/*' SingleNode.java FOLDER PORT.
+ *
+ * The distribution's own start-up wants its folder layout, its modules and its security manager; a test needs none of
+ * them, only the node itself and the module that speaks HTTP.
+ */
+public final class SingleNode {
+    private static final class WithHttp extends Node {
+        WithHttp(Settings settings) {
+            super(
+                InternalSettingsPreparer.prepareEnvironment(settings, Map.of(), null, () -> "hubbub"),
+                List.of(Netty4Plugin.class),
+                false
+            );
+        }
+    }
+
+    public static void main(String[] arguments) throws Exception {
+        Settings settings = Settings.builder()
+            .put("path.home", arguments[0])
+            .put("cluster.name", "hubbub-test")
+            .put("discovery.type", "single-node")
+            .put("network.host", "127.0.0.1")
+            .put("http.port", arguments[1])
+            .put("transport.port", "0")
+            .put("transport.type", "netty4")
+            .put("http.type", "netty4")
+            .build();
+        Node node = new WithHttp(settings);
+        Runtime.getRuntime().addShutdownHook(new Thread(() -> {
+            try {
+                node.close();
+            } catch (java.io.IOException error) {
+                error.printStackTrace();
+            }
+        }));
+        node.start();
+        Thread.currentThread().join();
+    }
+}

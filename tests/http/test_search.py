@@ -1,0 +1,152 @@
+"""Search, over HTTP, in both modes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
+
+import httpx
+import pytest
+
+from hubbub.loadtest.cluster import ClusterStack
+from tests.conftest import Person, Served, Service, eventually
+from tests.http.search_cases import FILLERS, MESSAGES, QUERIES, Expected
+
+
+@pytest.fixture(scope="module", params=["embedded", "cluster"])
+def searched(request: pytest.FixtureRequest) -> Served:
+    running: Served = request.getfixturevalue(request.param)
+    if isinstance(running, ClusterStack) and running.opensearch is None:
+        pytest.skip("not installed: opensearch. With Maven: scripts/install-opensearch.sh")
+    return running
+
+
+def search(person: Person, chat: str, q: str, **more: Any) -> list[dict[str, Any]]:
+    answer = person.get(f"{chat}/messages/search", params={"q": q, **more})
+    assert answer.status_code == 200, answer.text
+    found: list[dict[str, Any]] = answer.json()
+    return found
+
+
+def post(person: Person, chat: str, body: str) -> int:
+    answer = person.post(f"{chat}/messages", json={"body": body})
+    assert answer.status_code == 200, answer.text
+    return int(answer.json()["messageNumber"])
+
+
+class Library:
+    """A chat with all the messages of the cases, indexed."""
+
+    def __init__(self, person: Person) -> None:
+        self.person = person
+        self.chat = person.chat()
+        # A search server that has only just started may need a moment.
+        eventually(lambda: person.get(f"{self.chat}/messages/search?q=x").status_code == 200, within_s=30)
+        names = list(MESSAGES)
+        self.numbers: dict[int, str] = {}
+        for place, filler in enumerate(FILLERS):
+            post(person, self.chat, filler)
+            if place < len(names):
+                self.numbers[post(person, self.chat, MESSAGES[names[place]])] = names[place]
+        assert len(self.numbers) == len(MESSAGES)
+        eventually(lambda: len(search(person, self.chat, "nimbus", limit=100)) == sum("nimbus" in f for f in FILLERS))
+        eventually(lambda: bool(search(person, self.chat, "tab")))
+
+
+@pytest.fixture(scope="module")
+def library(searched: Served) -> Iterator[Library]:
+    with closing(Person(searched.url)) as person:
+        yield Library(person)
+
+
+@pytest.mark.parametrize(("q", "expected"), QUERIES)
+def test_what_must_be_found_is_and_nothing_else(library: Library, q: str, expected: Expected) -> None:
+    found = [
+        library.numbers.get(each["messageNumber"], each["body"]) for each in search(library.person, library.chat, q)
+    ]
+    assert (found if isinstance(expected, list) else set(found)) == expected
+    assert len(found) == len(expected)
+
+
+def test_equal_ones_are_newest_first_and_pages_do_not_shift(library: Library) -> None:
+    whole = [each["messageNumber"] for each in search(library.person, library.chat, "wombat", limit=100)]
+    assert whole == sorted(whole, reverse=True)
+    assert len(whole) > 20
+    paged = [
+        each["messageNumber"]
+        for page in range(1, len(whole) // 7 + 2)
+        for each in search(library.person, library.chat, "wombat", limit=7, page=page)
+    ]
+    assert paged == whole
+    assert search(library.person, library.chat, "wombat", page=1000) == []
+
+
+def test_nothing_finds_nothing(library: Library) -> None:
+    for q in ("", " ", "\t", "***", "\u200b", "…"):
+        assert search(library.person, library.chat, q) == []
+    assert library.person.get(f"{library.chat}/messages/search").json() == []
+
+
+def test_a_hostile_query_is_text(library: Library) -> None:
+    for q in (
+        "\x00",
+        'a"' * 500,
+        "* " * 500,
+        "😀" * 1000,
+        "ab " * 333,
+        "NEAR(a b)",
+        "{",
+        "\\",
+        "a" * 1000,
+        "\ud7ff\ufffd",
+    ):
+        answer = library.person.get(f"{library.chat}/messages/search", params={"q": q})
+        assert answer.status_code == 200, q
+        assert answer.elapsed.total_seconds() < 2
+    answer = library.person.get(f"{library.chat}/messages/search", params={"q": "x" * 1001})
+    assert answer.status_code == 422
+    assert "q " in answer.json()["errors"][0]
+    assert library.person.get(f"{library.chat}/messages/search?q=%ff").status_code in (200, 422)
+
+
+def test_only_this_chat_and_only_members(searched: Served) -> None:
+    with closing(Person(searched.url)) as ann, closing(Person(searched.url)) as eve:
+        token = ann.application()
+        one, other = ann.chat(token), ann.chat(token)
+        number = post(ann, one, "xylophone in one")
+        post(ann, other, "xylophone in the other")
+        eventually(lambda: bool(search(ann, one, "xylophone")) and bool(search(ann, other, "xylophone")))
+        assert [each["messageNumber"] for each in search(ann, one, "xylophone")] == [number]
+        assert eve.get(f"{one}/messages/search", params={"q": "xylophone"}).status_code == 404
+        assert httpx.get(f"{searched.url}/api/v1{one}/messages/search?q=xylophone").status_code == 401
+        missing = ann.get(f"/applications/{token}/chats/99/messages/search", params={"q": "x"})
+        assert missing.status_code == 404
+
+
+def test_edits_and_deletes_are_followed(searched: Served) -> None:
+    with closing(Person(searched.url)) as ann:
+        chat = ann.chat()
+        number, gone = post(ann, chat, "marmalade sandwich"), post(ann, chat, "marmalade jar")
+        eventually(lambda: len(search(ann, chat, "marmalade")) == 2)
+        assert ann.delete(f"{chat}/messages/{gone}").status_code == 204
+        assert [each["messageNumber"] for each in search(ann, chat, "marmalade")] == [number]  # at once
+        assert ann.patch(f"{chat}/messages/{number}", json={"body": "cucumber sandwich"}).status_code == 200
+        assert search(ann, chat, "marmalade") == []  # at once
+        eventually(lambda: bool(search(ann, chat, "cucumber")))
+        assert search(ann, chat, "sandwich")[0]["body"] == "cucumber sandwich"
+        assert search(ann, chat, "sandwich")[0]["editedAt"]
+
+
+def test_the_index_catches_up_after_a_kill(own_service: Service) -> None:
+    with closing(Person(own_service.url)) as ann:
+        chat = ann.chat()
+        cookies = dict(ann.cookies)
+        for number in range(300):
+            post(ann, chat, f"salamander {number}")
+    own_service.kill()
+    own_service.start()
+    with httpx.Client(base_url=own_service.url + "/api/v1", cookies=cookies) as again:
+        found = lambda: len(again.get(f"{chat}/messages/search", params={"q": "salamander", "limit": 100}).json())  # noqa: E731
+        eventually(lambda: found() == 100)
+        assert again.get(f"{chat}/messages/search", params={"q": "salamander 0"}).json()[0]["body"] == "salamander 0"
