@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hubbub.loadtest.servers import MariaDb, RabbitMq, Redis, Server, missing
+from hubbub.loadtest.servers import MariaDb, OpenSearch, RabbitMq, Redis, Server, missing
 
 _databases = itertools.count(1)
 
@@ -49,3 +49,11 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def rabbitmq(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     need_servers()
     yield from _running(RabbitMq(Path(tmp_path_factory.mktemp("rabbitmq"))))
+
+
+@pytest.fixture(scope="session")
+def opensearch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    absent = OpenSearch.absent()
+    if absent:
+        pytest.skip(absent)
+    yield from _running(OpenSearch(Path(tmp_path_factory.mktemp("opensearch"))))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -150,3 +153,49 @@ def test_the_index_catches_up_after_a_kill(own_service: Service) -> None:
         found = lambda: len(again.get(f"{chat}/messages/search", params={"q": "salamander", "limit": 100}).json())  # noqa: E731
         eventually(lambda: found() == 100)
         assert again.get(f"{chat}/messages/search", params={"q": "salamander 0"}).json()[0]["body"] == "salamander 0"
+
+
+def test_the_index_is_made_anew_while_serving(own_service: Service) -> None:
+    with closing(Person(own_service.url)) as ann:
+        chat = ann.chat()
+        number = post(ann, chat, "tangerine")
+        eventually(lambda: bool(search(ann, chat, "tangerine")))
+        before = sorted(own_service.data.glob("search-*.db"))
+        asked = subprocess.run(
+            [sys.executable, "-m", "hubbub", "search", "rebuild", "--data", str(own_service.data)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert asked.returncode == 0, asked.stderr
+        eventually(lambda: sorted(own_service.data.glob("search-*.db")) not in ([], before))
+        eventually(lambda: len(list(own_service.data.glob("search-*.db"))) == 1)
+        assert [each["messageNumber"] for each in search(ann, chat, "tangerine")] == [number]
+        post(ann, chat, "tangerine again")
+        eventually(lambda: len(search(ann, chat, "tangerine")) == 2)
+
+
+def test_a_lost_or_damaged_index_is_made_anew_at_the_start(own_service: Service) -> None:
+    with closing(Person(own_service.url)) as ann:
+        chat = ann.chat()
+        post(ann, chat, "clementine")
+        cookies = dict(ann.cookies)
+    for harm in (lambda file: file.unlink(), lambda file: file.write_bytes(b"no database" * 1000)):
+        own_service.stop()
+        for file in own_service.data.glob("search-*"):
+            harm(file)
+        own_service.start()
+        with httpx.Client(base_url=own_service.url + "/api/v1", cookies=cookies) as again:
+            path = f"{chat}/messages/search?q=clementine"
+            eventually(lambda: (again.get(path).status_code, again.get(path).text.count("clementine")) == (200, 1))  # noqa: B023
+
+
+def test_rebuilding_needs_a_data_folder(tmp_path: Path) -> None:
+    asked = subprocess.run(
+        [sys.executable, "-m", "hubbub", "search", "rebuild", "--data", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert asked.returncode == 1
+    assert "no data folder" in asked.stderr

@@ -29,10 +29,11 @@ ALIAS = "hubbub-messages"
 NEXT = f"{ALIAS}-next"
 _ASK_S = 5.0
 _BULK_S = 30.0
+_ASKED_STILL_S = 2.0
 _ROLL_OVER = {"conditions": {"max_docs": 50_000_000, "max_size": "30gb", "max_age": "90d"}}
 _ROLL_OVER_EVERY_S = 600.0
 _TEMPLATE = {
-    "index_patterns": [f"{ALIAS}-0*", f"{ALIAS}-1*", f"{ALIAS}-2*"],
+    "index_patterns": [f"{ALIAS}-*"],
     "template": {
         "settings": {
             "number_of_shards": 2,
@@ -217,20 +218,24 @@ class ElasticIndex:
         """Make an empty index beside the one in use; from now on ``add``, in every process, goes to both."""
         self._ensure()
         self.give_up()
-        self._make(f"{time.time_ns() // 1_000_000:016d}", {NEXT: {}})
+        # A roll-over counts the number at the end up, which is six digits.
+        self._make(f"{time.time_ns() // 1_000_000}-000001", {NEXT: {}})
 
     def fill(self, documents: Sequence[Document]) -> None:
         """Into the new index alone."""
         self._bulk(NEXT, documents)
 
     def adopt(self) -> None:
-        """Put the new index in the place of the old, in one step, and remove the old."""
+        """Put the new index in the place of the old, in one step, and then remove the old."""
         old, new = self._aliased(ALIAS), self._aliased(NEXT)
         self._request("POST", "/_refresh", within_s=_BULK_S)
-        actions: list[dict[str, Any]] = [{"remove_index": {"index": index}} for index in old]
+        actions: list[dict[str, Any]] = [{"remove": {"index": index, "alias": ALIAS}} for index in old]
         actions += [{"remove": {"index": index, "alias": NEXT}} for index in new]
         actions += [{"add": {"index": index, "alias": ALIAS, "is_write_index": True}} for index in new]
         self._request("POST", "/_aliases", {"actions": actions}, within_s=_BULK_S)
+        time.sleep(_ASKED_STILL_S)  # who has begun to search the old one shall finish
+        for index in old:
+            self._request("DELETE", f"/{index}", within_s=_BULK_S)
 
     def give_up(self) -> None:
         """Remove what an unfinished rebuild has left."""
