@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ from hubbub.http.api import Api
 from hubbub.http.connection import Edge
 from hubbub.http.hot import HotRoutes
 from hubbub.http.limits import LocalGate, LoginLimit
+from hubbub.http.metrics import Reading
 from hubbub.http.passwords import Argon2Passwords
 from hubbub.http.routing import application
 from hubbub.http.sessions import Sessions
@@ -53,6 +54,22 @@ class NoIndex:
         raise Unavailable("This Hubbub has no search server.", retry_after=60)
 
 
+def _waiting(commands: int) -> Reading:
+    return Reading("hubbub_queue_waiting_commands", "Writes accepted whose outcome is not known yet.", commands)
+
+
+def _lag(seconds: float) -> Reading:
+    return Reading("hubbub_index_lag_seconds", "For how long the oldest change has waited for the index.", seconds)
+
+
+def _cached(hits: int, misses: int) -> list[Reading]:
+    what = "Lists of newest messages that the cache {}."
+    return [
+        Reading("hubbub_cache_hits", what.format("had"), hits, counter=True),
+        Reading("hubbub_cache_misses", what.format("had not"), misses, counter=True),
+    ]
+
+
 def _now() -> int:
     return time.time_ns() // 1_000_000
 
@@ -68,6 +85,7 @@ def _edge(
     secret: bytes,
     proxies: Sequence[str],
     faults: Callable[[], dict[str, str | None]],
+    readings: Callable[[], Awaitable[list[Reading]]],
 ) -> Edge:
     accounts = Accounts(store, intake, passwords, _now)
     applications = Applications(store, intake, view, _now)
@@ -83,7 +101,7 @@ def _edge(
             unreadable = error.sentence
         return {**faults(), "store": unreadable}
 
-    app: Any = application(Api(accounts, applications, chats, sessions, hot, logins, ready).routes())
+    app: Any = application(Api(accounts, applications, chats, sessions, hot, logins, ready, readings).routes())
     if proxies:
         app = ProxyHeadersMiddleware(app, trusted_hosts=list(proxies))
     edge = Edge(hot, app)
@@ -103,6 +121,12 @@ async def embedded(settings: Settings, folder: DataFolder) -> AsyncIterator[Edge
     cache = MemoryCache(store)
     intake = DirectIntake(queue, store, cache, _now)
     gate = LocalGate(settings.user_rate)
+
+    async def readings() -> list[Reading]:
+        position = index.current.position if index.current else 0
+        lag = await asyncio.to_thread(store.index_lag, position)
+        return [_waiting(queue.depth), _lag(lag), *_cached(cache.hits, cache.misses)]
+
     edge = _edge(
         store,
         intake,
@@ -114,6 +138,7 @@ async def embedded(settings: Settings, folder: DataFolder) -> AsyncIterator[Edge
         folder.secret,
         settings.proxies,
         lambda: {"queue": queue.fault},
+        readings,
     )
     sweeping = asyncio.create_task(edge.sweep())
     watching = asyncio.create_task(folder.when_asked(REBUILD, indexer.rebuild))
@@ -149,6 +174,17 @@ async def api(settings: Settings) -> AsyncIterator[Edge]:
     logins = RedisLogins(wire, LoginLimit())
     cache = RedisCache(wire, store, queue.accept, user_rate=settings.user_rate, alone=LocalGate(settings.user_rate))
     intake = QueuedIntake(queue, store, cache, _now)
+
+    async def readings() -> list[Reading]:
+        backlog = await queue.backlog()
+        waiting = [
+            Reading("hubbub_queue_depth_messages", "Deliveries in a shard's queue.", depth, {"queue": name})
+            for name, depth in backlog.items()
+        ]
+        used = Reading("hubbub_database_connections", "In use, of this process's pool.", store.connections)
+        lag = [_lag(await store.index_lag())] if settings.search_url else []
+        return [_waiting(queue.depth), *waiting, used, *lag, *_cached(cache.hits, cache.misses)]
+
     edge = _edge(
         store,
         intake,
@@ -160,6 +196,7 @@ async def api(settings: Settings) -> AsyncIterator[Edge]:
         secret,
         settings.proxies,
         lambda: {"queue": queue.fault, "cache": wire.fault},
+        readings,
     )
     sweeping = asyncio.create_task(edge.sweep())
     name = secrets.token_hex(8)

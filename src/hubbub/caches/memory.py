@@ -84,7 +84,8 @@ class _Chat:
 class MemoryCache:
     """See chat.ports.View and chat.intake.HotData.
 
-    Bounded by ``max_bytes`` of messages and ``max_chats`` chats, least recently used out.
+    Bounded by ``max_bytes`` of messages and ``max_chats`` chats, least recently used out. ``hits`` and ``misses`` count
+    the lists of newest messages that were there, and those that the store was asked for.
     """
 
     def __init__(self, store: Store, *, max_bytes: int = 48 * 1024 * 1024, max_chats: int = 50_000) -> None:
@@ -94,6 +95,8 @@ class MemoryCache:
         self._applications: dict[str, _Application] = {}
         self._chats: OrderedDict[ChatKey, _Chat] = OrderedDict()
         self._bytes = 0
+        self.hits = 0
+        self.misses = 0
 
     # Reading ---------------------------------------------------------------------------------------------------------
 
@@ -170,9 +173,12 @@ class MemoryCache:
     async def newest(self, key: ChatKey, limit: int, seen: object = None) -> Page:
         chat = await self._chat(key)
         page = chat.pages.get(limit)
+        self.hits += 1
         if page is None:
             messages = chat.messages
             if messages is None or (len(messages) <= limit and not chat.whole):
+                self.hits -= 1
+                self.misses += 1
                 messages = await self._read_newest(chat, limit)
             shown = messages[: -limit - 1 : -1]
             page = chat.pages[limit] = Page(

@@ -142,6 +142,8 @@ class RedisCache:
         self._applications: dict[str, _Application] = {}
         self._existing: set[ChatKey] = set()
         self._opening: set[asyncio.Task[None]] = set()
+        self.hits = 0  # lists of newest messages that Redis had
+        self.misses = 0
         self._trimmer = Trimmer()
 
     # Keys --------------------------------------------------------------------------------------------------------
@@ -362,7 +364,10 @@ class RedisCache:
             try:
                 found = await self._wire.script("newest", 1, self._chat(key), limit)
             except Unavailable:
+                self.misses += 1
                 return encode_page(await self._store.messages(key, limit=limit + 1), limit)
+        self.hits += found is not None
+        self.misses += found is None
         if found is None:
             self._open_later(key)
         elif found[0] == 0 or len(found) == 2 * limit + 3:

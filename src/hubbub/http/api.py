@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import email_validator
 import msgspec
+from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -22,6 +23,7 @@ from hubbub.http import schemas
 from hubbub.http.fields import convert, fields, number, query
 from hubbub.http.hot import Call, Handler, HotRoutes
 from hubbub.http.media import must_be_json
+from hubbub.http.metrics import Reading, exposition
 from hubbub.http.openapi import document
 from hubbub.http.reply import Reply
 from hubbub.http.routing import Endpoint, Route, response
@@ -85,6 +87,7 @@ class Api:
         hot: HotRoutes,
         logins: Logins,
         ready: Callable[[], Awaitable[dict[str, str | None]]],
+        readings: Callable[[], Awaitable[list[Reading]]],
     ) -> None:
         self._accounts = accounts
         self._applications = applications
@@ -92,6 +95,7 @@ class Api:
         self._sessions = sessions
         self._hot = hot
         self._ready = ready
+        self._readings = readings
         self._logins = logins
 
     async def _session(self, request: Request) -> Session:
@@ -283,6 +287,9 @@ class Api:
         answer = _json(schemas.Health("failing", parts), 503)
         answer.headers["retry-after"] = "5"
         return answer
+
+    async def metrics(self, request: Request) -> Response:
+        return Response(exposition(await self._readings()), media_type=CONTENT_TYPE_LATEST)
 
     async def openapi(self, request: Request) -> Response:
         return _json(document(self.routes()))
@@ -584,6 +591,14 @@ class Api:
                 summary="Able to serve, part by part",
                 endpoint=self.readyz,
                 response=schemas.Health,
+                guarded=False,
+            ),
+            Route(
+                method="GET",
+                path="/metrics",
+                name="metrics",
+                summary="What an operator watches, in Prometheus' text format",
+                endpoint=self.metrics,
                 guarded=False,
             ),
             Route(

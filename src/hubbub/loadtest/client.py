@@ -37,15 +37,21 @@ class Client:
             CallFailed
         """
         body = None if content is None else json.dumps(content).encode()
-        sent = request(method, self.host, self.base + path, cookie=self.cookie, body=body)
+        response = await self.raw(method, self.base + path, body)
         try:
-            response = await asyncio.wait_for(self._exchange(sent), _TIMEOUT_S)
-            result = json.loads(response.body) if response.body else None
-        except (TimeoutError, OSError, BadResponse, ValueError) as error:
+            return response.status, json.loads(response.body) if response.body else None
+        except ValueError as error:
+            raise CallFailed(f"{method} {path} got an answer that is no JSON.") from error
+
+    async def raw(self, method: str, target: str, body: bytes | None = None) -> Response:
+        """The answer as it came; ``target`` is the whole path. Raises CallFailed."""
+        sent = request(method, self.host, target, cookie=self.cookie, body=body)
+        try:
+            return await asyncio.wait_for(self._exchange(sent), _TIMEOUT_S)
+        except (TimeoutError, OSError, BadResponse) as error:
             self.close()
             reason = str(error) or type(error).__name__
-            raise CallFailed(f"{method} {path} got no usable answer: {reason}.") from error
-        return response.status, result
+            raise CallFailed(f"{method} {target} got no usable answer: {reason}.") from error
 
     async def _exchange(self, sent: bytes) -> Response:
         if self._streams is None:

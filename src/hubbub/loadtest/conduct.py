@@ -111,7 +111,7 @@ class Bench:
 
     async def test(self, plan: Plan) -> tuple[Run, Result]:
         """One test phase."""
-        watch = Watch(self._pids)
+        watch = Watch(self._url, self._pids)
         following: asyncio.Task[None] | None = None
 
         def seen(run: Run, moment: Moment) -> None:
@@ -130,6 +130,7 @@ class Bench:
                 following.cancel()
                 with suppress(asyncio.CancelledError):
                     await following
+            watch.close()
         checks = [requirement.check(run) for requirement in self._options.requirements]
         return run, result(run, parts=watch.usages(), samples=watch.samples, checks=checks)
 

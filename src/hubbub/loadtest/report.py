@@ -110,6 +110,12 @@ def _usage(result: Result) -> list[str]:
     ]
     processes = f"{generator.processes} process{'es' if generator.processes > 1 else ''}"
     lines[-1] += f", {generator.cpu_us_per_request:.1f} µs of CPU a request, {processes}"
+    highest: dict[str, float] = {}
+    for sample in result.samples:
+        for name, value in sample["metrics"].items():
+            highest[name] = max(highest.get(name, value), value)
+    if highest:
+        lines.append("Highest seen:   " + ", ".join(f"{name} {value:.3g}" for name, value in highest.items()))
     return [*lines, ""]
 
 

@@ -122,6 +122,7 @@ class RabbitQueue:
         self._shards = [_Shard(queue_name(shard)) for shard in range(shards)]
         self._loop = asyncio.get_running_loop()
         self._channel: AbstractChannel | None = None
+        self._connection: AbstractConnection | None = None
         self._commands = 0
         self._bytes = 0
         self._closed = False
@@ -140,6 +141,21 @@ class RabbitQueue:
         if any(self._stalled(shard) for shard in self._shards):
             return "RabbitMQ does not confirm what it is sent."
         return None
+
+    async def backlog(self) -> dict[str, int]:
+        """How many deliveries wait in each shard's queue; empty while RabbitMQ can't be asked."""
+        if self._connection is None:
+            return {}
+        try:
+            channel = await self._connection.channel()
+            try:
+                names = [shard.queue for shard in self._shards]
+                found = [await channel.declare_queue(name, passive=True) for name in names]
+            finally:
+                await channel.close()
+        except LOST:
+            return {}
+        return {queue.name: queue.declaration_result.message_count or 0 for queue in found}
 
     def _stalled(self, shard: _Shard) -> bool:
         return shard.since is not None and self._loop.time() - shard.since > _STALLED_S
@@ -238,7 +254,7 @@ class RabbitQueue:
                 channel.close_callbacks.add(lambda *_: self._lost.set())
                 for shard in range(len(self._shards)):
                     await declare(channel, shard)
-                self._channel = channel
+                self._channel, self._connection = channel, connection
                 if failures:
                     log.warning("RabbitMQ answers again.")
                 failures = 0
@@ -249,7 +265,7 @@ class RabbitQueue:
                     log.error("RabbitMQ can't be used: %r", error)
                 failures += 1
             finally:
-                self._channel = None
+                self._channel = self._connection = None
                 if connection is not None:
                     await close(connection)
             if not self._closed:

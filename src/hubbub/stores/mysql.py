@@ -272,8 +272,8 @@ class MySqlStore:
         changed = {(*command.chat, command.number) for command in commands if not isinstance(command, OpenChat)}
         if changed and self._note_changes:
             cursor.execute(
-                "INSERT INTO changes (shard, position, messages) VALUES (%s, %s, %s)",
-                (*position, msgspec.msgpack.encode(sorted(changed))),
+                "INSERT INTO changes (shard, position, noted_at, messages) VALUES (%s, %s, %s, %s)",
+                (*position, time.time_ns() // 1_000_000, msgspec.msgpack.encode(sorted(changed))),
             )
         rows = [(shard, publisher, applied[publisher]) for publisher in publishers]
         cursor.execute(
@@ -518,6 +518,16 @@ class MySqlStore:
         AddChat: _add_chat,
         RenameChat: _rename_chat,
     }
+
+    @property
+    def connections(self) -> int:
+        """In use now, of the pool of the primary."""
+        return int(self._engine.pool.checkedout())  # type: ignore[attr-defined]
+
+    async def index_lag(self) -> float:
+        """For how many seconds the oldest noted change has been waiting."""
+        row = await self._row("SELECT MIN(noted_at) FROM changes", ())
+        return max(time.time() - row[0] / 1000, 0.0) if row[0] is not None else 0.0
 
     def index_changes(self, take: Callable[[list[Document]], None]) -> int:
         """Give ``take`` the messages of some noted changes, as they are now, and forget the changes when it returns.

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
+import time
 from array import array
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -172,7 +173,8 @@ class SqliteStore:
         if rows:
             self._insert(rows)
         if self._changed:
-            self._writing.execute("INSERT INTO changes (messages) VALUES (?)", (self._changed.tobytes(),))
+            noted = (time.time_ns() // 1_000_000, self._changed.tobytes())
+            self._writing.execute("INSERT INTO changes (noted_at, messages) VALUES (?, ?)", noted)
         return outcomes
 
     def _post(self, command: PostMessage, rows: list[Any]) -> Outcome:
@@ -317,6 +319,11 @@ class SqliteStore:
     def last_change(self) -> int:
         """The position of the latest change."""
         return int(self._blocking("SELECT coalesce(max(seq), 0) FROM changes", ())[0][0])
+
+    def index_lag(self, position: int | None) -> float:
+        """For how many seconds the oldest change behind the position has been waiting. Blocks."""
+        row = self._blocking("SELECT noted_at FROM changes WHERE seq > ? ORDER BY seq LIMIT 1", (position or 0,))
+        return max(time.time() - row[0][0] / 1000, 0.0) if row else 0.0
 
     def changes(self, after: int) -> tuple[int, list[Document]]:
         """Some of the messages posted or edited since the position ``after``, as they are now, and the position that
