@@ -4,7 +4,9 @@ set -euo pipefail
 cd "$(dirname "$0")"
 scripts/setup.sh requirements-dev.lock
 scripts/install-servers.sh || echo "Tests that need these servers will be skipped." >&2
-scripts/install-opensearch.sh || echo "Tests that need OpenSearch will be skipped." >&2
+for server in opensearch elasticsearch; do
+    scripts/install-search.sh "$server" || echo "Tests that need $server will be skipped." >&2
+done
 scripts/install-browser.sh || echo "Tests that need a browser will be skipped." >&2
 if [ $# -eq 0 ]; then
     .venv/bin/ruff check .

@@ -18,7 +18,7 @@ import httpx
 import pytest
 
 from hubbub.loadtest.cluster import ClusterStack
-from tests.servers import mariadb, need_servers, opensearch, rabbitmq, redis  # noqa: F401 - fixtures
+from tests.servers import elasticsearch, mariadb, need_servers, opensearch, rabbitmq, redis  # noqa: F401 - fixtures
 
 _numbers = itertools.count(1)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hubbub.loadtest.servers import MariaDb, OpenSearch, RabbitMq, Redis, Server, missing
+from hubbub.loadtest.servers import Elasticsearch, MariaDb, OpenSearch, RabbitMq, Redis, SearchServer, Server, missing
 
 _databases = itertools.count(1)
 
@@ -53,7 +53,16 @@ def rabbitmq(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture(scope="session")
 def opensearch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    absent = OpenSearch.absent()
+    yield from _searching(OpenSearch, tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def elasticsearch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    yield from _searching(Elasticsearch, tmp_path_factory)
+
+
+def _searching(kind: type[SearchServer], folders: pytest.TempPathFactory) -> Iterator[Server]:
+    absent = kind.absent()
     if absent:
         pytest.skip(absent)
-    yield from _running(OpenSearch(Path(tmp_path_factory.mktemp("opensearch"))))
+    yield from _running(kind(Path(folders.mktemp(kind.name))))

@@ -18,7 +18,7 @@ from tests.conftest import Person, eventually
 @pytest.fixture
 def opensearch(cluster: ClusterStack) -> OpenSearch:
     if cluster.opensearch is None:
-        pytest.skip("not installed: opensearch. With Maven: scripts/install-opensearch.sh")
+        pytest.skip("not installed: opensearch. With Maven: scripts/install-search.sh")
     return cluster.opensearch
 
 

@@ -21,7 +21,7 @@ from tests.http.search_cases import FILLERS, MESSAGES, QUERIES, Expected
 def searched(request: pytest.FixtureRequest) -> Served:
     running: Served = request.getfixturevalue(request.param)
     if isinstance(running, ClusterStack) and running.opensearch is None:
-        pytest.skip("not installed: opensearch. With Maven: scripts/install-opensearch.sh")
+        pytest.skip("not installed: opensearch. With Maven: scripts/install-search.sh")
     return running
 
 

@@ -14,7 +14,7 @@ from hubbub.chat.errors import Unavailable
 from hubbub.chat.model import ChatKey, Message
 from hubbub.chat.ports import Document, SearchIndex
 from hubbub.chat.search import CANDIDATES, fold, parse, rank, spaced
-from hubbub.loadtest.servers import OpenSearch
+from hubbub.loadtest.servers import SearchServer
 from hubbub.search.elastic import ElasticIndex, connect
 from hubbub.search.sqlite import SqliteIndex
 
@@ -45,7 +45,7 @@ class Filled:
         self.add = add
 
 
-@pytest.fixture(params=["sqlite", "opensearch"])
+@pytest.fixture(params=["sqlite", "opensearch", "elasticsearch"])
 def filled(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Filled]:
     if request.param == "sqlite":
         index = SqliteIndex(tmp_path)
@@ -55,7 +55,7 @@ def filled(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Filled]:
         yield Filled(index, file.add)
         index.close()
     else:
-        server: OpenSearch = request.getfixturevalue("opensearch")
+        server: SearchServer = request.getfixturevalue(request.param)
         request_ = connect(server.url)
         elastic = ElasticIndex(request_)
 
@@ -154,65 +154,71 @@ def test_grams_of_any_text_are_those_of_its_spaced_form() -> None:
 # What only the search server has --------------------------------------------------------------------------------------
 
 
+@pytest.fixture(params=["opensearch", "elasticsearch"])
+def server(request: pytest.FixtureRequest) -> SearchServer:
+    running: SearchServer = request.getfixturevalue(request.param)
+    return running
+
+
 @pytest.fixture
-def elastic(opensearch: OpenSearch) -> ElasticIndex:
-    index = ElasticIndex(connect(opensearch.url))
+def elastic(server: SearchServer) -> ElasticIndex:
+    index = ElasticIndex(connect(server.url))
     index.add([])
     return index
 
 
-def refresh(opensearch: OpenSearch) -> None:
-    connect(opensearch.url)("POST", "/_refresh", None, 30.0)
+def refresh(server: SearchServer) -> None:
+    connect(server.url)("POST", "/_refresh", None, 30.0)
 
 
-async def test_what_comes_late_replaces_nothing_newer(elastic: ElasticIndex, opensearch: OpenSearch) -> None:
+async def test_what_comes_late_replaces_nothing_newer(elastic: ElasticIndex, server: SearchServer) -> None:
     chat = new_chat()
     elastic.add([Document(chat, 1, "newer text", 5)])
     elastic.add([Document(chat, 1, "older words", 4)])
-    refresh(opensearch)
+    refresh(server)
     assert await elastic.candidates(chat, parse("newer"), typos=False) == [1]
     assert await elastic.candidates(chat, parse("older"), typos=False) == []
 
 
-async def test_a_deleted_message_goes(elastic: ElasticIndex, opensearch: OpenSearch) -> None:
+async def test_a_deleted_message_goes(elastic: ElasticIndex, server: SearchServer) -> None:
     chat = new_chat()
     elastic.add(documents(chat, ["gone soon"]))
     elastic.add([Document(chat, 1, None, 9), Document(chat, 2, None, 9)])
-    refresh(opensearch)
+    refresh(server)
     assert await elastic.candidates(chat, parse("gone"), typos=False) == []
 
 
 async def test_a_rebuild_takes_the_old_ones_place_with_what_changed_meanwhile(
-    elastic: ElasticIndex, opensearch: OpenSearch
+    elastic: ElasticIndex, server: SearchServer
 ) -> None:
     chat = new_chat()
     elastic.add(documents(chat, ["kept one", "stale two"]))
     elastic.start_anew()
-    refresh(opensearch)
+    refresh(server)
     assert await elastic.candidates(chat, parse("stale"), typos=False) == [2]  # the old one answers meanwhile
-    ElasticIndex(connect(opensearch.url)).add([Document(chat, 3, "meanwhile three", 1)])  # by another process
+    ElasticIndex(connect(server.url)).add([Document(chat, 3, "meanwhile three", 1)])  # by another process
     elastic.fill(documents(chat, ["kept one"]))
     elastic.adopt()
     for q, found in (("kept", [1]), ("meanwhile", [3]), ("stale", [])):
         assert await elastic.candidates(chat, parse(q), typos=False) == found
     elastic.add([Document(chat, 4, "afterwards four", 1)])
-    refresh(opensearch)
+    refresh(server)
     assert await elastic.candidates(chat, parse("afterwards"), typos=False) == [4]
 
 
 async def test_it_rolls_over_and_finds_in_both(
-    elastic: ElasticIndex, opensearch: OpenSearch, monkeypatch: pytest.MonkeyPatch
+    elastic: ElasticIndex, server: SearchServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chat = new_chat()
     elastic.add(documents(chat, ["ostrich before"]))
     monkeypatch.setattr("hubbub.search.elastic._ROLL_OVER_EVERY_S", 0.0)
     monkeypatch.setattr("hubbub.search.elastic._ROLL_OVER", {"conditions": {"max_docs": 1}})
-    refresh(opensearch)
+    refresh(server)
     elastic.add([])  # rolls over
     elastic.add([Document(chat, 1, "ostrich edited", 2), Document(chat, 2, "ostrich after", 2)])
-    refresh(opensearch)
+    refresh(server)
     assert await elastic.candidates(chat, parse("ostrich"), typos=False) == [2, 1]
-    indices: dict[str, Any] = connect(opensearch.url)("GET", "/_alias/hubbub-messages", None, 5.0)
+    indices: dict[str, Any] = connect(server.url)("GET", "/_alias/hubbub-messages", None, 5.0)
     assert len(indices) >= 2
 
 

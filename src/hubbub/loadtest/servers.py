@@ -341,17 +341,21 @@ class RabbitMq(Server):
             self._epmd = None
 
 
-class OpenSearch(Server):
-    """A single node. It has no password, as its security plugin is not there: loopback is all that guards it."""
+class SearchServer(Server):
+    """A single node. It has no password, as its security module is not there: loopback is all that guards it."""
 
-    name = "opensearch"
     program = "java"
 
-    @staticmethod
-    def absent() -> str | None:
+    @classmethod
+    def jars(cls) -> Path:
+        given = os.environ.get("HUBBUB_SEARCH_SERVERS")
+        return (Path(given) if given else Path.home() / ".cache" / "hubbub") / cls.name
+
+    @classmethod
+    def absent(cls) -> str | None:
         """How to install it; None when it is there."""
-        there = (_jars() / "complete").exists() and _program("java") is not None
-        return None if there else "not installed: opensearch. With Maven: scripts/install-opensearch.sh"
+        there = (cls.jars() / "complete").exists() and _program("java") is not None
+        return None if there else f"not installed: {cls.name}. With Maven: scripts/install-search.sh {cls.name}"
 
     @property
     def url(self) -> str:
@@ -364,11 +368,10 @@ class OpenSearch(Server):
         (self.folder / "config").mkdir(exist_ok=True)
         super().start()
 
-    def _run(self) -> None:
-        source = Path(__file__).parent / "opensearch" / "SingleNode.java"
+    def _java(self, path: list[str], source: str) -> None:
         memory = ["-Xms512m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
-        words = ["-cp", f"{_jars()}/*", str(source), str(self.folder), str(self.port)]
-        self._spawn([_program("java") or "", *memory, *words])
+        program = Path(__file__).parent / "search_servers" / source
+        self._spawn([_program("java") or "", *memory, *path, str(program), str(self.folder), str(self.port)])
 
     def ready(self) -> bool:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
@@ -381,6 +384,30 @@ class OpenSearch(Server):
             connection.close()
 
 
-def _jars() -> Path:
-    given = os.environ.get("HUBBUB_OPENSEARCH")
-    return Path(given) if given else Path.home() / ".cache" / "hubbub" / "opensearch-2.19.3"
+class OpenSearch(SearchServer):
+    name = "opensearch"
+
+    def _run(self) -> None:
+        self._java(["-cp", f"{self.jars()}/*"], "OpenSearchNode.java")
+
+
+class Elasticsearch(SearchServer):
+    """Its HTTP module must lie apart from the server's own jars, with a description beside it."""
+
+    name = "elasticsearch"
+
+    def _run(self) -> None:
+        module, own = self.folder / "modules" / "transport-netty4", self.folder / "jars"
+        if not module.exists():
+            module.mkdir(parents=True)
+            own.mkdir()
+            for jar in self.jars().glob("*.jar"):
+                apart = jar.name.startswith(("netty-", "transport-netty4-"))
+                ((module if apart else own) / jar.name).symlink_to(jar)
+            (self.folder / "plugins").mkdir()
+            version = next(module.glob("transport-netty4-*.jar")).stem.rsplit("-", 1)[1]
+            (module / "plugin-descriptor.properties").write_text(
+                "name=transport-netty4\ndescription=HTTP\nclassname=org.elasticsearch.transport.netty4.Netty4Plugin\n"
+                f"version={version}\nelasticsearch.version={version}\njava.version=17\n"
+            )
+        self._java(["-p", str(own), "--add-modules", "org.elasticsearch.server"], "ElasticsearchNode.java")

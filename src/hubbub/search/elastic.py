@@ -68,8 +68,11 @@ class Refused(Exception):
 def connect(url: str) -> Request:
     """How to send a request (method, path, body, seconds) to the server at ``url``, by the client made for it.
 
-    The first use asks what server it is. Requests raise Unavailable, or Refused.
+    At the first use Elasticsearch's client looks at what the server says that it is, and where that is something else,
+    OpenSearch's is taken. Requests raise Unavailable, or Refused.
     """
+    from elasticsearch import UnsupportedProductError
+
     for chatty in ("opensearch", "elastic_transport", "elasticsearch"):  # they tell of every request, tokens included
         logging.getLogger(chatty).setLevel(logging.CRITICAL)
     client: Request | None = None
@@ -77,9 +80,14 @@ def connect(url: str) -> Request:
     def request(method: str, path: str, body: Any, within_s: float) -> Any:
         nonlocal client
         if client is None:
-            plain = _opensearch(url)
-            answer = plain("GET", "/", None, _ASK_S)
-            client = plain if answer["version"].get("distribution") == "opensearch" else _elasticsearch(url)
+            client = _elasticsearch(url)
+            try:
+                client("GET", "/_cluster/health", None, _ASK_S)
+            except UnsupportedProductError:
+                client = _opensearch(url)
+            except Unavailable:
+                client = None
+                raise
         return client(method, path, body, within_s)
 
     return request
@@ -102,18 +110,21 @@ def _opensearch(url: str) -> Request:
 
 
 def _elasticsearch(url: str) -> Request:
-    from elasticsearch import ApiError, Elasticsearch, TransportError
+    from elasticsearch import ApiError, Elasticsearch, TransportError, UnsupportedProductError
 
     client = Elasticsearch(url, max_retries=0)
 
     def request(method: str, path: str, body: Any, within_s: float) -> Any:
-        kind = "application/x-ndjson" if isinstance(body, str) else "application/json"
-        headers = {"accept": "application/json"} | ({"content-type": kind} if body is not None else {})
+        headers = {"accept": "application/json"}
+        if body is not None:
+            headers["content-type"] = "application/x-ndjson" if isinstance(body, str) else "application/json"
         try:
             asked = client.options(request_timeout=within_s)
             return asked.perform_request(method, path, headers=headers, body=body).body
         except TransportError as error:
             raise Unavailable("The search server can't be reached.", retry_after=5) from error
+        except UnsupportedProductError:
+            raise
         except ApiError as error:
             raise Refused(int(error.status_code), str(error.error)) from error
 

@@ -6,12 +6,12 @@ import org.opensearch.node.Node;
 import org.opensearch.transport.Netty4Plugin;
 
 /**
- * One OpenSearch node on loopback, from the jars of pom.xml: java -cp 'LIB/*' SingleNode.java FOLDER PORT.
+ * One OpenSearch node on loopback, from the jars of opensearch.xml: java -cp 'LIB/*' OpenSearchNode.java FOLDER PORT.
  *
  * The distribution's own start-up wants its folder layout, its modules and its security manager; a test needs none of
  * them, only the node itself and the module that speaks HTTP.
  */
-public final class SingleNode {
+public final class OpenSearchNode {
     private static final class WithHttp extends Node {
         WithHttp(Settings settings) {
             super(
