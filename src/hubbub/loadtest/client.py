@@ -47,7 +47,9 @@ class Client:
         """The answer as it came; ``target`` is the whole path. Raises CallFailed."""
         sent = request(method, self.host, target, cookie=self.cookie, body=body)
         try:
-            return await asyncio.wait_for(self._exchange(sent), _TIMEOUT_S)
+            # Not wait_for: in Python 3.11 it may swallow a cancellation that comes together with the answer.
+            async with asyncio.timeout(_TIMEOUT_S):
+                return await self._exchange(sent)
         except (TimeoutError, OSError, BadResponse) as error:
             self.close()
             reason = str(error) or type(error).__name__

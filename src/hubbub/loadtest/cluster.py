@@ -19,7 +19,9 @@ class ClusterStack:
         StackFailed: a part did not start.
     """
 
-    def __init__(self, *, apis: int = 1, writers: int = 1, settings: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, *, apis: int = 1, writers: int = 1, search: bool = True, settings: dict[str, str] | None = None
+    ) -> None:
         absent = missing()
         if absent:
             raise ServerMissing(f"The cluster needs servers that are {absent}")
@@ -27,7 +29,7 @@ class ClusterStack:
         self.rabbitmq = RabbitMq(self.folder)
         self.mariadb = MariaDb(self.folder)
         self.redis = Redis(self.folder)
-        self.opensearch = None if OpenSearch.absent() else OpenSearch(self.folder)
+        self.opensearch = OpenSearch(self.folder) if search and not OpenSearch.absent() else None
         self.settings = {
             "HUBBUB_AMQP_URL": self.rabbitmq.url,
             "HUBBUB_MYSQL_URL": self.mariadb.url(),

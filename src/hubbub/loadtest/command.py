@@ -255,7 +255,8 @@ def _with_service(
                 url, pids, started = private.url, private.pids, True
             if not started and (pid := listener(url)):
                 pids = {"Service": pid}
-            _introduce(options, url, started)
+            click.echo(heading("Hubbub Performance Test"))
+            click.echo(f"Service:        {url}{' (started for this test)' if started else ''}")
             return uvloop.run(work(url, pids))
     except (SetupFailed, StackFailed, ServerMissing, GeneratorLost) as error:
         click.echo(f"perftest: {error}", err=True)
@@ -276,15 +277,6 @@ def _answers(host: str, port: int) -> bool:
             return True
     except OSError:
         return False
-
-
-def _introduce(options: Options, url: str, started: bool) -> None:
-    plan = options.plan
-    writes, reads = plan.targets
-    click.echo(heading("Hubbub Performance Test"))
-    click.echo(f"Service:        {url}{' (started for this test)' if started else ''}")
-    click.echo(f"Target:         {writes:g} writes/sec, {reads:g} reads/sec")
-    click.echo(f"Duration:       {plan.seconds:g} seconds, {options.workers} workers\n")
 
 
 def _median(results: list[Result]) -> Result:

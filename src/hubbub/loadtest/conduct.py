@@ -185,7 +185,7 @@ async def search(options: Options, url: str, pids: dict[str, int], length: int) 
 
         async def attempt(factor: float) -> Trial:
             writes, reads = asked.writes * factor, asked.reads * factor
-            await ready.run_up(Plan(writes, reads, asked.workers, steady(min(_RUN_UP_S, length))))
+            await ready.run_up(Plan(writes, reads, asked.workers, steady(min(_RUN_UP_S, length / 2))))
             _, seen = await ready.test(Plan(writes, reads, asked.workers, steady(length)))
             trial = Trial(
                 factor=factor,
@@ -238,6 +238,9 @@ async def conduct(
     options: Options, url: str, pids: dict[str, int], view: View
 ) -> tuple[list[Result], dict[str, object]]:
     """The results of all runs, and what they were of. Raises SetupFailed, GeneratorLost."""
+    writes, reads = options.plan.targets
+    click.echo(f"Target:         {writes:g} writes/sec, {reads:g} reads/sec")
+    click.echo(f"Duration:       {options.plan.seconds:g} seconds, {options.workers} workers\n")
     async with bench(options, url, pids, view) as ready:
         await ready.warm_up()
         results = []

@@ -101,6 +101,7 @@ class SqliteStore:
         self._path = path
         self._writing = self._connect()
         self._reading = self._connect(read_only=True)
+        self._following = self._connect(read_only=True)
         self._far_reads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="far-read")
         # Chats never move or go, so what was once read of an id stays true.
         self._chat_ids: dict[ChatKey, int] = {}
@@ -125,6 +126,7 @@ class SqliteStore:
         """Nothing may be running any more."""
         self._far_reads.shutdown()
         self._reading.close()
+        self._following.close()
         self._writing.close()
 
     # Writing ---------------------------------------------------------------------------------------------------------
@@ -318,7 +320,7 @@ class SqliteStore:
 
     def last_change(self) -> int:
         """The position of the latest change."""
-        return int(self._blocking("SELECT coalesce(max(seq), 0) FROM changes", ())[0][0])
+        return int(self._followed("SELECT coalesce(max(seq), 0) FROM changes", ())[0][0])
 
     def index_lag(self, position: int | None) -> float:
         """For how many seconds the oldest change behind the position has been waiting. Blocks."""
@@ -329,13 +331,13 @@ class SqliteStore:
         """Some of the messages posted or edited since the position ``after``, as they are now, and the position that
         this comes to. Blocks, for the index's thread. Raises Unavailable.
         """
-        rows = self._blocking("SELECT seq, messages FROM changes WHERE seq > ? ORDER BY seq LIMIT ?", (after, _CHANGES))
+        rows = self._followed("SELECT seq, messages FROM changes WHERE seq > ? ORDER BY seq LIMIT ?", (after, _CHANGES))
         pairs = array("q")
         for _, messages in rows:
             pairs.frombytes(messages)
         places = sorted(set(zip(pairs[::2], pairs[1::2], strict=True)))
         # As one JSON array: one step of a statement, and one wait for the GIL, instead of one for each message.
-        found = json.loads(self._blocking(_NAMED, (json.dumps(places),))[0][0]) if places else []
+        found = json.loads(self._followed(_NAMED, (json.dumps(places),))[0][0]) if places else []
         documents = [Document(ChatKey(token, chat), number, body) for token, chat, number, body in found]
         return rows[-1][0] if rows else after, documents
 
@@ -343,11 +345,19 @@ class SqliteStore:
         """Some thousand messages in the order of their keys, from behind the place ``after``, and the place that this
         comes to; none when there are no more. Blocks, for the index's thread. Raises Unavailable.
         """
-        rows = json.loads(self._blocking(_FROM, (*after, _AT_ONCE))[0][0])
+        rows = json.loads(self._followed(_FROM, (*after, _AT_ONCE))[0][0])
         documents = [Document(ChatKey(token, chat), number, body) for _, token, chat, number, body in rows]
         return (rows[-1][0], rows[-1][3]) if rows else after, documents
 
+    def _followed(self, sql: str, parameters: Sequence[Any]) -> list[Any]:
+        """On the connection of the index's thread."""
+        try:
+            return self._following.execute(sql, parameters).fetchall()
+        except sqlite3.Error as error:
+            raise Unavailable(f"The database can't be read: {error}.", retry_after=5) from error
+
     def _blocking(self, sql: str, parameters: Sequence[Any]) -> list[Any]:
+        """On any thread."""
         connection = self._connect(read_only=True)
         try:
             return connection.execute(sql, parameters).fetchall()
