@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 from hubbub.chat import search
@@ -110,7 +111,7 @@ class Chats:
             numbers = await self._index.candidates(key, query, typos=typos)
             held = {message.number for message in found}
             messages = await self._view.numbered(key, [number for number in numbers if number not in held])
-            found = search.rank(query, [*found, *messages])
+            found = await asyncio.to_thread(search.rank, query, [*found, *messages])  # some 10 ms for a thousand
         return encode_page(found[offset : offset + limit + 1], limit)
 
     async def post(

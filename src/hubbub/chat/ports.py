@@ -147,7 +147,8 @@ class SearchIndex(Protocol):
 
     async def candidates(self, chat: ChatKey, query: Query, *, typos: bool) -> list[int]:
         """Numbers of the newest messages that may match, newest first, up to search.CANDIDATES of them: all that were
-        indexed and match, and perhaps others. With ``typos``, also those that match with typos.
+        indexed and match, and perhaps others. With ``typos``, also those that match with typos, up to
+        search.TYPO_CANDIDATES in all.
 
         Raises:
             Unavailable: the index can't be asked now.

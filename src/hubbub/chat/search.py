@@ -22,6 +22,7 @@ from hubbub.chat.model import Message
 
 GRAM = 3
 CANDIDATES = 1000
+TYPO_CANDIDATES = 300  # looking for typos costs more, and what it finds comes last
 _MOST_TERMS = 32
 _MOST_GRAMS = 24
 _FUZZY_FROM, _FUZZIER_FROM = 4, 8

@@ -95,6 +95,9 @@ class Channel:
             raise ChannelClosed("the other side has another key")
 
     def send(self, message: Message) -> None:
+        """Raises ChannelClosed."""
+        if self._writer.is_closing():
+            raise ChannelClosed("the connection was closed")
         body = _encoder.encode(message)
         self._writer.write(len(body).to_bytes(4, "big") + body)
 

@@ -21,7 +21,7 @@ from typing import Any
 from hubbub.chat.errors import Unavailable
 from hubbub.chat.model import ChatKey
 from hubbub.chat.ports import Document
-from hubbub.chat.search import CANDIDATES, Query, Term, grams, some, spaced
+from hubbub.chat.search import CANDIDATES, TYPO_CANDIDATES, Query, Term, grams, some, spaced
 
 log = logging.getLogger("hubbub.search")
 
@@ -217,7 +217,7 @@ class ElasticIndex:
         body = {
             "query": {"bool": {"filter": where + [_clause(term, typos=typos) for term in query.terms]}},
             "sort": [{"number": "desc"}],
-            "size": CANDIDATES,
+            "size": TYPO_CANDIDATES if typos else CANDIDATES,
             "track_total_hits": False,
         }
         answer = self._request("POST", f"/{ALIAS}/_search?routing={chat.token}", body)

@@ -21,7 +21,7 @@ from pathlib import Path
 from hubbub.chat.errors import Unavailable
 from hubbub.chat.model import ChatKey
 from hubbub.chat.ports import Document
-from hubbub.chat.search import CANDIDATES, GRAM, Query, Term, some, spaced
+from hubbub.chat.search import CANDIDATES, GRAM, TYPO_CANDIDATES, Query, Term, some, spaced
 
 assert GRAM == 3  # noqa: S101 - FTS5's trigram tokenizer makes no others
 
@@ -102,7 +102,7 @@ class IndexFile:
         """All that is in it by now survives a loss of power as well. (A killed process loses nothing anyhow.)"""
         self._writing.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
-    def find(self, chat: ChatKey, expression: str) -> list[int]:
+    def find(self, chat: ChatKey, expression: str, limit: int) -> list[int]:
         """The newest messages of the chat that an expression in FTS5's language is true of, newest first."""
         connection = self._connect()
         try:
@@ -111,7 +111,7 @@ class IndexFile:
                 return []
             low = found[0] << _NUMBER_BITS
             high = low | ((1 << _NUMBER_BITS) - 1)
-            rows = connection.execute(_FIND, (expression, low, high, CANDIDATES)).fetchall()
+            rows = connection.execute(_FIND, (expression, low, high, limit)).fetchall()
         finally:
             connection.close()
         return list(dict.fromkeys(row - low for (row,) in rows))
@@ -174,7 +174,8 @@ class SqliteIndex:
             raise Unavailable("The search index is being built. Try again in a while.", retry_after=5)
         expression = " AND ".join(_expression(term, typos=typos) for term in query.terms)
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._reading, file.find, chat, expression)
+            limit = TYPO_CANDIDATES if typos else CANDIDATES
+            return await asyncio.get_running_loop().run_in_executor(self._reading, file.find, chat, expression, limit)
         except sqlite3.Error as error:
             raise Unavailable(f"The search index can't be read: {error}.", retry_after=5) from error
 
