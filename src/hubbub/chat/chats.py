@@ -9,11 +9,12 @@ from hubbub.chat import search
 from hubbub.chat.applications import Applications
 from hubbub.chat.commands import AddChat, DeleteMessage, EditMessage, RenameChat
 from hubbub.chat.encoding import encode_chats, encode_page
-from hubbub.chat.errors import Forbidden, NotFound
+from hubbub.chat.errors import Forbidden, NotFound, Unavailable
 from hubbub.chat.model import Chat, ChatKey, Message, Page, User
 from hubbub.chat.ports import Intake, SearchIndex, Store, View
 from hubbub.chat.ticket import Ticket
 
+_SEARCHES = 16
 _NO_CHAT = "There is no such chat in this application."
 _NO_MESSAGE = "There is no such message in this chat."
 
@@ -32,6 +33,7 @@ class Chats:
     ) -> None:
         self._applications = applications
         self._index = index
+        self._searching = 0  # searches under way: each takes some milliseconds of CPU, so they must not pile up
         self._store = store
         self._intake = intake
         self._view = view
@@ -98,12 +100,21 @@ class Chats:
         syntax; with nothing in it that can be searched for, nothing is found.
 
         Raises:
-            Unavailable: the index can't be asked now.
+            Unavailable: the index can't be asked now, or too many are searching.
         """
         await self.must_exist(user, key)
         query = search.parse(q)
         if not query.terms:
             return encode_page([], limit)
+        if self._searching >= _SEARCHES:
+            raise Unavailable("Too many are searching just now. Try again in a moment.", retry_after=1)
+        self._searching += 1
+        try:
+            return await self._search(key, query, offset, limit)
+        finally:
+            self._searching -= 1
+
+    async def _search(self, key: ChatKey, query: search.Query, offset: int, limit: int) -> Page:
         found: list[Message] = []
         for typos in (False, True):
             if len(found) > offset + limit:
