@@ -12,6 +12,7 @@ from hubbub.chat.encoding import encode_chats, encode_page
 from hubbub.chat.errors import Forbidden, NotFound, Unavailable
 from hubbub.chat.model import Chat, ChatKey, Message, Page, User
 from hubbub.chat.ports import Intake, SearchIndex, Store, View
+from hubbub.chat.search import Query
 from hubbub.chat.ticket import Ticket
 
 _SEARCHES = 16
@@ -114,7 +115,7 @@ class Chats:
         finally:
             self._searching -= 1
 
-    async def _search(self, key: ChatKey, query: search.Query, offset: int, limit: int) -> Page:
+    async def _search(self, key: ChatKey, query: Query, offset: int, limit: int) -> Page:
         found: list[Message] = []
         for typos in (False, True):
             if len(found) > offset + limit:
