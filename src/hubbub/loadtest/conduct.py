@@ -109,7 +109,7 @@ class Bench:
         """A phase that nobody looks at."""
         await self._fleet.run(plan, lambda run, moment: None)
 
-    async def test(self, plan: Plan) -> tuple[Run, Result]:
+    async def test(self, plan: Plan) -> Result:
         """One test phase."""
         watch = Watch(self._url, self._pids)
         following: asyncio.Task[None] | None = None
@@ -132,7 +132,7 @@ class Bench:
                     await following
             watch.close()
         checks = [requirement.check(run) for requirement in self._options.requirements]
-        return run, result(run, parts=watch.usages(), samples=watch.samples, checks=checks)
+        return result(run, parts=watch.usages(), samples=watch.samples, checks=checks)
 
     async def verified(self, results: list[Result]) -> list[Result]:
         """The results, the last one with what reading everything back found."""
@@ -186,7 +186,7 @@ async def search(options: Options, url: str, pids: dict[str, int], length: int) 
         async def attempt(factor: float) -> Trial:
             writes, reads = asked.writes * factor, asked.reads * factor
             await ready.run_up(Plan(writes, reads, asked.workers, steady(min(_RUN_UP_S, length / 2))))
-            _, seen = await ready.test(Plan(writes, reads, asked.workers, steady(length)))
+            seen = await ready.test(Plan(writes, reads, asked.workers, steady(length)))
             trial = Trial(
                 factor=factor,
                 writes=writes,
@@ -247,5 +247,5 @@ async def conduct(
         for number in range(options.runs):
             which = f", run {number + 1} of {options.runs}" if options.runs > 1 else ""
             view.phase(f"Phase 3: test ({options.plan.seconds:.0f} seconds{which})")
-            results.append((await ready.test(options.plan))[1])
+            results.append(await ready.test(options.plan))
         return await ready.verified(results) if options.verify else results, options.described(url)

@@ -70,7 +70,6 @@ class Indexer(Generic[G]):
         self._stopping = threading.Event()
         self._rebuild = threading.Event()
         self.fault: str | None = None
-        self.indexed = 0  # messages since the start, those of rebuilds included
         self._synced = 0.0
         self._thread = threading.Thread(target=self._run, name="search-index")
         self._thread.start()
@@ -86,7 +85,7 @@ class Indexer(Generic[G]):
     def _run(self) -> None:
         while not self._stopping.is_set():
             try:
-                busy = self._step()
+                self._step()
             except (Unavailable, sqlite3.Error) as error:
                 self._report(str(error))
                 self._stopping.wait(_AFTER_FAULT_S)
@@ -94,35 +93,32 @@ class Indexer(Generic[G]):
             if self.fault is not None:
                 self.fault = None
                 log.warning("The search index keeps up again.")
-            if not busy:
-                self._stopping.wait(_PAUSE_S)
+            self._stopping.wait(_PAUSE_S)
 
     def _report(self, why: str) -> None:
         if why != self.fault:
             self.fault = why
             log.error("The search index can't keep up: %s", why)
 
-    def _step(self) -> bool:
-        """Take in what has changed. Whether there was anything."""
+    def _step(self) -> None:
+        """Take in what has changed."""
         current = self._index.current
         if current is None or self._rebuild.is_set():
             self._make_anew()
             self._rebuild.clear()
-            return True
-        return self._follow(current)
+        else:
+            self._follow(current)
 
-    def _follow(self, generation: G) -> bool:
+    def _follow(self, generation: G) -> None:
         before = generation.position or 0
         position, documents = self._store.changes(before)
         if position == before:
-            return False
+            return
         generation.add(documents, position)
-        self.indexed += len(documents)
         if time.monotonic() - self._synced >= _SYNC_S:
             generation.sync()
             self._synced = time.monotonic()
             self._store.indexed(position)
-        return False
 
     def _make_anew(self) -> None:
         """All messages, then what has changed meanwhile; changes are kept until then, as ``indexed`` is not called
@@ -137,7 +133,6 @@ class Indexer(Generic[G]):
                 break
             generation.add(documents)
             count += len(documents)
-            self.indexed += len(documents)
         if self._stopping.is_set():
             generation.remove()
             return
