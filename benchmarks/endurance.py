@@ -1,0 +1,131 @@
+"""A long run at half the standard load: do memory, files, the write-ahead logs and latency stay as they were?
+
+    python -m benchmarks.endurance --out endurance.json [--seconds 3600] [--fill 10000000] [--data DIR]
+
+A service with a data folder of its own, `hubbub perftest --soak` against it, and a sample of the process every ten
+seconds. Before and after, with ten thousand messages and with as many as `--fill` says, pages are read one after another
+from one connection: the newest, and one deep in a chat by `before=` and by `page=`.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from statistics import median, quantiles
+from typing import Any
+
+import click
+import httpx
+import psutil
+
+from hubbub.loadtest.process import Part
+
+_EVERY_S = 10.0
+_READS = 2000
+_WORKERS = 100
+
+
+def sample(pid: int, data: Path, started: float) -> dict[str, float]:
+    process = psutil.Process(pid)
+    files = [path for path in data.iterdir() if path.is_file()]
+    return {
+        "second": time.monotonic() - started,
+        "resident_bytes": process.memory_info().rss,
+        "files_open": process.num_fds(),
+        "threads": process.num_threads(),
+        "wal_bytes": sum(path.stat().st_size for path in files if path.name.endswith("-wal")),
+        "data_bytes": sum(path.stat().st_size for path in files),
+    }
+
+
+class Watch(threading.Thread):
+    """Samples until ``done`` is set."""
+
+    def __init__(self, pid: int, data: Path) -> None:
+        super().__init__()
+        self.samples: list[dict[str, float]] = []
+        self.done = threading.Event()
+        self._take = lambda started=time.monotonic(): sample(pid, data, started)
+
+    def run(self) -> None:
+        while not self.done.wait(_EVERY_S):
+            self.samples.append(self._take())
+
+
+def load(url: str, out: Path, *options: str) -> dict[str, Any]:
+    command = [sys.executable, "-m", "hubbub", "perftest", "--url", url, "--json", str(out), *options]
+    subprocess.run(command, stdout=sys.stderr, check=False)
+    result: dict[str, Any] = json.loads(out.read_text())
+    return result
+
+
+def pages(url: str) -> dict[str, Any]:
+    """Latencies in milliseconds of pages read one after another, and how many messages the chats have."""
+    figures: dict[str, Any] = {}
+    with httpx.Client(base_url=url + "/api/v1") as client:
+        chats, messages = [], 0
+        for worker in range(_WORKERS):
+            client.cookies.clear()
+            login = {"email": f"perftest{worker}@example.com", "password": "performance-test"}
+            client.post("/auth/login", json=login).raise_for_status()
+            cookie = f"auth_token={client.cookies['auth_token']}"
+            (application,) = client.get("/applications?limit=1").json()
+            chat = client.get(f"/applications/{application['token']}/chats").json()[0]
+            path = f"/applications/{application['token']}/chats/{chat['chatNumber']}/messages"
+            chats.append((path, cookie, chat["messagesCount"]))
+            messages += chat["messagesCount"]
+        client.cookies.clear()
+        figures["messages"] = messages
+        for name, query in (
+            ("newest", lambda count: ""),
+            ("deep, before=", lambda count: f"?before={max(count // 2, 2)}"),
+            ("deep, page=", lambda count: f"?page={max(count // 20, 1)}"),
+        ):
+            times = []
+            for read in range(_READS):
+                path, cookie, count = chats[read % len(chats)]
+                begun = time.perf_counter()
+                client.get(path + query(count), headers={"cookie": cookie}).raise_for_status()
+                times.append((time.perf_counter() - begun) * 1000)
+            figures[name] = {"p50": median(times), "p99": quantiles(times, n=100)[98]}
+    return figures
+
+
+@click.command()
+@click.option("--seconds", default=3600, show_default=True)
+@click.option("--fill", default=10_000_000, show_default=True, help="Messages in the store at the end.")
+@click.option("--data", type=click.Path(path_type=Path), help="Keep the data here; else it is scratch.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Where the figures go, as JSON.")
+def main(seconds: int, fill: int, data: Path | None, out: Path) -> None:
+    with tempfile.TemporaryDirectory(prefix="hubbub-endurance-") as scratch:
+        folder = data or Path(scratch) / "data"
+        service = Part(["serve", "--port", "0", "--data", str(folder)], {}, Path(scratch) / "log")
+        service.start()
+        try:
+            few = load(service.url, out, "--writes", "1000", "--reads", "100", "--duration", "5")
+            found = {"at ten thousand": pages(service.url), "few": few["writes"]["total"]}
+            watch = Watch(service.pid, folder)
+            watch.start()
+            result = load(service.url, out, "--writes", "2500", "--reads", "5000", "--duration", str(seconds))
+            watch.done.set()
+            watch.join()
+            found["samples"] = watch.samples
+            found["perftest"] = {key: result[key] for key in ("writes", "reads", "seconds", "service", "parts")}
+            missing = fill - pages(service.url)["messages"]
+            if missing > 0:
+                rate = 6000
+                load(service.url, out, "--writes", str(rate), "--reads", "0", "--duration", str(missing // rate + 1))
+            found["at the end"] = pages(service.url)
+        finally:
+            service.stop()
+        out.write_text(json.dumps(found))
+    click.echo(json.dumps({key: found[key] for key in ("at ten thousand", "at the end")}, indent=2))
+
+
+if __name__ == "__main__":
+    main()
