@@ -23,6 +23,11 @@ from tests.servers import elasticsearch, mariadb, need_servers, opensearch, rabb
 _numbers = itertools.count(1)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--fault-rounds", type=int, help="How many random faults the tests in tests/history do.")
+    parser.addoption("--fault-seed", type=int, help="The seed of an earlier run, to make the same choices again.")
+
+
 class Service:
     """``hubbub serve`` on a free port. ``start`` again after ``kill`` uses the same data folder."""
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import threading
 import time
 from collections.abc import Sequence
@@ -85,6 +86,15 @@ class EmbeddedQueue:
         await asyncio.sleep(0)  # the last outcomes were handed to the loop before the thread ended: let them be told
 
     def _run(self) -> None:
+        try:
+            self._commit()
+        except BaseException:
+            # Writers would wait for ever in a process that lives on without this thread. Nothing that was acknowledged
+            # is lost by ending it here, and whoever supervises the process starts it again.
+            log.critical("The thread that commits has failed; the process ends.", exc_info=True)
+            os._exit(1)
+
+    def _commit(self) -> None:
         last = time.monotonic()
         open_ = True
         while open_:

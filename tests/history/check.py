@@ -1,0 +1,204 @@
+"""Does a history keep the promises of the contract's section 2?
+
+    python -m tests.history.check FILE…
+
+Each message has one sender, who alone edits it and waits for each answer, so its versions have one order: the post,
+then its edits as they were begun. A version is *known* once its answer came; before that, and for good when there was
+no answer, it may be there or not.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.history.record import Final, History, Operation
+
+_NEVER = float("inf")
+
+
+class Told:
+    """One message as its sender knows it. ``versions`` are the operations that wrote it, in order."""
+
+    def __init__(self, post: Operation) -> None:
+        self.number = post.number
+        self.known_at = post.ended if post.done else _NEVER
+        self.versions = [post]
+        self.deletes: list[Operation] = []
+        self.shown: list[tuple[float, int]] = []  # when a read that showed it ended, and which version it showed
+
+    def version(self, body: str, before: float) -> int | None:
+        """Which version this body is, the latest of those begun before; None when it is none."""
+        found = [at for at, each in enumerate(self.versions) if each.body == body and each.begun < before]
+        return found[-1] if found else None
+
+    def least(self, at: float) -> int:
+        """The oldest version that may be shown to a read which begins at a time."""
+        known = [index for index, each in enumerate(self.versions) if each.done and each.ended < at]
+        shown = [version for ended, version in self.shown if ended < at]
+        return max([*known[-1:], *shown], default=0)
+
+    def must_be_there(self, begun: float, ended: float) -> bool:
+        if any(delete.begun < ended for delete in self.deletes):
+            return False
+        return self.known_at < begun or any(shown < begun for shown, _ in self.shown)
+
+    def gone(self, at: float) -> bool:
+        return any(delete.done and delete.ended < at for delete in self.deletes)
+
+
+def faults(history: History) -> list[str]:
+    """A sentence for each promise that was broken; empty when all were kept."""
+    found: list[str] = []
+    chats: dict[int, list[Operation]] = defaultdict(list)
+    for operation in history.operations:
+        chats[operation.chat].append(operation)
+    for chat, operations in sorted(chats.items()):
+        final = history.final[chat] if chat < len(history.final) else None
+        found += [f"chat {chat}: {fault}" for fault in _Chat(operations, final, history).faults()]
+    return found
+
+
+class _Chat:
+    def __init__(self, operations: list[Operation], final: Final | None, history: History) -> None:
+        self.operations = sorted(operations, key=lambda each: each.begun)
+        self.final = final
+        self.blind = history.blind
+        self.by_body: dict[str, Told] = {}
+        self.by_number: dict[int, Told] = {}
+
+    def faults(self) -> Iterator[str]:
+        yield from self._posts()
+        yield from self._changes()
+        yield from self._reads()
+        if self.final is not None:
+            yield from self._final(self.final)
+
+    def _posts(self) -> Iterator[str]:
+        order: dict[int, Told] = {}
+        for post in self.operations:
+            if post.kind != "post":
+                continue
+            if not post.done and not post.unknown:
+                yield f"a post was answered {post.status}"
+            told = self.by_body.setdefault(post.body, Told(post))
+            if not post.done:
+                continue
+            if told.number not in (0, post.number):
+                yield f"a retry got number {post.number}, the first try {told.number}"
+            told.number = post.number
+            told.known_at = min(told.known_at, post.ended)
+            if self.by_number.setdefault(post.number, told) is not told:
+                yield f"number {post.number} was given twice"
+            last = order.get(post.client)
+            if last is not None and last is not told and post.number <= last.number:
+                yield f"sender {post.client} got {last.number} and then {post.number}"
+            order[post.client] = told
+
+    def _changes(self) -> Iterator[str]:
+        for change in self.operations:
+            if change.kind not in ("edit", "delete"):
+                continue
+            if not change.done and not change.unknown:
+                yield f"the {change.kind} of {change.number}, which was acknowledged, was answered {change.status}"
+                continue
+            told = self.by_number[change.number]
+            (told.versions if change.kind == "edit" else told.deletes).append(change)
+
+    def _reads(self) -> Iterator[str]:
+        reads = [each for each in self.operations if each.kind in ("newest", "after", "one") and each.status != 0]
+        for read in sorted(reads, key=lambda each: each.ended):
+            if any(blind.begun < read.ended and read.begun < blind.ended for blind in self.blind):
+                continue
+            if read.status >= 500:
+                continue
+            if read.status != 200 and not (read.kind == "one" and read.status == 404):
+                yield f"a read was answered {read.status}"
+                continue
+            yield from self._shown(read)
+            yield from self._missing(read)
+
+    def _shown(self, read: Operation) -> Iterator[str]:
+        numbers = [number for number, _ in read.seen]
+        if numbers != sorted(set(numbers)):
+            yield f"a list is out of order or repeats a number: {numbers}"
+        for number, body in read.seen:
+            told = self.by_number.get(number) or self._unanswered(number, body)
+            version = told.version(body, read.ended) if told is not None else None
+            if told is None or version is None:
+                yield f"number {number} shows a text that nobody wrote there"
+                continue
+            if version < told.least(read.begun):
+                yield f"number {number} went back to a text that was replaced before"
+            if told.gone(read.begun):
+                yield f"number {number} is shown after it was deleted"
+            told.shown.append((read.ended, version))
+
+    def _unanswered(self, number: int, body: str) -> Told | None:
+        """The message of a post that nobody was told the number of."""
+        told = self.by_body.get(body)
+        if told is None or told.number not in (0, number):
+            return None
+        told.number = number
+        self.by_number[number] = told
+        return told
+
+    def _missing(self, read: Operation) -> Iterator[str]:
+        numbers = {number for number, _ in read.seen}
+        full = len(read.seen) >= read.limit
+        low, high = 1.0, _NEVER
+        if read.kind == "one":
+            low = high = read.number
+        elif read.kind == "newest" and full:
+            low = min(numbers, default=1)
+        elif read.kind == "after":
+            low, high = read.number + 1, max(numbers) if full and numbers else _NEVER
+        for number, told in self.by_number.items():
+            if low <= number <= high and number not in numbers and told.must_be_there(read.begun, read.ended):
+                yield f"number {number} is missing from a read that began after it was acknowledged or shown"
+
+    def _final(self, final: Final) -> Iterator[str]:
+        bodies = dict(final.messages)
+        if len(bodies) != len(final.messages):
+            yield "the stored list repeats a number"
+        if final.count != len(final.messages):
+            yield f"the count is {final.count}, the messages are {len(final.messages)}"
+        for number, body in final.messages:
+            told = self.by_number.get(number) or self._unanswered(number, body)
+            version = told.version(body, _NEVER) if told is not None else None
+            if told is None or version is None:
+                again = self.by_body.get(body)
+                if again is not None and again.number in bodies:
+                    yield f"one message is stored twice, as {again.number} and {number}"
+                else:
+                    yield f"stored number {number} has a text that nobody wrote there"
+                continue
+            if version < told.least(_NEVER):
+                yield f"stored number {number} went back to a text that was replaced before"
+            if told.gone(_NEVER):
+                yield f"stored number {number} was deleted"
+        for number, told in self.by_number.items():
+            if number not in bodies and told.must_be_there(_NEVER, _NEVER):
+                yield f"acknowledged number {number} is lost"
+        every = [each for each in self.operations if each.kind == "post"]
+        highest = max((each.number for each in every), default=0)
+        gaps = highest - len({*bodies, *self.by_number} & set(range(1, highest + 1)))
+        if gaps and not any(each.unknown for each in every):
+            yield f"{gaps} numbers are missing though no write failed"
+
+
+def main() -> None:
+    broken = False
+    for name in sys.argv[1:]:
+        history = History.load(Path(name))
+        found = faults(history)
+        broken = broken or bool(found)
+        print(f"{name}: seed {history.seed}, {len(history.operations)} operations, {len(found)} faults")
+        print("\n".join(f"  {fault}" for fault in found[:50]))
+    sys.exit(1 if broken else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,190 @@
+"""Clients who write, change and read at random, from a seed, and note what they were told."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+import time
+from collections.abc import Awaitable, Callable, Sequence
+
+import httpx
+
+from tests.conftest import Person
+from tests.history.record import Blind, Final, History, Operation
+
+_LIMIT = 20
+_GIVE_UP_S = 20.0
+
+
+class Workload:
+    """An async context manager: the clients are at work inside it. ``urls`` is asked again after every fault, so that
+    a service may come back at another port.
+    """
+
+    def __init__(self, urls: Callable[[], Sequence[str]], seed: int, *, clients: int = 6, chats: int = 3) -> None:
+        self.history = History(seed)
+        self._urls = urls
+        self._seed = seed
+        self._clients = clients
+        self._stopping = False
+        with_owner = Person(urls()[0])
+        token = with_owner.application()
+        self.chats = [with_owner.chat(token) for _ in range(chats)]
+        self._cookies = dict(with_owner.cookies)
+        with_owner.close()
+
+    async def __aenter__(self) -> Workload:
+        self._tasks = [asyncio.create_task(self._client(number)) for number in range(self._clients)]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._stopping = True
+        await asyncio.gather(*self._tasks)
+
+    @property
+    def acknowledged(self) -> int:
+        return sum(each.done for each in self.history.operations if each.kind == "post")
+
+    async def more(self, count: int, within_s: float = 30.0) -> None:
+        """Wait until so many more posts were acknowledged."""
+        wanted, until = self.acknowledged + count, time.monotonic() + within_s
+        while self.acknowledged < wanted:
+            assert time.monotonic() < until, f"no {count} writes were acknowledged within {within_s} s"
+            for task in self._tasks:
+                if task.done():
+                    task.result()
+            await asyncio.sleep(0.02)
+
+    async def blind(self, fault: Callable[[], Awaitable[None]]) -> None:
+        """Do what may make lists lag until it is mended."""
+        begun = time.monotonic()
+        await fault()
+        self.history.blind.append(Blind(begun, time.monotonic()))
+
+    async def _client(self, number: int) -> None:
+        client = _Client(self, number, random.Random(f"{self._seed}/{number}"), self._cookies)
+        while not self._stopping:
+            await client.step()
+        await client.close()
+
+    def url(self, choice: int) -> str:
+        urls = self._urls()
+        return urls[choice % len(urls)] + "/api/v1"
+
+    async def finish(self) -> None:
+        """Read what is there when all is over, until the counts have caught up."""
+        async with httpx.AsyncClient(base_url=self.url(0), cookies=self._cookies, timeout=30) as client:
+            for chat in self.chats:
+                messages = await everything(client, chat)
+                count, until = -1, time.monotonic() + 20
+                while count != len(messages) and time.monotonic() < until:
+                    count = (await client.get(chat)).json()["messagesCount"]
+                    messages = await everything(client, chat)
+                    await asyncio.sleep(0.1)
+                self.history.final.append(Final(messages, count))
+
+
+async def everything(client: httpx.AsyncClient, chat: str) -> list[tuple[int, str]]:
+    found: list[tuple[int, str]] = []
+    while True:
+        answer = await client.get(f"{chat}/messages?after={found[-1][0] if found else 0}&limit=100")
+        assert answer.status_code == 200, answer.text
+        page = answer.json()
+        found += [(message["messageNumber"], message["body"]) for message in reversed(page)]
+        if len(page) < 100:
+            return found
+
+
+class _Client:
+    """One request at a time. ``mine`` are the chats and numbers of messages that may still be changed."""
+
+    def __init__(self, workload: Workload, number: int, rng: random.Random, cookies: dict[str, str]) -> None:
+        self._workload = workload
+        self._number = number
+        self._rng = rng
+        self._turns = itertools.count()
+        self._mine: list[tuple[int, int]] = []
+        self._http = httpx.AsyncClient(cookies=cookies, timeout=_GIVE_UP_S)
+
+    async def close(self) -> None:
+        await self._http.aclose()
+
+    async def step(self) -> None:
+        chat = self._rng.randrange(len(self._workload.chats))
+        what = self._rng.choices(
+            ("post", "keyed", "edit", "delete", "newest", "after", "one"), (40, 15, 12, 3, 15, 8, 7)
+        )[0]
+        if what in ("post", "keyed"):
+            await self._post(chat, keyed=what == "keyed")
+        elif what in ("edit", "delete", "one"):
+            if self._mine:
+                await self._with_mine(what)
+        elif what == "newest":
+            await self._send(Operation(self._number, "newest", chat, 0, limit=_LIMIT))
+        else:
+            known = [number for at, number in self._mine if at == chat]
+            after = max(self._rng.choice(known) - 3, 0) if known else 0
+            await self._send(Operation(self._number, "after", chat, 0, number=after, limit=_LIMIT))
+
+    async def _post(self, chat: int, *, keyed: bool) -> None:
+        body = f"{self._number}/{next(self._turns)}"
+        operation = Operation(self._number, "post", chat, 0, body=body, key=f"key {body}" if keyed else "")
+        await self._send(operation)
+        while keyed and operation.unknown and not self._workload._stopping:
+            operation = Operation(self._number, "post", chat, 0, body=body, key=operation.key)
+            await self._send(operation)
+        if operation.done:
+            self._mine.append((chat, operation.number))
+
+    async def _with_mine(self, what: str) -> None:
+        at = self._rng.randrange(max(len(self._mine) - 30, 0), len(self._mine))
+        chat, number = self._mine[at]
+        if what == "edit":
+            body = f"{self._number}/{next(self._turns)} edits {number}"
+            await self._send(Operation(self._number, "edit", chat, 0, number=number, body=body))
+        elif what == "delete":
+            del self._mine[at]
+            await self._send(Operation(self._number, "delete", chat, 0, number=number))
+        else:
+            await self._send(Operation(self._number, "one", chat, 0, number=number))
+
+    async def _send(self, operation: Operation) -> None:
+        """Do it, and fill in what was told. Whoever was refused waits a moment before the next."""
+        operation.begun = time.monotonic()
+        self._workload.history.operations.append(operation)
+        try:
+            answer = await self._request(operation)
+        except httpx.TransportError:
+            pass
+        else:
+            _take(operation, answer)
+        operation.ended = time.monotonic()
+        if operation.unknown:
+            await asyncio.sleep(0.02)
+
+    async def _request(self, operation: Operation) -> httpx.Response:
+        path = self._workload.url(self._rng.randrange(1000)) + self._workload.chats[operation.chat] + "/messages"
+        if operation.kind == "post":
+            headers = {"Idempotency-Key": operation.key} if operation.key else {}
+            return await self._http.post(path, json={"body": operation.body}, headers=headers)
+        if operation.kind == "edit":
+            return await self._http.put(path, json={"messageNumber": operation.number, "body": operation.body})
+        if operation.kind == "delete":
+            return await self._http.delete(f"{path}/{operation.number}")
+        if operation.kind == "one":
+            return await self._http.get(f"{path}/{operation.number}")
+        query = f"after={operation.number}&" if operation.kind == "after" else ""
+        return await self._http.get(f"{path}?{query}limit={operation.limit}")
+
+
+def _take(operation: Operation, answer: httpx.Response) -> None:
+    if answer.status_code == 200:
+        content = answer.json()
+        if operation.kind == "post":
+            operation.number = content["messageNumber"]
+        elif operation.kind == "one":
+            operation.seen = [(content["messageNumber"], content["body"])]
+        elif operation.kind in ("newest", "after"):
+            operation.seen = [(each["messageNumber"], each["body"]) for each in reversed(content)]
+    operation.status = answer.status_code
