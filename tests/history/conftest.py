@@ -47,7 +47,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     rows = config.stash.get(_rows, [])
     if rows:
         terminalreporter.section("faults")
-        terminalreporter.line("| test | seed | faults | requests | answered | messages acknowledged | broken promises |")
+        terminalreporter.line(
+            "| test | seed | faults | requests | answered | messages acknowledged | broken promises |"
+        )
         terminalreporter.line("| --- | --- | --- | --- | --- | --- | --- |")
         for row in rows:
             terminalreporter.line(row)

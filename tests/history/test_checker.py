@@ -45,7 +45,9 @@ def test_what_may_happen() -> None:
     assert not of(A, op("post", 3, 4, 0, body="b"), final=[(1, "a"), (2, "b")]), "no answer, and stored"
     assert not of(A, op("edit", 5, 6, 503, number=1, body="x"), final=[(1, "a")])
     assert not of(A, op("edit", 5, 6, 503, number=1, body="x"), final=[(1, "x")])
-    assert not of(A, op("post", 3, 4, 503, body="lost"), op("post", 5, 6, number=3, body="c"), final=[(1, "a"), (3, "c")])
+    assert not of(
+        A, op("post", 3, 4, 503, body="lost"), op("post", 5, 6, number=3, body="c"), final=[(1, "a"), (3, "c")]
+    )
     assert not of(A, op("delete", 5, 6, 204, number=1), final=[])
     assert not of(op("post", 1, 2, 0, body="a"), op("post", 2, 3, number=1, body="a"), final=[(1, "a")])
 

@@ -395,17 +395,26 @@ class RedisCache:
             task.add_done_callback(self._opening.discard)
 
     async def message(self, key: ChatKey, number: int) -> Message | None:
-        try:
-            chat = self._chat(key)
-            floor, item, over, position = await self._wire.call("HMGET", chat, "f", number, f"o:{number}", "p")
-        except Unavailable:
-            return await self._store.message(key, number)
+        """See chat.ports.View. Raises Unavailable when it is not stored and may still be in the queue."""
+        while True:
+            try:
+                chat = self._chat(key)
+                floor, item, over, position = await self._wire.call("HMGET", chat, "f", number, f"o:{number}", "p")
+            except Unavailable:
+                floor = item = over = position = None
+            if floor is not None:
+                break
+            # No hot data, so the store is asked; what it lacks may be on its way, and the chat that opens knows.
+            stored = await self._store.message(key, number)
+            if stored is not None:
+                return stored
+            await self.open(key)
         if over is not None:
             item = _covered(over)
             return None if item is None else _message(number, item)
         if item is not None:
             return _message(number, item)
-        if floor is not None and number > int(floor):
+        if number > int(floor):
             return None
         return await self._store.message(key, number, at=_position(position))
 

@@ -27,7 +27,7 @@ class Applications:
         Raises:
             NotFound: no such application, or the user is a stranger to it: a stranger learns nothing.
         """
-        role = await self._view.role(token, user.id, seen)
+        role = await self._view.role(token, user.id, seen) if token.isascii() else None  # no token ever is not
         if role is None:
             raise NotFound(_NO_APPLICATION)
         return role

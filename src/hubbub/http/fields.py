@@ -46,6 +46,8 @@ def convert(kind: type[S], content: Mapping[str, Any]) -> S:
             if field.required:
                 errors.append(f"{field.encode_name} is required: {_expected(field.type)}")
             continue
+        if type(value) is float and value.is_integer() and _takes_int(field.type):
+            value = int(value)  # 1.0 is an integer too (JSON Schema, section 6.1.1 of its validation)
         try:
             values[field.name] = msgspec.convert(value, field.type)
         except msgspec.ValidationError:

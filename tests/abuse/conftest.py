@@ -1,0 +1,11 @@
+"""How long the fuzzers go on."""
+
+from __future__ import annotations
+
+import pytest
+
+
+@pytest.fixture
+def fuzz_examples(request: pytest.FixtureRequest) -> int:
+    """Examples for each operation or parser: a few, or many with --fault-rounds."""
+    return 10 if request.config.getoption("--fault-rounds") is None else 300

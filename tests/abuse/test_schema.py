@@ -1,0 +1,62 @@
+"""Schemathesis over the OpenAPI document that the service itself gives: true to the code, and never a 500."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Person, Served
+
+# It spoils the cookie and leaves the Authorization header that it was given, so the credentials are good still.
+_UNFIT = "ignored_auth"
+# What no schema can say: two fields must be equal or exclude each other, an address must be one, a user must exist.
+_BOUND_BY_MORE_THAN_A_SCHEMA = ("register", "putMember", "removeMember", "listMessages")
+_SETTINGS = "".join(
+    f"""
+[[operations]]
+include-operation-id = "{name}"
+checks.positive_data_acceptance.enabled = false
+"""
+    for name in _BOUND_BY_MORE_THAN_A_SCHEMA
+)
+_PLACE = """
+[parameters]
+token = "{token}"
+number = 1
+message = 1
+"""
+
+
+@pytest.mark.parametrize("place", ["a chat that is there", "anywhere"])
+def test_every_operation_does_what_the_document_says(
+    service: Served, place: str, tmp_path: Path, fuzz_examples: int
+) -> None:
+    with closing(Person(service.url)) as ann:
+        token = ann.application()
+        chat = ann.chat(token)
+        ann.post(f"{chat}/messages", json={"body": "hello"})
+        bearer = ann.post("/auth/tokens", json={"email": ann.email, "password": "correct horse"}).json()["token"]
+    settings = tmp_path / "schemathesis.toml"
+    settings.write_text(_SETTINGS + (_PLACE.format(token=token) if place == "a chat that is there" else ""))
+    run = subprocess.run(
+        [
+            str(Path(sys.executable).with_name("st")),
+            *("--config-file", str(settings), "run", service.url + "/openapi.json"),
+            *("--header", f"Authorization: Bearer {bearer}"),
+            *("--exclude-operation-id", "logout", "--phases", "examples,coverage,fuzzing"),
+            *("--max-examples", str(fuzz_examples), "--exclude-checks", _UNFIT),
+            *("--generation-database", "none", "--no-color"),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+        cwd=tmp_path,
+    )
+    assert run.returncode == 0, run.stdout[-6000:] + run.stderr[-2000:]
+    print("".join(re.findall(r".*test cases.*\n|.*generated.*\n", run.stdout)))
