@@ -3,8 +3,8 @@
     python -m benchmarks.endurance --out endurance.json [--seconds 3600] [--fill 10000000] [--data DIR]
 
 A service with a data folder of its own, `hubbub perftest --soak` against it, and a sample of the process every ten
-seconds. Before and after, with ten thousand messages and with as many as `--fill` says, pages are read one after another
-from one connection: the newest, and one deep in a chat by `before=` and by `page=`.
+seconds. Before and after, with ten thousand messages and with as many as `--fill` says, pages are read one after
+another from one connection: the newest, and one deep in a chat by `before=` and by `page=`.
 """
 
 from __future__ import annotations
@@ -50,11 +50,11 @@ class Watch(threading.Thread):
         super().__init__()
         self.samples: list[dict[str, float]] = []
         self.done = threading.Event()
-        self._take = lambda started=time.monotonic(): sample(pid, data, started)
+        self._pid, self._data, self._started = pid, data, time.monotonic()
 
     def run(self) -> None:
         while not self.done.wait(_EVERY_S):
-            self.samples.append(self._take())
+            self.samples.append(sample(self._pid, self._data, self._started))
 
 
 def load(url: str, out: Path, *options: str) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from typing import Protocol
 
 import httpx
 import pytest
+from hypothesis import settings
 
 from hubbub.loadtest.cluster import ClusterStack
 from tests.servers import elasticsearch, mariadb, need_servers, opensearch, rabbitmq, redis  # noqa: F401 - fixtures
@@ -26,6 +27,13 @@ _numbers = itertools.count(1)
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--fault-rounds", type=int, help="How many random faults the tests in tests/history do.")
     parser.addoption("--fault-seed", type=int, help="The seed of an earlier run, to make the same choices again.")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Before the modules of tests are read: a test keeps the settings that were loaded when it was defined."""
+    many = config.getoption("--fault-rounds") is not None
+    settings.register_profile("fuzz", max_examples=20_000 if many else 200, deadline=None)
+    settings.load_profile("fuzz")
 
 
 class Service:

@@ -24,7 +24,7 @@ from hubbub.data_folder import REBUILD, DataFolder
 from hubbub.http.api import Api
 from hubbub.http.connection import Edge
 from hubbub.http.hot import HotRoutes
-from hubbub.http.limits import LocalGate, LoginLimit
+from hubbub.http.limits import PER_ADDRESS, LocalGate, LoginLimit, too_many_from_here
 from hubbub.http.metrics import Reading
 from hubbub.http.passwords import Argon2Passwords
 from hubbub.http.routing import application
@@ -171,7 +171,7 @@ async def api(settings: Settings) -> AsyncIterator[Edge]:
     queue = RabbitQueue(settings.amqp_url, shards, max_commands=settings.queue_commands)
     wire = RedisWire(settings.redis_url, SCRIPTS)
     passwords = Argon2Passwords()
-    logins = RedisLogins(wire, LoginLimit())
+    logins = RedisLogins(wire, LoginLimit(), requests=PER_ADDRESS, too_many=too_many_from_here)
     cache = RedisCache(wire, store, queue.accept, user_rate=settings.user_rate, alone=LocalGate(settings.user_rate))
     intake = QueuedIntake(queue, store, cache, _now)
 

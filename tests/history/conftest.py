@@ -28,7 +28,7 @@ def fault_seed(request: pytest.FixtureRequest) -> int:
 @pytest.fixture
 def faults_table(
     request: pytest.FixtureRequest, fault_seed: int
-) -> Callable[[Workload, "Counter[str]", list[str]], None]:
+) -> Callable[[Workload, Counter[str], list[str]], None]:
     """Adds a row for each run to the table that pytest prints at the end."""
 
     def add(workload: Workload, done: Counter[str], found: list[str]) -> None:
@@ -47,9 +47,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     rows = config.stash.get(_rows, [])
     if rows:
         terminalreporter.section("faults")
-        terminalreporter.line(
-            "| test | seed | faults | requests | answered | messages acknowledged | broken promises |"
-        )
-        terminalreporter.line("| --- | --- | --- | --- | --- | --- | --- |")
-        for row in rows:
+        columns = ("test", "seed", "faults", "requests", "answered", "messages acknowledged", "broken promises")
+        for row in (f"| {' | '.join(columns)} |", "| --- " * len(columns) + "|", *rows):
             terminalreporter.line(row)

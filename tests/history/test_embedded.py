@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 from tests.conftest import Service
@@ -88,7 +89,7 @@ class Victim:
         """The process may open no more files, while others connect."""
         pid = self.service.process.pid
         limits = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-        resource.prlimit(pid, resource.RLIMIT_NOFILE, (len(list(Path(f"/proc/{pid}/fd").iterdir())), limits[1]))
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (psutil.Process(pid).num_fds(), limits[1]))
         address = self.service.url.removeprefix("http://").split(":")
         callers = [socket.create_connection((address[0], int(address[1]))) for _ in range(20)]
         await asyncio.sleep(self.rng.uniform(0.1, 1))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from hubbub.caches.redis_wire import RedisWire
@@ -15,12 +15,32 @@ class RedisLogins:
     """See chat.ports.Logins. ``alone`` counts for this process while Redis can't be reached."""
 
     def __init__(
-        self, wire: RedisWire, alone: Logins, *, per_account: int = 10, per_address: int = 300, window_s: int = 300
+        self,
+        wire: RedisWire,
+        alone: Logins,
+        *,
+        requests: int,
+        too_many: Callable[[float], RateLimited],
+        per_account: int = 10,
+        per_address: int = 300,
+        window_s: int = 300,
     ) -> None:
+        """``requests`` without credentials may come from an address in a minute, else it is told ``too_many``."""
+        self._requests = requests
+        self._too_many = too_many
         self._wire = wire
         self._alone = alone
         self._limits = per_account, per_address
         self._window_s = window_s
+
+    async def came(self, address: str) -> None:
+        try:
+            refused = await self._wire.script("came", 1, f"{self._wire.run}:c:{address}", self._requests)
+        except Unavailable:
+            await self._alone.came(address)
+            return
+        if refused:
+            raise self._too_many(refused)
 
     @asynccontextmanager
     async def attempt(self, address: str, email: str) -> AsyncIterator[None]:

@@ -191,7 +191,16 @@ class Gate(Protocol):
 
 
 class Logins(Protocol):
-    """Counts failed logins: for one account from one address, and from one address whatever the accounts."""
+    """Counts what comes without credentials: from one address, whatever it is; of logins those that failed, for one
+    account from one address, and from one address whatever the accounts.
+    """
+
+    async def came(self, address: str) -> None:
+        """Count one request that has to do with passwords.
+
+        Raises:
+            RateLimited: the address has sent too many.
+        """
 
     def attempt(self, address: str, email: str) -> AbstractAsyncContextManager[None]:
         """Around one attempt, which fails by raising Unauthenticated.

@@ -35,9 +35,9 @@ email_validator.SPECIAL_USE_DOMAIN_NAMES.clear()
 S = TypeVar("S", bound=msgspec.Struct)
 
 _READ = (401, 404, 429, 503)
-_WRITE = (400, 401, 404, 413, 415, 422, 429, 503)
+_WRITE = (400, 401, 403, 404, 413, 415, 422, 429, 503)
 _MANAGE = (400, 401, 403, 404, 413, 415, 422, 429, 503)
-_LOGIN = (400, 401, 413, 415, 422, 429, 503)
+_LOGIN = (400, 401, 403, 413, 415, 422, 429, 503)
 
 
 def _json(content: Any, status: int = 200) -> Response:
@@ -68,6 +68,10 @@ def _message_number(request: Request) -> int:
     if value is None:
         raise NotFound("There is no such message in this chat.")
     return value
+
+
+def _address(request: Request) -> str:
+    return request.client.host if request.client else ""
 
 
 def _raw(request: Request, name: str) -> bytes | None:
@@ -115,6 +119,7 @@ class Api:
         return answer
 
     async def register(self, request: Request) -> Response:
+        await self._logins.came(_address(request))
         form = await _fields(request, schemas.Registration)
         errors = []
         try:
@@ -132,8 +137,9 @@ class Api:
         return self._with_cookie(answer, self._sessions.issue(user), request)
 
     async def _authenticate(self, request: Request) -> User:
+        address = _address(request)
+        await self._logins.came(address)
         form = await _fields(request, schemas.Credentials)
-        address = request.client.host if request.client else ""
         async with self._logins.attempt(address, form.email.strip().lower()):
             return await self._accounts.authenticate(email=form.email, password=form.password)
 
@@ -331,7 +337,7 @@ class Api:
                 request=schemas.Registration,
                 response=schemas.Done,
                 status=201,
-                errors=(400, 413, 415, 422, 503),
+                errors=(400, 403, 413, 415, 422, 429, 503),
                 guarded=False,
             ),
             Route(
@@ -364,7 +370,7 @@ class Api:
                 summary="A new token for the same session",
                 endpoint=self.refresh,
                 response=schemas.Refreshed,
-                errors=(401, 429, 503),
+                errors=(401, 403, 429, 503),
             ),
             Route(
                 method="DELETE",
@@ -373,7 +379,7 @@ class Api:
                 summary="End the session and all of its tokens",
                 endpoint=self.logout,
                 response=schemas.Done,
-                errors=(401, 429, 503),
+                errors=(401, 403, 429, 503),
             ),
             Route(
                 method="GET",
@@ -393,7 +399,7 @@ class Api:
                 request=schemas.NewApplication,
                 response=schemas.ApplicationToken,
                 status=201,
-                errors=(400, 401, 413, 415, 422, 429, 503),
+                errors=(400, 401, 403, 413, 415, 422, 429, 503),
             ),
             Route(
                 method="PUT",
@@ -514,7 +520,7 @@ class Api:
                 endpoint=self._hot_endpoint(self._hot.post_message),
                 request=schemas.NewMessage,
                 response=schemas.MessageNumber,
-                errors=(400, 401, 404, 409, 413, 415, 422, 429, 503),
+                errors=(400, 401, 403, 404, 409, 413, 415, 422, 429, 503),
                 idempotent=True,
             ),
             Route(

@@ -17,6 +17,7 @@ from hubbub.chat.ports import Wants
 from hubbub.chat.ticket import Ticket
 from hubbub.http.fields import fields, query
 from hubbub.http.media import must_be_json
+from hubbub.http.origin import must_be_own_page
 from hubbub.http.problems import refusal
 from hubbub.http.reply import Reply
 from hubbub.http.schemas import MessagePaging, NewMessage, Paging
@@ -89,6 +90,8 @@ class HotRoutes:
 
     async def post_message(self, call: Call) -> Reply | Ticket:
         headers = call.headers
+        if b"origin" in headers:
+            must_be_own_page(headers)
         key = ChatKey(call.token, call.number)
         idempotency_key = headers.get(b"idempotency-key")
         message = None

@@ -65,8 +65,19 @@ class LocalGate:
         self._buckets.pop(user_id, None)
 
 
+PER_ADDRESS = 6000  # registrations and logins a minute: each costs some milliseconds of a core for a password's hash
+
+
+def too_many_from_here(retry_after: float) -> RateLimited:
+    return RateLimited(
+        f"From one address come at most {PER_ADDRESS} registrations and logins a minute. Wait before you try again.",
+        limit=PER_ADDRESS,
+        retry_after=max(retry_after, 1),
+    )
+
+
 class LoginLimit:
-    """Failed logins at this process, see chat.ports.Logins.
+    """Logins and registrations at this process, see chat.ports.Logins.
 
     Right passwords don't count. Tries under way do, so that sending them all at once gains nothing.
     """
@@ -75,7 +86,12 @@ class LoginLimit:
         self._limiter = FixedWindowRateLimiter(MemoryStorage())
         self._account = RateLimitItemPerMinute(per_account, window_minutes, namespace="account")
         self._address = RateLimitItemPerMinute(per_address, window_minutes, namespace="address")
+        self._came = RateLimitItemPerMinute(PER_ADDRESS, namespace="came")
         self._under_way: dict[tuple[str, ...], int] = {}
+
+    async def came(self, address: str) -> None:
+        if not self._limiter.hit(self._came, address):
+            raise too_many_from_here(self._limiter.get_window_stats(self._came, address).reset_time - time.time())
 
     @asynccontextmanager
     async def attempt(self, address: str, email: str) -> AsyncIterator[None]:

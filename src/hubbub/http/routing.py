@@ -12,8 +12,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route as StarletteRoute
 
+from hubbub.http.origin import must_be_own_page
 from hubbub.http.problems import failure, problem
 from hubbub.http.reply import Reply
+
+_SAFE = ("GET", "HEAD")
 
 Endpoint: TypeAlias = Callable[[Request], Awaitable[Response]]
 
@@ -78,6 +81,8 @@ class _Methods:
             answer = response(problem(405, f"This path takes {allowed}.", headers=b"allow: %b\r\n" % self._allow))
         else:
             try:
+                if scope["method"] not in _SAFE:
+                    must_be_own_page(dict(scope["headers"]))
                 answer = await endpoint(Request(scope, receive))
             except Exception as error:  # noqa: BLE001 - every failure becomes a problem, and is logged there
                 answer = response(failure(error))

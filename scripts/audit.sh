@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# What the service is made of, and what is known against it: a CycloneDX bill of materials, then pip-audit.
+# Usage: scripts/audit.sh [FILE]   FILE gets the bill of materials (default: sbom.json)
+set -euo pipefail
+cd "$(dirname "$0")/.."
+scripts/setup.sh requirements-dev.lock
+.venv/bin/cyclonedx-py requirements requirements.lock --pyproject pyproject.toml --output-reproducible --of JSON -o "${1:-sbom.json}"
+echo "Wrote ${1:-sbom.json}."
+exec .venv/bin/pip-audit --strict --disable-pip --require-hashes -r requirements.lock

@@ -1,0 +1,250 @@
+"""Clients who mean harm: what each of them gets, and that everybody else is served all the while."""
+
+from __future__ import annotations
+
+import base64
+import json
+import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+import jwt
+import pytest
+
+from tests.conftest import Person, Served, Service
+from tests.http.test_connection import raw
+
+_SECOND = b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+
+# What a proxy in front might read as one request and we as two, or the other way round (RFC 9112, section 11.2).
+SMUGGLED = {
+    "length and chunked": b"Content-Length: %d\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "chunked twice": b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\nContent-Length: 4\r\n\r\n0\r\n\r\n",
+    "chunked is not last": b"Transfer-Encoding: chunked, identity\r\nContent-Length: %d\r\n\r\n0\r\n\r\n",
+    "a coding that is none": b"Transfer-Encoding: xchunked\r\nContent-Length: %d\r\n\r\n0\r\n\r\n",
+    "a tab in the coding": b"Transfer-Encoding:\x0bchunked\r\nContent-Length: %d\r\n\r\n0\r\n\r\n",
+    "blank before the colon": b"Transfer-Encoding : chunked\r\nContent-Length: %d\r\n\r\n0\r\n\r\n",
+    "a folded line": b"Transfer-Encoding:\r\n chunked\r\nContent-Length: %d\r\n\r\n0\r\n\r\n",
+    "two lengths": b"Content-Length: 0\r\nContent-Length: %d\r\n\r\n",
+    "a list of lengths": b"Content-Length: 0, %d\r\n\r\n",
+    "a signed length": b"Content-Length: +%d\r\n\r\n",
+    "a negative length": b"Content-Length: -1\r\n\r\n",
+    "a length in hexadecimal": b"Content-Length: 0x10\r\n\r\n",
+    "an endless length": b"Content-Length: 99999999999999999999999999\r\n\r\n",
+    "a chunk size that overflows": b"Transfer-Encoding: chunked\r\n\r\nfffffffffffffffff1\r\nx\r\n0\r\n\r\n",
+    "a signed chunk size": b"Transfer-Encoding: chunked\r\n\r\n+1\r\nx\r\n0\r\n\r\n",
+    "a NUL in a header": b"X: a\x00b\r\nContent-Length: 0\r\n\r\n",
+    "a bare CR": b"X: a\rContent-Length: %d\r\n\r\n",
+    "no colon": b"Content-Length\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("way", SMUGGLED)
+def test_a_request_that_can_be_read_in_two_ways_is_refused(embedded: Service, way: str) -> None:
+    tail = SMUGGLED[way]
+    if b"%d" in tail:
+        tail %= len(_SECOND) + (5 if b"0\r\n\r\n" in tail else 0)
+    received = raw(embedded, b"POST /api/v1/auth/login HTTP/1.1\r\nHost: x\r\n" + tail + _SECOND)
+    assert received.startswith((b"HTTP/1.1 400 ", b"HTTP/1.1 413 ")), received[:300]
+    assert received.count(b"\r\ndate: ") == 1, "what follows must not be taken for a second request"
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b"[" * 100_000, 400),
+        (b'{"a":' * 40_000, 400),
+        (b'{"body":"\xff\xfe"}', 400),
+        (b'{"body":"\xed\xa0\x80"}', 400),
+        (b'{"body":"\\ud800"}', 400),
+        (b'{"body":' + b"9" * 200_000 + b"}", 400),
+        (b'{"body":NaN}', 400),
+        (b'{"body":"x","body":' + b'"y"', 400),
+        (b'\xef\xbb\xbf{"body":"x"}', 400),
+        (b"x" * 300_000, 413),
+    ],
+    ids=range(10),
+)
+def test_hostile_bodies_are_refused_with_a_reason(service: Served, ann: Person, body: bytes, status: int) -> None:
+    chat = ann.chat()
+    answer = ann.post(f"{chat}/messages", content=body, headers={"Content-Type": "application/json"})
+    assert answer.status_code == status, answer.text
+    assert answer.json()["error"]
+    assert ann.post(f"{chat}/messages", json={"body": "x"}).json() == {"messageNumber": 1}
+
+
+def test_slow_clients_hold_up_nobody(own_service: Service) -> None:
+    parts = urlsplit(own_service.url)
+    with ExitStack() as stack, closing(Person(own_service.url)) as ann:
+        chat = ann.chat()
+        slow = [stack.enter_context(socket.create_connection((parts.hostname, parts.port))) for _ in range(500)]
+        for turn in range(3):
+            for connection in slow:
+                connection.sendall(b"POST /api/v1/auth/login HTTP/1.1\r\nX-Slow: "[turn * 10 : turn * 10 + 10])
+            answer = ann.post(f"{chat}/messages", json={"body": "x"})
+            assert answer.status_code == 200
+            assert answer.elapsed.total_seconds() < 5
+        for connection in slow:
+            connection.settimeout(60)
+            assert connection.recv(100).startswith(b"HTTP/1.1 408 ")
+
+
+def test_garbage_leaves_nothing_behind(own_service: Service) -> None:
+    """A thousand connections that say nothing to the end, then an ordinary one."""
+    parts = urlsplit(own_service.url)
+    for turn in range(1000):
+        with socket.create_connection((parts.hostname, parts.port)) as connection:
+            connection.sendall(
+                (b"\x16\x03\x01\x02", b"GET", b"\r\n\r\n\r\n", b"POST /api/v1/auth/login HT", b"")[turn % 5]
+            )
+    assert httpx.get(own_service.url + "/healthz").status_code == 200
+
+
+def test_guessing_a_password_at_once_gains_nothing(service: Served, ann: Person) -> None:
+    def guess(number: int) -> int:
+        wrong = {"email": ann.email, "password": f"guess {number}"}
+        return httpx.post(service.url + "/api/v1/auth/login", json=wrong, timeout=60).status_code
+
+    with ThreadPoolExecutor(40) as pool:
+        statuses = list(pool.map(guess, range(40)))
+    assert statuses.count(401) <= 10
+    assert set(statuses) <= {401, 429, 503}
+    assert ann.get("/auth/me").status_code == 200, "who is logged in stays so"
+
+
+def test_tokens_that_were_never_issued(own_service: Service) -> None:
+    with closing(Person(own_service.url)) as ann:
+        value = ann.cookies["auth_token"]
+        claims = jwt.decode(value, options={"verify_signature": False})
+        secret = (own_service.data / "secret").read_text().strip()
+        public = base64.urlsafe_b64encode(b"0" * 32).decode()
+
+        def signed(key: str = secret, algorithm: str = "HS256", **change: object) -> str:
+            content = {name: each for name, each in {**claims, **change}.items() if each is not None}
+            return jwt.encode(content, key, algorithm=algorithm)
+
+        forged = {
+            "no algorithm": jwt.encode(claims, None, algorithm="none"),
+            "another key": signed(public),
+            "a short key": signed("x"),
+            "another algorithm": signed(algorithm="HS512"),
+            "expired": signed(exp=int(time.time()) - 1),
+            "without an end": signed(exp=None),
+            "without a session": signed(sid=None),
+            "another user who is nobody": signed(sub="nobody"),
+            "a user by a number": signed(sub="1"),
+            "not yet": signed(nbf=int(time.time()) + 600),
+        }
+        for name, token in forged.items():
+            for headers in ({"Authorization": f"Bearer {token}"}, {"Cookie": f"auth_token={token}"}):
+                assert httpx.get(own_service.url + "/api/v1/auth/me", headers=headers).status_code == 401, name
+        assert ann.get("/auth/me").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 201),
+        ({"Origin": "http://{host}"}, 201),
+        ({"Origin": "http://{host}", "Sec-Fetch-Site": "same-origin"}, 201),
+        ({"Origin": "https://public.example", "Sec-Fetch-Site": "same-origin"}, 201),  # a proxy changed the Host
+        ({"Sec-Fetch-Site": "none"}, 201),
+        ({"Origin": "https://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Origin": "http://127.0.0.1:1"}, 403),  # the same site, as cookies see it
+        ({"Origin": "http://{host}.evil.example"}, 403),
+        ({"Origin": "https://evil.example", "Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Origin": "http://{host}", "Sec-Fetch-Site": "same-site"}, 403),
+    ],
+)
+def test_pages_of_other_sites_may_not_act(service: Served, ann: Person, headers: dict[str, str], status: int) -> None:
+    token, host = ann.application(), urlsplit(service.url).netloc
+    sent = {name: value.format(host=host) for name, value in headers.items()}
+    assert ann.post(f"/applications/{token}/chats", headers=sent).status_code == status
+    chat = ann.chat(token)
+    posted = ann.post(f"{chat}/messages", json={"body": "x"}, headers=sent)
+    assert posted.status_code == (200 if status == 201 else 403)
+    assert ann.get(f"{chat}/messages", headers=sent).status_code == 200, (
+        "reading changes nothing, and they can't see it"
+    )
+    bearer = {"Authorization": f"Bearer {ann.cookies['auth_token']}", **sent}
+    assert ann.post(f"/applications/{token}/chats", headers=bearer).status_code == 201
+
+
+INJECTIONS = (
+    "'; DROP TABLE messages; --",
+    '" OR 1=1 --',
+    "\\'; SELECT SLEEP(5); -- ",
+    "${jndi:ldap://127.0.0.1/x}",
+    "{{7*7}}",
+    "<script>alert(1)</script>",
+    '*" OR body:*',
+    "%00%ff",
+    "../../../etc/passwd",
+    "a\x00b",
+    '{"query":{"match_all":{}}}',
+    "\r\nSet-Cookie: a=b",
+)
+
+
+@pytest.mark.parametrize("text", INJECTIONS, ids=range(len(INJECTIONS)))
+def test_text_stays_text_everywhere(service: Served, ann: Person, stranger: Person, text: str) -> None:
+    token = ann.post("/applications", json={"name": text}).json()["token"]
+    assert ann.get(f"/applications/{token}").json()["name"] == text
+    number = ann.post(f"/applications/{token}/chats", json={"title": text}).json()["chatNumber"]
+    chat = f"/applications/{token}/chats/{number}"
+    assert ann.get(chat).json()["title"] == text
+    ann.post(f"{chat}/messages", json={"body": text})
+    assert [each["body"] for each in ann.get(f"{chat}/messages").json()] == [text]
+    assert stranger.get(f"{chat}/messages/search", params={"q": text}).status_code == 404
+    assert ann.get(f"{chat}/messages/search", params={"q": text}).status_code in (200, 503)
+    assert ann.post("/auth/login", json={"email": text, "password": text}).status_code == 401
+    assert ann.get(f"/applications/{httpx.QueryParams({'x': text})}".replace("x=", "")).status_code == 404
+    key = {"Idempotency-Key": text.replace("\r\n", "").replace("\x00", "").strip()}
+    posted = ann.post(f"{chat}/messages", json={"body": text}, headers=key)
+    assert posted.json() == {"messageNumber": 2}
+    assert "set-cookie" not in posted.headers
+
+
+def test_one_user_may_send_so_much_and_hinders_no_other(tmp_path: Path) -> None:
+    service = Service(tmp_path / "data")
+    service.start(HUBBUB_USER_RATE="20")
+    try:
+        with closing(Person(service.url)) as ann, closing(Person(service.url)) as bob:
+            answers = [ann.get("/auth/me") for _ in range(60)]
+            refused = [answer for answer in answers if answer.status_code == 429]
+            assert 40 <= len(answers) - len(refused) < 60
+            assert refused[0].headers["retry-after"] == "1"
+            assert refused[0].headers["ratelimit-limit"] == "20"
+            assert refused[0].headers["ratelimit-remaining"] == "0"
+            assert bob.get("/auth/me").status_code == 200
+    finally:
+        service.stop()
+
+
+def test_one_address_may_register_so_many_and_another_still_can(tmp_path: Path) -> None:
+    service = Service(tmp_path / "data")
+    service.start(HUBBUB_PROXIES='["127.0.0.1"]')
+    try:
+        wrong = json.dumps({"name": "", "email": "x", "password": "short"})
+        kind = {"Content-Type": "application/json"}
+        with httpx.Client(base_url=service.url) as client:
+
+            def tries(address: int) -> httpx.Response:
+                sent = {**kind, "X-Forwarded-For": f"203.0.113.{address}"}
+                return client.post("/api/v1/auth/register", content=wrong, headers=sent)
+
+            for _ in range(13_000):
+                answer = tries(1)
+                if answer.status_code == 429:
+                    break
+            assert answer.status_code == 429
+            assert answer.headers["ratelimit-limit"] == "6000"
+            assert 0 < int(answer.headers["retry-after"]) <= 60
+            assert tries(2).status_code == 422
+    finally:
+        service.stop()
