@@ -16,6 +16,7 @@ from hubbub.chat.accounts import Accounts
 from hubbub.chat.applications import Applications
 from hubbub.chat.chats import Chats
 from hubbub.chat.errors import ChatError, Unavailable
+from hubbub.chat.feed import Feed
 from hubbub.chat.intake import DirectIntake
 from hubbub.chat.model import ChatKey
 from hubbub.chat.ports import Gate, Intake, Logins, Passwords, SearchIndex, Store, View
@@ -86,6 +87,7 @@ def _edge(
     proxies: Sequence[str],
     faults: Callable[[], dict[str, str | None]],
     readings: Callable[[], Awaitable[list[Reading]]],
+    feed: Feed,
 ) -> Edge:
     accounts = Accounts(store, intake, passwords, _now)
     applications = Applications(store, intake, view, _now)
@@ -101,7 +103,7 @@ def _edge(
             unreadable = error.sentence
         return {**faults(), "store": unreadable}
 
-    app: Any = application(Api(accounts, applications, chats, sessions, hot, logins, ready, readings).routes())
+    app: Any = application(Api(accounts, applications, chats, sessions, hot, logins, ready, readings, feed).routes())
     if proxies:
         app = ProxyHeadersMiddleware(app, trusted_hosts=list(proxies))
     edge = Edge(hot, app)
@@ -118,7 +120,8 @@ async def embedded(settings: Settings, folder: DataFolder) -> AsyncIterator[Edge
     indexer = Indexer(store, index)
     queue = EmbeddedQueue(Writer(store), max_commands=settings.queue_commands)
     passwords = Argon2Passwords()
-    cache = MemoryCache(store)
+    feed = Feed()
+    cache = MemoryCache(store, feed)
     intake = DirectIntake(queue, store, cache, _now)
     gate = LocalGate(settings.user_rate)
 
@@ -139,6 +142,7 @@ async def embedded(settings: Settings, folder: DataFolder) -> AsyncIterator[Edge
         settings.proxies,
         lambda: {"queue": queue.fault},
         readings,
+        feed,
     )
     sweeping = asyncio.create_task(edge.sweep())
     watching = asyncio.create_task(folder.when_asked(REBUILD, indexer.rebuild))
@@ -158,6 +162,7 @@ async def embedded(settings: Settings, folder: DataFolder) -> AsyncIterator[Edge
 async def api(settings: Settings) -> AsyncIterator[Edge]:
     """One of a cluster's API processes. Leaving it finishes what was accepted."""
     from hubbub.caches.redis import SCRIPTS, RedisCache
+    from hubbub.caches.redis_feed import RedisFeed
     from hubbub.caches.redis_logins import RedisLogins
     from hubbub.caches.redis_wire import RedisWire
     from hubbub.chat.queued_intake import QueuedIntake
@@ -170,6 +175,7 @@ async def api(settings: Settings) -> AsyncIterator[Edge]:
     shards = _shards(store, settings)
     queue = RabbitQueue(settings.amqp_url, shards, max_commands=settings.queue_commands)
     wire = RedisWire(settings.redis_url, SCRIPTS)
+    feed = RedisFeed(settings.redis_url)
     passwords = Argon2Passwords()
     logins = RedisLogins(wire, LoginLimit(), requests=PER_ADDRESS, too_many=too_many_from_here)
     cache = RedisCache(wire, store, queue.accept, user_rate=settings.user_rate, alone=LocalGate(settings.user_rate))
@@ -197,6 +203,7 @@ async def api(settings: Settings) -> AsyncIterator[Edge]:
         settings.proxies,
         lambda: {"queue": queue.fault, "cache": wire.fault},
         readings,
+        feed.feed,
     )
     sweeping = asyncio.create_task(edge.sweep())
     name = secrets.token_hex(8)
@@ -210,6 +217,7 @@ async def api(settings: Settings) -> AsyncIterator[Edge]:
         await intake.close()
         await queue.close()
         await wire.close()
+        await feed.close()
         passwords.close()
         with suppress(ChatError):
             await asyncio.to_thread(store.gone, "api", name)

@@ -25,6 +25,7 @@ from hubbub.chat.commands import (
     RemoveMember,
     RenameChat,
 )
+from hubbub.chat.feed import Feed
 from hubbub.chat.model import ChatKey, Message, Role
 from hubbub.chat.ports import View
 from hubbub.loadtest.servers import Redis
@@ -64,7 +65,7 @@ class Harness:
 class InMemory(Harness):
     def __init__(self, store: SqliteStore) -> None:
         super().__init__(store)
-        self.view = self.cache = MemoryCache(store)
+        self.view = self.cache = MemoryCache(store, Feed())
 
     async def post(self, count: int = 1) -> list[int]:
         numbers = [await self.cache.next_number(self.chat) for _ in range(count)]

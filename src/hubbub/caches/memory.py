@@ -27,6 +27,7 @@ from hubbub.chat.commands import (
 )
 from hubbub.chat.encoding import encode_chat, encode_message
 from hubbub.chat.errors import NotFound
+from hubbub.chat.feed import Event, Feed
 from hubbub.chat.model import Chat, ChatKey, Message, Page, Role
 from hubbub.chat.ports import Store
 
@@ -88,7 +89,8 @@ class MemoryCache:
     the lists of newest messages that were there, and those that the store was asked for.
     """
 
-    def __init__(self, store: Store, *, max_bytes: int = 48 * 1024 * 1024, max_chats: int = 50_000) -> None:
+    def __init__(self, store: Store, feed: Feed, *, max_bytes: int = 48 * 1024 * 1024, max_chats: int = 50_000) -> None:
+        self._feed = feed
         self._store = store
         self._max_bytes = max_bytes
         self._max_chats = max_chats
@@ -234,8 +236,10 @@ class MemoryCache:
             chat = self._chats.get(command.chat)
             if chat is not None:
                 self._drop_messages(chat)
+            self._feed.publish(command.chat, Event(command.number, None))
         elif isinstance(command, DeleteMessage):
             self._deleted(command)
+            self._feed.publish(command.chat, Event(command.number, None))
         elif isinstance(command, PutMember):
             self._application(command.token).roles[command.user_id] = command.role
         elif isinstance(command, RemoveMember):
@@ -251,6 +255,10 @@ class MemoryCache:
         number = command.number
         if outcome != number:  # refused, or a retry that found its first try stored
             return
+        item = None
+        if self._feed.heard(command.chat):
+            item = _encoded(command)
+            self._feed.publish(command.chat, Event(number, item))
         if number > chat.counted_to and chat.count is not None:
             chat.count += 1
             chat.counted_to = number
@@ -259,9 +267,7 @@ class MemoryCache:
         if messages is not None and number > chat.listed_to:
             chat.listed_to = number
             chat.pages.clear()
-            item = encode_message(
-                Message(number, command.sender_id, command.sender_name, command.body, command.created_at)
-            )
+            item = item or _encoded(command)
             messages.append((number, item))
             self._bytes += len(item) + _OVERHEAD
             if len(messages) >= 2 * _KEPT:
@@ -314,6 +320,10 @@ class MemoryCache:
                     chat.application.newest = None
                     chat.application.pages.clear()
                     self._forget(chat)
+
+
+def _encoded(post: PostMessage) -> bytes:
+    return encode_message(Message(post.number, post.sender_id, post.sender_name, post.body, post.created_at))
 
 
 def _weight(chat: _Chat) -> int:

@@ -29,6 +29,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from hubbub.caches.redis_feed import channel
 from hubbub.caches.redis_wire import RedisWire, ScriptFailed
 from hubbub.chat.commands import (
     Command,
@@ -341,7 +342,15 @@ class RedisCache:
         """The post is in the queue for good: 1 when it is shown from now on, 0 when its epoch is over."""
         field = f"k:{post.sender_id}:{post.key}" if retried else ""
         return self._wire.script(
-            "settle", 1, self._chat(post.chat), post.epoch, post.number, _item(_posted(post)), _LIFETIME_MS, field
+            "settle",
+            1,
+            self._chat(post.chat),
+            post.epoch,
+            post.number,
+            _item(_posted(post)),
+            _LIFETIME_MS,
+            field,
+            channel(post.chat),
         )
 
     async def changed(self, command: EditMessage | DeleteMessage) -> None:
@@ -353,7 +362,7 @@ class RedisCache:
                 return
             edited = msgspec.structs.replace(message, body=command.body, edited_at=command.edited_at)
             over = f"{command.op} e ".encode() + _item(edited)
-        await self._wire.script("change", 1, self._chat(command.chat), command.number, over)
+        await self._wire.script("change", 1, self._chat(command.chat), command.number, over, channel(command.chat))
 
     # Messages ----------------------------------------------------------------------------------------------------
 

@@ -35,7 +35,7 @@ class RedisLogins:
 
     async def came(self, address: str) -> None:
         try:
-            refused = await self._wire.script("came", 1, f"{self._wire.run}:c:{address}", self._requests)
+            refused = await self._wire.script("came", 1, f"{self._wire.run}:w:{address}", self._requests)
         except Unavailable:
             await self._alone.came(address)
             return

@@ -12,7 +12,7 @@ import asyncio
 import hashlib
 import logging
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, cast
 from urllib.parse import unquote, urlsplit
@@ -39,7 +39,19 @@ class RedisWire(asyncio.Protocol):
     Invariant: ``_pending`` has one future for each command written and not answered, in the order written.
     """
 
-    def __init__(self, url: str, scripts: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        url: str,
+        scripts: Mapping[str, str],
+        *,
+        pushed: Callable[[bytes, bytes], None] | None = None,
+        connected: Callable[[], None] = lambda: None,
+    ) -> None:
+        """``pushed`` gets the channel and the text of what is published where this connection has subscribed;
+        ``connected`` is told each time that there is a connection.
+        """
+        self._pushed = pushed
+        self._connected = connected
         parts = urlsplit(url)
         self._host = parts.hostname or "127.0.0.1"
         self._port = parts.port or 6379
@@ -105,6 +117,9 @@ class RedisWire(asyncio.Protocol):
         self._answered_at = self._loop.time()
         self._reader.feed(data)
         while (reply := self._reader.gets()) is not False:
+            if self._pushed is not None and type(reply) is list and reply[0] == b"message":
+                self._pushed(reply[1], reply[2])
+                continue
             future = self._pending.popleft()
             if future.done():  # whoever asked has gone
                 continue
@@ -162,6 +177,7 @@ class RedisWire(asyncio.Protocol):
         for text in self._scripts.values():
             await self._send(("SCRIPT", "LOAD", text))
         self._ready = True
+        self._connected()
 
     def _abort(self) -> None:
         if self._transport is not None:

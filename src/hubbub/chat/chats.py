@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from hubbub.chat import search
 from hubbub.chat.applications import Applications
@@ -88,6 +88,16 @@ class Chats:
             return encode_page(await self._view.messages(key, limit=limit + 1, offset=offset, before=before), limit)
         page = encode_page(await self._view.messages(key, limit=limit, after=after), limit)
         return page._replace(more=after > 0)
+
+    async def since(self, user: User, key: ChatKey, after: int) -> Sequence[Message]:
+        """Up to a hundred messages next above a number, oldest first."""
+        await self.must_exist(user, key)
+        return (await self._view.messages(key, limit=100, after=after))[::-1]
+
+    async def newest_number(self, user: User, key: ChatKey) -> int:
+        """0 in an empty chat."""
+        await self.must_exist(user, key)
+        return (await self._view.newest(key, 1)).newest or 0
 
     async def message(self, user: User, key: ChatKey, number: int) -> Message:
         await self.must_exist(user, key)

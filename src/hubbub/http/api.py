@@ -9,13 +9,14 @@ import email_validator
 import msgspec
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 
 from hubbub.chat.accounts import Accounts
 from hubbub.chat.applications import Applications
 from hubbub.chat.chats import Chats
 from hubbub.chat.encoding import ChatItem, MessageItem, encode_chat, encode_message
 from hubbub.chat.errors import Invalid, NotFound
+from hubbub.chat.feed import Feed
 from hubbub.chat.model import ChatKey, Role, User, timestamp
 from hubbub.chat.ports import Logins
 from hubbub.chat.ticket import Ticket
@@ -25,9 +26,10 @@ from hubbub.http.hot import Call, Handler, HotRoutes
 from hubbub.http.media import must_be_json
 from hubbub.http.metrics import Reading, exposition
 from hubbub.http.openapi import document
-from hubbub.http.reply import Reply
+from hubbub.http.reply import EVENT_STREAM, Reply
 from hubbub.http.routing import Endpoint, Route, response
 from hubbub.http.sessions import COOKIE, LIFETIME_S, Session, Sessions, Token
+from hubbub.http.stream import Stream
 
 # Domains kept for private use and for tests are welcome: many a Hubbub runs where no mail goes.
 email_validator.SPECIAL_USE_DOMAIN_NAMES.clear()
@@ -92,7 +94,9 @@ class Api:
         logins: Logins,
         ready: Callable[[], Awaitable[dict[str, str | None]]],
         readings: Callable[[], Awaitable[list[Reading]]],
+        feed: Feed,
     ) -> None:
+        self._feed = feed
         self._accounts = accounts
         self._applications = applications
         self._chats = chats
@@ -268,6 +272,20 @@ class Api:
         wanted = query(schemas.Search, request.scope["query_string"])
         page = await self._chats.search(user, key, wanted.q, offset=wanted.offset, limit=wanted.limit)
         return response(Reply(200, page.body))
+
+    async def stream_messages(self, request: Request) -> Response:
+        user, key = await self._user(request), _chat(request)
+        await self._chats.must_exist(user, key)
+        wanted = query(schemas.Streaming, request.scope["query_string"])
+        if request.method == "HEAD":
+            return Response(media_type=EVENT_STREAM)
+        resumed = request.headers.get("last-event-id", "")
+        after = int(resumed) if resumed.isdecimal() and len(resumed) < 17 else wanted.after
+        if after is None:
+            after = await self._chats.newest_number(user, key)
+        stream = Stream(self._chats, self._feed, lambda: self._user(request), user, key, after)
+        # A proxy in between must hand on each event as it comes.
+        return StreamingResponse(stream.events(), media_type=EVENT_STREAM, headers={"x-accel-buffering": "no"})
 
     async def get_message(self, request: Request) -> Response:
         user, key = await self._user(request), _chat(request)
@@ -551,6 +569,16 @@ class Api:
                 endpoint=self.search_messages,
                 query=schemas.Search,
                 response=list[MessageItem],
+                errors=(401, 404, 422, 429, 503),
+            ),
+            Route(
+                method="GET",
+                path=messages + "/stream",
+                name="streamMessages",
+                summary="Messages as they arrive (Server-Sent Events), resuming from Last-Event-ID",
+                endpoint=self.stream_messages,
+                query=schemas.Streaming,
+                streams=True,
                 errors=(401, 404, 422, 429, 503),
             ),
             Route(

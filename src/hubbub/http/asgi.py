@@ -7,7 +7,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from hubbub.http.problems import failure
-from hubbub.http.reply import COMMON_HEADERS, STATUS_LINES
+from hubbub.http.reply import COMMON_HEADERS, EVENT_STREAM, STATUS_LINES
 
 if TYPE_CHECKING:
     from hubbub.http.connection import Connection
@@ -27,11 +27,17 @@ class AsgiExchange:
         self._started = False
         self._complete = False
         self._chunked = False
+        self._endless = False
         self._no_body = scope["method"] == "HEAD"
         self._head = b""
 
     def disconnected(self) -> None:
         self._gone.set()
+
+    def stopping(self) -> None:
+        """The server is stopping: a response that has no end by itself ends here."""
+        if self._endless:
+            self._gone.set()
 
     async def run(self, app: Any) -> None:
         try:
@@ -70,6 +76,7 @@ class AsgiExchange:
         self._no_body = self._no_body or sized
         for name, value in headers:
             sized = sized or name.lower() == b"content-length"
+            self._endless = self._endless or value.startswith(EVENT_STREAM.encode())
             lines.append(b"%b: %b\r\n" % (name, value))
         if not sized:
             self._chunked = not self._no_body

@@ -151,6 +151,8 @@ class Connection(asyncio.Protocol):
         if self.busy:
             self.waiting.clear()
             self._refuse_more()
+            if self._exchange is not None:
+                self._exchange.stopping()
         else:
             self._close()
 

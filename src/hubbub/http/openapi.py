@@ -10,6 +10,7 @@ import msgspec
 
 from hubbub import __version__
 from hubbub.http.problems import Problem
+from hubbub.http.reply import EVENT_STREAM
 from hubbub.http.routing import Route
 
 _TEMPLATE = "#/components/schemas/{name}"
@@ -61,6 +62,8 @@ def _operation(route: Route, schema_of: dict[str, Any]) -> dict[str, Any]:
     success: dict[str, Any] = {"description": "Done"}
     if route.response is not None:
         success["content"] = {"application/json": {"schema": schema_of[str(route.response)]}}
+    if route.streams:
+        success["content"] = {EVENT_STREAM: {"schema": {"type": "string"}}}
     problem = {"application/problem+json": {"schema": schema_of[str(Problem)]}}
     operation: dict[str, Any] = {
         "summary": route.summary,
@@ -91,6 +94,11 @@ def _parameters(route: Route) -> list[dict[str, Any]]:
         for field in msgspec.structs.fields(route.query):
             schema = msgspec.json.schema(field.type)
             parameters.append({"name": field.encode_name, "in": "query", "required": field.required, "schema": schema})
+    if route.streams:
+        description = "Go on behind this message; a browser's EventSource sends it by itself."
+        schema = {"type": "integer", "minimum": 0}
+        where = {"name": "Last-Event-ID", "in": "header", "required": False}
+        parameters.append({**where, "description": description, "schema": schema})
     if route.idempotent:
         parameters.append(
             {

@@ -9,6 +9,7 @@ STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".enc
 
 JSON = b"application/json"
 PROBLEM = b"application/problem+json"
+EVENT_STREAM = "text/event-stream"
 
 # Sent with everything: answers are one user's own, and never anything but what their type says.
 COMMON_HEADERS = b"cache-control: no-store\r\nx-content-type-options: nosniff\r\n"

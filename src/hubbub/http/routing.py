@@ -37,6 +37,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     errors: tuple[int, ...] = ()
     guarded: bool = True
     idempotent: bool = False
+    streams: bool = False
 
 
 def response(reply: Reply) -> Response:

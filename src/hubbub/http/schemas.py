@@ -91,6 +91,10 @@ class Search(msgspec.Struct):
         return (self.page - 1) * self.limit
 
 
+class Streaming(msgspec.Struct):
+    after: Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)] | None = None
+
+
 class Done(msgspec.Struct):
     message: str
 
