@@ -7,7 +7,7 @@ if [ -e .env ]; then
     exit 1
 fi
 umask 077
-for name in MYSQL_PASSWORD RABBITMQ_PASSWORD REDIS_PASSWORD; do
+for name in MYSQL_PASSWORD RABBITMQ_PASSWORD REDIS_PASSWORD GRAFANA_PASSWORD; do
     echo "$name=$(od -An -N24 -tx1 /dev/urandom | tr -d ' \n')"
 done > .env
 echo "Wrote .env" >&2

@@ -114,7 +114,9 @@ def api(host: str | None, port: int | None) -> None:
 
 
 @main.command()
-def writer() -> None:
+@click.option("--host", help="Address of /metrics.  [default: 127.0.0.1]")
+@click.option("--metrics-port", type=click.IntRange(0, 65535), help="Port of /metrics; 0 has none.  [default: 0]")
+def writer(host: str | None, metrics_port: int | None) -> None:
     """A writer process of a cluster: takes what is queued to the database."""
     import asyncio
     import signal
@@ -125,7 +127,7 @@ def writer() -> None:
     from hubbub.chat.errors import Unavailable
     from hubbub.stores.migrate import SchemaTooNew
 
-    settings = _cluster_settings()
+    settings = _cluster_settings(host=host, metrics_port=metrics_port)
 
     async def run() -> None:
         stopped = asyncio.Event()

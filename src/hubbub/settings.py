@@ -41,6 +41,9 @@ class Settings(BaseSettings):
     proxies: tuple[str, ...] = Field(
         (), description="Addresses or networks whose X-Forwarded-For and -Proto are believed, as a JSON list."
     )
+    metrics_port: int = Field(
+        0, ge=0, le=65535, description="Cluster: port of a writer's /metrics; 0 has none. (An API process has its own.)"
+    )
     tls_cert: Path | None = Field(None, description="PEM file of the certificate; serves HTTPS together with tls_key.")
     tls_key: Path | None = Field(None, description="PEM file of the certificate's key.")
 

@@ -26,10 +26,11 @@ from hubbub.http.api import Api
 from hubbub.http.connection import Edge
 from hubbub.http.hot import HotRoutes
 from hubbub.http.limits import PER_ADDRESS, LocalGate, LoginLimit, too_many_from_here
-from hubbub.http.metrics import Reading
+from hubbub.http.metrics import Reading, serve_metrics, writing
 from hubbub.http.passwords import Argon2Passwords
 from hubbub.http.routing import application
 from hubbub.http.sessions import Sessions
+from hubbub.measures import Histogram
 from hubbub.queues.embedded import EmbeddedQueue
 from hubbub.search.sqlite import SqliteIndex
 from hubbub.settings import Settings
@@ -59,6 +60,18 @@ def _waiting(commands: int) -> Reading:
     return Reading("hubbub_queue_waiting_commands", "Writes accepted whose outcome is not known yet.", commands)
 
 
+def _accepted(commands: int) -> Reading:
+    return Reading("hubbub_writes_accepted", "Commands taken into the queue.", commands, counter=True)
+
+
+def _serving(edge: Edge, feed: Feed) -> list[Reading | Histogram]:
+    return [
+        edge.requests,
+        Reading("hubbub_connections", "Connections of clients.", len(edge.connections)),
+        Reading("hubbub_listeners", "Clients that a chat is streamed to.", feed.listening),
+    ]
+
+
 def _lag(seconds: float) -> Reading:
     return Reading("hubbub_index_lag_seconds", "For how long the oldest change has waited for the index.", seconds)
 
@@ -86,7 +99,7 @@ def _edge(
     secret: bytes,
     proxies: Sequence[str],
     faults: Callable[[], dict[str, str | None]],
-    readings: Callable[[], Awaitable[list[Reading]]],
+    readings: Callable[[], Awaitable[list[Reading | Histogram]]],
     feed: Feed,
 ) -> Edge:
     accounts = Accounts(store, intake, passwords, _now)
@@ -118,17 +131,25 @@ async def embedded(settings: Settings, folder: DataFolder) -> AsyncIterator[Edge
     store.forget_expired_sessions(_now())
     index = SqliteIndex(folder.path)
     indexer = Indexer(store, index)
-    queue = EmbeddedQueue(Writer(store), max_commands=settings.queue_commands)
+    writer = Writer(store)
+    queue = EmbeddedQueue(writer, max_commands=settings.queue_commands)
     passwords = Argon2Passwords()
     feed = Feed()
     cache = MemoryCache(store, feed)
     intake = DirectIntake(queue, store, cache, _now)
     gate = LocalGate(settings.user_rate)
 
-    async def readings() -> list[Reading]:
+    async def readings() -> list[Reading | Histogram]:
         position = index.current.position if index.current else 0
         lag = await asyncio.to_thread(store.index_lag, position)
-        return [_waiting(queue.depth), _lag(lag), *_cached(cache.hits, cache.misses)]
+        return [
+            *_serving(edge, feed),
+            _accepted(queue.accepted),
+            _waiting(queue.depth),
+            *writing(writer.measures),
+            _lag(lag),
+            *_cached(cache.hits, cache.misses),
+        ]
 
     edge = _edge(
         store,
@@ -166,7 +187,7 @@ async def api(settings: Settings) -> AsyncIterator[Edge]:
     from hubbub.caches.redis_logins import RedisLogins
     from hubbub.caches.redis_wire import RedisWire
     from hubbub.chat.queued_intake import QueuedIntake
-    from hubbub.queues.rabbitmq import RabbitQueue
+    from hubbub.queues.rabbitmq import DEAD, RabbitQueue
     from hubbub.search.elastic import ElasticIndex, connect
     from hubbub.stores.mysql import MySqlStore
 
@@ -181,15 +202,26 @@ async def api(settings: Settings) -> AsyncIterator[Edge]:
     cache = RedisCache(wire, store, queue.accept, user_rate=settings.user_rate, alone=LocalGate(settings.user_rate))
     intake = QueuedIntake(queue, store, cache, _now)
 
-    async def readings() -> list[Reading]:
+    async def readings() -> list[Reading | Histogram]:
         backlog = await queue.backlog()
         waiting = [
             Reading("hubbub_queue_depth_messages", "Deliveries in a shard's queue.", depth, {"queue": name})
             for name, depth in backlog.items()
+            if name != DEAD
         ]
+        dead = [Reading("hubbub_dead_letters", "Commands that wait to be looked at.", backlog.get(DEAD, 0))]
         used = Reading("hubbub_database_connections", "In use, of this process's pool.", store.connections)
         lag = [_lag(await store.index_lag())] if settings.search_url else []
-        return [_waiting(queue.depth), *waiting, used, *lag, *_cached(cache.hits, cache.misses)]
+        return [
+            *_serving(edge, feed.feed),
+            _accepted(queue.accepted),
+            _waiting(queue.depth),
+            *waiting,
+            *dead,
+            used,
+            *lag,
+            *_cached(cache.hits, cache.misses),
+        ]
 
     edge = _edge(
         store,
@@ -253,6 +285,15 @@ async def writer(settings: Settings, stopped: asyncio.Event, started: Callable[[
     keeping = [asyncio.create_task(keep_house(store, _now))]
     if searched:
         keeping.append(asyncio.create_task(keep_index(store, ElasticIndex(connect(settings.search_url)).add)))
+    shard_writer = ShardWriter(store, RedisCache(wire, store))
+    stop_metrics: Callable[[], None] | None = None
+    if settings.metrics_port:
+
+        def own() -> list[Reading | Histogram]:
+            used = Reading("hubbub_database_connections", "In use, of this process's pool.", store.connections)
+            return [*writing(shard_writer.measures), used]
+
+        stop_metrics = serve_metrics(settings.host, settings.metrics_port, own)
     name = secrets.token_hex(8)
     while not stopped.is_set():
         shards = await asyncio.to_thread(_shards, store, settings)
@@ -263,7 +304,7 @@ async def writer(settings: Settings, stopped: asyncio.Event, started: Callable[[
                 raised.set()
             return await asyncio.to_thread(store.alive, "writer", name)
 
-        consumer = RabbitConsumer(settings.amqp_url, shards, ShardWriter(store, RedisCache(wire, store)), alive)
+        consumer = RabbitConsumer(settings.amqp_url, shards, shard_writer, alive)
         running = asyncio.create_task(consumer.run(started))
         ends = [asyncio.create_task(event.wait()) for event in (stopped, raised)]
         await asyncio.wait([running, *ends], return_when=asyncio.FIRST_COMPLETED)
@@ -271,6 +312,8 @@ async def writer(settings: Settings, stopped: asyncio.Event, started: Callable[[
             end.cancel()
         consumer.stop()
         await running
+    if stop_metrics is not None:
+        stop_metrics()
     for task in keeping:
         task.cancel()
     await asyncio.gather(*keeping, return_exceptions=True)

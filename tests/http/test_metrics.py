@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import re
 from contextlib import closing
+from pathlib import Path
 
 import httpx
 import pytest
+import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from hubbub.loadtest.cluster import ClusterStack
-from tests.conftest import Person, Served, eventually
+from tests.conftest import Person, Served, Service, eventually
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
 
 
 def read(served: Served) -> dict[str, float]:
@@ -53,3 +59,55 @@ def test_the_index_lag_goes_back_to_nothing(service: Served) -> None:
     with closing(Person(service.url)) as ann:
         ann.post(f"{ann.chat()}/messages", json={"body": "behind"})
     eventually(lambda: read(service)["hubbub_index_lag_seconds"] == 0)
+
+
+def names(text: str) -> set[str]:
+    """What may be asked for in PromQL. A series that has labels is there once something was counted."""
+    found = {"up"}
+    for family in text_string_to_metric_families(text):
+        found |= {sample.name for sample in family.samples}
+        if family.type == "histogram":
+            found |= {family.name + ending for ending in ("_bucket", "_sum", "_count")}
+    return found
+
+
+def test_every_query_of_the_dashboard_and_the_alerts_asks_for_what_is_there(cluster: ClusterStack) -> None:
+    with closing(Person(cluster.url)) as ann:
+        ann.post(f"{ann.chat()}/messages", json={"body": "x"})
+    text = [httpx.get(cluster.url + "/metrics").text, *(httpx.get(url).text for url in cluster.writer_metrics)]
+    there = set.union(*map(names, text))
+    board = json.loads((DEPLOY / "grafana" / "dashboards" / "hubbub.json").read_text())
+    queries = [target["expr"] for panel in board["panels"] for target in panel["targets"]]
+    rules = yaml.safe_load((DEPLOY / "alerts.yml").read_text())
+    queries += [rule["expr"] for group in rules["groups"] for rule in group["rules"]]
+    assert len(queries) > 30
+    for query in queries:
+        asked = set(re.findall(r"\b(?:hubbub_|process_|up\b)\w*", query))
+        assert asked, query
+        assert asked <= there, query
+
+
+def test_each_request_is_counted_once_by_route_and_status(own_service: Service) -> None:
+    def counted(route: str, status: str) -> float:
+        wanted = {"route": route, "status": status}
+        families = text_string_to_metric_families(httpx.get(own_service.url + "/metrics").text)
+        samples = [sample for family in families for sample in family.samples]
+        return sum(
+            sample.value for sample in samples if sample.name.endswith("_seconds_count") and sample.labels == wanted
+        )
+
+    with closing(Person(own_service.url)) as ann:
+        chat = ann.chat()
+        for _ in range(3):
+            ann.post(f"{chat}/messages", json={"body": "x"})
+        ann.post(f"{chat}/messages", json={"body": ""})
+        ann.get(f"{chat}/messages/99")
+        ann.get("/no/such/path")
+    assert counted("postMessage", "200") == 3
+    assert counted("postMessage", "422") == 1
+    assert counted("getMessage", "404") == 1
+    assert counted("register", "201") == 1
+    assert counted("other", "404") == 1
+    figures = read(own_service)
+    assert figures["hubbub_writes_accepted_total"] == figures["hubbub_writes_applied_total"] == 6
+    assert figures["hubbub_writer_batch_commands_sum"] == 6

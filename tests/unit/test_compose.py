@@ -20,7 +20,7 @@ SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 @pytest.mark.parametrize("name", SERVICES)
 def test_every_part_is_pinned_watched_and_bounded(name: str) -> None:
     service = SERVICES[name]
-    assert re.fullmatch(r"(?:[a-z]+/)?[a-z]+:\d+\.\d+[\w.-]*", service["image"]), (
+    assert re.fullmatch(r"(?:[a-z]+/)?[a-z]+:v?\d+\.\d+[\w.-]*", service["image"]), (
         "an image without a version changes by itself"
     )
     assert service["healthcheck"]["test"]

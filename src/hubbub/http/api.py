@@ -30,6 +30,7 @@ from hubbub.http.reply import EVENT_STREAM, Reply
 from hubbub.http.routing import Endpoint, Route, response
 from hubbub.http.sessions import COOKIE, LIFETIME_S, Session, Sessions, Token
 from hubbub.http.stream import Stream
+from hubbub.measures import Histogram
 
 # Domains kept for private use and for tests are welcome: many a Hubbub runs where no mail goes.
 email_validator.SPECIAL_USE_DOMAIN_NAMES.clear()
@@ -93,7 +94,7 @@ class Api:
         hot: HotRoutes,
         logins: Logins,
         ready: Callable[[], Awaitable[dict[str, str | None]]],
-        readings: Callable[[], Awaitable[list[Reading]]],
+        readings: Callable[[], Awaitable[list[Reading | Histogram]]],
         feed: Feed,
     ) -> None:
         self._feed = feed

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from hubbub.http.problems import failure
 from hubbub.http.reply import COMMON_HEADERS, EVENT_STREAM, STATUS_LINES
+from hubbub.http.routing import ROUTE
 
 if TYPE_CHECKING:
     from hubbub.http.connection import Connection
@@ -28,6 +30,8 @@ class AsgiExchange:
         self._complete = False
         self._chunked = False
         self._endless = False
+        self._begun = perf_counter()
+        self._status = 500
         self._no_body = scope["method"] == "HEAD"
         self._head = b""
 
@@ -53,8 +57,14 @@ class AsgiExchange:
 
     def _fail(self, error: Exception) -> None:
         close = not self._keep_alive or self._connection.closing
+        self._count()
         self._connection.transport.write(failure(error).encode(self._connection.edge.date, close=close))
         self._connection.finish(close)
+
+    def _count(self) -> None:
+        if not self._endless:  # a stream lasts as long as its listener stays, which says nothing of the service
+            route = self._scope.get(ROUTE, "other")
+            self._connection.edge.requests.observe(perf_counter() - self._begun, (route, self._status))
 
     async def _receive(self) -> dict[str, Any]:
         if self._body is not None:
@@ -71,6 +81,7 @@ class AsgiExchange:
 
     def _start(self, status: int, headers: Any) -> None:
         self._started = True
+        self._status = status
         lines = [STATUS_LINES[status], self._connection.edge.date, COMMON_HEADERS]
         sized = status in (204, 304)
         self._no_body = self._no_body or sized
@@ -101,6 +112,7 @@ class AsgiExchange:
             connection.transport.write(data)
         if not more:
             self._complete = True
+            self._count()
             connection.finish(close=not self._keep_alive)
         elif not connection.writable.is_set():
             await connection.writable.wait()

@@ -12,6 +12,7 @@ import asyncio
 from collections import deque
 from email.utils import formatdate
 from functools import partial
+from time import perf_counter
 from typing import Any, cast
 from urllib.parse import unquote_to_bytes
 
@@ -26,6 +27,7 @@ from hubbub.http.eager import run
 from hubbub.http.hot import Call, HotRoutes, Match
 from hubbub.http.problems import failure, problem
 from hubbub.http.reply import Reply
+from hubbub.measures import SECONDS, Histogram
 
 MAX_HEAD = 32 * 1024
 MAX_BODY = 256 * 1024  # a message of 10,000 characters takes at most 120,000 bytes, with every character escaped
@@ -45,6 +47,12 @@ class Edge:
         self.clock = 0.0
         self.date = b""
         self.connections: set[Connection] = set()
+        self.requests = Histogram(
+            "hubbub_http_request_duration_seconds",
+            "From a request's arrival to its whole answer.",
+            SECONDS,
+            ("route", "status"),
+        )
         self.tasks: set[asyncio.Task[None]] = set()
 
     def protocol(
@@ -70,7 +78,7 @@ class Edge:
 class Request:
     """A request as it arrives. ``refused`` is the answer that was found before it was complete."""
 
-    __slots__ = ("body", "head_size", "headers", "keep_alive", "method", "refused", "target")
+    __slots__ = ("begun", "body", "head_size", "headers", "keep_alive", "method", "refused", "route", "target")
 
     def __init__(self) -> None:
         self.method = b""
@@ -80,6 +88,8 @@ class Request:
         self.body = b""
         self.keep_alive = False
         self.refused: Reply | None = None
+        self.begun = 0.0
+        self.route = "other"
 
 
 class Connection(asyncio.Protocol):
@@ -247,6 +257,7 @@ class Connection(asyncio.Protocol):
 
     def _handle(self, request: Request) -> None:
         self.busy = True
+        request.begun = perf_counter()
         if request.refused is not None:
             self._reply(request, request.refused)
             return
@@ -257,7 +268,7 @@ class Connection(asyncio.Protocol):
             self._handle_asgi(request)
 
     def _handle_hot(self, request: Request, match: Match) -> None:
-        handler, token, number, query = match
+        handler, token, number, query, request.route = match
         call = Call(token, number, query, dict(request.headers), request.body)
         run(handler(call), partial(self._handled_hot, request))
 
@@ -276,6 +287,7 @@ class Connection(asyncio.Protocol):
         close = self._closing or not request.keep_alive
         if not self.transport.is_closing():
             self.transport.write(reply.encode(self.edge.date, close=close))
+        self.edge.requests.observe(perf_counter() - request.begun, (request.route, reply.status))
         if request.refused is not None and self.transport.can_write_eof():
             # Closing with bytes unread would reset the connection, and the client might never see the reply.
             self.busy = False

@@ -46,7 +46,7 @@ class Call:
 
 
 Handler: TypeAlias = Callable[[Call], Awaitable[Reply | Ticket]]
-Match: TypeAlias = tuple[Handler, str, int, bytes]
+Match: TypeAlias = tuple[Handler, str, int, bytes, str]  # the last is the route's name
 
 
 class HotRoutes:
@@ -79,14 +79,14 @@ class HotRoutes:
         if found["number"] is None:
             if method != b"GET":
                 return None
-            handler = self.list_chats
+            handler, name = self.list_chats, "listChats"
         elif method == b"GET":
-            handler = self.list_messages
+            handler, name = self.list_messages, "listMessages"
         elif method == b"POST":
-            handler = self.post_message
+            handler, name = self.post_message, "postMessage"
         else:
             return None
-        return handler, found["token"].decode(), int(found["number"] or 0), found["query"] or b""
+        return handler, found["token"].decode(), int(found["number"] or 0), found["query"] or b"", name
 
     async def post_message(self, call: Call) -> Reply | Ticket:
         headers = call.headers

@@ -1,13 +1,15 @@
-"""What an operator watches, in Prometheus' text format. All is read when it is asked for; requests pay nothing."""
+"""What an operator watches, in Prometheus' text format: read when asked for, but for the histograms."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
-from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest, start_http_server
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
+
+from hubbub.measures import Histogram, WriteMeasures
 
 
 class Reading(NamedTuple):
@@ -20,11 +22,36 @@ class Reading(NamedTuple):
     counter: bool = False
 
 
+def writing(measures: WriteMeasures) -> list[Reading | Histogram]:
+    """What a process that stores messages has to say."""
+    return [
+        measures.batches,
+        measures.commits,
+        Reading("hubbub_writes_applied", "Commands stored.", measures.applied, counter=True),
+        Reading("hubbub_writer_retries", "Batches tried again.", measures.retries, counter=True),
+        Reading("hubbub_writer_dead_letters", "Commands that could not be stored.", measures.dead, counter=True),
+        Reading("hubbub_queue_age_seconds", "How long the oldest of the latest batch had waited.", measures.age_s),
+    ]
+
+
+def _family(histogram: Histogram) -> HistogramMetricFamily:
+    family = HistogramMetricFamily(histogram.name, histogram.help, labels=list(histogram.labels))
+    for labels, counts in list(histogram.series.items()):
+        total, buckets = 0.0, []
+        for bound, count in zip((*map(str, histogram.bounds), "+Inf"), counts, strict=False):
+            total += count
+            buckets.append((bound, total))
+        family.add_metric([str(label) for label in labels], buckets, counts[-1])
+    return family
+
+
 class _Readings(Collector):
-    def __init__(self, readings: Iterable[Reading]) -> None:
-        self._readings = list(readings)
+    def __init__(self, readings: Iterable[Reading | Histogram]) -> None:
+        self._histograms = [each for each in readings if isinstance(each, Histogram)]
+        self._readings = [each for each in readings if isinstance(each, Reading)]
 
     def collect(self) -> Iterable[Metric]:
+        yield from (_family(histogram) for histogram in self._histograms)
         families: dict[str, GaugeMetricFamily | CounterMetricFamily] = {}
         for reading in self._readings:
             family = families.get(reading.name)
@@ -32,12 +59,37 @@ class _Readings(Collector):
                 kind = CounterMetricFamily if reading.counter else GaugeMetricFamily
                 family = families[reading.name] = kind(reading.name, reading.help, labels=list(reading.labels))
             family.add_metric(list(reading.labels.values()), reading.value)
-        return families.values()
+        yield from families.values()
 
 
-def exposition(readings: Iterable[Reading]) -> bytes:
+def exposition(readings: Iterable[Reading | Histogram]) -> bytes:
     """The readings, and the process's own CPU, memory and file handles."""
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
-    registry.register(_Readings(readings))
+    registry.register(_Readings(list(readings)))
     return generate_latest(registry)
+
+
+class Live(Collector):
+    """Asks again each time that a server of Prometheus' library is asked; for processes that serve no HTTP."""
+
+    def __init__(self, readings: Callable[[], list[Reading | Histogram]]) -> None:
+        self._ask = readings
+
+    def collect(self) -> Iterable[Metric]:
+        return _Readings(self._ask()).collect()
+
+
+def serve_metrics(host: str, port: int, readings: Callable[[], list[Reading | Histogram]]) -> Callable[[], None]:
+    """``/metrics`` on a thread of its own; returns what stops it. Raises OSError."""
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    registry.register(Live(readings))
+    server, thread = start_http_server(port, host, registry)
+
+    def stop() -> None:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+    return stop

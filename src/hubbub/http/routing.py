@@ -17,6 +17,7 @@ from hubbub.http.problems import failure, problem
 from hubbub.http.reply import Reply
 
 _SAFE = ("GET", "HEAD")
+ROUTE = "hubbub.route"  # where the scope says which route it was
 
 Endpoint: TypeAlias = Callable[[Request], Awaitable[Response]]
 
@@ -51,11 +52,11 @@ def response(reply: Reply) -> Response:
 
 def application(routes: Sequence[Route]) -> Starlette:
     """All routes, one Starlette route for each path, so that a 405 can name every method the path has."""
-    paths: dict[str, dict[str, Endpoint]] = {}
+    paths: dict[str, dict[str, Route]] = {}
     for route in routes:
-        paths.setdefault(route.path, {})[route.method] = route.endpoint
+        paths.setdefault(route.path, {})[route.method] = route
     app = Starlette(
-        routes=[StarletteRoute(path, _Methods(endpoints)) for path, endpoints in paths.items()],
+        routes=[StarletteRoute(path, _Methods(methods)) for path, methods in paths.items()],
         exception_handlers={HTTPException: _not_found},
     )
     app.router.redirect_slashes = False
@@ -69,22 +70,23 @@ async def _not_found(request: Request, error: Exception) -> Response:
 class _Methods:
     """An ASGI application that picks the endpoint by method."""
 
-    def __init__(self, endpoints: dict[str, Endpoint]) -> None:
-        self._endpoints = dict(endpoints)
-        if "GET" in endpoints:
-            self._endpoints["HEAD"] = endpoints["GET"]
-        self._allow = ", ".join(sorted(self._endpoints)).encode()
+    def __init__(self, routes: dict[str, Route]) -> None:
+        self._routes = dict(routes)
+        if "GET" in routes:
+            self._routes["HEAD"] = routes["GET"]
+        self._allow = ", ".join(sorted(self._routes)).encode()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        endpoint = self._endpoints.get(scope["method"])
-        if endpoint is None:
+        route = self._routes.get(scope["method"])
+        if route is None:
             allowed = self._allow.decode()
             answer = response(problem(405, f"This path takes {allowed}.", headers=b"allow: %b\r\n" % self._allow))
         else:
+            scope[ROUTE] = route.name
             try:
                 if scope["method"] not in _SAFE:
                     must_be_own_page(dict(scope["headers"]))
-                answer = await endpoint(Request(scope, receive))
+                answer = await route.endpoint(Request(scope, receive))
             except Exception as error:  # noqa: BLE001 - every failure becomes a problem, and is logged there
                 answer = response(failure(error))
         await answer(scope, receive, send)

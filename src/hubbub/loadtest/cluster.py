@@ -8,7 +8,17 @@ from pathlib import Path
 from types import TracebackType
 
 from hubbub.loadtest.process import Part, StackFailed
-from hubbub.loadtest.servers import MariaDb, OpenSearch, RabbitMq, Redis, Server, ServerFailed, ServerMissing, missing
+from hubbub.loadtest.servers import (
+    MariaDb,
+    OpenSearch,
+    RabbitMq,
+    Redis,
+    Server,
+    ServerFailed,
+    ServerMissing,
+    free_port,
+    missing,
+)
 
 
 class ClusterStack:
@@ -38,7 +48,11 @@ class ClusterStack:
             **(settings or {}),
         }
         self.apis = [self._part(["api", "--port", "0"], f"api{index}") for index in range(apis)]
-        self.writers = [self._part(["writer"], f"writer{index}") for index in range(writers)]
+        ports = [free_port() for _ in range(writers)]
+        self.writer_metrics = [f"http://127.0.0.1:{port}/metrics" for port in ports]
+        self.writers = [
+            self._part(["writer", "--metrics-port", str(port)], f"writer{index}") for index, port in enumerate(ports)
+        ]
 
     def _part(self, command: list[str], name: str) -> Part:
         return Part(command, self.settings, self.folder / f"{name}.log")

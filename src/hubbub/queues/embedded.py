@@ -53,6 +53,7 @@ class EmbeddedQueue:
         self._closed = False
         self._commands = 0
         self._bytes = 0
+        self.accepted = 0
         self._last_batch = 0
         self._thread = threading.Thread(target=self._run, name="group-commit")
         self._thread.start()
@@ -73,6 +74,7 @@ class EmbeddedQueue:
             raise Unavailable("The service is shutting down. Nothing was stored; send it again a little later.")
         self._commands += 1
         self._bytes += size
+        self.accepted += 1
         ticket = Ticket(command)
         self._waiting.put(ticket)
         return ticket

@@ -125,6 +125,7 @@ class RabbitQueue:
         self._connection: AbstractConnection | None = None
         self._commands = 0
         self._bytes = 0
+        self.accepted = 0
         self._closed = False
         self._sending: set[asyncio.Task[None]] = set()
         self._lost = asyncio.Event()
@@ -143,13 +144,14 @@ class RabbitQueue:
         return None
 
     async def backlog(self) -> dict[str, int]:
-        """How many deliveries wait in each shard's queue; empty while RabbitMQ can't be asked."""
+        """How many wait in each shard's queue and among the dead letters; empty while RabbitMQ can't be asked."""
         if self._connection is None:
             return {}
         try:
             channel = await self._connection.channel()
             try:
-                names = [shard.queue for shard in self._shards]
+                names = [*(shard.queue for shard in self._shards), DEAD]
+                await declare_dead(channel)
                 found = [await channel.declare_queue(name, passive=True) for name in names]
             finally:
                 await channel.close()
@@ -178,6 +180,7 @@ class RabbitQueue:
             raise Unavailable("The write queue is full. Nothing was stored; send it again a little later.")
         self._commands += 1
         self._bytes += size
+        self.accepted += 1
         ticket = Ticket(command)
         shard.waiting.append(Parked(ticket, size))
         if shard.since is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -20,6 +21,8 @@ from hubbub.chat.commands import (
 )
 from hubbub.chat.errors import ChatError, Superseded, Unavailable
 from hubbub.chat.model import ChatKey
+from hubbub.measures import WriteMeasures
+from hubbub.writer.writer import waited_s
 
 T = TypeVar("T")
 
@@ -64,6 +67,7 @@ class ShardWriter:
         self._shown = shown
         self._shown_fault = False
         self.fault: str | None = None
+        self.measures = WriteMeasures()
 
     async def write(self, shard: int, deliveries: Sequence[Delivery]) -> list[DeadLetter]:
         """Store the deliveries, however long it takes.
@@ -86,7 +90,11 @@ class ShardWriter:
     async def _write_together(self, shard: int, deliveries: Sequence[Delivery]) -> list[DeadLetter]:
         if not deliveries:
             return []
+        begun = time.monotonic()
         position, outcomes = await self._apply(shard, deliveries)
+        commands = [command for delivery in deliveries for command in delivery.commands]
+        if commands:
+            self.measures.stored(len(commands), time.monotonic() - begun, waited_s(commands[0]))
         dead: list[DeadLetter] = []
         by_chat: dict[ChatKey, list[tuple[MessageCommand, Outcome]]] = {}
         for delivery, results in zip(deliveries, outcomes, strict=True):
@@ -100,6 +108,7 @@ class ShardWriter:
                 else:
                     # Of what was stored before, a post's outcome is not known any more; only its traces are removed.
                     by_chat.setdefault(command.chat, []).append((command, outcome))
+        self.measures.dead += len(dead)
         for letter in dead:
             if isinstance(letter.command, PostMessage):
                 await self._until_stored(self._store.reserve, letter.command)
@@ -112,6 +121,7 @@ class ShardWriter:
                 return await self._until_stored(self._store.apply_deliveries, shard, deliveries)
             except Exception:
                 log.exception("%d deliveries of shard %d can't be stored; trying again.", len(deliveries), shard)
+                self.measures.retries += 1
                 await asyncio.sleep(pause)
         return await self._until_stored(
             lambda: self._store.apply_deliveries(shard, deliveries, one_by_one=True),

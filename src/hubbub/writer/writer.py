@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Sequence
 
-from hubbub.chat.commands import Command, Outcome
+from hubbub.chat.commands import Command, Outcome, PostMessage
 from hubbub.chat.errors import Unavailable
 from hubbub.chat.ports import Store
+from hubbub.measures import WriteMeasures
 
 log = logging.getLogger("hubbub.writer")
+
+
+def waited_s(command: Command) -> float:
+    """For how long by now; 0 when the command does not say when it was sent."""
+    return max(time.time() - command.created_at / 1000, 0.0) if isinstance(command, PostMessage) else 0.0
 
 
 class Writer:
@@ -18,9 +25,11 @@ class Writer:
     def __init__(self, store: Store) -> None:
         self._store = store
         self.fault: str | None = None
+        self.measures = WriteMeasures()
 
     def apply(self, batch: Sequence[Command]) -> list[Outcome]:
         """One outcome for each command, in order. Every one that is no error is on disk when this returns."""
+        begun = time.monotonic()
         try:
             outcomes = self._store.apply(batch)
         except Unavailable as error:
@@ -28,6 +37,7 @@ class Writer:
             return [error] * len(batch)
         except Exception as error:  # noqa: BLE001 - whatever one command did, the others must not suffer for it
             return self._one_by_one(batch, error)
+        self.measures.stored(len(batch), time.monotonic() - begun, waited_s(batch[0]))
         if self.fault is not None:
             self.fault = None
             log.warning("The store takes writes again.")
@@ -36,7 +46,9 @@ class Writer:
     def _one_by_one(self, batch: Sequence[Command], error: Exception) -> list[Outcome]:
         if len(batch) == 1:
             log.error("A %s could not be applied and was refused.", type(batch[0]).__name__, exc_info=error)
+            self.measures.dead += 1
             return [Unavailable("This could not be stored. If it happens again, the service's log says why.")]
+        self.measures.retries += 1
         return [outcome for command in batch for outcome in self.apply([command])]
 
     def _report(self, sentence: str, lost: int) -> None:
