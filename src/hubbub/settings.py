@@ -41,6 +41,9 @@ class Settings(BaseSettings):
     proxies: tuple[str, ...] = Field(
         (), description="Addresses or networks whose X-Forwarded-For and -Proto are believed, as a JSON list."
     )
+    operators: tuple[str, ...] = Field(
+        (), description="Emails of those who see the console's operator page, as a JSON list; empty: the first account."
+    )
     metrics_port: int = Field(
         0, ge=0, le=65535, description="Cluster: port of a writer's /metrics; 0 has none. (An API process has its own.)"
     )

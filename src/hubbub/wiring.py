@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -12,23 +13,26 @@ from typing import TYPE_CHECKING, Any
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from hubbub.caches.memory import MemoryCache
-from hubbub.chat.accounts import Accounts
+from hubbub.chat.accounts import Accounts, normalized_email
 from hubbub.chat.applications import Applications
 from hubbub.chat.chats import Chats
 from hubbub.chat.errors import ChatError, Unavailable
 from hubbub.chat.feed import Feed
 from hubbub.chat.intake import DirectIntake
-from hubbub.chat.model import ChatKey
+from hubbub.chat.model import ChatKey, User
 from hubbub.chat.ports import Gate, Intake, Logins, Passwords, SearchIndex, Store, View
 from hubbub.chat.search import Query
+from hubbub.console import Console
 from hubbub.data_folder import REBUILD, DataFolder
 from hubbub.http.api import Api
 from hubbub.http.connection import Edge
 from hubbub.http.hot import HotRoutes
 from hubbub.http.limits import PER_ADDRESS, LocalGate, LoginLimit, too_many_from_here
 from hubbub.http.metrics import Reading, serve_metrics, writing
+from hubbub.http.operator import Letters, NoLetters, OperatorPage, RecentErrors
 from hubbub.http.passwords import Argon2Passwords
 from hubbub.http.routing import application
+from hubbub.http.schemas import Letter
 from hubbub.http.sessions import Sessions
 from hubbub.measures import Histogram
 from hubbub.queues.embedded import EmbeddedQueue
@@ -101,6 +105,8 @@ def _edge(
     faults: Callable[[], dict[str, str | None]],
     readings: Callable[[], Awaitable[list[Reading | Histogram]]],
     feed: Feed,
+    letters: Letters,
+    operators: Sequence[str],
 ) -> Edge:
     accounts = Accounts(store, intake, passwords, _now)
     applications = Applications(store, intake, view, _now)
@@ -116,7 +122,16 @@ def _edge(
             unreadable = error.sentence
         return {**faults(), "store": unreadable}
 
-    app: Any = application(Api(accounts, applications, chats, sessions, hot, logins, ready, readings, feed).routes())
+    errors = RecentErrors()
+    logging.getLogger("hubbub").addHandler(errors)
+    emails = {normalized_email(email) for email in operators}
+
+    def is_operator(user: User) -> bool:
+        return user.email in emails if emails else user.id == 1
+
+    api = Api(accounts, applications, chats, sessions, hot, logins, ready, readings, feed, is_operator)
+    api.more = OperatorPage(api.user, is_operator, readings, letters, errors).routes()
+    app: Any = application([*api.routes(), *api.more, *Console().routes()])
     if proxies:
         app = ProxyHeadersMiddleware(app, trusted_hosts=list(proxies))
     edge = Edge(hot, app)
@@ -164,6 +179,8 @@ async def embedded(settings: Settings, folder: DataFolder) -> AsyncIterator[Edge
         lambda: {"queue": queue.fault},
         readings,
         feed,
+        NoLetters(),
+        settings.operators,
     )
     sweeping = asyncio.create_task(edge.sweep())
     watching = asyncio.create_task(folder.when_asked(REBUILD, indexer.rebuild))
@@ -236,6 +253,8 @@ async def api(settings: Settings) -> AsyncIterator[Edge]:
         lambda: {"queue": queue.fault, "cache": wire.fault},
         readings,
         feed.feed,
+        BrokerLetters(settings.amqp_url, shards),
+        settings.operators,
     )
     sweeping = asyncio.create_task(edge.sweep())
     name = secrets.token_hex(8)
@@ -321,6 +340,36 @@ async def writer(settings: Settings, stopped: asyncio.Event, started: Callable[[
         await asyncio.to_thread(store.gone, "writer", name)
     await wire.close()
     store.close()
+
+
+class BrokerLetters:
+    """See http.operator.Letters."""
+
+    def __init__(self, url: str, shards: int) -> None:
+        self._url = url
+        self._shards = shards
+
+    @asynccontextmanager
+    async def _open(self) -> AsyncIterator[DeadLetters]:
+        from hubbub.queues.dead_letters import DeadLetters
+        from hubbub.queues.rabbitmq import LOST
+
+        try:
+            async with DeadLetters.open(self._url, self._shards) as letters:
+                yield letters
+        except LOST as error:
+            raise Unavailable("RabbitMQ can't be reached.") from error
+
+    async def shown(self) -> list[Letter]:
+        async with self._open() as letters:
+            return [
+                Letter(each.number, each.at, type(each.command).__name__ if each.command else "unreadable", each.reason)
+                for each in await letters.list()
+            ]
+
+    async def retry(self, number: int) -> bool:
+        async with self._open() as letters:
+            return await letters.retry(lambda each: each == number) > 0
 
 
 @asynccontextmanager

@@ -17,6 +17,7 @@ MAY = {
     "writer": {"chat"},
     "http": {"chat"},
     "loadtest": set(),
+    "console": {"http"},
 }
 
 

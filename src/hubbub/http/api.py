@@ -96,8 +96,11 @@ class Api:
         ready: Callable[[], Awaitable[dict[str, str | None]]],
         readings: Callable[[], Awaitable[list[Reading | Histogram]]],
         feed: Feed,
+        is_operator: Callable[[User], bool],
     ) -> None:
         self._feed = feed
+        self.more: list[Route] = []  # of others, for the document
+        self._is_operator = is_operator
         self._accounts = accounts
         self._applications = applications
         self._chats = chats
@@ -110,7 +113,8 @@ class Api:
     async def _session(self, request: Request) -> Session:
         return await self._sessions.of(_raw(request, "cookie"), _raw(request, "authorization"))
 
-    async def _user(self, request: Request) -> User:
+    async def user(self, request: Request) -> User:
+        """Who makes the request. Raises as Sessions.of."""
         return (await self._session(request)).user
 
     # Accounts --------------------------------------------------------------------------------------------------------
@@ -171,13 +175,14 @@ class Api:
         return answer
 
     async def me(self, request: Request) -> Response:
-        user = await self._user(request)
-        return _json(schemas.MeReply(schemas.Me(user.email, user.name, timestamp(user.created_at))))
+        user = await self.user(request)
+        me = schemas.Me(user.email, user.name, timestamp(user.created_at), self._is_operator(user))
+        return _json(schemas.MeReply(me))
 
     # Applications and members ----------------------------------------------------------------------------------------
 
     async def add_application(self, request: Request) -> Response:
-        user = await self._user(request)
+        user = await self.user(request)
         form = await _fields(request, schemas.NewApplication)
         return _json(schemas.ApplicationToken(await self._applications.add(user, form.name)), 201)
 
@@ -190,38 +195,38 @@ class Api:
         return _json(schemas.ApplicationItem(application.token, application.name, application.chats_count))
 
     async def rename_named_application(self, request: Request) -> Response:
-        user = await self._user(request)
+        user = await self.user(request)
         form = await _fields(request, schemas.NamedApplication)
         return await self._rename(user, form.token, form.name)
 
     async def rename_application(self, request: Request) -> Response:
-        user = await self._user(request)
+        user = await self.user(request)
         await self._applications.role(user, _token(request))
         form = await _fields(request, schemas.NewApplication)
         return await self._rename(user, _token(request), form.name)
 
     async def list_applications(self, request: Request) -> Response:
-        user = await self._user(request)
+        user = await self.user(request)
         paging = query(schemas.Paging, request.scope["query_string"])
         found = await self._applications.joined(user, offset=paging.offset, limit=paging.limit)
         return _json([schemas.ApplicationItem(item.token, item.name, item.chats_count) for item in found])
 
     async def get_application(self, request: Request) -> Response:
-        return await self._application(await self._user(request), _token(request))
+        return await self._application(await self.user(request), _token(request))
 
     async def list_members(self, request: Request) -> Response:
-        members = await self._applications.members(await self._user(request), _token(request))
+        members = await self._applications.members(await self.user(request), _token(request))
         return _json([schemas.MemberItem(member.email, member.name, member.role) for member in members])
 
     async def put_member(self, request: Request) -> Response:
-        user, token = await self._user(request), _token(request)
+        user, token = await self.user(request), _token(request)
         await self._applications.must_manage(user, token)
         form = await _fields(request, schemas.NewMember)
         member = await self._applications.put_member(user, token, form.email, Role(form.role))
         return _json(schemas.MemberItem(member.email, member.name, member.role), 201)
 
     async def remove_member(self, request: Request) -> Response:
-        user, token = await self._user(request), _token(request)
+        user, token = await self.user(request), _token(request)
         await self._applications.must_manage(user, token)
         if await request.body():
             form = await _fields(request, schemas.FormerMember)
@@ -233,17 +238,17 @@ class Api:
     # Chats -----------------------------------------------------------------------------------------------------------
 
     async def add_chat(self, request: Request) -> Response:
-        user, token = await self._user(request), _token(request)
+        user, token = await self.user(request), _token(request)
         await self._applications.role(user, token)
         form = await _fields(request, schemas.NewChat)
         return _json(schemas.ChatNumber(await self._chats.add(user, token, form.title)), 201)
 
     async def get_chat(self, request: Request) -> Response:
-        chat = await self._chats.get(await self._user(request), _chat(request))
+        chat = await self._chats.get(await self.user(request), _chat(request))
         return response(Reply(200, encode_chat(chat.number, chat.title, chat.messages_count)))
 
     async def rename_chat(self, request: Request) -> Response:
-        user, key = await self._user(request), _chat(request)
+        user, key = await self.user(request), _chat(request)
         await self._chats.must_exist(user, key)
         form = await _fields(request, schemas.Title)
         await self._chats.rename(user, key, form.title)
@@ -256,26 +261,26 @@ class Api:
         return response(Reply(200, encode_message(await self._chats.message(user, key, message))))
 
     async def edit_numbered_message(self, request: Request) -> Response:
-        user, key = await self._user(request), _chat(request)
+        user, key = await self.user(request), _chat(request)
         await self._chats.must_exist(user, key)
         form = await _fields(request, schemas.NumberedMessage)
         return await self._edited(user, key, form.message_number, form.body)
 
     async def edit_message(self, request: Request) -> Response:
-        user, key, message = await self._user(request), _chat(request), _message_number(request)
+        user, key, message = await self.user(request), _chat(request), _message_number(request)
         await self._chats.message(user, key, message)
         form = await _fields(request, schemas.NewMessage)
         return await self._edited(user, key, message, form.body)
 
     async def search_messages(self, request: Request) -> Response:
-        user, key = await self._user(request), _chat(request)
+        user, key = await self.user(request), _chat(request)
         await self._chats.must_exist(user, key)
         wanted = query(schemas.Search, request.scope["query_string"])
         page = await self._chats.search(user, key, wanted.q, offset=wanted.offset, limit=wanted.limit)
         return response(Reply(200, page.body))
 
     async def stream_messages(self, request: Request) -> Response:
-        user, key = await self._user(request), _chat(request)
+        user, key = await self.user(request), _chat(request)
         await self._chats.must_exist(user, key)
         wanted = query(schemas.Streaming, request.scope["query_string"])
         if request.method == "HEAD":
@@ -284,16 +289,16 @@ class Api:
         after = int(resumed) if resumed.isdecimal() and len(resumed) < 17 else wanted.after
         if after is None:
             after = await self._chats.newest_number(user, key)
-        stream = Stream(self._chats, self._feed, lambda: self._user(request), user, key, after)
+        stream = Stream(self._chats, self._feed, lambda: self.user(request), user, key, after)
         # A proxy in between must hand on each event as it comes.
         return StreamingResponse(stream.events(), media_type=EVENT_STREAM, headers={"x-accel-buffering": "no"})
 
     async def get_message(self, request: Request) -> Response:
-        user, key = await self._user(request), _chat(request)
+        user, key = await self.user(request), _chat(request)
         return response(Reply(200, encode_message(await self._chats.message(user, key, _message_number(request)))))
 
     async def delete_message(self, request: Request) -> Response:
-        await self._chats.delete(await self._user(request), _chat(request), _message_number(request))
+        await self._chats.delete(await self.user(request), _chat(request), _message_number(request))
         return Response(status_code=204)
 
     # The service itself ----------------------------------------------------------------------------------------------
@@ -317,7 +322,7 @@ class Api:
         return Response(exposition(await self._readings()), media_type=CONTENT_TYPE_LATEST)
 
     async def openapi(self, request: Request) -> Response:
-        return _json(document(self.routes()))
+        return _json(document([*self.routes(), *self.more]))
 
     def _hot_endpoint(self, handler: Handler) -> Endpoint:
         """A hot route for requests that come by ASGI: HEAD, or a path in an unusual spelling."""
@@ -328,7 +333,7 @@ class Api:
                 # Credentials come before what the path says, here as everywhere.
                 value = number(request.path_params["number"])
                 if value is None:
-                    await self._user(request)
+                    await self.user(request)
                     raise NotFound("There is no such chat in this application.")
             headers = dict(request.scope["headers"])
             call = Call(_token(request), value or 0, request.scope["query_string"], headers, await request.body())

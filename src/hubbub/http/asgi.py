@@ -8,7 +8,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from hubbub.http.problems import failure
-from hubbub.http.reply import COMMON_HEADERS, EVENT_STREAM, STATUS_LINES
+from hubbub.http.reply import COMMON_HEADERS, EVENT_STREAM, NO_SNIFF, STATUS_LINES
 from hubbub.http.routing import ROUTE
 
 if TYPE_CHECKING:
@@ -82,7 +82,9 @@ class AsgiExchange:
     def _start(self, status: int, headers: Any) -> None:
         self._started = True
         self._status = status
-        lines = [STATUS_LINES[status], self._connection.edge.date, COMMON_HEADERS]
+        lines = [STATUS_LINES[status], self._connection.edge.date]
+        cached = any(name.lower() == b"cache-control" for name, _ in headers)
+        lines.append(NO_SNIFF if cached else COMMON_HEADERS)
         sized = status in (204, 304)
         self._no_body = self._no_body or sized
         for name, value in headers:

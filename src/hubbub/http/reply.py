@@ -12,7 +12,8 @@ PROBLEM = b"application/problem+json"
 EVENT_STREAM = "text/event-stream"
 
 # Sent with everything: answers are one user's own, and never anything but what their type says.
-COMMON_HEADERS = b"cache-control: no-store\r\nx-content-type-options: nosniff\r\n"
+NO_SNIFF = b"x-content-type-options: nosniff\r\n"
+COMMON_HEADERS = b"cache-control: no-store\r\n" + NO_SNIFF
 
 
 class Reply(NamedTuple):

@@ -112,10 +112,11 @@ class Refreshed(msgspec.Struct, rename="camel", omit_defaults=True):
     expires_at: str | None = None
 
 
-class Me(msgspec.Struct, rename="camel"):
+class Me(msgspec.Struct, rename="camel", omit_defaults=True):
     email: str
     name: str
     created_at: str
+    operator: bool = False
 
 
 class MeReply(msgspec.Struct):
@@ -144,6 +145,37 @@ class ChatNumber(msgspec.Struct, rename="camel"):
 
 class MessageNumber(msgspec.Struct, rename="camel"):
     message_number: int
+
+
+class LetterNumber(msgspec.Struct):
+    number: Number
+
+
+class Letter(msgspec.Struct):
+    """A command that could not be stored; ``number`` is its place among them."""
+
+    number: int
+    at: str
+    what: str
+    reason: str
+
+
+class Requests(msgspec.Struct):
+    """How many requests fell into each bucket of duration, see ``bounds``; the last has no bound."""
+
+    route: str
+    status: str
+    counts: list[float]
+
+
+class OperatorState(msgspec.Struct):
+    """``at`` is in seconds on this process's clock, ``bounds`` are seconds; ``figures`` are named as in /metrics."""
+
+    at: float
+    bounds: list[float]
+    requests: list[Requests]
+    figures: dict[str, float]
+    errors: list[str]
 
 
 class Part(msgspec.Struct, omit_defaults=True):

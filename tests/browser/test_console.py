@@ -1,0 +1,238 @@
+"""The console as people use it: sign up, write, see others' messages arrive, search, and watch the service."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, BrowserContext, Page, expect
+
+from hubbub.loadtest.cluster import ClusterStack
+from tests.conftest import Person, Service
+
+_numbers = itertools.count(1)
+_SIZES = {"phone": (390, 844), "desktop": (1440, 900)}
+
+
+class Visitor:
+    """Somebody with a browser of their own. ``complaints`` are what the page's console and policy had to say."""
+
+    def __init__(self, context: BrowserContext, url: str) -> None:
+        self.page: Page = context.new_page()
+        self.complaints: list[str] = []
+        self.asked: list[str] = []
+        self.page.on("console", lambda message: self._note(message.type, message.text))
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("request", lambda request: self.asked.append(request.url))
+        self.page.goto(url)
+
+    def _note(self, kind: str, text: str) -> None:
+        if kind == "error" and "401" not in text:  # asking who is logged in is how a visitor is told from a user
+            self.complaints.append(text)
+
+    def sign_up(self, name: str) -> str:
+        email = f"visitor{next(_numbers)}.{id(self)}@example.com"
+        self.page.get_by_label("Name", exact=True).fill(name)
+        self.page.get_by_label("Email", exact=True).fill(email)
+        self.page.get_by_label("Password").fill("a good password")
+        self.page.get_by_role("button", name="Sign up").click()
+        expect(self.page.get_by_role("button", name="Log out")).to_be_visible()
+        return email
+
+    def make_application(self, name: str) -> None:
+        self.page.get_by_label("New application").fill(name)
+        self.page.get_by_role("button", name="Create").click()
+        expect(self.page.get_by_label("Application", exact=True)).to_have_value(re.compile(".{10}"))
+
+    def open_new_chat(self, title: str) -> None:
+        self.page.get_by_label("New chat").fill(title)
+        self.page.get_by_role("button", name="Open").click()
+        expect(self.page.get_by_role("heading", name=title)).to_be_visible()
+
+    def write(self, text: str) -> None:
+        self.page.get_by_label("Message", exact=True).fill(text)
+        self.page.get_by_label("Message", exact=True).press("Enter")
+
+    @property
+    def messages(self) -> list[str]:
+        return self.page.locator("#messages li p").all_inner_texts()
+
+
+@pytest.fixture
+def visitors(browser: Browser, own_service: Service) -> Iterator[list[Visitor]]:
+    contexts = [browser.new_context() for _ in range(2)]
+    both = [Visitor(context, own_service.url) for context in contexts]
+    yield both
+    complaints = [complaint for visitor in both for complaint in visitor.complaints]
+    for context in contexts:
+        context.close()
+    assert not complaints
+    hosts = {re.match(r"https?://[^/]+", url)[0] for visitor in both for url in visitor.asked if url.startswith("http")}  # type: ignore[index]
+    assert hosts == {own_service.url}, "nothing is loaded from another host"
+
+
+def test_two_people_talk(visitors: list[Visitor]) -> None:
+    ann, bob = visitors
+    ann.sign_up("Ann")
+    email = bob.sign_up("Bob")
+    ann.make_application("Ours")
+    ann.page.get_by_label("Invite by email").fill(email)
+    ann.page.get_by_role("button", name="Invite").click()
+    expect(ann.page.locator("#members")).to_contain_text("Bob")
+    ann.open_new_chat("General")
+    bob.page.reload()
+    bob.page.get_by_role("button", name="General").click()
+    ann.write("Hello Bob")
+    expect(bob.page.locator("#messages")).to_contain_text("Hello Bob")
+    bob.write("Hello Ann, how is the crème brûlée?")
+    expect(ann.page.locator("#messages")).to_contain_text("crème brûlée")
+    assert ann.messages == bob.messages == ["Hello Bob", "Hello Ann, how is the crème brûlée?"]
+    ann.page.get_by_label("Message", exact=True).fill("two")
+    ann.page.get_by_label("Message", exact=True).press("Shift+Enter")
+    ann.page.keyboard.type("lines")
+    ann.page.get_by_role("button", name="Send").click()
+    expect(bob.page.locator("#messages li")).to_have_count(3)
+    assert bob.messages[2] == "two\nlines"
+
+    ann.page.get_by_role("searchbox").fill("BRULEE")
+    expect(ann.page.locator("#messages li")).to_have_count(1)
+    assert ann.messages == ["Hello Ann, how is the crème brûlée?"]
+    ann.page.get_by_role("searchbox").fill("")
+    expect(ann.page.locator("#messages li")).to_have_count(3)
+
+    ann.page.get_by_role("button", name="Log out").click()
+    expect(ann.page.get_by_role("heading", name="A chat backend")).to_be_visible()
+
+
+def test_text_never_becomes_markup(visitors: list[Visitor]) -> None:
+    ann, _ = visitors
+    nasty = '<img src=x onerror="document.title=\'broken\'"><script>document.title="broken"</script>'
+    ann.sign_up(nasty)
+    ann.make_application(nasty)
+    ann.open_new_chat(nasty)
+    ann.write(nasty)
+    expect(ann.page.locator("#messages li p")).to_have_text(nasty)
+    assert ann.page.title() == "Hubbub"
+    assert ann.page.locator("img").count() == 0
+
+
+def test_a_dead_service_is_named_and_the_text_is_kept(visitors: list[Visitor], own_service: Service) -> None:
+    ann, _ = visitors
+    ann.sign_up("Ann")
+    ann.make_application("Ours")
+    ann.open_new_chat("General")
+    ann.write("before")
+    expect(ann.page.locator("#messages li")).to_have_count(1)
+    own_service.kill()
+    ann.write("during")
+    expect(ann.page.locator("#notice")).to_contain_text("can't be reached", timeout=15_000)
+    expect(ann.page.get_by_label("Message", exact=True)).to_have_value("during")
+    ann.complaints.clear()  # the refused connections
+
+
+def test_the_operators_page_follows_the_load(browser: Browser, own_service: Service) -> None:
+    context = browser.new_context()
+    visitor = Visitor(context, own_service.url)
+    visitor.sign_up("The first account")
+    visitor.page.get_by_role("button", name="Operator").click()
+    ann = Person(own_service.url)
+    chat = ann.chat()
+    assert ann.get("/operator").status_code == 403
+    tile = visitor.page.locator(".tile", has_text="Messages a second").locator("dd")
+    for _ in range(200):
+        ann.post(f"{chat}/messages", json={"body": "x"})
+        if float(tile.inner_text().replace("–", "0").split()[0]) > 0:
+            break
+        visitor.page.wait_for_timeout(20)
+    assert float(tile.inner_text().split()[0]) > 0
+    expect(visitor.page.locator(".tile", has_text="Memory").locator("dd")).to_contain_text("MB")
+    expect(visitor.page.locator("#routes")).to_contain_text("postMessage")
+    ann.close()
+    context.close()
+    assert not visitor.complaints
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", _SIZES)
+def test_no_serious_findings_at_any_size(
+    browser: Browser, own_service: Service, size: str, scheme: str, screenshots: Path | None
+) -> None:
+    width, height = _SIZES[size]
+    context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)  # type: ignore[arg-type]
+    visitor = Visitor(context, own_service.url)
+    axe = Axe()
+
+    def look(name: str) -> None:
+        page = visitor.page
+        page.wait_for_timeout(100)
+        if screenshots is not None:
+            page.screenshot(path=screenshots / f"{name}-{size}-{scheme}.png")
+        found = axe.run(page).response["violations"]
+        serious = [
+            (each["id"], each["nodes"][0]["html"]) for each in found if each["impact"] in ("serious", "critical")
+        ]
+        assert not serious, name
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, f"{name} is wider than the screen"
+
+    look("landing")
+    visitor.sign_up("Ann Example")
+    visitor.make_application("Our application")
+    visitor.open_new_chat("General")
+    for text in (
+        "Hello everybody",
+        "A longer message that goes on for a while, so that it has to be broken over several lines on a phone.",
+    ):
+        visitor.write(text)
+        expect(visitor.page.locator("#messages")).to_contain_text(text)
+    look("chat")
+    visitor.page.get_by_role("button", name="Operator").click()
+    expect(visitor.page.locator(".tile")).to_have_count(10)
+    visitor.page.wait_for_timeout(2500)
+    look("operator")
+    context.close()
+
+
+def test_the_page_of_the_reference_loads_nothing_from_elsewhere(browser: Browser, own_service: Service) -> None:
+    context = browser.new_context()
+    visitor = Visitor(context, own_service.url + "/docs")
+    expect(visitor.page.get_by_text("Send a message").first).to_be_visible(timeout=15_000)
+    assert all(url.startswith((own_service.url, "data:")) for url in visitor.asked)
+    context.close()
+    assert not visitor.complaints
+
+
+def test_static_files_may_be_kept_for_ever_and_pages_may_not(own_service: Service) -> None:
+    page = httpx.get(own_service.url + "/")
+    assert page.headers["cache-control"] == "no-cache"
+    assert "script-src 'self'" in page.headers["content-security-policy"]
+    names = re.findall(r'"(/static/[^"]+)"', page.text)
+    assert len(names) == 2
+    for name in names:
+        file = httpx.get(own_service.url + name)
+        assert re.search(r"\.[0-9a-f]{12}\.(js|css)$", name)
+        assert file.headers["cache-control"] == "public, max-age=31536000, immutable"
+    assert httpx.get(own_service.url + "/static/console.js").status_code == 404
+    assert httpx.get(own_service.url + "/static/..%2f__init__.py").status_code == 404
+
+
+def test_messages_of_another_process_arrive(browser: Browser, cluster: ClusterStack) -> None:
+    context = browser.new_context()
+    visitor = Visitor(context, cluster.apis[0].url)
+    email = visitor.sign_up("Ann")
+    bob = Person(cluster.apis[1].url)
+    token = bob.application()
+    bob.post(f"/applications/{token}/members", json={"email": email, "role": "member"})
+    chat = bob.post(f"/applications/{token}/chats", json={"title": "Shared"}).json()["chatNumber"]
+    visitor.page.reload()
+    visitor.page.get_by_role("button", name="Shared").click()
+    expect(visitor.page.get_by_role("heading", name="Shared")).to_be_visible()
+    bob.post(f"/applications/{token}/chats/{chat}/messages", json={"body": "From the other process"})
+    expect(visitor.page.locator("#messages")).to_contain_text("From the other process")
+    bob.close()
+    context.close()
+    assert not visitor.complaints
