@@ -81,6 +81,7 @@ def test_two_people_talk(visitors: list[Visitor]) -> None:
     ann.sign_up("Ann")
     email = bob.sign_up("Bob")
     ann.make_application("Ours")
+    ann.page.get_by_text("New application, members").click()
     ann.page.get_by_label("Invite by email").fill(email)
     ann.page.get_by_role("button", name="Invite").click()
     expect(ann.page.locator("#members")).to_contain_text("Bob")
@@ -185,7 +186,7 @@ def test_no_serious_findings_at_any_size(
     visitor.open_new_chat("General")
     for text in (
         "Hello everybody",
-        "A longer message that goes on for a while, so that it has to be broken over several lines on a phone.",
+        "A longer message that goes on for a while, so that it takes some lines on a phone.",
     ):
         visitor.write(text)
         expect(visitor.page.locator("#messages")).to_contain_text(text)

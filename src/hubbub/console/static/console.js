@@ -212,10 +212,14 @@ async function latest() {
   listen(found.length ? found[found.length - 1].messageNumber : 0);
 }
 
+let counting;
+
 function listen(after) {
   closeStream();
   const stream = state.stream = new EventSource(`/api/v1${path()}/stream?after=${after}`);
   stream.addEventListener("message", (event) => {
+    clearTimeout(counting);
+    counting = setTimeout(() => chats().catch((error) => notice(error.message)), 1000);
     if (state.searching) return;
     const box = $("scroll"), atEnd = box.scrollHeight - box.scrollTop - box.clientHeight < 80;
     add(JSON.parse(event.data));
