@@ -282,6 +282,55 @@ def _rebuild_cluster(settings: Any) -> None:
 
 
 @main.command()
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--data", type=click.Path(path_type=Path), help="The data folder.  [default: ./hubbub-data]")
+def backup(file: Path, data: Path | None) -> None:
+    """Write the embedded mode's data into FILE, also while it serves."""
+    from hubbub.backup import BackupFailed, back_up
+
+    try:
+        size = back_up(_settings(data=data).data, file)
+    except BackupFailed as error:
+        click.echo(f"hubbub: {error}", err=True)
+        sys.exit(1)
+    click.echo(f"Wrote {file}, {size / 1e6:.1f} MB.")
+
+
+@main.command()
+@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option("--data", type=click.Path(path_type=Path), help="A new folder.  [default: ./hubbub-data]")
+def restore(file: Path, data: Path | None) -> None:
+    """Make a data folder from a backup. Serve it, and the search index is made anew."""
+    from hubbub.backup import BackupFailed
+    from hubbub.backup import restore as put_back
+
+    folder = _settings(data=data).data
+    try:
+        count = put_back(file, folder)
+    except BackupFailed as error:
+        click.echo(f"hubbub: {error}", err=True)
+        sys.exit(1)
+    click.echo(f"Restored {count} messages into {folder}.")
+
+
+@main.command()
+@click.option("--data", type=click.Path(path_type=Path), help="The data folder.  [default: ./hubbub-data]")
+def doctor(data: Path | None) -> None:
+    """Check the settings, this machine and every part, with the mend for each fault: exit status 0 well, 1 ill."""
+    from hubbub.doctor import examine
+
+    ill = False
+    logging.disable(logging.CRITICAL)  # what a client library says of a fault is in the finding
+    for finding in examine(_settings(data=data)):
+        mark = "✓" if not finding.mend else "✗" if finding.serious else "!"
+        click.echo(f"{mark} {finding.part}: {finding.said}")
+        if finding.mend:
+            click.echo(f"    {finding.mend}")
+        ill = ill or mark == "✗"
+    sys.exit(1 if ill else 0)
+
+
+@main.command()
 def config() -> None:
     """Print the settings in force, passwords hidden."""
     from hubbub.settings import shown

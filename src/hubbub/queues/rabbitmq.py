@@ -14,7 +14,7 @@ import logging
 import secrets
 from collections import deque
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 from zlib import crc32
 
 import aio_pika
@@ -97,6 +97,24 @@ async def send_markers(url: str, shards: int, publisher: str) -> None:
         for shard in range(shards):
             await declare(channel, shard)
             await publish(channel, queue_name(shard), encode(Delivery(publisher, 1, [])), kind=URGENT)
+    finally:
+        await close(connection)
+
+
+async def probe(url: str) -> str:
+    """Send a message through a queue of its own, and take the queue away. Returns the broker's version.
+
+    Raises one of LOST.
+    """
+    connection = await connect(url, "hubbub doctor")
+    try:
+        channel = await connection.channel(publisher_confirms=True, on_return_raises=True)
+        name = f"hubbub.doctor.{secrets.token_hex(4)}"
+        queue = await channel.declare_queue(name, durable=True, arguments={"x-queue-type": "quorum"})
+        await publish(channel, name, b"")
+        await queue.delete(if_unused=False, if_empty=False)
+        properties = cast(Any, connection).transport.connection.server_properties
+        return str(properties.get("version", "unknown"))
     finally:
         await close(connection)
 

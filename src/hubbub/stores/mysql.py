@@ -127,7 +127,7 @@ class MySqlStore:
             SchemaTooNew: a newer version wrote it.
             Unavailable: it can't be reached.
         """
-        self._engine = _engine(url, pool_size)
+        self._engine = engine_of(url, pool_size)
         try:
             migrate_mysql(self._engine)
         except DBAPIError as error:
@@ -135,7 +135,7 @@ class MySqlStore:
             raise Unavailable(f"The database can't be used: {error.orig}.", retry_after=5) from error
         self._threads = ThreadPoolExecutor(max_workers=pool_size, thread_name_prefix="mysql")
         self._uncounted: set[ChatKey] = set()
-        self._replicas = [_Replica(_engine(replica, pool_size)) for replica in replicas]
+        self._replicas = [_Replica(engine_of(replica, pool_size)) for replica in replicas]
         self._turn = 0
         self._note_changes = note_changes
 
@@ -767,7 +767,8 @@ def _marks(values: Sequence[Any]) -> str:
     return ",".join(["%s"] * len(values))
 
 
-def _engine(url: str, pool_size: int) -> Engine:
+def engine_of(url: str, pool_size: int = 1) -> Engine:
+    """Connections to the database at ``url``, made when they are needed."""
     parsed = make_url(url).set(drivername="mysql+pymysql")
     return create_engine(
         parsed,

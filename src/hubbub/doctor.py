@@ -1,0 +1,258 @@
+"""``hubbub doctor``: whether Hubbub can run here, part by part, and the mend for each fault."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import json
+import os
+import re
+import resource
+import shutil
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from hubbub.settings import Settings
+
+_LITTLE_SPACE = 1 << 30
+_FILES = 12_000  # MAX_CONNECTIONS, and some for the database
+_SLOW_SYNC_S = 0.05
+_SKEW_S = 5.0
+
+
+class Finding(NamedTuple):
+    """``mend`` is empty where all is well. What is not ``serious`` works, though worse than it could."""
+
+    part: str
+    said: str
+    mend: str = ""
+    serious: bool = True
+
+
+def examine(settings: Settings) -> Iterator[Finding]:
+    """One finding after another, as they are made."""
+    yield _clock()
+    yield _files()
+    if settings.mysql_url or settings.amqp_url or settings.redis_url:
+        for part, url, check in (
+            ("mysql", settings.mysql_url, _mysql),
+            ("rabbitmq", settings.amqp_url, _rabbitmq),
+            ("redis", settings.redis_url, _redis),
+        ):
+            if url:
+                yield from _guarded(part, url, check)
+            else:
+                yield Finding(part, "is not named", f"Set HUBBUB_{_SETTING[part]} (or the same in hubbub.toml).")
+        for number, url in enumerate(settings.mysql_replicas, 1):
+            yield from _guarded(f"replica {number}", url, _replica)
+        if settings.search_url:
+            yield from _guarded("search", settings.search_url, _search)
+        else:
+            yield Finding("search", "none", "Set HUBBUB_SEARCH_URL, or do without: searches are 503.", serious=False)
+    else:
+        yield from _folder(settings.data)
+    if (settings.tls_cert is None) != (settings.tls_key is None):
+        yield Finding("tls", "one of tls_cert and tls_key is missing", "Set both, or neither.")
+    for name, path in (("tls_cert", settings.tls_cert), ("tls_key", settings.tls_key)):
+        if path is not None and not os.access(path, os.R_OK):
+            yield Finding("tls", f"{path} can't be read", f"Name a file with {name} that this user may read.")
+
+
+_SETTING = {"mysql": "MYSQL_URL", "rabbitmq": "AMQP_URL", "redis": "REDIS_URL"}
+
+
+def _guarded(part: str, url: str, check: Callable[[str], Iterator[Finding]]) -> Iterator[Finding]:
+    """A server's findings; that it can't be asked is one too."""
+    try:
+        yield from check(url)
+    except Exception as error:  # noqa: BLE001 - whatever a client raises, the operator wants to read it
+        where = url.rsplit("@", 1)[-1].split("://")[-1]
+        said = re.sub(r"://[^@\s]*@", "://…@", str(error) or type(error).__name__).splitlines()[0]
+        yield Finding(part, f"{where} can't be used: {said}", "Start it, or mend the address, user or password.")
+
+
+def _clock() -> Finding:
+    year = time.gmtime().tm_year
+    if year < 2025:
+        return Finding("clock", f"says that it is {year}", "Set the machine's clock; sessions depend on it.")
+    return Finding("clock", time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()))
+
+
+def _files() -> Finding:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < _FILES:
+        mend = f"For 10,000 connections: ulimit -n {_FILES} (LimitNOFILE in a systemd unit; hard limit {hard})."
+        return Finding("files", f"this process may open {soft}", mend, serious=soft < 256)
+    return Finding("files", f"this process may open {soft}")
+
+
+# Embedded ------------------------------------------------------------------------------------------------------------
+
+
+def _folder(path: Path) -> Iterator[Finding]:
+    there = path if path.exists() else next(parent for parent in path.absolute().parents if parent.exists())
+    if not os.access(there, os.W_OK | os.X_OK):
+        yield Finding("data", f"{there} can't be written", "Choose another with --data, or mend its permissions.")
+        return
+    free = shutil.disk_usage(there).free
+    space = Finding("disk", f"{free / 1e9:.1f} GB free at {there}")
+    if free < _LITTLE_SPACE:
+        space = space._replace(mend="Make room: a million messages take some 300 MB.", serious=free < 50_000_000)
+    yield space
+    yield _sync(there)
+    if not (path / "hubbub.db").exists():
+        yield Finding("data", f"{path} will be made by hubbub serve")
+        return
+    yield _holder(path)
+    mode = (path / "secret").stat().st_mode & 0o777 if (path / "secret").exists() else 0o600
+    if mode & 0o077:
+        yield Finding("secret", f"others may read it ({mode:03o})", f"chmod 600 {path / 'secret'}")
+    yield _database(path / "hubbub.db")
+
+
+def _sync(folder: Path) -> Finding:
+    """How long a small write takes to be on the disk: every acknowledged message waits for one."""
+    probe = folder / ".hubbub-doctor"
+    try:
+        with probe.open("wb") as file:
+            times = []
+            for _ in range(5):
+                file.write(b"x" * 4096)
+                file.flush()
+                begun = time.monotonic()
+                os.fsync(file.fileno())
+                times.append(time.monotonic() - begun)
+    except OSError as error:
+        return Finding(
+            "disk", f"can't be written: {error.strerror}", "Make room, or choose another folder with --data."
+        )
+    finally:
+        probe.unlink(missing_ok=True)
+    median = sorted(times)[2]
+    found = Finding("disk", f"a write is safe after {median * 1000:.1f} ms")
+    if median > _SLOW_SYNC_S:
+        found = found._replace(mend="A faster disk makes every message faster.", serious=False)
+    return found
+
+
+def _holder(path: Path) -> Finding:
+    with (path / "lock").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            return Finding("data", f"{path} is served by process {lock.read().strip()}")
+    return Finding("data", f"{path} is served by nobody now")
+
+
+def _database(path: Path) -> Finding:
+    try:
+        connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+        try:
+            (version,) = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+            last = connection.execute("SELECT MAX(rowid) FROM changes").fetchone()[0] or 0
+        finally:
+            connection.close()
+    except sqlite3.Error as error:
+        return Finding(
+            "database", f"{path} can't be read: {error}", "Restore a backup into a new folder: hubbub restore."
+        )
+    return Finding("database", f"schema {version}, {path.stat().st_size / 1e6:.0f} MB, {last} batches of changes")
+
+
+# Cluster -------------------------------------------------------------------------------------------------------------
+
+
+def _mysql(url: str) -> Iterator[Finding]:
+    from hubbub.stores.mysql import engine_of
+
+    engine = engine_of(url)
+    try:
+        with engine.connect() as connection:
+
+            def ask(sql: str) -> str:
+                return str(connection.exec_driver_sql(sql).scalar())
+
+            version = ask("SELECT VERSION()")
+            yield _version("mysql", version, (10, 11) if "MariaDB" in version else (8, 0))
+            skew = abs(time.time() - float(ask("SELECT UNIX_TIMESTAMP(NOW(6))")))
+            if skew > _SKEW_S:
+                mend = "Let a time server set both clocks."
+                yield Finding("mysql", f"its clock is {skew:.0f} s off", mend, serious=False)
+            if ask("SELECT @@GLOBAL.innodb_flush_log_at_trx_commit") != "1":
+                mend = "SET GLOBAL innodb_flush_log_at_trx_commit = 1, and in its configuration."
+                yield Finding("mysql", "a commit may be lost with the power", mend)
+            if ask("SELECT @@GLOBAL.read_only") != "0":
+                yield Finding("mysql", "is read-only", "Name the primary, or SET GLOBAL read_only = OFF.")
+            connection.exec_driver_sql("CREATE TABLE hubbub_doctor (a INT PRIMARY KEY)")
+            connection.exec_driver_sql("DROP TABLE hubbub_doctor")
+            yield Finding("mysql", "may make tables")
+    finally:
+        engine.dispose()
+
+
+def _replica(url: str) -> Iterator[Finding]:
+    from hubbub.stores.mysql import engine_of
+
+    engine = engine_of(url)
+    try:
+        with engine.connect() as connection:
+            version = str(connection.exec_driver_sql("SELECT VERSION()").scalar())
+            yield Finding("replica", f"answers, version {version}")
+    finally:
+        engine.dispose()
+
+
+def _rabbitmq(url: str) -> Iterator[Finding]:
+    from hubbub.queues.rabbitmq import probe
+
+    yield _version("rabbitmq", asyncio.run(probe(url)), (3, 10))
+    yield Finding("rabbitmq", "takes and confirms a message in a quorum queue")
+
+
+def _redis(url: str) -> Iterator[Finding]:
+    from hubbub.caches.redis_wire import RedisWire
+
+    async def ask() -> tuple[str, str, float]:
+        wire = RedisWire(url, {})
+        try:
+            if not await wire.connected(3):
+                raise ConnectionError("no answer within 3 s")
+            information = bytes(await wire.call("INFO")).decode()
+            seconds, micros = await wire.call("TIME")
+            skew = abs(time.time() - int(seconds) - int(micros) / 1e6)
+        finally:
+            await wire.close()
+        lines = dict(line.split(":", 1) for line in information.splitlines() if ":" in line)
+        return lines["redis_version"], lines.get("maxmemory_policy", "noeviction"), skew
+
+    version, policy, skew = asyncio.run(ask())
+    yield _version("redis", version, (6, 0))
+    if policy != "noeviction":
+        yield Finding("redis", f"evicts ({policy})", "CONFIG SET maxmemory-policy noeviction, for good.")
+    if skew > _SKEW_S:
+        mend = "Let a time server set both clocks."
+        yield Finding("redis", f"its clock is {skew:.0f} s off", mend, serious=False)
+
+
+def _search(url: str) -> Iterator[Finding]:
+    from hubbub.search.elastic import connect
+
+    about = connect(url)("GET", "/", None, 5.0)
+    version = about["version"]
+    name = version.get("distribution", "elasticsearch")
+    yield _version("search", f"{version['number']} ({name})", (2, 0) if name == "opensearch" else (8, 0))
+    health = connect(url)("GET", "/_cluster/health", None, 5.0)
+    if health["status"] == "red":
+        said = json.dumps({key: health[key] for key in ("status", "unassigned_shards")})
+        yield Finding("search", said, "See its log; then hubbub search rebuild.")
+
+
+def _version(part: str, version: str, least: tuple[int, int]) -> Finding:
+    found = re.search(r"(\d+)\.(\d+)", version)
+    if found is None or (int(found[1]), int(found[2])) < least:
+        return Finding(part, f"is version {version}", f"Upgrade it to {least[0]}.{least[1]} or newer.")
+    return Finding(part, f"answers, version {version}")
