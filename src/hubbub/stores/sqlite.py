@@ -501,6 +501,11 @@ class SqliteStore:
         self, key: ChatKey, *, limit: int, before: int | None = None, after: int | None = None, offset: int = 0
     ) -> list[Message]:
         chat_id = self._read_chat_id(key)
+        if offset > _FAR_OFFSET:
+            chat = await self.chat(key)
+            if chat is not None and chat.messages_count == chat.last_number:
+                # No number is missing, so the one to begin below is known, and nothing has to be passed over.
+                before, offset = max(chat.last_number - offset + 1, 1), 0
         if after is not None:
             rows = self._rows(
                 f"{_MESSAGE} WHERE m.chat_id = ? AND m.number > ? ORDER BY m.number LIMIT ?", (chat_id, after, limit)
