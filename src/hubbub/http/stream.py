@@ -18,6 +18,7 @@ from hubbub.chat.encoding import encode_message
 from hubbub.chat.errors import ChatError, NotFound
 from hubbub.chat.feed import Event, Feed, Listener
 from hubbub.chat.model import ChatKey, User
+from hubbub.http.problems import STATUS_OF
 
 HEARTBEAT_S = 5.0
 _GAP_S = 30.0  # by then a number that was given is stored, or its write has failed
@@ -52,7 +53,8 @@ class Stream:
                     async for piece in self._next(listener):
                         yield piece
             except ChatError as error:
-                yield b"event: end\ndata: %b\n\n" % msgspec.json.encode({"error": error.sentence})
+                status = STATUS_OF[type(error)]
+                yield b"event: end\ndata: %b\n\n" % msgspec.json.encode({"status": status, "error": error.sentence})
 
     async def _next(self, listener: Listener) -> AsyncIterator[bytes]:
         events = await listener.take(HEARTBEAT_S)

@@ -1,0 +1,500 @@
+"""A client for programs: ``Client``, and ``AsyncClient`` with the same methods to await.
+
+    with Client("http://127.0.0.1:3000") as hubbub:
+        hubbub.log_in("ann@example.com", "a password")
+        application = hubbub.add_application("Ours")
+        chat = hubbub.add_chat(application, title="General")
+        message = hubbub.send(application, chat, "Hello")
+
+What failed on the way (no answer, 429, 502, 503, 504) is tried again, after the time that Hubbub asks for or a growing
+one, where that is safe: reads, edits, deletes, and messages, since each goes with an Idempotency-Key of its own. Making
+an application, a chat or an account is not tried again, for it might be there already.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from types import TracebackType
+from typing import Any, Generic, TypeVar
+
+import httpx
+import httpx_sse
+from tenacity import AsyncRetrying, RetryCallState, Retrying, retry_if_exception, stop_after_attempt
+
+T = TypeVar("T")
+
+_PASSING = (429, 502, 503, 504)
+_ATTEMPTS = 6
+_STREAM_QUIET_S = 20.0  # Hubbub sends something every five seconds
+
+
+class HubbubError(Exception):
+    """What Hubbub refused. ``status`` is 0 when there was no answer; ``errors`` has a sentence for each wrong field."""
+
+    def __init__(
+        self, status: int, sentence: str, errors: tuple[str, ...] = (), retry_after: float | None = None
+    ) -> None:
+        super().__init__(sentence)
+        self.status = status
+        self.errors = errors
+        self.retry_after = retry_after
+
+
+@dataclass(frozen=True)
+class Application:
+    token: str
+    name: str
+    chats_count: int
+
+
+@dataclass(frozen=True)
+class Member:
+    email: str
+    name: str
+    role: str
+
+
+@dataclass(frozen=True)
+class Chat:
+    number: int
+    title: str | None
+    messages_count: int
+
+
+@dataclass(frozen=True)
+class Message:
+    number: int
+    sender_name: str
+    body: str
+    created_at: datetime
+    edited_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Event:
+    """``kind`` is message, edited or deleted; a deleted message is gone, only its number is known."""
+
+    kind: str
+    number: int
+    message: Message | None
+    id: str
+
+
+@dataclass(frozen=True)
+class _Call(Generic[T]):
+    method: str
+    path: str
+    read: Callable[[Any], T]
+    content: Any = None
+    query: dict[str, Any] = field(default_factory=dict)
+    headers: dict[str, str] = field(default_factory=dict)
+    again: bool = True
+
+
+def _application(content: Any) -> Application:
+    return Application(content["token"], content["name"], content["chatsCount"])
+
+
+def _member(content: Any) -> Member:
+    return Member(content["email"], content["name"], content["role"])
+
+
+def _chat(content: Any) -> Chat:
+    return Chat(content["chatNumber"], content["title"], content["messagesCount"])
+
+
+def _message(content: Any) -> Message:
+    edited = content.get("editedAt")
+    return Message(
+        content["messageNumber"],
+        content["senderName"],
+        content["body"],
+        datetime.fromisoformat(content["createdAt"]),
+        datetime.fromisoformat(edited) if edited else None,
+    )
+
+
+def _nothing(_: Any) -> None:
+    return None
+
+
+def _each(read: Callable[[Any], T]) -> Callable[[Any], list[T]]:
+    return lambda content: [read(each) for each in content]
+
+
+def _event(sent: httpx_sse.ServerSentEvent) -> Event | None:
+    """None for what is no event of a message. Raises HubbubError when the stream was ended."""
+    if sent.event == "end":
+        reason = sent.json()
+        raise HubbubError(reason["status"], reason["error"])
+    if sent.event not in ("message", "edited", "deleted"):
+        return None
+    content = sent.json()
+    message = None if sent.event == "deleted" else _message(content)
+    return Event(sent.event, content["messageNumber"], message, sent.id)
+
+
+def _answer(call: _Call[T], response: httpx.Response) -> T:
+    if response.is_success:
+        return call.read(response.json() if response.content else None)
+    try:
+        problem = response.json()
+    except ValueError:
+        problem = {}
+    wait = response.headers.get("retry-after", "")
+    raise HubbubError(
+        response.status_code,
+        problem.get("error") or response.reason_phrase,
+        tuple(problem.get("errors", ())),
+        float(wait) if wait.isdigit() else None,
+    )
+
+
+def _wait(state: RetryCallState) -> float:
+    error = state.outcome.exception() if state.outcome is not None else None
+    asked = error.retry_after if isinstance(error, HubbubError) else None
+    growing = 0.1 * 2 ** min(state.attempt_number, 6)
+    return float(asked if asked is not None else growing) + secrets.randbelow(100) / 1000
+
+
+def _policy(again: bool) -> dict[str, Any]:
+    def passing(error: BaseException) -> bool:
+        return again and isinstance(error, HubbubError) and (error.status == 0 or error.status in _PASSING)
+
+    return {
+        "retry": retry_if_exception(passing),
+        "stop": stop_after_attempt(_ATTEMPTS),
+        "wait": _wait,
+        "reraise": True,
+    }
+
+
+class _Calls:
+    """Every operation as the request that it is."""
+
+    @staticmethod
+    def register(name: str, email: str, password: str) -> _Call[None]:
+        fields = {"name": name, "email": email, "password": password}
+        return _Call("POST", "/auth/register", _nothing, fields, again=False)
+
+    @staticmethod
+    def token(email: str, password: str) -> _Call[str]:
+        return _Call(
+            "POST", "/auth/tokens", lambda content: str(content["token"]), {"email": email, "password": password}
+        )
+
+    @staticmethod
+    def log_out() -> _Call[None]:
+        return _Call("DELETE", "/auth/logout", _nothing)
+
+    @staticmethod
+    def add_application(name: str) -> _Call[str]:
+        return _Call("POST", "/applications", lambda content: str(content["token"]), {"name": name}, again=False)
+
+    @staticmethod
+    def applications(page: int, limit: int) -> _Call[list[Application]]:
+        return _Call("GET", "/applications", _each(_application), query={"page": page, "limit": limit})
+
+    @staticmethod
+    def add_member(token: str, email: str, role: str) -> _Call[Member]:
+        return _Call("POST", f"/applications/{token}/members", _member, {"email": email, "role": role})
+
+    @staticmethod
+    def remove_member(token: str, email: str) -> _Call[None]:
+        return _Call("DELETE", f"/applications/{token}/members", _nothing, {"email": email})
+
+    @staticmethod
+    def members(token: str) -> _Call[list[Member]]:
+        return _Call("GET", f"/applications/{token}/members", _each(_member))
+
+    @staticmethod
+    def add_chat(token: str, title: str | None) -> _Call[int]:
+        path = f"/applications/{token}/chats"
+        return _Call("POST", path, lambda content: int(content["chatNumber"]), {"title": title}, again=False)
+
+    @staticmethod
+    def chats(token: str, page: int, limit: int) -> _Call[list[Chat]]:
+        return _Call("GET", f"/applications/{token}/chats", _each(_chat), query={"page": page, "limit": limit})
+
+    @staticmethod
+    def send(token: str, chat: int, body: str, key: str | None) -> _Call[int]:
+        headers = {"Idempotency-Key": key or secrets.token_urlsafe(18)}
+        return _Call(
+            "POST",
+            _messages(token, chat),
+            lambda content: int(content["messageNumber"]),
+            {"body": body},
+            headers=headers,
+        )
+
+    @staticmethod
+    def edit(token: str, chat: int, number: int, body: str) -> _Call[Message]:
+        return _Call("PATCH", f"{_messages(token, chat)}/{number}", _message, {"body": body})
+
+    @staticmethod
+    def delete(token: str, chat: int, number: int) -> _Call[None]:
+        return _Call("DELETE", f"{_messages(token, chat)}/{number}", _nothing)
+
+    @staticmethod
+    def messages(token: str, chat: int, limit: int, before: int | None, after: int | None) -> _Call[list[Message]]:
+        query = {"limit": limit, "before": before, "after": after}
+        given = {name: value for name, value in query.items() if value is not None}
+        return _Call("GET", _messages(token, chat), _each(_message), query=given)
+
+    @staticmethod
+    def search(token: str, chat: int, q: str, limit: int) -> _Call[list[Message]]:
+        return _Call("GET", f"{_messages(token, chat)}/search", _each(_message), query={"q": q, "limit": limit})
+
+
+def _messages(token: str, chat: int) -> str:
+    return f"/applications/{token}/chats/{chat}/messages"
+
+
+class Client:
+    """Methods raise HubbubError. Lists are newest first."""
+
+    def __init__(self, url: str, *, token: str | None = None, timeout_s: float = 30.0) -> None:
+        """``token`` is one from ``log_in``, kept from before."""
+        self._http = httpx.Client(base_url=url.rstrip("/") + "/api/v1", timeout=timeout_s)
+        self.token = token
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._http.close()
+
+    def _run(self, call: _Call[T]) -> T:
+        for attempt in Retrying(**_policy(call.again)):
+            with attempt:
+                return self._once(call)
+        raise AssertionError("tenacity raises the last error itself")
+
+    def _once(self, call: _Call[T]) -> T:
+        headers = call.headers | ({"Authorization": f"Bearer {self.token}"} if self.token else {})
+        try:
+            response = self._http.request(call.method, call.path, json=call.content, params=call.query, headers=headers)
+        except httpx.TransportError as error:
+            raise HubbubError(0, f"Hubbub gave no answer: {error!r}.") from error
+        return _answer(call, response)
+
+    def register(self, name: str, email: str, password: str) -> None:
+        """Make an account, and log in."""
+        self._run(_Calls.register(name, email, password))
+        self.log_in(email, password)
+
+    def log_in(self, email: str, password: str) -> str:
+        """The token that later calls go with; it lives for seven days."""
+        self.token = self._run(_Calls.token(email, password))
+        return self.token
+
+    def log_out(self) -> None:
+        self._run(_Calls.log_out())
+        self.token = None
+
+    def add_application(self, name: str) -> str:
+        """The new application's token."""
+        return self._run(_Calls.add_application(name))
+
+    def applications(self, *, page: int = 1, limit: int = 100) -> list[Application]:
+        return self._run(_Calls.applications(page, limit))
+
+    def add_member(self, application: str, email: str, role: str = "member") -> Member:
+        return self._run(_Calls.add_member(application, email, role))
+
+    def remove_member(self, application: str, email: str) -> None:
+        self._run(_Calls.remove_member(application, email))
+
+    def members(self, application: str) -> list[Member]:
+        return self._run(_Calls.members(application))
+
+    def add_chat(self, application: str, title: str | None = None) -> int:
+        """The new chat's number."""
+        return self._run(_Calls.add_chat(application, title))
+
+    def chats(self, application: str, *, page: int = 1, limit: int = 100) -> list[Chat]:
+        return self._run(_Calls.chats(application, page, limit))
+
+    def send(self, application: str, chat: int, body: str, *, key: str | None = None) -> int:
+        """The new message's number, on disk when this returns. With a ``key`` of your own, a program that starts again
+        can send the same once more and adds nothing.
+        """
+        return self._run(_Calls.send(application, chat, body, key))
+
+    def edit(self, application: str, chat: int, number: int, body: str) -> Message:
+        return self._run(_Calls.edit(application, chat, number, body))
+
+    def delete(self, application: str, chat: int, number: int) -> None:
+        self._run(_Calls.delete(application, chat, number))
+
+    def messages(
+        self, application: str, chat: int, *, limit: int = 100, before: int | None = None, after: int | None = None
+    ) -> list[Message]:
+        return self._run(_Calls.messages(application, chat, limit, before, after))
+
+    def history(self, application: str, chat: int, *, after: int = 0) -> Iterator[Message]:
+        """All messages above a number, oldest first, page by page."""
+        while page := self.messages(application, chat, after=after):
+            yield from reversed(page)
+            after = page[0].number
+
+    def search(self, application: str, chat: int, q: str, *, limit: int = 100) -> list[Message]:
+        return self._run(_Calls.search(application, chat, q, limit))
+
+    def listen(self, application: str, chat: int, *, after: int | None = None) -> Iterator[Event]:
+        """Events as they happen, for ever; a lost connection goes on where it was. Starts behind the message ``after``,
+        or now. A message may come twice after a lost connection.
+        """
+        last = str(after) if after is not None else ""
+
+        def connect() -> Iterator[Event]:
+            headers = {"Authorization": f"Bearer {self.token}"} | ({"Last-Event-ID": last} if last else {})
+            path = f"{_messages(application, chat)}/stream"
+            try:
+                with httpx_sse.connect_sse(self._http, "GET", path, headers=headers, timeout=_STREAM_QUIET_S) as source:
+                    if not source.response.is_success:
+                        source.response.read()
+                        _answer(_Call("GET", path, _nothing), source.response)
+                    for sent in source.iter_sse():
+                        event = _event(sent)
+                        if event is not None:
+                            yield event
+            except httpx.TransportError as error:
+                raise HubbubError(0, f"The stream broke off: {error!r}.") from error
+            raise HubbubError(0, "The stream ended.")
+
+        while True:
+            for attempt in Retrying(**_policy(again=True)):
+                with attempt:
+                    for event in connect():
+                        last = event.id or last
+                        attempt.retry_state.attempt_number = 1
+                        yield event
+
+
+class AsyncClient:
+    """See Client; every method is to be awaited, ``history`` and ``listen`` are for ``async for``."""
+
+    def __init__(self, url: str, *, token: str | None = None, timeout_s: float = 30.0) -> None:
+        self._http = httpx.AsyncClient(base_url=url.rstrip("/") + "/api/v1", timeout=timeout_s)
+        self.token = token
+
+    async def __aenter__(self) -> AsyncClient:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        await self._http.aclose()
+
+    async def _run(self, call: _Call[T]) -> T:
+        async for attempt in AsyncRetrying(**_policy(call.again)):
+            with attempt:
+                return await self._once(call)
+        raise AssertionError("tenacity raises the last error itself")
+
+    async def _once(self, call: _Call[T]) -> T:
+        headers = call.headers | ({"Authorization": f"Bearer {self.token}"} if self.token else {})
+        try:
+            response = await self._http.request(
+                call.method, call.path, json=call.content, params=call.query, headers=headers
+            )
+        except httpx.TransportError as error:
+            raise HubbubError(0, f"Hubbub gave no answer: {error!r}.") from error
+        return _answer(call, response)
+
+    async def register(self, name: str, email: str, password: str) -> None:
+        await self._run(_Calls.register(name, email, password))
+        await self.log_in(email, password)
+
+    async def log_in(self, email: str, password: str) -> str:
+        self.token = await self._run(_Calls.token(email, password))
+        return self.token
+
+    async def log_out(self) -> None:
+        await self._run(_Calls.log_out())
+        self.token = None
+
+    async def add_application(self, name: str) -> str:
+        return await self._run(_Calls.add_application(name))
+
+    async def applications(self, *, page: int = 1, limit: int = 100) -> list[Application]:
+        return await self._run(_Calls.applications(page, limit))
+
+    async def add_member(self, application: str, email: str, role: str = "member") -> Member:
+        return await self._run(_Calls.add_member(application, email, role))
+
+    async def remove_member(self, application: str, email: str) -> None:
+        await self._run(_Calls.remove_member(application, email))
+
+    async def members(self, application: str) -> list[Member]:
+        return await self._run(_Calls.members(application))
+
+    async def add_chat(self, application: str, title: str | None = None) -> int:
+        return await self._run(_Calls.add_chat(application, title))
+
+    async def chats(self, application: str, *, page: int = 1, limit: int = 100) -> list[Chat]:
+        return await self._run(_Calls.chats(application, page, limit))
+
+    async def send(self, application: str, chat: int, body: str, *, key: str | None = None) -> int:
+        return await self._run(_Calls.send(application, chat, body, key))
+
+    async def edit(self, application: str, chat: int, number: int, body: str) -> Message:
+        return await self._run(_Calls.edit(application, chat, number, body))
+
+    async def delete(self, application: str, chat: int, number: int) -> None:
+        await self._run(_Calls.delete(application, chat, number))
+
+    async def messages(
+        self, application: str, chat: int, *, limit: int = 100, before: int | None = None, after: int | None = None
+    ) -> list[Message]:
+        return await self._run(_Calls.messages(application, chat, limit, before, after))
+
+    async def history(self, application: str, chat: int, *, after: int = 0) -> AsyncIterator[Message]:
+        while page := await self.messages(application, chat, after=after):
+            for message in reversed(page):
+                yield message
+            after = page[0].number
+
+    async def search(self, application: str, chat: int, q: str, *, limit: int = 100) -> list[Message]:
+        return await self._run(_Calls.search(application, chat, q, limit))
+
+    async def listen(self, application: str, chat: int, *, after: int | None = None) -> AsyncIterator[Event]:
+        last = str(after) if after is not None else ""
+
+        async def connect() -> AsyncIterator[Event]:
+            headers = {"Authorization": f"Bearer {self.token}"} | ({"Last-Event-ID": last} if last else {})
+            path = f"{_messages(application, chat)}/stream"
+            try:
+                async with httpx_sse.aconnect_sse(
+                    self._http, "GET", path, headers=headers, timeout=_STREAM_QUIET_S
+                ) as source:
+                    if not source.response.is_success:
+                        await source.response.aread()
+                        _answer(_Call("GET", path, _nothing), source.response)
+                    async for sent in source.aiter_sse():
+                        event = _event(sent)
+                        if event is not None:
+                            yield event
+            except httpx.TransportError as error:
+                raise HubbubError(0, f"The stream broke off: {error!r}.") from error
+            raise HubbubError(0, "The stream ended.")
+
+        while True:
+            async for attempt in AsyncRetrying(**_policy(again=True)):
+                with attempt:
+                    async for event in connect():
+                        last = event.id or last
+                        attempt.retry_state.attempt_number = 1
+                        yield event

@@ -1,0 +1,112 @@
+"""The Python client: its examples run, and it holds on through what goes wrong on the way."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hubbub.client import AsyncClient, Client, HubbubError
+from hubbub.loadtest.process import Part
+from tests.conftest import Served
+
+EXAMPLES = re.findall(r"```python\n(.*?)```", (Path(__file__).parents[2] / "docs" / "client.md").read_text(), re.DOTALL)
+
+
+@pytest.fixture
+def part(tmp_path: Path) -> Iterator[Part]:
+    """A service that keeps its port when it is started again."""
+    part = Part(["serve", "--port", "0", "--data", str(tmp_path / "data")], {}, tmp_path / "log")
+    part.start()
+    yield part
+    part.kill()
+
+
+@pytest.mark.parametrize("number", range(len(EXAMPLES)))
+def test_the_examples_of_the_documentation_run(part: Part, number: int) -> None:
+    example = EXAMPLES[number].replace("http://127.0.0.1:3000", part.url)
+    ran = subprocess.run([sys.executable, "-c", example], capture_output=True, text=True, timeout=60, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert len(EXAMPLES) == 4
+
+
+def test_every_operation_in_both_modes(service: Served) -> None:
+    with Client(service.url) as ann, Client(service.url) as bob:
+        ann.register("Ann", f"ann.{time.time_ns()}@example.com", "a good password")
+        email = f"bob.{time.time_ns()}@example.com"
+        bob.register("Bob", email, "a good password")
+        application = ann.add_application("Ours")
+        assert [each.name for each in ann.applications()] == ["Ours"]
+        assert ann.add_member(application, email, "admin").role == "admin"
+        assert [each.name for each in bob.members(application)] == ["Ann", "Bob"]
+        chat = bob.add_chat(application, title="General")
+        assert [(each.number, each.title) for each in ann.chats(application)] == [(chat, "General")]
+        numbers = [bob.send(application, chat, f"message {number}") for number in range(120)]
+        assert numbers == list(range(1, 121))
+        assert [each.number for each in ann.history(application, chat)] == numbers
+        assert bob.edit(application, chat, 3, "edited").edited_at is not None
+        ann.delete(application, chat, 4)
+        assert [each.number for each in ann.messages(application, chat, limit=2, before=6)] == [5, 3]
+        ann.remove_member(application, email)
+        with pytest.raises(HubbubError) as refused:
+            bob.messages(application, chat)
+        assert refused.value.status == 404
+        ann.log_out()
+        with pytest.raises(HubbubError) as out:
+            ann.applications()
+        assert out.value.status == 401
+
+
+def test_messages_are_sent_once_through_kills(part: Part) -> None:
+    with Client(part.url) as ann:
+        ann.register("Ann", "ann@example.com", "a good password")
+        application = ann.add_application("Ours")
+        chat = ann.add_chat(application)
+        done = threading.Event()
+
+        def restart() -> None:
+            while not done.wait(0.5):
+                part.kill()
+                part.start()
+
+        killer = threading.Thread(target=restart)
+        killer.start()
+        try:
+            sent = {ann.send(application, chat, str(number)): str(number) for number in range(1500)}
+        finally:
+            done.set()
+            killer.join()
+        found = [(each.number, each.body) for each in ann.history(application, chat)]
+        assert len(found) == len(sent) == 1500
+        assert dict(found) == sent
+
+
+async def test_listening_goes_on_where_it_was(part: Part) -> None:
+    async with AsyncClient(part.url) as ann:
+        await ann.register("Ann", "ann@example.com", "a good password")
+        application = await ann.add_application("Ours")
+        chat = await ann.add_chat(application)
+        heard: list[int] = []
+
+        async def listen() -> None:
+            async for event in ann.listen(application, chat, after=0):
+                if event.number not in heard:
+                    heard.append(event.number)
+                if len(heard) == 60:
+                    return
+
+        listening = asyncio.create_task(listen())
+        for turn in range(3):
+            for number in range(20):
+                await ann.send(application, chat, f"{turn}/{number}")
+            part.kill()
+            await asyncio.to_thread(part.start)
+        await asyncio.wait_for(listening, 30)
+        assert heard == list(range(1, 61))
