@@ -12,6 +12,7 @@ import click
 
 from hubbub import __version__
 from hubbub.loadtest.command import perftest
+from hubbub.logs import start_logging
 
 
 def _settings(**flags: Any) -> Any:
@@ -35,14 +36,8 @@ def _cluster_settings(**flags: Any) -> Any:
         names = ", ".join(f"HUBBUB_{name.upper()}" for name in missing)
         click.echo(f"hubbub: a cluster needs {names} (or the same in hubbub.toml).", err=True)
         sys.exit(2)
-    _log()
+    start_logging(settings.log_format)
     return settings
-
-
-def _log() -> None:
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    for chatty in ("uvicorn", "alembic", "aiormq", "aio_pika"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -68,7 +63,7 @@ def serve(host: str | None, port: int | None, data: Path | None) -> None:
     from hubbub.stores.migrate import SchemaTooNew
 
     settings = _settings(host=host, port=port, data=data)
-    _log()
+    start_logging(settings.log_format)
     try:
         folder = DataFolder.open(settings.data)
         listener = listen(settings.host, settings.port)

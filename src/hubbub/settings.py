@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
@@ -44,6 +44,7 @@ class Settings(BaseSettings):
     operators: tuple[str, ...] = Field(
         (), description="Emails of those who see the console's operator page, as a JSON list; empty: the first account."
     )
+    log_format: Literal["text", "json"] = Field("text", description="Log lines for people (text) or programs (json).")
     metrics_port: int = Field(
         0, ge=0, le=65535, description="Cluster: port of a writer's /metrics; 0 has none. (An API process has its own.)"
     )

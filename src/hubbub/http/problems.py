@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import secrets
 from http import HTTPStatus
 from typing import Any
 
@@ -66,8 +67,10 @@ def failure(error: Exception) -> Reply:
     """The answer when handling a request raised: a refusal, or a 500 that says nothing of the inside."""
     if isinstance(error, ChatError):
         return refusal(error)
-    log.error("A request failed.", exc_info=error)
-    return problem(500, "Something went wrong here; it is in the service's log.")
+    request_id = secrets.token_hex(8)
+    log.error("Request %s failed.", request_id, exc_info=error, extra={"request_id": request_id})
+    header = b"x-request-id: %b\r\n" % request_id.encode()
+    return problem(500, f"Something went wrong here; the service's log has it as request {request_id}.", headers=header)
 
 
 def refusal(error: ChatError) -> Reply:

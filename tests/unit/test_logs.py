@@ -1,0 +1,41 @@
+"""Log lines for programs."""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import Any
+
+from hubbub.http.problems import failure
+from hubbub.logs import JsonLines
+
+
+def line(caught: list[logging.LogRecord]) -> dict[str, Any]:
+    text = JsonLines().format(caught[0])
+    assert "\n" not in text
+    found: dict[str, Any] = json.loads(text)
+    return found
+
+
+def test_a_line_is_one_object_with_the_fields_it_was_given() -> None:
+    record = logging.makeLogRecord(
+        {"name": "hubbub.x", "msg": "Took %d\n", "args": (3,), "levelno": 30, "levelname": "WARNING"}
+    )
+    record.request_id = "abc"
+    found = line([record])
+    assert (found["level"], found["logger"], found["message"], found["request_id"]) == (
+        "warning",
+        "hubbub.x",
+        "Took 3\n",
+        "abc",
+    )
+
+
+def test_a_failure_is_found_again_by_its_request_id(caplog: Any) -> None:
+    reply = failure(RuntimeError("inside"))
+    assert reply.status == 500
+    found = line(caplog.records)
+    assert found["request_id"].encode() in reply.headers
+    assert found["request_id"].encode() in reply.body
+    assert "RuntimeError: inside" in found["exception"]
+    assert b"inside" not in reply.body
