@@ -1,0 +1,103 @@
+"""Search in a cluster with OpenSearch: a million messages in one chat and in ten thousand.
+
+    python -m benchmarks.search_cluster [--messages 1000000] [--chats 10000]
+
+It fills MySQL without HTTP, makes the index (`hubbub search rebuild`, that is the rebuild while it serves), searches, kills
+the search server with -9 under writes and waits until what was written meanwhile is found.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+import threading
+import time
+
+import click
+import httpx
+
+from benchmarks.search import Vocabulary, measure
+from hubbub.chat.commands import AddChat, PostMessage
+from hubbub.chat.model import ChatKey
+from hubbub.loadtest.cluster import ClusterStack
+from hubbub.stores.mysql import MySqlStore
+
+_BATCH = 5000
+
+
+def fill(url: str, token: str, texts: list[str], chats: int, messages: int, rng: random.Random) -> None:
+    """Half of the messages into chat 1, half spread over the others."""
+    store = MySqlStore(url)
+    for start in range(1, chats, 1000):
+        store.apply([AddChat(token, None, 1) for _ in range(min(1000, chats - start))])
+    numbers = [0] * (chats + 1)
+    for start in range(0, messages, _BATCH):
+        batch = []
+        for turn in range(_BATCH):
+            chat = 1 if (start + turn) % 2 else rng.randint(2, chats)
+            numbers[chat] += 1
+            batch.append(PostMessage(ChatKey(token, chat), numbers[chat], 1, "A", rng.choice(texts), 1))
+        store.apply(batch)
+    store.close()
+
+
+def until_found(client: httpx.Client, path: str, word: str, within_s: float = 120) -> float:
+    begun = time.monotonic()
+    while time.monotonic() - begun < within_s:
+        answer = client.get(f"{path}/search", params={"q": word})
+        if answer.status_code == 200 and answer.json():
+            return time.monotonic() - begun
+        time.sleep(0.05)
+    raise AssertionError(f"{word} was not found within {within_s} s")
+
+
+@click.command()
+@click.option("--messages", default=1_000_000)
+@click.option("--chats", default=10_000)
+def main(messages: int, chats: int) -> None:
+    rng = random.Random(1)
+    vocabulary = Vocabulary(rng)
+    with ClusterStack(apis=1, writers=1) as stack:
+        assert stack.opensearch is not None, "OpenSearch is not installed: scripts/install-search.sh opensearch"
+        client = httpx.Client(base_url=stack.url + "/api/v1", timeout=60)
+        client.post("/auth/register", json={"name": "A", "email": "a@example.com", "password": "secret1"})
+        token = client.post("/applications", json={"name": "Big"}).json()["token"]
+        client.post(f"/applications/{token}/chats")
+        begun = time.monotonic()
+        fill(stack.settings["HUBBUB_MYSQL_URL"], token, vocabulary.texts(rng, 50_000), chats, messages, rng)
+        click.echo(f"filled with {messages} messages in {time.monotonic() - begun:.0f} s")
+        begun = time.monotonic()
+        rebuild = [sys.executable, "-m", "hubbub", "search", "rebuild"]
+        subprocess.run(rebuild, env=os.environ | stack.settings, check=True, stderr=subprocess.DEVNULL)
+        click.echo(f"rebuilt in {time.monotonic() - begun:.1f} s")
+        queries = vocabulary.queries(rng, 300)
+        for name, chat in (("one chat of half of them", 1), ("a small chat", 77)):
+            click.echo(f"{name:<28}{measure(client, token, chat, queries)}")
+        path = f"/applications/{token}/chats/2/messages"
+        client.post(path, json={"body": "beforethefault"})
+        click.echo(f"a new message is found after {until_found(client, path, 'beforethefault'):.2f} s")
+        stop = threading.Event()
+        written = 0
+
+        def write() -> None:
+            nonlocal written
+            with httpx.Client(base_url=client.base_url, cookies=client.cookies) as writer:
+                while not stop.is_set():
+                    written += writer.post(path, json={"body": "written meanwhile"}).status_code == 200
+
+        thread = threading.Thread(target=write)
+        thread.start()
+        stack.opensearch.kill()
+        time.sleep(10)
+        client.post(path, json={"body": "duringthefault"})
+        stack.opensearch.start()
+        seconds = until_found(client, path, "duringthefault")
+        stop.set()
+        thread.join()
+        click.echo(f"after kill -9 of OpenSearch for 10 s, {written} writes went on; caught up {seconds:.2f} s after")
+
+
+if __name__ == "__main__":
+    main()
