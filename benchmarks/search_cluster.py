@@ -17,8 +17,8 @@ import time
 
 import click
 import httpx
-
 from benchmarks.search import Vocabulary, measure
+
 from hubbub.chat.commands import AddChat, PostMessage
 from hubbub.chat.model import ChatKey
 from hubbub.loadtest.cluster import ClusterStack
