@@ -2,8 +2,8 @@
 
     python -m benchmarks.search_cluster [--messages 1000000] [--chats 10000]
 
-It fills MySQL without HTTP, makes the index (`hubbub search rebuild`, that is the rebuild while it serves), searches, kills
-the search server with -9 under writes and waits until what was written meanwhile is found.
+It fills MySQL without HTTP, makes the index (`hubbub search rebuild`, that is the rebuild while it serves), searches,
+kills the search server with -9 under writes and waits until what was written meanwhile is found.
 """
 
 from __future__ import annotations
