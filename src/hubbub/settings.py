@@ -45,6 +45,7 @@ class Settings(BaseSettings):
         (), description="Emails of those who see the console's operator page, as a JSON list; empty: the first account."
     )
     log_format: Literal["text", "json"] = Field("text", description="Log lines for people (text) or programs (json).")
+    trace_url: str = Field("", description="OTLP/HTTP collector, http://HOST:4318/v1/traces; traces are off without.")
     metrics_port: int = Field(
         0, ge=0, le=65535, description="Cluster: port of a writer's /metrics; 0 has none. (An API process has its own.)"
     )

@@ -39,6 +39,7 @@ from hubbub.queues.embedded import EmbeddedQueue
 from hubbub.search.sqlite import SqliteIndex
 from hubbub.settings import Settings
 from hubbub.stores.sqlite import SqliteStore
+from hubbub.tracing import Tracing
 from hubbub.writer.indexer import Indexer
 from hubbub.writer.writer import Writer
 
@@ -88,6 +89,10 @@ def _cached(hits: int, misses: int) -> list[Reading]:
     ]
 
 
+def _tracing(settings: Settings, part: str) -> Tracing | None:
+    return Tracing(settings.trace_url, part) if settings.trace_url else None
+
+
 def _now() -> int:
     return time.time_ns() // 1_000_000
 
@@ -107,6 +112,7 @@ def _edge(
     feed: Feed,
     letters: Letters,
     operators: Sequence[str],
+    tracing: Tracing | None,
 ) -> Edge:
     accounts = Accounts(store, intake, passwords, _now)
     applications = Applications(store, intake, view, _now)
@@ -134,7 +140,7 @@ def _edge(
     app: Any = application([*api.routes(), *api.more, *Console().routes()])
     if proxies:
         app = ProxyHeadersMiddleware(app, trusted_hosts=list(proxies))
-    edge = Edge(hot, app)
+    edge = Edge(hot, app, tracing)
     edge.tick()
     return edge
 
@@ -147,6 +153,7 @@ async def embedded(settings: Settings, folder: DataFolder) -> AsyncIterator[Edge
     index = SqliteIndex(folder.path)
     indexer = Indexer(store, index)
     writer = Writer(store)
+    tracing = writer.tracing = _tracing(settings, "serve")
     queue = EmbeddedQueue(writer, max_commands=settings.queue_commands)
     passwords = Argon2Passwords()
     feed = Feed()
@@ -181,6 +188,7 @@ async def embedded(settings: Settings, folder: DataFolder) -> AsyncIterator[Edge
         feed,
         NoLetters(),
         settings.operators,
+        tracing,
     )
     sweeping = asyncio.create_task(edge.sweep())
     watching = asyncio.create_task(folder.when_asked(REBUILD, indexer.rebuild))
@@ -194,6 +202,8 @@ async def embedded(settings: Settings, folder: DataFolder) -> AsyncIterator[Edge
         passwords.close()
         index.close()
         store.close()
+        if tracing is not None:
+            tracing.close()
 
 
 @asynccontextmanager
@@ -214,6 +224,7 @@ async def api(settings: Settings) -> AsyncIterator[Edge]:
     queue = RabbitQueue(settings.amqp_url, shards, max_commands=settings.queue_commands)
     wire = RedisWire(settings.redis_url, SCRIPTS)
     feed = RedisFeed(settings.redis_url)
+    tracing = _tracing(settings, "api")
     passwords = Argon2Passwords()
     logins = RedisLogins(wire, LoginLimit(), requests=PER_ADDRESS, too_many=too_many_from_here)
     cache = RedisCache(wire, store, queue.accept, user_rate=settings.user_rate, alone=LocalGate(settings.user_rate))
@@ -255,6 +266,7 @@ async def api(settings: Settings) -> AsyncIterator[Edge]:
         feed.feed,
         BrokerLetters(settings.amqp_url, shards),
         settings.operators,
+        tracing,
     )
     sweeping = asyncio.create_task(edge.sweep())
     name = secrets.token_hex(8)
@@ -273,6 +285,8 @@ async def api(settings: Settings) -> AsyncIterator[Edge]:
         with suppress(ChatError):
             await asyncio.to_thread(store.gone, "api", name)
         store.close()
+        if tracing is not None:
+            await asyncio.to_thread(tracing.close)
 
 
 def _shards(store: MySqlStore, settings: Settings) -> int:
@@ -305,6 +319,7 @@ async def writer(settings: Settings, stopped: asyncio.Event, started: Callable[[
     if searched:
         keeping.append(asyncio.create_task(keep_index(store, ElasticIndex(connect(settings.search_url)).add)))
     shard_writer = ShardWriter(store, RedisCache(wire, store))
+    tracing = shard_writer.tracing = _tracing(settings, "writer")
     stop_metrics: Callable[[], None] | None = None
     if settings.metrics_port:
 
@@ -340,6 +355,8 @@ async def writer(settings: Settings, stopped: asyncio.Event, started: Callable[[
         await asyncio.to_thread(store.gone, "writer", name)
     await wire.close()
     store.close()
+    if tracing is not None:
+        tracing.close()
 
 
 class BrokerLetters:

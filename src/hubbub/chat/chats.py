@@ -137,10 +137,16 @@ class Chats:
         return encode_page(found[offset : offset + limit + 1], limit)
 
     async def post(
-        self, user: User, key: ChatKey, body: str, idempotency_key: str | None = None, seen: object = None
+        self,
+        user: User,
+        key: ChatKey,
+        body: str,
+        idempotency_key: str | None = None,
+        seen: object = None,
+        trace: str = "",
     ) -> Ticket:
         """Send a message, see chat.ports.Intake. ``must_exist`` comes first."""
-        return await self._intake.post(user, key, body, idempotency_key, seen)
+        return await self._intake.post(user, key, body, idempotency_key, seen, trace)
 
     async def edit(self, user: User, key: ChatKey, number: int, body: str) -> None:
         """Raises Forbidden unless the user sent the message."""

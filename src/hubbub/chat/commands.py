@@ -85,7 +85,7 @@ class PostMessage(msgspec.Struct, frozen=True, tag=True, array_like=True):
 
     ``key`` and ``body_hash`` (SHA-256 of the body as sent) are set when the client gave an Idempotency-Key. ``epoch``
     is that of the chat's numbering, 0 where numbers have one keeper who never forgets. Refused with Superseded when
-    the chat's numbering has been opened anew since.
+    the chat's numbering has been opened anew since. ``trace`` is a W3C traceparent, empty where nothing is traced.
     """
 
     chat: ChatKey
@@ -97,6 +97,7 @@ class PostMessage(msgspec.Struct, frozen=True, tag=True, array_like=True):
     key: str | None = None
     body_hash: bytes | None = None
     epoch: int = 0
+    trace: str = ""
 
 
 class EditMessage(msgspec.Struct, frozen=True, tag=True, array_like=True):

@@ -43,14 +43,14 @@ class DirectIntake:
         return ticket
 
     async def post(
-        self, user: User, key: ChatKey, body: str, idempotency_key: str | None, seen: object = None
+        self, user: User, key: ChatKey, body: str, idempotency_key: str | None, seen: object = None, trace: str = ""
     ) -> Ticket:
         if idempotency_key is not None:
-            return await self._post_once(user, key, body, idempotency_key)
+            return await self._post_once(user, key, body, idempotency_key, trace)
         number = await self._hot.next_number(key)
-        return self.accept(PostMessage(key, number, user.id, user.name, body, self._now()))
+        return self.accept(PostMessage(key, number, user.id, user.name, body, self._now(), trace=trace))
 
-    async def _post_once(self, user: User, key: ChatKey, body: str, idempotency_key: str) -> Ticket:
+    async def _post_once(self, user: User, key: ChatKey, body: str, idempotency_key: str, trace: str) -> Ticket:
         body_hash = hashlib.sha256(body.encode()).digest()
         entry = (key, user.id, idempotency_key)
         first = self._keyed.get(entry)
@@ -68,7 +68,9 @@ class DirectIntake:
                 raise KeyReused("This Idempotency-Key was used before with another body; take a new key.")
             return ticket
         number = await self._hot.next_number(key)
-        command = PostMessage(key, number, user.id, user.name, body, self._now(), idempotency_key, body_hash)
+        command = PostMessage(
+            key, number, user.id, user.name, body, self._now(), idempotency_key, body_hash, trace=trace
+        )
         ticket = self.accept(command)
         self._keyed[entry] = ticket, body_hash
 

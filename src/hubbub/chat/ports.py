@@ -93,9 +93,9 @@ class Intake(Protocol):
         """
 
     async def post(
-        self, user: User, key: ChatKey, body: str, idempotency_key: str | None, seen: object = None
+        self, user: User, key: ChatKey, body: str, idempotency_key: str | None, seen: object = None, trace: str = ""
     ) -> Ticket:
-        """Send a message to a chat that exists. The ticket's outcome is its number.
+        """Send a message to a chat that exists. The ticket's outcome is its number. ``trace`` goes with the command.
 
         With an Idempotency-Key, a retry gets the first try's outcome and adds nothing.
 

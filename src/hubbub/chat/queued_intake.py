@@ -78,7 +78,7 @@ class QueuedIntake:
     # Posts -------------------------------------------------------------------------------------------------------
 
     async def post(
-        self, user: User, key: ChatKey, body: str, idempotency_key: str | None, seen: object = None
+        self, user: User, key: ChatKey, body: str, idempotency_key: str | None, seen: object = None, trace: str = ""
     ) -> Ticket:
         now = self._now()
         body_hash = hashlib.sha256(body.encode()).digest() if idempotency_key is not None else None
@@ -93,7 +93,7 @@ class QueuedIntake:
             done.resolve(slot.number)
             return done
         command = PostMessage(
-            key, slot.number, user.id, user.name, body, slot.created_at, idempotency_key, body_hash, slot.epoch
+            key, slot.number, user.id, user.name, body, slot.created_at, idempotency_key, body_hash, slot.epoch, trace
         )
         answer = Ticket(command)
         self._queue.accept(command).then(lambda outcome: self._queued(answer, command, outcome, retried=slot.retried))

@@ -32,6 +32,8 @@ class AsgiExchange:
         self._endless = False
         self._begun = perf_counter()
         self._status = 500
+        tracing = connection.edge.tracing
+        self._span = tracing.begin(scope["method"].encode(), dict(scope["headers"])) if tracing is not None else None
         self._no_body = scope["method"] == "HEAD"
         self._head = b""
 
@@ -62,6 +64,9 @@ class AsgiExchange:
         self._connection.finish(close)
 
     def _count(self) -> None:
+        tracing = self._connection.edge.tracing
+        if tracing is not None:
+            tracing.end(self._span, self._scope.get(ROUTE, "other"), self._status)
         if not self._endless:  # a stream lasts as long as its listener stays, which says nothing of the service
             route = self._scope.get(ROUTE, "other")
             self._connection.edge.requests.observe(perf_counter() - self._begun, (route, self._status))

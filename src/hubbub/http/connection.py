@@ -28,6 +28,7 @@ from hubbub.http.hot import Call, HotRoutes, Match
 from hubbub.http.problems import failure, problem
 from hubbub.http.reply import Reply
 from hubbub.measures import SECONDS, Histogram
+from hubbub.tracing import Tracing
 
 MAX_HEAD = 32 * 1024
 MAX_BODY = 256 * 1024  # a message of 10,000 characters takes at most 120,000 bytes, with every character escaped
@@ -41,9 +42,10 @@ SEND_S = 30.0  # for a client to take what it asked for
 class Edge:
     """What all connections share. ``clock`` is the loop's time, to the second, so that a deadline costs no call."""
 
-    def __init__(self, hot: HotRoutes, app: Any) -> None:
+    def __init__(self, hot: HotRoutes, app: Any, tracing: Tracing | None = None) -> None:
         self.hot = hot
         self.app = app
+        self.tracing = tracing
         self.clock = 0.0
         self.date = b""
         self.connections: set[Connection] = set()
@@ -78,7 +80,7 @@ class Edge:
 class Request:
     """A request as it arrives. ``refused`` is the answer that was found before it was complete."""
 
-    __slots__ = ("begun", "body", "head_size", "headers", "keep_alive", "method", "refused", "route", "target")
+    __slots__ = ("begun", "body", "head_size", "headers", "keep_alive", "method", "refused", "route", "span", "target")
 
     def __init__(self) -> None:
         self.method = b""
@@ -90,6 +92,7 @@ class Request:
         self.refused: Reply | None = None
         self.begun = 0.0
         self.route = "other"
+        self.span: Any = None
 
 
 class Connection(asyncio.Protocol):
@@ -269,7 +272,12 @@ class Connection(asyncio.Protocol):
 
     def _handle_hot(self, request: Request, match: Match) -> None:
         handler, token, number, query, request.route = match
-        call = Call(token, number, query, dict(request.headers), request.body)
+        headers = dict(request.headers)
+        call = Call(token, number, query, headers, request.body)
+        tracing = self.edge.tracing
+        if tracing is not None:
+            request.span = tracing.begin(request.method, headers)
+            call.trace = tracing.parent(request.span)
         run(handler(call), partial(self._handled_hot, request))
 
     def _handled_hot(self, request: Request, result: Reply | Ticket | Exception) -> None:
@@ -288,6 +296,8 @@ class Connection(asyncio.Protocol):
         if not self.transport.is_closing():
             self.transport.write(reply.encode(self.edge.date, close=close))
         self.edge.requests.observe(perf_counter() - request.begun, (request.route, reply.status))
+        if request.span is not None and self.edge.tracing is not None:
+            self.edge.tracing.end(request.span, request.route, reply.status)
         if request.refused is not None and self.transport.can_write_eof():
             # Closing with bytes unread would reset the connection, and the client might never see the reply.
             self.busy = False

@@ -35,14 +35,17 @@ _LONGEST_KEY = 255
 class Call:
     """One request to a hot route. ``headers`` has lower-case names; ``number`` is 0 where the path has none."""
 
-    __slots__ = ("body", "headers", "number", "query", "token")
+    __slots__ = ("body", "headers", "number", "query", "token", "trace")
 
-    def __init__(self, token: str, number: int, query: bytes, headers: dict[bytes, bytes], body: bytes) -> None:
+    def __init__(
+        self, token: str, number: int, query: bytes, headers: dict[bytes, bytes], body: bytes, trace: str = ""
+    ) -> None:
         self.token = token
         self.number = number
         self.query = query
         self.headers = headers
         self.body = body
+        self.trace = trace
 
 
 Handler: TypeAlias = Callable[[Call], Awaitable[Reply | Ticket]]
@@ -105,8 +108,8 @@ class HotRoutes:
         if message is None:
             message = fields(NewMessage, call.body)  # finds the same fault, and has the words for it
         if idempotency_key is None:
-            return await self._chats.post(user, key, message.body, seen=seen)
-        return await self._chats.post(user, key, message.body, _key(idempotency_key))
+            return await self._chats.post(user, key, message.body, seen=seen, trace=call.trace)
+        return await self._chats.post(user, key, message.body, _key(idempotency_key), trace=call.trace)
 
     @staticmethod
     def posted(outcome: Outcome) -> Reply:

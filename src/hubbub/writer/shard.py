@@ -22,6 +22,7 @@ from hubbub.chat.commands import (
 from hubbub.chat.errors import ChatError, Superseded, Unavailable
 from hubbub.chat.model import ChatKey
 from hubbub.measures import WriteMeasures
+from hubbub.tracing import Tracing
 from hubbub.writer.writer import waited_s
 
 T = TypeVar("T")
@@ -68,6 +69,7 @@ class ShardWriter:
         self._shown_fault = False
         self.fault: str | None = None
         self.measures = WriteMeasures()
+        self.tracing: Tracing | None = None
 
     async def write(self, shard: int, deliveries: Sequence[Delivery]) -> list[DeadLetter]:
         """Store the deliveries, however long it takes.
@@ -90,11 +92,13 @@ class ShardWriter:
     async def _write_together(self, shard: int, deliveries: Sequence[Delivery]) -> list[DeadLetter]:
         if not deliveries:
             return []
-        begun = time.monotonic()
+        begun, begun_ns = time.monotonic(), time.time_ns()
         position, outcomes = await self._apply(shard, deliveries)
         commands = [command for delivery in deliveries for command in delivery.commands]
         if commands:
             self.measures.stored(len(commands), time.monotonic() - begun, waited_s(commands[0]))
+        if self.tracing is not None:
+            self.tracing.stored(commands, begun_ns, time.time_ns())
         dead: list[DeadLetter] = []
         by_chat: dict[ChatKey, list[tuple[MessageCommand, Outcome]]] = {}
         for delivery, results in zip(deliveries, outcomes, strict=True):

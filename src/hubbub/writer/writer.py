@@ -10,6 +10,7 @@ from hubbub.chat.commands import Command, Outcome, PostMessage
 from hubbub.chat.errors import Unavailable
 from hubbub.chat.ports import Store
 from hubbub.measures import WriteMeasures
+from hubbub.tracing import Tracing
 
 log = logging.getLogger("hubbub.writer")
 
@@ -26,10 +27,11 @@ class Writer:
         self._store = store
         self.fault: str | None = None
         self.measures = WriteMeasures()
+        self.tracing: Tracing | None = None
 
     def apply(self, batch: Sequence[Command]) -> list[Outcome]:
         """One outcome for each command, in order. Every one that is no error is on disk when this returns."""
-        begun = time.monotonic()
+        begun, begun_ns = time.monotonic(), time.time_ns()
         try:
             outcomes = self._store.apply(batch)
         except Unavailable as error:
@@ -38,6 +40,8 @@ class Writer:
         except Exception as error:  # noqa: BLE001 - whatever one command did, the others must not suffer for it
             return self._one_by_one(batch, error)
         self.measures.stored(len(batch), time.monotonic() - begun, waited_s(batch[0]))
+        if self.tracing is not None:
+            self.tracing.stored(batch, begun_ns, time.time_ns())
         if self.fault is not None:
             self.fault = None
             log.warning("The store takes writes again.")
