@@ -60,7 +60,7 @@ def main(messages: int, chats: int) -> None:
     rng = random.Random(1)
     vocabulary = Vocabulary(rng)
     with ClusterStack(apis=1, writers=1) as stack:
-        assert stack.opensearch is not None, "OpenSearch is not installed: scripts/install-search.sh opensearch"
+        assert stack.search is not None, "OpenSearch is not installed: scripts/install-search.sh opensearch"
         client = httpx.Client(base_url=stack.url + "/api/v1", timeout=60)
         client.post("/auth/register", json={"name": "A", "email": "a@example.com", "password": "secret1"})
         token = client.post("/applications", json={"name": "Big"}).json()["token"]
@@ -89,10 +89,10 @@ def main(messages: int, chats: int) -> None:
 
         thread = threading.Thread(target=write)
         thread.start()
-        stack.opensearch.kill()
+        stack.search.kill()
         time.sleep(10)
         client.post(path, json={"body": "duringthefault"})
-        stack.opensearch.start()
+        stack.search.start()
         seconds = until_found(client, path, "duringthefault")
         stop.set()
         thread.join()

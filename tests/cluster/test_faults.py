@@ -19,7 +19,7 @@ Fault = Callable[[ClusterStack], None]
 @pytest.fixture(scope="module")
 def stack() -> Iterator[ClusterStack]:
     need_servers()
-    with ClusterStack(apis=2, writers=2, search=False) as stack:
+    with ClusterStack(apis=2, writers=2, search=None) as stack:
         yield stack
 
 

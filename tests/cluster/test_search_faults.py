@@ -17,9 +17,9 @@ from tests.conftest import Person, eventually
 
 @pytest.fixture
 def opensearch(cluster: ClusterStack) -> OpenSearch:
-    if cluster.opensearch is None:
+    if cluster.search is None:
         pytest.skip("not installed: opensearch. With Maven: scripts/install-search.sh")
-    return cluster.opensearch
+    return cluster.search
 
 
 def found(person: Person, chat: str, q: str) -> list[Any]:

@@ -19,7 +19,7 @@ from tests.servers import need_servers
 @pytest.fixture
 def stack() -> Iterator[ClusterStack]:
     need_servers()
-    with ClusterStack(apis=1, writers=2, search=False, settings={"HUBBUB_SHARDS": "2"}) as stack:
+    with ClusterStack(apis=1, writers=2, search=None, settings={"HUBBUB_SHARDS": "2"}) as stack:
         yield stack
 
 

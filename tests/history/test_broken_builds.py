@@ -39,7 +39,7 @@ async def test_acknowledging_before_the_commit_is_caught(tmp_path: Path, fault_s
 async def test_a_counter_that_is_in_redis_alone_is_caught(fault_seed: int) -> None:
     need_servers()
     broken = {"PYTHONPATH": str(_BROKEN / "count_in_redis")}
-    with ClusterStack(apis=1, writers=1, search=False, settings=broken) as stack:
+    with ClusterStack(apis=1, writers=1, search=None, settings=broken) as stack:
         workload = Workload(lambda: [stack.url], fault_seed)
         async with workload:
             await workload.more(60)

@@ -77,7 +77,7 @@ async def _ready(client: httpx.AsyncClient, url: str) -> bool:
 @pytest.fixture
 def victim(fault_seed: int) -> Iterator[Victim]:
     need_servers()
-    with ClusterStack(apis=2, writers=2, search=False) as stack:
+    with ClusterStack(apis=2, writers=2, search=None) as stack:
         yield Victim(stack, random.Random(fault_seed))
 
 

@@ -54,7 +54,7 @@ def test_lists_are_counted_as_hits(service: Served) -> None:
 
 
 def test_the_index_lag_goes_back_to_nothing(service: Served) -> None:
-    if isinstance(service, ClusterStack) and service.opensearch is None:
+    if isinstance(service, ClusterStack) and service.search is None:
         pytest.skip("not installed: opensearch. With Maven: scripts/install-search.sh")
     with closing(Person(service.url)) as ann:
         ann.post(f"{ann.chat()}/messages", json={"body": "behind"})

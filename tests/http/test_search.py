@@ -14,14 +14,26 @@ import httpx
 import pytest
 
 from hubbub.loadtest.cluster import ClusterStack
+from hubbub.loadtest.servers import Elasticsearch
 from tests.conftest import Person, Served, Service, eventually
 from tests.http.search_cases import FILLERS, MESSAGES, QUERIES, Expected
+from tests.servers import need_servers
 
 
-@pytest.fixture(scope="module", params=["embedded", "cluster"])
+@pytest.fixture(scope="module")
+def with_elasticsearch() -> Iterator[ClusterStack]:
+    absent = Elasticsearch.absent()
+    if absent:
+        pytest.skip(absent)
+    need_servers()
+    with ClusterStack(search=Elasticsearch) as stack:
+        yield stack
+
+
+@pytest.fixture(scope="module", params=["embedded", "cluster", "with_elasticsearch"])
 def searched(request: pytest.FixtureRequest) -> Served:
     running: Served = request.getfixturevalue(request.param)
-    if isinstance(running, ClusterStack) and running.opensearch is None:
+    if isinstance(running, ClusterStack) and running.search is None:
         pytest.skip("not installed: opensearch. With Maven: scripts/install-search.sh")
     return running
 

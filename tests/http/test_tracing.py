@@ -89,6 +89,6 @@ def test_a_message_is_followed_in_one_process(tmp_path: Path, collector: Collect
 
 def test_a_message_is_followed_through_the_broker(collector: Collector) -> None:
     need_servers()
-    with ClusterStack(search=False, settings={"HUBBUB_TRACE_URL": collector.url}) as stack:
+    with ClusterStack(search=None, settings={"HUBBUB_TRACE_URL": collector.url}) as stack:
         _post_traced(stack.url)
         _check(collector, ("hubbub api", "hubbub writer"))

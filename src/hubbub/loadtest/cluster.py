@@ -1,4 +1,4 @@
-"""A private cluster on this machine: RabbitMQ, MariaDB, Redis, OpenSearch where it is, Hubbub's API and writers."""
+"""A private cluster on this machine: RabbitMQ, MariaDB, Redis, a search server where it is, Hubbub's API and writers."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from hubbub.loadtest.servers import (
     OpenSearch,
     RabbitMq,
     Redis,
+    SearchServer,
     Server,
     ServerFailed,
     ServerMissing,
@@ -30,7 +31,12 @@ class ClusterStack:
     """
 
     def __init__(
-        self, *, apis: int = 1, writers: int = 1, search: bool = True, settings: dict[str, str] | None = None
+        self,
+        *,
+        apis: int = 1,
+        writers: int = 1,
+        search: type[SearchServer] | None = OpenSearch,
+        settings: dict[str, str] | None = None,
     ) -> None:
         absent = missing()
         if absent:
@@ -39,12 +45,12 @@ class ClusterStack:
         self.rabbitmq = RabbitMq(self.folder)
         self.mariadb = MariaDb(self.folder)
         self.redis = Redis(self.folder)
-        self.opensearch = OpenSearch(self.folder) if search and not OpenSearch.absent() else None
+        self.search = search(self.folder) if search is not None and not search.absent() else None
         self.settings = {
             "HUBBUB_AMQP_URL": self.rabbitmq.url,
             "HUBBUB_MYSQL_URL": self.mariadb.url(),
             "HUBBUB_REDIS_URL": self.redis.url,
-            **({"HUBBUB_SEARCH_URL": self.opensearch.url} if self.opensearch else {}),
+            **({"HUBBUB_SEARCH_URL": self.search.url} if self.search else {}),
             **(settings or {}),
         }
         self.apis = [self._part(["api", "--port", "0"], f"api{index}") for index in range(apis)]
@@ -67,12 +73,12 @@ class ClusterStack:
         pids = {f"api {index + 1}": part.pid for index, part in enumerate(self.apis)}
         pids |= {f"writer {index + 1}": part.pid for index, part in enumerate(self.writers)}
         pids |= {"RabbitMQ": self.rabbitmq.pid, "MariaDB": self.mariadb.pid, "Redis": self.redis.pid}
-        return pids | ({"OpenSearch": self.opensearch.pid} if self.opensearch else {})
+        return pids | ({"Search": self.search.pid} if self.search else {})
 
     @property
     def _servers(self) -> list[Server]:
         """In the order of stopping."""
-        searching = [self.opensearch] if self.opensearch else []
+        searching = [self.search] if self.search else []
         return [*searching, self.rabbitmq, self.mariadb, self.redis]
 
     def start(self) -> None:
