@@ -1,4 +1,4 @@
-"""A private cluster on this machine: RabbitMQ, MariaDB, Redis, a search server where it is, Hubbub's API and writers."""
+"""A private cluster on this machine: RabbitMQ, MariaDB, Redis, a search server where it is, API and writers."""
 
 from __future__ import annotations
 

@@ -408,7 +408,7 @@ function tile(title, value, words) {
   shown.values.push(Number.isFinite(value) ? value : 0);
   if (shown.values.length > 60) shown.values.shift();
   const most = Math.max(...shown.values, 1e-9);
-  shown.line.setAttribute("points", shown.values.map((each, at) => `${(100 * at) / 59},${29 - (28 * each) / most}`).join(" "));
+  shown.line.setAttribute("points", shown.values.map((each, at) => `${(100 * (60 - shown.values.length + at)) / 59},${29 - (28 * each) / most}`).join(" "));
 }
 
 function routes(reading, then, seconds) {
