@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from statistics import quantiles
 
@@ -80,22 +81,20 @@ class Vocabulary:
         return made
 
 
-def fill(path: Path, token: str, texts: list[str], chats: int, messages: int, rng: random.Random) -> None:
-    """Half of the messages into chat 1, half spread over the others."""
-    store = SqliteStore(path)
+def batches(
+    token: str, texts: list[str], chats: int, messages: int, rng: random.Random
+) -> Iterator[list[AddChat] | list[PostMessage]]:
+    """The chats but the first, then messages of the first user: half into chat 1, half spread over the others."""
     for start in range(1, chats, 1000):
-        store.apply([AddChat(token, None, 1) for _ in range(min(1000, chats - start))])
-    user = 1  # the first to register
+        yield [AddChat(token, None, 1) for _ in range(min(1000, chats - start))]
     numbers = [0] * (chats + 1)
     for start in range(0, messages, _BATCH):
         batch = []
         for turn in range(_BATCH):
             chat = 1 if (start + turn) % 2 else rng.randint(2, chats)
             numbers[chat] += 1
-            body = texts[rng.randrange(len(texts))]
-            batch.append(PostMessage(ChatKey(token, chat), numbers[chat], user, "A", body, 1))
-        store.apply(batch)
-    store.close()
+            batch.append(PostMessage(ChatKey(token, chat), numbers[chat], 1, "A", rng.choice(texts), 1))
+        yield batch
 
 
 def measure(client: httpx.Client, token: str, chat: int, queries: list[str]) -> str:
@@ -140,7 +139,10 @@ def main(messages: int, chats: int, seconds: int) -> None:
         service.stop()
         for file in data.glob("search-*"):
             file.unlink()
-        fill(data / "hubbub.db", token, vocabulary.texts(rng, 50_000), chats, messages, rng)
+        store = SqliteStore(data / "hubbub.db")
+        for batch in batches(token, vocabulary.texts(rng, 50_000), chats, messages, rng):
+            store.apply(batch)
+        store.close()
         service.start()
         print(made(log))
         size = sum(file.stat().st_size for file in data.glob("search-*")) / 1e6

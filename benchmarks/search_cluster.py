@@ -17,30 +17,10 @@ import time
 
 import click
 import httpx
-from benchmarks.search import Vocabulary, measure
+from benchmarks.search import Vocabulary, batches, measure
 
-from hubbub.chat.commands import AddChat, PostMessage
-from hubbub.chat.model import ChatKey
 from hubbub.loadtest.cluster import ClusterStack
 from hubbub.stores.mysql import MySqlStore
-
-_BATCH = 5000
-
-
-def fill(url: str, token: str, texts: list[str], chats: int, messages: int, rng: random.Random) -> None:
-    """Half of the messages into chat 1, half spread over the others."""
-    store = MySqlStore(url)
-    for start in range(1, chats, 1000):
-        store.apply([AddChat(token, None, 1) for _ in range(min(1000, chats - start))])
-    numbers = [0] * (chats + 1)
-    for start in range(0, messages, _BATCH):
-        batch = []
-        for turn in range(_BATCH):
-            chat = 1 if (start + turn) % 2 else rng.randint(2, chats)
-            numbers[chat] += 1
-            batch.append(PostMessage(ChatKey(token, chat), numbers[chat], 1, "A", rng.choice(texts), 1))
-        store.apply(batch)
-    store.close()
 
 
 def until_found(client: httpx.Client, path: str, word: str, within_s: float = 120) -> float:
@@ -66,7 +46,10 @@ def main(messages: int, chats: int) -> None:
         token = client.post("/applications", json={"name": "Big"}).json()["token"]
         client.post(f"/applications/{token}/chats")
         begun = time.monotonic()
-        fill(stack.settings["HUBBUB_MYSQL_URL"], token, vocabulary.texts(rng, 50_000), chats, messages, rng)
+        store = MySqlStore(stack.settings["HUBBUB_MYSQL_URL"])
+        for batch in batches(token, vocabulary.texts(rng, 50_000), chats, messages, rng):
+            store.apply(batch)
+        store.close()
         click.echo(f"filled with {messages} messages in {time.monotonic() - begun:.0f} s")
         begun = time.monotonic()
         rebuild = [sys.executable, "-m", "hubbub", "search", "rebuild"]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import pytest
 
+from tests.history.check import faults
 from tests.history.workload import Workload
 
 _FEW = 8
@@ -26,12 +28,16 @@ def fault_seed(request: pytest.FixtureRequest) -> int:
 
 
 @pytest.fixture
-def faults_table(
-    request: pytest.FixtureRequest, fault_seed: int
-) -> Callable[[Workload, Counter[str], list[str]], None]:
-    """Adds a row for each run to the table that pytest prints at the end."""
+def judge(
+    request: pytest.FixtureRequest, fault_seed: int, tmp_path: Path
+) -> Callable[[Workload, Counter[str]], Awaitable[None]]:
+    """Ends a run: its history is kept and checked, and is a row of the table that pytest prints at the end."""
 
-    def add(workload: Workload, done: Counter[str], found: list[str]) -> None:
+    async def end(workload: Workload, done: Counter[str]) -> None:
+        await workload.finish()
+        history = tmp_path / "history.jsonl"
+        workload.history.save(history)
+        found = faults(workload.history)
         tried = ", ".join(f"{name} {count}" for name, count in sorted(done.items()))
         operations = workload.history.operations
         answered = sum(each.done for each in operations)
@@ -39,8 +45,9 @@ def faults_table(
             f"| {request.node.name} | {fault_seed} | {tried} | {len(operations)} | {answered}"
             f" | {workload.acknowledged} | {len(found)} |"
         )
+        assert not found, f"seed {fault_seed}, {history}: {found[:10]}"
 
-    return add
+    return end
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
