@@ -21,6 +21,8 @@ from hypothesis import settings
 from hubbub.loadtest.cluster import ClusterStack
 from tests.servers import elasticsearch, mariadb, need_servers, opensearch, rabbitmq, redis  # noqa: F401 - fixtures
 
+OPERATOR = "operator@example.com"
+
 _numbers = itertools.count(1)
 
 
@@ -138,7 +140,7 @@ def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 def cluster() -> Iterator[ClusterStack]:
     """Two API and two writer processes over real servers."""
     need_servers()
-    with ClusterStack(apis=2, writers=2) as stack:
+    with ClusterStack(apis=2, writers=2, settings={"HUBBUB_OPERATORS": f'["{OPERATOR}"]'}) as stack:
         yield stack
 
 
