@@ -27,7 +27,7 @@ from tenacity import AsyncRetrying, RetryCallState, Retrying, retry_if_exception
 T = TypeVar("T")
 
 _PASSING = (429, 502, 503, 504)
-_ATTEMPTS = 6
+_ATTEMPTS = 8  # some twenty seconds, enough for a process that is started again
 _STREAM_QUIET_S = 20.0  # Hubbub sends something every five seconds
 
 
@@ -127,6 +127,8 @@ def _each(read: Callable[[Any], T]) -> Callable[[Any], list[T]]:
 
 def _event(sent: httpx_sse.ServerSentEvent) -> Event | None:
     """None for what is no event of a message. Raises HubbubError when the stream was ended."""
+    if not sent.data:  # such as one that only says how soon to come back
+        return None
     if sent.event == "end":
         reason = sent.json()
         raise HubbubError(reason["status"], reason["error"])

@@ -8,9 +8,7 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
-import pytest
-
-from tests.conftest import Person, Served
+from tests.conftest import Person, Served, Service
 
 # It spoils the cookie and leaves the Authorization header that it was given, so the credentials are good still.
 _UNFIT = "ignored_auth"
@@ -32,10 +30,15 @@ message = 1
 """
 
 
-@pytest.mark.parametrize("place", ["a chat that is there", "anywhere"])
-def test_every_operation_does_what_the_document_says(
-    service: Served, place: str, tmp_path: Path, fuzz_examples: int
-) -> None:
+def test_every_operation_does_what_the_document_says(service: Served, tmp_path: Path, fuzz_examples: int) -> None:
+    _fuzz(service, tmp_path, fuzz_examples, "a chat that is there")
+
+
+def test_nothing_is_anywhere_else(embedded: Service, tmp_path: Path, fuzz_examples: int) -> None:
+    _fuzz(embedded, tmp_path, fuzz_examples, "anywhere")
+
+
+def _fuzz(service: Served, tmp_path: Path, fuzz_examples: int, place: str) -> None:
     with closing(Person(service.url)) as ann:
         token = ann.application()
         chat = ann.chat(token)

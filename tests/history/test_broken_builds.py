@@ -28,7 +28,7 @@ async def test_acknowledging_before_the_commit_is_caught(tmp_path: Path, fault_s
                 service.kill()
                 service.start(**broken)
             await workload.more(20)
-        await workload.finish()
+        await workload.finish(patience_s=1)
         found = faults(workload.history)
     finally:
         service.kill()
@@ -40,12 +40,12 @@ async def test_a_counter_that_is_in_redis_alone_is_caught(fault_seed: int) -> No
     need_servers()
     broken = {"PYTHONPATH": str(_BROKEN / "count_in_redis")}
     with ClusterStack(apis=1, writers=1, search=None, settings=broken) as stack:
-        workload = Workload(lambda: [stack.url], fault_seed)
+        workload = Workload(lambda: [stack.url], fault_seed, give_up_s=2)
         async with workload:
-            await workload.more(60)
+            await workload.more(40)
             stack.redis.command("FLUSHALL")
-            await workload.more(60)
+            await workload.more(20)
         eventually(lambda: httpx.get(stack.url + "/readyz").status_code == 200)
-        await workload.finish()
+        await workload.finish(patience_s=1)
         found = faults(workload.history)
     assert any("was given twice" in fault for fault in found), found[:10]

@@ -14,7 +14,6 @@ from tests.conftest import Person
 from tests.history.record import Blind, Final, History, Operation
 
 _LIMIT = 20
-_GIVE_UP_S = 20.0
 
 
 class Workload:
@@ -22,7 +21,10 @@ class Workload:
     a service may come back at another port.
     """
 
-    def __init__(self, urls: Callable[[], Sequence[str]], seed: int, *, clients: int = 6, chats: int = 3) -> None:
+    def __init__(
+        self, urls: Callable[[], Sequence[str]], seed: int, *, clients: int = 6, chats: int = 3, give_up_s: float = 20
+    ) -> None:
+        self.give_up_s = give_up_s
         self.history = History(seed)
         self._urls = urls
         self._seed = seed
@@ -72,12 +74,12 @@ class Workload:
         urls = self._urls()
         return urls[choice % len(urls)] + "/api/v1"
 
-    async def finish(self) -> None:
+    async def finish(self, patience_s: float = 20) -> None:
         """Read what is there when all is over, until the counts have caught up."""
         async with httpx.AsyncClient(base_url=self.url(0), cookies=self._cookies, timeout=30) as client:
             for chat in self.chats:
                 messages = await everything(client, chat)
-                count, until = -1, time.monotonic() + 20
+                count, until = -1, time.monotonic() + patience_s
                 while count != len(messages) and time.monotonic() < until:
                     count = (await client.get(chat)).json()["messagesCount"]
                     messages = await everything(client, chat)
@@ -105,7 +107,7 @@ class _Client:
         self._rng = rng
         self._turns = itertools.count()
         self._mine: list[tuple[int, int]] = []
-        self._http = httpx.AsyncClient(cookies=cookies, timeout=_GIVE_UP_S)
+        self._http = httpx.AsyncClient(cookies=cookies, timeout=workload.give_up_s)
 
     async def close(self) -> None:
         await self._http.aclose()

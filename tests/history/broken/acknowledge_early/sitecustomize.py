@@ -1,8 +1,12 @@
 """A Hubbub that is broken on purpose: it answers before the commit."""
 
-from hubbub.chat.commands import Command, PostMessage
+import time
+from collections.abc import Sequence
+
+from hubbub.chat.commands import Command, Outcome, PostMessage
 from hubbub.chat.ticket import Ticket
 from hubbub.queues.embedded import EmbeddedQueue
+from hubbub.writer.writer import Writer
 
 _accept = EmbeddedQueue.accept
 
@@ -16,4 +20,13 @@ def accept(self: EmbeddedQueue, command: Command) -> Ticket:
     return ticket
 
 
+_apply = Writer.apply
+
+
+def apply(self: Writer, batch: Sequence[Command]) -> list[Outcome]:
+    time.sleep(0.02)  # a disk that takes its time, so that few kills are enough
+    return _apply(self, batch)
+
+
+Writer.apply = apply  # type: ignore[method-assign]
 EmbeddedQueue.accept = accept  # type: ignore[method-assign]
