@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from contextlib import suppress
 from typing import Any, cast
 
@@ -165,7 +166,15 @@ PIECES = st.sampled_from(
 STREAMS = st.lists(PIECES | st.binary(max_size=20), max_size=12).map(b"".join)
 
 
-async def _answers(pieces: list[bytes]) -> tuple[bytes, bool]:
+def _statuses(answers: bytes) -> list[bytes]:
+    """Of all requests that could be read. Whether what can't is told so depends on when it comes: the answer before it
+    may close the connection already.
+    """
+    found = re.findall(rb"HTTP/1.1 (\d{3}) ", answers)
+    return found[:-1] if found[-1:] and found[-1] in (b"400", b"413", b"431") else found
+
+
+async def _answers(pieces: list[bytes]) -> bytes:
     sessions = Sessions(cast(Any, None), b"x" * 32, cast(Any, None))
     edge = Edge(HotRoutes(sessions, cast(Any, None)), application([]))
     edge.date = b"date: now\r\n"
@@ -173,16 +182,16 @@ async def _answers(pieces: list[bytes]) -> tuple[bytes, bool]:
     connection.connection_made(cast(Any, pipe))
     for piece in pieces:
         connection.data_received(piece)
-        while edge.tasks or (connection.waiting and not connection.busy):
+        while edge.tasks or (connection.waiting and not connection.busy and not pipe.closed):
             await asyncio.sleep(0)
     connection.connection_lost(None)
-    return pipe.written, pipe.closed
+    return pipe.written
 
 
 @given(STREAMS, st.data())
 async def test_a_stream_of_bytes_means_the_same_however_it_is_cut(stream: bytes, data: st.DataObject) -> None:
     cuts = sorted(data.draw(st.sets(st.integers(0, len(stream)), max_size=6)))
     pieces = [stream[low:high] for low, high in zip([0, *cuts], [*cuts, len(stream)], strict=True)]
-    whole, cut = await _answers([stream]), await _answers(pieces)
+    whole, cut = _statuses(await _answers([stream])), _statuses(await _answers(pieces))
     assert cut == whole
-    assert b" 500 " not in whole[0]
+    assert b"500" not in whole

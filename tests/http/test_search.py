@@ -30,7 +30,15 @@ def with_elasticsearch() -> Iterator[ClusterStack]:
         yield stack
 
 
-@pytest.fixture(scope="module", params=["embedded", "cluster", "with_elasticsearch"])
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Elasticsearch over HTTP is for the long runs (--fault-rounds); the port's suite has it always."""
+    if "searched" in metafunc.fixturenames:
+        long = metafunc.config.getoption("--fault-rounds") is not None
+        modes = ["embedded", "cluster", *(["with_elasticsearch"] if long else [])]
+        metafunc.parametrize("searched", modes, indirect=True, scope="module")
+
+
+@pytest.fixture(scope="module")
 def searched(request: pytest.FixtureRequest) -> Served:
     running: Served = request.getfixturevalue(request.param)
     if isinstance(running, ClusterStack) and running.search is None:
