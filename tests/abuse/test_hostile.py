@@ -88,8 +88,7 @@ def test_slow_clients_hold_up_nobody(own_service: Service) -> None:
             answer = ann.post(f"{chat}/messages", json={"body": "x"})
             assert answer.status_code == 200
             assert answer.elapsed.total_seconds() < 5
-        slow[0].settimeout(60)
-        assert slow[0].recv(100).startswith(b"HTTP/1.1 408 ")
+        # That each of them gets a 408 in the end is in tests/unit/test_connection_timeouts.py.
 
 
 def test_garbage_leaves_nothing_behind(own_service: Service) -> None:

@@ -193,7 +193,7 @@ def test_no_serious_findings_at_any_size(
     look("chat")
     visitor.page.get_by_role("button", name="Operator").click()
     expect(visitor.page.locator(".tile")).to_have_count(10)
-    visitor.page.wait_for_timeout(2500)
+    visitor.page.wait_for_timeout(1200)
     look("operator")
     context.close()
 
