@@ -93,6 +93,20 @@ class _Call(Generic[T]):
     headers: dict[str, str] = field(default_factory=dict)
     again: bool = True
 
+    def options(self, token: str | None) -> dict[str, Any]:
+        """What httpx is asked to send."""
+        return {
+            "method": self.method,
+            "url": self.path,
+            "json": self.content,
+            "params": self.query,
+            "headers": self.headers | _bearer(token),
+        }
+
+
+def _bearer(token: str | None) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"} if token else {}
+
 
 def _application(content: Any) -> Application:
     return Application(content["token"], content["name"], content["chatsCount"])
@@ -281,9 +295,8 @@ class Client:
         raise AssertionError("tenacity raises the last error itself")
 
     def _once(self, call: _Call[T]) -> T:
-        headers = call.headers | ({"Authorization": f"Bearer {self.token}"} if self.token else {})
         try:
-            response = self._http.request(call.method, call.path, json=call.content, params=call.query, headers=headers)
+            response = self._http.request(**call.options(self.token))
         except httpx.TransportError as error:
             raise HubbubError(0, f"Hubbub gave no answer: {error!r}.") from error
         return _answer(call, response)
@@ -358,7 +371,7 @@ class Client:
         last = str(after) if after is not None else ""
 
         def connect() -> Iterator[Event]:
-            headers = {"Authorization": f"Bearer {self.token}"} | ({"Last-Event-ID": last} if last else {})
+            headers = _bearer(self.token) | ({"Last-Event-ID": last} if last else {})
             path = f"{_messages(application, chat)}/stream"
             try:
                 with httpx_sse.connect_sse(self._http, "GET", path, headers=headers, timeout=_STREAM_QUIET_S) as source:
@@ -407,11 +420,8 @@ class AsyncClient:
         raise AssertionError("tenacity raises the last error itself")
 
     async def _once(self, call: _Call[T]) -> T:
-        headers = call.headers | ({"Authorization": f"Bearer {self.token}"} if self.token else {})
         try:
-            response = await self._http.request(
-                call.method, call.path, json=call.content, params=call.query, headers=headers
-            )
+            response = await self._http.request(**call.options(self.token))
         except httpx.TransportError as error:
             raise HubbubError(0, f"Hubbub gave no answer: {error!r}.") from error
         return _answer(call, response)
@@ -476,7 +486,7 @@ class AsyncClient:
         last = str(after) if after is not None else ""
 
         async def connect() -> AsyncIterator[Event]:
-            headers = {"Authorization": f"Bearer {self.token}"} | ({"Last-Event-ID": last} if last else {})
+            headers = _bearer(self.token) | ({"Last-Event-ID": last} if last else {})
             path = f"{_messages(application, chat)}/stream"
             try:
                 async with httpx_sse.aconnect_sse(
