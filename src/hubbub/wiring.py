@@ -27,7 +27,7 @@ from hubbub.data_folder import REBUILD, DataFolder
 from hubbub.http.api import Api
 from hubbub.http.connection import Edge
 from hubbub.http.hot import HotRoutes
-from hubbub.http.limits import PER_ADDRESS, LocalGate, LoginLimit, too_many_from_here
+from hubbub.http.limits import LocalGate, LoginLimit
 from hubbub.http.metrics import Reading, serve_metrics, writing
 from hubbub.http.operator import Letters, NoLetters, OperatorPage, RecentErrors
 from hubbub.http.passwords import Argon2Passwords
@@ -135,9 +135,9 @@ def _edge(
     def is_operator(user: User) -> bool:
         return user.email in emails if emails else user.id == 1
 
-    api = Api(accounts, applications, chats, sessions, hot, logins, ready, readings, feed, is_operator)
-    api.more = OperatorPage(api.user, is_operator, readings, letters, errors).routes()
-    app: Any = application([*api.routes(), *api.more, *Console().routes()])
+    operator = OperatorPage(sessions, is_operator, readings, letters, errors).routes()
+    api = Api(accounts, applications, chats, sessions, hot, logins, ready, readings, feed, is_operator, operator)
+    app: Any = application([*api.routes(), *operator, *Console().routes()])
     if proxies:
         app = ProxyHeadersMiddleware(app, trusted_hosts=list(proxies))
     edge = Edge(hot, app, tracing)
@@ -226,7 +226,7 @@ async def api(settings: Settings) -> AsyncIterator[Edge]:
     feed = RedisFeed(settings.redis_url)
     tracing = _tracing(settings, "api")
     passwords = Argon2Passwords()
-    logins = RedisLogins(wire, LoginLimit(), requests=PER_ADDRESS, too_many=too_many_from_here)
+    logins = RedisLogins(wire, LoginLimit())
     cache = RedisCache(wire, store, queue.accept, user_rate=settings.user_rate, alone=LocalGate(settings.user_rate))
     intake = QueuedIntake(queue, store, cache, _now)
 

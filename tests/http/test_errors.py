@@ -13,7 +13,7 @@ from hubbub.http.openapi import document
 from tests.conftest import Person, Served
 from tests.http.test_accounts import problem
 
-ROUTES = Api(*[MagicMock() for _ in range(10)]).routes()  # only its table is looked at
+ROUTES = Api(*[MagicMock() for _ in range(11)]).routes()  # only its table is looked at
 PATHS: dict[str, dict[str, Any]] = document(ROUTES)["paths"]
 OPERATIONS = [(method, path) for path, methods in PATHS.items() for method in methods]
 WITH_BODY = [(method, path) for method, path in OPERATIONS if "requestBody" in PATHS[path][method]]

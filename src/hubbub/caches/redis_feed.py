@@ -51,8 +51,8 @@ class RedisFeed:
         except (Unavailable, ScriptFailed) as error:
             log.info("A chat is listened to again once Redis can be reached: %s", error)
 
-    def _pushed(self, channel: bytes, data: bytes) -> None:
-        _, token, number = channel.decode().split(":")
+    def _pushed(self, name: bytes, data: bytes) -> None:
+        _, token, number = name.decode().split(":")
         message, *item = data.split(b" ", 4)  # a post brings what settle.lua keeps, which ends with its JSON
         self.feed.publish(ChatKey(token, int(number)), Event(int(message), item[-1] if item else None))
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
 import email_validator
-import msgspec
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
@@ -21,37 +20,23 @@ from hubbub.chat.model import ChatKey, Role, User, timestamp
 from hubbub.chat.ports import Logins
 from hubbub.chat.ticket import Ticket
 from hubbub.http import schemas
-from hubbub.http.fields import convert, fields, number, query
+from hubbub.http.fields import convert, number, query
 from hubbub.http.hot import Call, Handler, HotRoutes
-from hubbub.http.media import must_be_json
 from hubbub.http.metrics import Reading, exposition
 from hubbub.http.openapi import document
 from hubbub.http.reply import EVENT_STREAM, Reply
-from hubbub.http.routing import Endpoint, Route, response
-from hubbub.http.sessions import COOKIE, LIFETIME_S, Session, Sessions, Token
+from hubbub.http.routing import Endpoint, Route, body_fields, json_response, response
+from hubbub.http.sessions import COOKIE, LIFETIME_S, Sessions, Token
 from hubbub.http.stream import Stream
 from hubbub.measures import Histogram
 
 # Domains kept for private use and for tests are welcome: many a Hubbub runs where no mail goes.
 email_validator.SPECIAL_USE_DOMAIN_NAMES.clear()
 
-S = TypeVar("S", bound=msgspec.Struct)
-
 _READ = (401, 404, 429, 503)
 _WRITE = (400, 401, 403, 404, 413, 415, 422, 429, 503)
 _MANAGE = (400, 401, 403, 404, 413, 415, 422, 429, 503)
 _LOGIN = (400, 401, 403, 413, 415, 422, 429, 503)
-
-
-def _json(content: Any, status: int = 200) -> Response:
-    return Response(msgspec.json.encode(content), status, media_type="application/json")
-
-
-async def _fields(request: Request, kind: type[S]) -> S:
-    body = await request.body()
-    content_type = request.headers.get("content-type")
-    must_be_json(content_type.encode("latin-1") if content_type is not None else None, body)
-    return fields(kind, body)
 
 
 def _token(request: Request) -> str:
@@ -77,13 +62,10 @@ def _address(request: Request) -> str:
     return request.client.host if request.client else ""
 
 
-def _raw(request: Request, name: str) -> bytes | None:
-    value = request.headers.get(name)
-    return value.encode("latin-1") if value is not None else None
-
-
 class Api:
-    """``ready`` answers for every part whether it can serve: its name, and what is wrong with it or None."""
+    """``ready`` answers for every part whether it can serve: its name, and what is wrong with it or None. ``more``
+    are the routes of others, for the document.
+    """
 
     def __init__(
         self,
@@ -97,9 +79,10 @@ class Api:
         readings: Callable[[], Awaitable[list[Reading | Histogram]]],
         feed: Feed,
         is_operator: Callable[[User], bool],
+        more: Sequence[Route],
     ) -> None:
         self._feed = feed
-        self.more: list[Route] = []  # of others, for the document
+        self._more = more
         self._is_operator = is_operator
         self._accounts = accounts
         self._applications = applications
@@ -110,12 +93,8 @@ class Api:
         self._readings = readings
         self._logins = logins
 
-    async def _session(self, request: Request) -> Session:
-        return await self._sessions.of(_raw(request, "cookie"), _raw(request, "authorization"))
-
-    async def user(self, request: Request) -> User:
-        """Who makes the request. Raises as Sessions.of."""
-        return (await self._session(request)).user
+    async def _user(self, request: Request) -> User:
+        return (await self._sessions.of_request(request)).user
 
     # Accounts --------------------------------------------------------------------------------------------------------
 
@@ -129,7 +108,7 @@ class Api:
 
     async def register(self, request: Request) -> Response:
         await self._logins.came(_address(request))
-        form = await _fields(request, schemas.Registration)
+        form = await body_fields(request, schemas.Registration)
         errors = []
         try:
             email_validator.validate_email(form.email.strip(), check_deliverability=False, globally_deliverable=False)
@@ -142,49 +121,49 @@ class Api:
         if errors:
             raise Invalid(errors)
         user = await self._accounts.register(name=form.name, email=form.email, password=form.password)
-        answer = _json(schemas.Done("Account created."), 201)
+        answer = json_response(schemas.Done("Account created."), 201)
         return self._with_cookie(answer, self._sessions.issue(user), request)
 
     async def _authenticate(self, request: Request) -> User:
         address = _address(request)
         await self._logins.came(address)
-        form = await _fields(request, schemas.Credentials)
+        form = await body_fields(request, schemas.Credentials)
         async with self._logins.attempt(address, form.email.strip().lower()):
             return await self._accounts.authenticate(email=form.email, password=form.password)
 
     async def login(self, request: Request) -> Response:
         user = await self._authenticate(request)
-        return self._with_cookie(_json(schemas.Done("Logged in.")), self._sessions.issue(user), request)
+        return self._with_cookie(json_response(schemas.Done("Logged in.")), self._sessions.issue(user), request)
 
     async def add_token(self, request: Request) -> Response:
         token = self._sessions.issue(await self._authenticate(request))
-        return _json(schemas.NewToken(token.value, timestamp(token.expires_at * 1000)), 201)
+        return json_response(schemas.NewToken(token.value, timestamp(token.expires_at * 1000)), 201)
 
     async def refresh(self, request: Request) -> Response:
-        session = await self._session(request)
+        session = await self._sessions.of_request(request)
         token = self._sessions.issue(session.user, session.id)
         content = schemas.Refreshed("Session extended.")
         if session.bearer:  # a program keeps its token itself; a browser's stays out of reach of its scripts
             content = schemas.Refreshed(content.message, token.value, timestamp(token.expires_at * 1000))
-        return self._with_cookie(_json(content), token, request)
+        return self._with_cookie(json_response(content), token, request)
 
     async def logout(self, request: Request) -> Response:
-        await self._sessions.end(await self._session(request))
-        answer = _json(schemas.Done("Logged out."))
+        await self._sessions.end(await self._sessions.of_request(request))
+        answer = json_response(schemas.Done("Logged out."))
         answer.delete_cookie(COOKIE, path="/", httponly=True, samesite="lax", secure=request.url.scheme == "https")
         return answer
 
     async def me(self, request: Request) -> Response:
-        user = await self.user(request)
+        user = await self._user(request)
         me = schemas.Me(user.email, user.name, timestamp(user.created_at), self._is_operator(user))
-        return _json(schemas.MeReply(me))
+        return json_response(schemas.MeReply(me))
 
     # Applications and members ----------------------------------------------------------------------------------------
 
     async def add_application(self, request: Request) -> Response:
-        user = await self.user(request)
-        form = await _fields(request, schemas.NewApplication)
-        return _json(schemas.ApplicationToken(await self._applications.add(user, form.name)), 201)
+        user = await self._user(request)
+        form = await body_fields(request, schemas.NewApplication)
+        return json_response(schemas.ApplicationToken(await self._applications.add(user, form.name)), 201)
 
     async def _rename(self, user: User, token: str, name: str) -> Response:
         await self._applications.rename(user, token, name)
@@ -192,44 +171,44 @@ class Api:
 
     async def _application(self, user: User, token: str) -> Response:
         application = await self._applications.get(user, token)
-        return _json(schemas.ApplicationItem(application.token, application.name, application.chats_count))
+        return json_response(schemas.ApplicationItem(application.token, application.name, application.chats_count))
 
     async def rename_named_application(self, request: Request) -> Response:
-        user = await self.user(request)
-        form = await _fields(request, schemas.NamedApplication)
+        user = await self._user(request)
+        form = await body_fields(request, schemas.NamedApplication)
         return await self._rename(user, form.token, form.name)
 
     async def rename_application(self, request: Request) -> Response:
-        user = await self.user(request)
+        user = await self._user(request)
         await self._applications.role(user, _token(request))
-        form = await _fields(request, schemas.NewApplication)
+        form = await body_fields(request, schemas.NewApplication)
         return await self._rename(user, _token(request), form.name)
 
     async def list_applications(self, request: Request) -> Response:
-        user = await self.user(request)
+        user = await self._user(request)
         paging = query(schemas.Paging, request.scope["query_string"])
         found = await self._applications.joined(user, offset=paging.offset, limit=paging.limit)
-        return _json([schemas.ApplicationItem(item.token, item.name, item.chats_count) for item in found])
+        return json_response([schemas.ApplicationItem(item.token, item.name, item.chats_count) for item in found])
 
     async def get_application(self, request: Request) -> Response:
-        return await self._application(await self.user(request), _token(request))
+        return await self._application(await self._user(request), _token(request))
 
     async def list_members(self, request: Request) -> Response:
-        members = await self._applications.members(await self.user(request), _token(request))
-        return _json([schemas.MemberItem(member.email, member.name, member.role) for member in members])
+        members = await self._applications.members(await self._user(request), _token(request))
+        return json_response([schemas.MemberItem(member.email, member.name, member.role) for member in members])
 
     async def put_member(self, request: Request) -> Response:
-        user, token = await self.user(request), _token(request)
+        user, token = await self._user(request), _token(request)
         await self._applications.must_manage(user, token)
-        form = await _fields(request, schemas.NewMember)
+        form = await body_fields(request, schemas.NewMember)
         member = await self._applications.put_member(user, token, form.email, Role(form.role))
-        return _json(schemas.MemberItem(member.email, member.name, member.role), 201)
+        return json_response(schemas.MemberItem(member.email, member.name, member.role), 201)
 
     async def remove_member(self, request: Request) -> Response:
-        user, token = await self.user(request), _token(request)
+        user, token = await self._user(request), _token(request)
         await self._applications.must_manage(user, token)
         if await request.body():
-            form = await _fields(request, schemas.FormerMember)
+            form = await body_fields(request, schemas.FormerMember)
         else:  # not every client can send a body with DELETE
             form = convert(schemas.FormerMember, dict(request.query_params))
         await self._applications.remove_member(user, token, form.email)
@@ -238,19 +217,19 @@ class Api:
     # Chats -----------------------------------------------------------------------------------------------------------
 
     async def add_chat(self, request: Request) -> Response:
-        user, token = await self.user(request), _token(request)
+        user, token = await self._user(request), _token(request)
         await self._applications.role(user, token)
-        form = await _fields(request, schemas.NewChat)
-        return _json(schemas.ChatNumber(await self._chats.add(user, token, form.title)), 201)
+        form = await body_fields(request, schemas.NewChat)
+        return json_response(schemas.ChatNumber(await self._chats.add(user, token, form.title)), 201)
 
     async def get_chat(self, request: Request) -> Response:
-        chat = await self._chats.get(await self.user(request), _chat(request))
+        chat = await self._chats.get(await self._user(request), _chat(request))
         return response(Reply(200, encode_chat(chat.number, chat.title, chat.messages_count)))
 
     async def rename_chat(self, request: Request) -> Response:
-        user, key = await self.user(request), _chat(request)
+        user, key = await self._user(request), _chat(request)
         await self._chats.must_exist(user, key)
-        form = await _fields(request, schemas.Title)
+        form = await body_fields(request, schemas.Title)
         await self._chats.rename(user, key, form.title)
         return await self.get_chat(request)
 
@@ -261,50 +240,50 @@ class Api:
         return response(Reply(200, encode_message(await self._chats.message(user, key, message))))
 
     async def edit_numbered_message(self, request: Request) -> Response:
-        user, key = await self.user(request), _chat(request)
+        user, key = await self._user(request), _chat(request)
         await self._chats.must_exist(user, key)
-        form = await _fields(request, schemas.NumberedMessage)
+        form = await body_fields(request, schemas.NumberedMessage)
         return await self._edited(user, key, form.message_number, form.body)
 
     async def edit_message(self, request: Request) -> Response:
-        user, key, message = await self.user(request), _chat(request), _message_number(request)
+        user, key, message = await self._user(request), _chat(request), _message_number(request)
         await self._chats.message(user, key, message)
-        form = await _fields(request, schemas.NewMessage)
+        form = await body_fields(request, schemas.NewMessage)
         return await self._edited(user, key, message, form.body)
 
     async def search_messages(self, request: Request) -> Response:
-        user, key = await self.user(request), _chat(request)
+        user, key = await self._user(request), _chat(request)
         await self._chats.must_exist(user, key)
         wanted = query(schemas.Search, request.scope["query_string"])
         page = await self._chats.search(user, key, wanted.q, offset=wanted.offset, limit=wanted.limit)
         return response(Reply(200, page.body))
 
     async def stream_messages(self, request: Request) -> Response:
-        user, key = await self.user(request), _chat(request)
+        user, key = await self._user(request), _chat(request)
         await self._chats.must_exist(user, key)
         wanted = query(schemas.Streaming, request.scope["query_string"])
         if request.method == "HEAD":
-            return Response(media_type=EVENT_STREAM)
+            return Response(media_type=EVENT_STREAM.decode())
         resumed = request.headers.get("last-event-id", "")
         after = int(resumed) if resumed.isdecimal() and len(resumed) < 17 else wanted.after
         if after is None:
             after = await self._chats.newest_number(user, key)
-        stream = Stream(self._chats, self._feed, lambda: self.user(request), user, key, after)
+        stream = Stream(self._chats, self._feed, lambda: self._user(request), user, key, after)
         # A proxy in between must hand on each event as it comes.
-        return StreamingResponse(stream.events(), media_type=EVENT_STREAM, headers={"x-accel-buffering": "no"})
+        return StreamingResponse(stream.events(), media_type=EVENT_STREAM.decode(), headers={"x-accel-buffering": "no"})
 
     async def get_message(self, request: Request) -> Response:
-        user, key = await self.user(request), _chat(request)
+        user, key = await self._user(request), _chat(request)
         return response(Reply(200, encode_message(await self._chats.message(user, key, _message_number(request)))))
 
     async def delete_message(self, request: Request) -> Response:
-        await self._chats.delete(await self.user(request), _chat(request), _message_number(request))
+        await self._chats.delete(await self._user(request), _chat(request), _message_number(request))
         return Response(status_code=204)
 
     # The service itself ----------------------------------------------------------------------------------------------
 
     async def healthz(self, request: Request) -> Response:
-        return _json(schemas.Health("ok"))
+        return json_response(schemas.Health("ok"))
 
     async def readyz(self, request: Request) -> Response:
         faults = await self._ready()
@@ -313,8 +292,8 @@ class Api:
             for name, fault in faults.items()
         }
         if all(fault is None for fault in faults.values()):
-            return _json(schemas.Health("ok", parts))
-        answer = _json(schemas.Health("failing", parts), 503)
+            return json_response(schemas.Health("ok", parts))
+        answer = json_response(schemas.Health("failing", parts), 503)
         answer.headers["retry-after"] = "5"
         return answer
 
@@ -322,7 +301,7 @@ class Api:
         return Response(exposition(await self._readings()), media_type=CONTENT_TYPE_LATEST)
 
     async def openapi(self, request: Request) -> Response:
-        return _json(document([*self.routes(), *self.more]))
+        return json_response(document([*self.routes(), *self._more]))
 
     def _hot_endpoint(self, handler: Handler) -> Endpoint:
         """A hot route for requests that come by ASGI: HEAD, or a path in an unusual spelling."""
@@ -333,7 +312,7 @@ class Api:
                 # Credentials come before what the path says, here as everywhere.
                 value = number(request.path_params["number"])
                 if value is None:
-                    await self.user(request)
+                    await self._user(request)
                     raise NotFound("There is no such chat in this application.")
             headers = dict(request.scope["headers"])
             call = Call(_token(request), value or 0, request.scope["query_string"], headers, await request.body())

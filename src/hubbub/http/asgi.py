@@ -64,12 +64,11 @@ class AsgiExchange:
         self._connection.finish(close)
 
     def _count(self) -> None:
-        tracing = self._connection.edge.tracing
-        if tracing is not None:
-            tracing.end(self._span, self._scope.get(ROUTE, "other"), self._status)
+        edge, route = self._connection.edge, self._scope.get(ROUTE, "other")
+        if edge.tracing is not None:
+            edge.tracing.end(self._span, route, self._status)
         if not self._endless:  # a stream lasts as long as its listener stays, which says nothing of the service
-            route = self._scope.get(ROUTE, "other")
-            self._connection.edge.requests.observe(perf_counter() - self._begun, (route, self._status))
+            edge.requests.observe(perf_counter() - self._begun, (route, self._status))
 
     async def _receive(self) -> dict[str, Any]:
         if self._body is not None:
@@ -94,7 +93,7 @@ class AsgiExchange:
         self._no_body = self._no_body or sized
         for name, value in headers:
             sized = sized or name.lower() == b"content-length"
-            self._endless = self._endless or value.startswith(EVENT_STREAM.encode())
+            self._endless = self._endless or value.startswith(EVENT_STREAM)
             lines.append(b"%b: %b\r\n" % (name, value))
         if not sized:
             self._chunked = not self._no_body

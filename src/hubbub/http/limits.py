@@ -11,6 +11,7 @@ from limits import RateLimitItemPerMinute
 from limits.storage import MemoryStorage
 from limits.strategies import FixedWindowRateLimiter
 
+from hubbub.chat import limits
 from hubbub.chat.errors import RateLimited, Unauthenticated
 from hubbub.chat.ports import Entry, Wants
 
@@ -65,33 +66,27 @@ class LocalGate:
         self._buckets.pop(user_id, None)
 
 
-PER_ADDRESS = 6000  # registrations and logins a minute: each costs some milliseconds of a core for a password's hash
-
-
-def too_many_from_here(retry_after: float) -> RateLimited:
-    return RateLimited(
-        f"From one address come at most {PER_ADDRESS} registrations and logins a minute. Wait before you try again.",
-        limit=PER_ADDRESS,
-        retry_after=max(retry_after, 1),
-    )
-
-
 class LoginLimit:
     """Logins and registrations at this process, see chat.ports.Logins.
 
     Right passwords don't count. Tries under way do, so that sending them all at once gains nothing.
     """
 
-    def __init__(self, *, per_account: int = 10, per_address: int = 300, window_minutes: int = 5) -> None:
+    def __init__(self) -> None:
         self._limiter = FixedWindowRateLimiter(MemoryStorage())
-        self._account = RateLimitItemPerMinute(per_account, window_minutes, namespace="account")
-        self._address = RateLimitItemPerMinute(per_address, window_minutes, namespace="address")
-        self._came = RateLimitItemPerMinute(PER_ADDRESS, namespace="came")
+        window = limits.FAILURES_WINDOW_MINUTES
+        self._account = RateLimitItemPerMinute(limits.FAILURES_PER_ACCOUNT, window, namespace="account")
+        self._address = RateLimitItemPerMinute(limits.FAILURES_PER_ADDRESS, window, namespace="address")
+        self._came = RateLimitItemPerMinute(limits.REQUESTS_PER_ADDRESS, namespace="came")
         self._under_way: dict[tuple[str, ...], int] = {}
 
     async def came(self, address: str) -> None:
         if not self._limiter.hit(self._came, address):
-            raise too_many_from_here(self._limiter.get_window_stats(self._came, address).reset_time - time.time())
+            raise limits.too_many_requests(self._wait(self._came, address))
+
+    def _wait(self, item: RateLimitItemPerMinute, *key: str) -> float:
+        """Seconds until the window ends."""
+        return float(self._limiter.get_window_stats(item, *key).reset_time - time.time())
 
     @asynccontextmanager
     async def attempt(self, address: str, email: str) -> AsyncIterator[None]:
@@ -99,10 +94,7 @@ class LoginLimit:
         for item, key in keys:
             under_way = self._under_way.get(key, 0)
             if not self._limiter.test(item, *key, cost=1 + under_way):
-                wait = self._limiter.get_window_stats(item, *key).reset_time - time.time()
-                raise RateLimited(
-                    "Too many failed logins. Wait before you try again.", limit=item.amount, retry_after=max(wait, 1)
-                )
+                raise limits.too_many_failures(item.amount, self._wait(item, *key))
         for _, key in keys:
             self._under_way[key] = self._under_way.get(key, 0) + 1
         try:

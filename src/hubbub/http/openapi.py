@@ -63,7 +63,7 @@ def _operation(route: Route, schema_of: dict[str, Any]) -> dict[str, Any]:
     if route.response is not None:
         success["content"] = {"application/json": {"schema": schema_of[str(route.response)]}}
     if route.streams:
-        success["content"] = {EVENT_STREAM: {"schema": {"type": "string"}}}
+        success["content"] = {EVENT_STREAM.decode(): {"schema": {"type": "string"}}}
     problem = {"application/problem+json": {"schema": schema_of[str(Problem)]}}
     operation: dict[str, Any] = {
         "summary": route.summary,

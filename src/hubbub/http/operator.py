@@ -8,7 +8,6 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
-import msgspec
 import psutil
 from starlette.requests import Request
 from starlette.responses import Response
@@ -16,10 +15,9 @@ from starlette.responses import Response
 from hubbub.chat.errors import Forbidden, NotFound
 from hubbub.chat.model import User
 from hubbub.http import schemas
-from hubbub.http.fields import fields
-from hubbub.http.media import must_be_json
 from hubbub.http.metrics import Reading
-from hubbub.http.routing import Route
+from hubbub.http.routing import Route, body_fields, json_response
+from hubbub.http.sessions import Sessions
 from hubbub.measures import SECONDS, Histogram
 
 _KEPT = 50
@@ -60,17 +58,15 @@ class NoLetters:
 
 
 class OperatorPage:
-    """``user`` is who makes a request."""
-
     def __init__(
         self,
-        user: Callable[[Request], Awaitable[User]],
+        sessions: Sessions,
         is_operator: Callable[[User], bool],
         readings: Callable[[], Awaitable[list[Reading | Histogram]]],
         letters: Letters,
         errors: RecentErrors,
     ) -> None:
-        self._user = user
+        self._sessions = sessions
         self._is_operator = is_operator
         self._readings = readings
         self._letters = letters
@@ -78,7 +74,7 @@ class OperatorPage:
         self._process = psutil.Process()
 
     async def _must_be_operator(self, request: Request) -> None:
-        if not self._is_operator(await self._user(request)):
+        if not self._is_operator((await self._sessions.of_request(request)).user):
             raise Forbidden("Only an operator may see this; the setting `operators` names them.")
 
     async def state(self, request: Request) -> Response:
@@ -96,20 +92,18 @@ class OperatorPage:
         figures["process_cpu_seconds_total"] = times.user + times.system
         figures["process_resident_memory_bytes"] = self._process.memory_info().rss
         content = schemas.OperatorState(time.monotonic(), list(SECONDS), requests, figures, self._errors.lines())
-        return Response(msgspec.json.encode(content), media_type="application/json")
+        return json_response(content)
 
     async def dead(self, request: Request) -> Response:
         await self._must_be_operator(request)
-        return Response(msgspec.json.encode(await self._letters.shown()), media_type="application/json")
+        return json_response(await self._letters.shown())
 
     async def retry(self, request: Request) -> Response:
         await self._must_be_operator(request)
-        body = await request.body()
-        must_be_json(request.headers.get("content-type", "").encode("latin-1") or None, body)
-        if not await self._letters.retry(fields(schemas.LetterNumber, body).number):
+        form = await body_fields(request, schemas.LetterNumber)
+        if not await self._letters.retry(form.number):
             raise NotFound("There is no such dead letter; it may have been sent again meanwhile.")
-        done = schemas.Done("Sent through the queue again.")
-        return Response(msgspec.json.encode(done), media_type="application/json")
+        return json_response(schemas.Done("Sent through the queue again."))
 
     def routes(self) -> list[Route]:
         return [

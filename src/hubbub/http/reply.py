@@ -9,7 +9,7 @@ STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".enc
 
 JSON = b"application/json"
 PROBLEM = b"application/problem+json"
-EVENT_STREAM = "text/event-stream"
+EVENT_STREAM = b"text/event-stream"
 
 # Sent with everything: answers are one user's own, and never anything but what their type says.
 NO_SNIFF = b"x-content-type-options: nosniff\r\n"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import msgspec
 from starlette.applications import Starlette
@@ -12,9 +12,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route as StarletteRoute
 
+from hubbub.http.fields import fields
+from hubbub.http.media import must_be_json
 from hubbub.http.origin import must_be_own_page
 from hubbub.http.problems import failure, problem
 from hubbub.http.reply import Reply
+
+S = TypeVar("S", bound=msgspec.Struct)
 
 _SAFE = ("GET", "HEAD")
 ROUTE = "hubbub.route"  # where the scope says which route it was
@@ -48,6 +52,18 @@ def response(reply: Reply) -> Response:
         name, _, value = line.partition(": ")
         answer.headers.append(name, value)
     return answer
+
+
+def json_response(content: Any, status: int = 200) -> Response:
+    return response(Reply(status, msgspec.json.encode(content)))
+
+
+async def body_fields(request: Request, kind: type[S]) -> S:
+    """The request's body, checked. Raises UnsupportedMedia, Malformed, Invalid."""
+    body = await request.body()
+    content_type = request.headers.get("content-type")
+    must_be_json(content_type.encode("latin-1") if content_type is not None else None, body)
+    return fields(kind, body)
 
 
 def application(routes: Sequence[Route]) -> Starlette:

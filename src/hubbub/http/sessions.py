@@ -8,7 +8,7 @@ from collections import OrderedDict
 from typing import NamedTuple
 
 import jwt
-from starlette.requests import cookie_parser
+from starlette.requests import Request, cookie_parser
 
 from hubbub.chat.accounts import Accounts
 from hubbub.chat.errors import Unauthenticated
@@ -67,6 +67,12 @@ class Sessions:
             RateLimited: the user has used up what one user may send.
         """
         return (await self.enter(cookie, authorization, None))[0]
+
+    async def of_request(self, request: Request) -> Session:
+        """As ``of``, for a request that came by ASGI."""
+        given = (request.headers.get(name) for name in ("cookie", "authorization"))
+        cookie, authorization = (value.encode("latin-1") if value is not None else None for value in given)
+        return await self.of(cookie, authorization)
 
     async def enter(
         self, cookie: bytes | None, authorization: bytes | None, wants: Wants | None
