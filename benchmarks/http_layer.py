@@ -18,7 +18,6 @@ import multiprocessing
 import re
 import statistics
 import subprocess
-import sys
 import tempfile
 from multiprocessing.connection import Connection as Pipe
 from pathlib import Path
@@ -28,8 +27,8 @@ import psutil
 import uvicorn
 import uvloop
 
-from hubbub import wiring
-from hubbub.data_folder import DataFolder
+from hubbub.embedded.data_folder import DataFolder
+from hubbub.embedded.service import serving
 from hubbub.settings import load
 
 EDGES = ("connection", "bridge", "uvicorn")
@@ -44,7 +43,7 @@ wrk.body = '{"body":"A message of the performance test, about as long as people 
 def service(edge_name: str, data: str, pipe: Pipe) -> None:
     async def main() -> None:
         settings = load(user_rate=1_000_000)
-        async with wiring.embedded(settings, DataFolder.open(Path(data))) as edge:
+        async with serving(settings, DataFolder.open(Path(data))) as edge:
             if edge_name == "bridge":
                 edge.hot.match = lambda method, target: None  # type: ignore[method-assign]
             protocol = "httptools" if edge_name == "uvicorn" else edge.protocol
@@ -58,11 +57,11 @@ def service(edge_name: str, data: str, pipe: Pipe) -> None:
                 port=0,
             )
             server = uvicorn.Server(config)
-            serving = asyncio.create_task(server.serve())
+            running = asyncio.create_task(server.serve())
             while not server.started:  # noqa: ASYNC110 - uvicorn has no event to wait for
                 await asyncio.sleep(0.01)
             pipe.send(server.servers[0].sockets[0].getsockname()[1])
-            await serving
+            await running
 
     uvloop.run(main())
 
@@ -122,4 +121,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     with contextlib.suppress(KeyboardInterrupt):
-        sys.exit(main())
+        main()

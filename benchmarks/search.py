@@ -24,8 +24,8 @@ import httpx
 
 from hubbub.chat.commands import AddChat, PostMessage
 from hubbub.chat.model import ChatKey
+from hubbub.embedded.store import SqliteStore
 from hubbub.loadtest.process import Part
-from hubbub.stores.sqlite import SqliteStore
 
 _SYLLABLES = (
     "ba",
@@ -161,7 +161,7 @@ def main(messages: int, chats: int, seconds: int) -> None:
         for line in output.splitlines():
             if re.search(r"Throughput|P95|P99|Failed:|cores", line):
                 print("   " + line.strip())
-        load = subprocess.Popen(
+        short_load = subprocess.Popen(
             [sys.executable, "-m", "hubbub", "perftest", "--url", service.url, "--duration", "10"],
             stdout=subprocess.DEVNULL,
         )
@@ -169,8 +169,8 @@ def main(messages: int, chats: int, seconds: int) -> None:
         mine = "/applications/" + token + "/chats/1/messages"
         client.post(mine, json={"body": "unmistakable tyrannosaurus"})
         service.kill()
-        load.kill()
-        load.wait()
+        short_load.kill()
+        short_load.wait()
         service.start()
         began = time.perf_counter()
         while not client.get(mine + "/search", params={"q": "tyrannosaurus"}).json():

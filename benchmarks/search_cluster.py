@@ -19,8 +19,12 @@ import click
 import httpx
 from benchmarks.search import Vocabulary, batches, measure
 
+from hubbub.chat.commands import AddChat
+from hubbub.cluster.database import Database
+from hubbub.cluster.deliveries import Deliveries
+from hubbub.cluster.protocol import Delivery, Post, Queued
+from hubbub.cluster.store import MySqlStore
 from hubbub.loadtest.cluster import ClusterStack
-from hubbub.stores.mysql import MySqlStore
 
 
 def until_found(client: httpx.Client, path: str, word: str, within_s: float = 120) -> float:
@@ -46,10 +50,19 @@ def main(messages: int, chats: int) -> None:
         token = client.post("/applications", json={"name": "Big"}).json()["token"]
         client.post(f"/applications/{token}/chats")
         begun = time.monotonic()
-        store = MySqlStore(stack.settings["HUBBUB_MYSQL_URL"])
-        for batch in batches(token, vocabulary.texts(rng, 50_000), chats, messages, rng):
-            store.apply(batch)
-        store.close()
+        database = Database(stack.settings["HUBBUB_MYSQL_URL"], pool_size=1)
+        store = MySqlStore(database)
+        deliveries = Deliveries(database, store.uncounted, note_changes=False)
+        for sequence, batch in enumerate(batches(token, vocabulary.texts(rng, 50_000), chats, messages, rng), 1):
+            posts: list[Queued] = []
+            for each in batch:
+                if isinstance(each, AddChat):
+                    store.apply([each])
+                else:
+                    fields = each.number, each.sender_id, each.sender_name, each.body, each.created_at
+                    posts.append(Post(each.chat, *fields))
+            deliveries.apply(0, 4, [Delivery("benchmark", sequence, posts, sequence - 1)])
+        database.close()
         stack.redis.command("FLUSHALL")  # it thinks that chat 1, which it saw being made, has no messages
         click.echo(f"filled with {messages} messages in {time.monotonic() - begun:.0f} s")
         begun = time.monotonic()

@@ -9,22 +9,26 @@ from concurrent.futures import ThreadPoolExecutor
 
 import psutil
 import pymysql
+from pymysql.cursors import Cursor
 
-from hubbub.chat.commands import PostMessage
 from hubbub.chat.model import ChatKey
+from hubbub.cluster.protocol import Post
+from hubbub.cluster.publisher import Publisher
 from hubbub.loadtest.cluster import ClusterStack
-from hubbub.queues.rabbitmq import RabbitQueue
 
 CHATS = 100
 
 
 async def fill(url: str, tokens: list[str], messages: int) -> None:
-    queue = RabbitQueue(url, 4)
+    queue = Publisher(url, 4)
     assert await queue.connected(20)
     text = "A message of the performance test, about as long as people write."
     for start in range(0, messages, 5000):
         tickets = [
-            queue.accept(PostMessage(ChatKey(tokens[n % CHATS], 1), n // CHATS + 1, 1, "A", text, 1))
+            queue.send(
+                Post(ChatKey(tokens[n % CHATS], 1), n // CHATS + 1, 1, "A", text, 1),
+                queue.hold(tokens[n % CHATS], len(text)),
+            )
             for n in range(start, min(start + 5000, messages))
         ]
         for ticket in tickets:
@@ -35,6 +39,12 @@ async def fill(url: str, tokens: list[str], messages: int) -> None:
 def cpu(pids: list[int]) -> float:
     times = [psutil.Process(pid).cpu_times() for pid in pids]
     return sum(each.user + each.system for each in times)
+
+
+def stored_messages(cursor: Cursor) -> int:
+    cursor.execute("SELECT COUNT(*) FROM messages")
+    ((count,),) = cursor.fetchall()
+    return int(count)
 
 
 def drain(writers: int, messages: int) -> None:
@@ -52,15 +62,13 @@ def drain(writers: int, messages: int) -> None:
             asyncio.run(fill(stack.rabbitmq.url, tokens, messages))
             with ThreadPoolExecutor() as pool:
                 list(pool.map(lambda writer: writer.start(), stack.writers))
-            cursor.execute("SELECT COUNT(*) FROM messages")
-            (begun,) = cursor.fetchone()
+            begun = stored_messages(cursor)
             pids = [writer.pid for writer in stack.writers]
             start, before, database = time.monotonic(), cpu(pids), cpu([stack.mariadb.pid])
             stored = begun
             while stored < messages:
                 time.sleep(0.1)
-                cursor.execute("SELECT COUNT(*) FROM messages")
-                (stored,) = cursor.fetchone()
+                stored = stored_messages(cursor)
             seconds = time.monotonic() - start
             drained = messages - begun
             print(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import os
+import random
 import re
 import signal
 import subprocess
@@ -29,6 +31,10 @@ _numbers = itertools.count(1)
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--fault-rounds", type=int, help="How many random faults the tests in tests/history do.")
     parser.addoption("--fault-seed", type=int, help="The seed of an earlier run, to make the same choices again.")
+    parser.addoption("--fault", action="append", help="One of tests/cluster/faults.py, by name, and no other.")
+    parser.addoption(
+        "--fault-source", help="The src of another build, for the cluster of tests/cluster/test_faults.py."
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -38,18 +44,25 @@ def pytest_configure(config: pytest.Config) -> None:
     settings.load_profile("fuzz")
 
 
-class Service:
-    """``hubbub serve`` on a free port. ``start`` again after ``kill`` uses the same data folder."""
+@pytest.fixture
+def fault_seed(request: pytest.FixtureRequest) -> int:
+    given = request.config.getoption("--fault-seed")
+    return int(given) if given is not None else random.SystemRandom().randrange(2**32)
 
-    def __init__(self, data: Path, log: Path | None = None) -> None:
+
+class Service:
+    """``hubbub serve``, on a free port by default. ``start`` again after ``kill`` uses the same data folder."""
+
+    def __init__(self, data: Path, log: Path | None = None, *, port: int = 0) -> None:
         self.data = data
+        self.port = port
         self.url = ""
         self._log = log or data.parent / "service.log"
 
     def start(self, **environment: str) -> None:
         with self._log.open("a") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "hubbub", "serve", "--port", "0", "--data", str(self.data)],
+                [sys.executable, "-m", "hubbub", "serve", "--port", str(self.port), "--data", str(self.data)],
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
@@ -98,6 +111,21 @@ def eventually(holds: Callable[[], bool], within_s: float = 10.0) -> None:
         time.sleep(0.05)
 
 
+async def eventually_async(holds: Callable[[], bool], within_s: float = 10.0) -> None:
+    """As ``eventually``, while the loop goes on."""
+    async with asyncio.timeout(within_s):
+        while not holds():
+            await asyncio.sleep(0.02)
+
+
+def until_locked_out(tries: Callable[[int], int]) -> int:
+    """How many logins fail until one is refused. ``tries`` is one with a wrong password, and has its status."""
+    for number in range(40):
+        if tries(number) != 401:
+            return number
+    raise AssertionError("none was refused")
+
+
 class Person(httpx.Client):
     """A registered user with a cookie."""
 
@@ -117,8 +145,9 @@ class Person(httpx.Client):
     def chat(self, token: str | None = None) -> str:
         """The path of a new chat."""
         token = token or self.application()
-        number = self.post(f"/applications/{token}/chats").json()["chatNumber"]
-        return f"/applications/{token}/chats/{number}"
+        answer = self.post(f"/applications/{token}/chats")
+        assert answer.status_code == 201, answer.text
+        return f"/applications/{token}/chats/{answer.json()['chatNumber']}"
 
 
 class Served(Protocol):

@@ -11,8 +11,7 @@ from typing import Any
 import click
 
 from hubbub import __version__
-from hubbub.loadtest.command import perftest
-from hubbub.logs import start_logging
+from hubbub.logs import start_logging, without_passwords
 
 
 def _settings(**flags: Any) -> Any:
@@ -25,7 +24,8 @@ def _settings(**flags: Any) -> Any:
     except ValidationError as error:
         for wrong in error.errors():
             name = ".".join(str(part) for part in wrong["loc"])
-            click.echo(f"Setting {name}: {wrong['msg']} (got {wrong['input']!r}).", err=True)
+            got = without_passwords(repr(wrong["input"]))
+            click.echo(f"Setting {name}: {wrong['msg']} (got {got}).", err=True)
         sys.exit(2)
 
 
@@ -40,7 +40,21 @@ def _cluster_settings(**flags: Any) -> Any:
     return settings
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _Commands(click.Group):
+    """Loads the performance test when it is asked for: a service does not need it, and starts without."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted([*super().list_commands(ctx), "perftest"])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name == "perftest":
+            from hubbub.loadtest.command import perftest
+
+            return perftest
+        return super().get_command(ctx, cmd_name)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__)
 def main() -> None:
     """A chat API that loses nothing it has acknowledged, and the performance test that proves it."""
@@ -56,11 +70,11 @@ def serve(host: str | None, port: int | None, data: Path | None) -> None:
     """Everything in one process; no other server is needed."""
     import sqlite3
 
-    from hubbub import wiring
-    from hubbub.data_folder import DataFolder, FolderUnusable
+    from hubbub.embedded.data_folder import DataFolder, FolderUnusable
+    from hubbub.embedded.service import serving
     from hubbub.http.server import PortTaken, listen
     from hubbub.http.server import serve as run
-    from hubbub.stores.migrate import SchemaTooNew
+    from hubbub.schema import SchemaTooNew
 
     settings = _settings(host=host, port=port, data=data)
     start_logging(settings.log_format)
@@ -68,7 +82,7 @@ def serve(host: str | None, port: int | None, data: Path | None) -> None:
         folder = DataFolder.open(settings.data)
         listener = listen(settings.host, settings.port)
         run(
-            lambda: wiring.embedded(settings, folder),
+            lambda: serving(settings, folder),
             listener,
             started=lambda url: click.echo(f"Hubbub is ready at {url}"),
             tls_cert=settings.tls_cert,
@@ -88,22 +102,23 @@ def serve(host: str | None, port: int | None, data: Path | None) -> None:
 @click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on; 0 takes a free one.  [default: 3000]")
 def api(host: str | None, port: int | None) -> None:
     """An API process of a cluster: RabbitMQ, MySQL and Redis are named in the settings."""
-    from hubbub import wiring
     from hubbub.chat.errors import Unavailable
+    from hubbub.cluster.processes import OtherServers
+    from hubbub.cluster.service import serving
     from hubbub.http.server import PortTaken, listen
     from hubbub.http.server import serve as run
-    from hubbub.stores.migrate import SchemaTooNew
+    from hubbub.schema import SchemaTooNew
 
     settings = _cluster_settings(host=host, port=port)
     try:
         run(
-            lambda: wiring.api(settings),
+            lambda: serving(settings),
             listen(settings.host, settings.port),
             started=lambda url: click.echo(f"Hubbub is ready at {url}"),
             tls_cert=settings.tls_cert,
             tls_key=settings.tls_key,
         )
-    except (PortTaken, SchemaTooNew, Unavailable) as error:
+    except (OtherServers, PortTaken, SchemaTooNew, Unavailable) as error:
         click.echo(f"hubbub: {error}", err=True)
         sys.exit(1)
 
@@ -118,9 +133,9 @@ def writer(host: str | None, metrics_port: int | None) -> None:
 
     import uvloop
 
-    from hubbub import wiring
     from hubbub.chat.errors import Unavailable
-    from hubbub.stores.migrate import SchemaTooNew
+    from hubbub.cluster.service import writing_until
+    from hubbub.schema import SchemaTooNew
 
     settings = _cluster_settings(host=host, metrics_port=metrics_port)
 
@@ -135,7 +150,7 @@ def writer(host: str | None, metrics_port: int | None) -> None:
                 told.append(True)
                 click.echo("Hubbub's writer is ready")
 
-        await wiring.writer(settings, stopped, started)
+        await writing_until(settings, stopped, started)
 
     try:
         uvloop.run(run())
@@ -146,34 +161,57 @@ def writer(host: str | None, metrics_port: int | None) -> None:
 
 @main.command()
 @click.argument("number", required=False, type=click.IntRange(1, 256))
-def shards(number: int | None) -> None:
-    """Show how many queues a cluster's writes are split over, or raise their number while no API process runs."""
+@click.option(
+    "--accept-loss", is_flag=True, help="Let shards go on that stopped because something is missing from them."
+)
+def shards(number: int | None, accept_loss: bool) -> None:
+    """Show how many queues a cluster's writes are split over, and which have stopped; or raise their number while no
+    API process runs."""
     import asyncio
 
-    from hubbub import wiring
     from hubbub.chat.errors import Unavailable
-    from hubbub.queues.rabbitmq import LOST
+    from hubbub.cluster.broker import LOST
+    from hubbub.cluster.service import ShardsFixed, raise_shards, stopped_shards
 
     settings = _cluster_settings()
     try:
-        click.echo(asyncio.run(wiring.raise_shards(settings, number)))
-    except (wiring.ShardsFixed, Unavailable, *LOST) as error:
+        click.echo(asyncio.run(raise_shards(settings, number)))
+        for line in stopped_shards(settings, accept_loss=accept_loss):
+            click.echo(line)
+    except (ShardsFixed, Unavailable, *LOST) as error:
         click.echo(f"hubbub: {error}", err=True)
         sys.exit(1)
 
 
 @main.group()
 def dead() -> None:
-    """The messages of a cluster that could not be stored."""
+    """The messages of a cluster that could not be stored, and were set aside."""
+
+
+def _aside() -> Any:
+    """The rows, the address of the queue, and the number of shards."""
+    from hubbub.chat.errors import Unavailable
+    from hubbub.cluster.service import open_aside
+
+    settings = _cluster_settings()
+    try:
+        return open_aside(settings)
+    except Unavailable as error:
+        click.echo(f"hubbub: {error}", err=True)
+        sys.exit(1)
 
 
 @dead.command("list")
 def dead_list() -> None:
-    """One line for each: number, when, what, why."""
-    for letter in _with_dead(lambda letters: letters.list()):
-        what = type(letter.command).__name__ if letter.command else f"unreadable, {letter.size} bytes"
-        where = f"{letter.command.chat.token}/{letter.command.chat.number}" if letter.command else ""
-        click.echo(f"{letter.number:>4}  {letter.at}  {what:<14}  {where}  {letter.reason}")
+    """One line for each: number, when, what, where, why."""
+    from hubbub.cluster.protocol import kind_of
+
+    aside, *_ = _aside()
+    for each in aside.list():
+        what = kind_of(each.command) if each.command else f"unreadable, {each.size} bytes"
+        where = f"{each.command.chat.token}/{each.command.chat.number}" if each.command else ""
+        told = "" if each.acknowledged else "  (told to nobody)"
+        click.echo(f"{each.number:>4}  {each.at}  {what:<14}  {where}  {each.reason}{told}")
 
 
 @dead.command("show")
@@ -182,7 +220,10 @@ def dead_show(number: int) -> None:
     """All of one, its text included."""
     import msgspec
 
-    found = [letter for letter in _with_dead(lambda letters: letters.list()) if letter.number == number]
+    from hubbub.cluster.protocol import kind_of
+
+    aside, *_ = _aside()
+    found = [each for each in aside.list() if each.number == number]
     if not found:
         click.echo(f"There is no dead letter {number}.", err=True)
         sys.exit(1)
@@ -192,7 +233,12 @@ def dead_show(number: int) -> None:
         if letter.command is None
         else {field: getattr(letter.command, field) for field in letter.command.__struct_fields__}
     )
-    shown = {"at": letter.at, "reason": letter.reason, "command": type(letter.command).__name__, **fields}
+    shown = {
+        "at": letter.at,
+        "reason": letter.reason,
+        "command": kind_of(letter.command) if letter.command else "unreadable",
+        **fields,
+    }
     click.echo(msgspec.json.format(msgspec.json.encode(shown), indent=2).decode())
 
 
@@ -207,8 +253,17 @@ def _chosen(numbers: tuple[int, ...], everything: bool) -> Callable[[int], bool]
 @click.option("--all", "everything", is_flag=True, help="Every one there is.")
 def dead_retry(numbers: tuple[int, ...], everything: bool) -> None:
     """Send them through the queue again."""
+    import asyncio
+
+    from hubbub.cluster.broker import LOST
+
     chosen = _chosen(numbers, everything)
-    click.echo(f"{_with_dead(lambda letters: letters.retry(chosen))} sent again")
+    aside, url, count = _aside()
+    try:
+        click.echo(f"{asyncio.run(aside.retry(url, count, chosen))} sent again")
+    except LOST as error:
+        click.echo(f"hubbub: RabbitMQ can't be reached: {error}", err=True)
+        sys.exit(1)
 
 
 @dead.command("drop")
@@ -217,27 +272,8 @@ def dead_retry(numbers: tuple[int, ...], everything: bool) -> None:
 def dead_drop(numbers: tuple[int, ...], everything: bool) -> None:
     """Delete them for good."""
     chosen = _chosen(numbers, everything)
-    click.echo(f"{_with_dead(lambda letters: letters.drop(chosen))} dropped")
-
-
-def _with_dead(work: Callable[[Any], Any]) -> Any:
-    import asyncio
-
-    from hubbub import wiring
-    from hubbub.chat.errors import Unavailable
-    from hubbub.queues.rabbitmq import LOST
-
-    settings = _cluster_settings()
-
-    async def run() -> Any:
-        async with wiring.dead_letters(settings) as letters:
-            return await work(letters)
-
-    try:
-        return asyncio.run(run())
-    except (Unavailable, *LOST) as error:
-        click.echo(f"hubbub: {error}", err=True)
-        sys.exit(1)
+    aside, *_ = _aside()
+    click.echo(f"{aside.drop(chosen)} dropped")
 
 
 @main.group()
@@ -249,7 +285,7 @@ def search() -> None:
 @click.option("--data", type=click.Path(path_type=Path), help="Data folder of the embedded mode.")
 def search_rebuild(data: Path | None) -> None:
     """Make the index anew, while the old one goes on answering. Embedded: the running service does it, or the next."""
-    from hubbub.data_folder import REBUILD, DataFolder, FolderUnusable
+    from hubbub.embedded.data_folder import REBUILD, DataFolder, FolderUnusable
 
     settings = _settings(data=data)
     if settings.search_url and data is None:
@@ -264,12 +300,12 @@ def search_rebuild(data: Path | None) -> None:
 
 
 def _rebuild_cluster(settings: Any) -> None:
-    from hubbub import wiring
     from hubbub.chat.errors import Unavailable
-    from hubbub.search.elastic import Refused
+    from hubbub.cluster.search import Refused
+    from hubbub.cluster.service import rebuild_search
 
     try:
-        count = wiring.rebuild_search(settings, lambda so_far: click.echo(f"{so_far} messages", err=True))
+        count = rebuild_search(settings, lambda so_far: click.echo(f"{so_far} messages", err=True))
     except (Unavailable, Refused) as error:
         click.echo(f"hubbub: {error}", err=True)
         sys.exit(1)
@@ -281,7 +317,7 @@ def _rebuild_cluster(settings: Any) -> None:
 @click.option("--data", type=click.Path(path_type=Path), help="The data folder.  [default: ./hubbub-data]")
 def backup(file: Path, data: Path | None) -> None:
     """Write the embedded mode's data into FILE, also while it serves."""
-    from hubbub.backup import BackupFailed, back_up
+    from hubbub.embedded.backup import BackupFailed, back_up
 
     try:
         size = back_up(_settings(data=data).data, file)
@@ -296,8 +332,8 @@ def backup(file: Path, data: Path | None) -> None:
 @click.option("--data", type=click.Path(path_type=Path), help="A new folder.  [default: ./hubbub-data]")
 def restore(file: Path, data: Path | None) -> None:
     """Make a data folder from a backup. Serve it, and the search index is made anew."""
-    from hubbub.backup import BackupFailed
-    from hubbub.backup import restore as put_back
+    from hubbub.embedded.backup import BackupFailed
+    from hubbub.embedded.backup import restore as put_back
 
     folder = _settings(data=data).data
     try:
@@ -311,16 +347,17 @@ def restore(file: Path, data: Path | None) -> None:
 @main.command()
 @click.option("--data", type=click.Path(path_type=Path), help="The data folder.  [default: ./hubbub-data]")
 def doctor(data: Path | None) -> None:
-    """Check the settings, this machine and every part, with the mend for each fault: exit status 0 well, 1 ill."""
+    """Check the settings, this machine and every part, with the fix for each fault. Exit status 1 when something does
+    not work, else 0."""
     from hubbub.doctor import examine
 
     ill = False
     logging.disable(logging.CRITICAL)  # what a client library says of a fault is in the finding
     for finding in examine(_settings(data=data)):
-        mark = "✓" if not finding.mend else "✗" if finding.serious else "!"
+        mark = "✓" if not finding.fix else "✗" if finding.serious else "!"
         click.echo(f"{mark} {finding.part}: {finding.said}")
-        if finding.mend:
-            click.echo(f"    {finding.mend}")
+        if finding.fix:
+            click.echo(f"    {finding.fix}")
         ill = ill or mark == "✗"
     sys.exit(1 if ill else 0)
 
@@ -332,6 +369,3 @@ def config() -> None:
 
     for name, value in shown(_settings()).items():
         click.echo(f"{name} = {value}")
-
-
-main.add_command(perftest)

@@ -27,6 +27,7 @@ from tenacity import AsyncRetrying, RetryCallState, Retrying, retry_if_exception
 T = TypeVar("T")
 
 _PASSING = (429, 502, 503, 504)
+_MEMBERS = 100  # in a page
 _ATTEMPTS = 8  # some twenty seconds, enough for a process that is started again
 _STREAM_QUIET_S = 20.0  # Hubbub sends something every five seconds
 
@@ -71,6 +72,12 @@ class Message:
     body: str
     created_at: datetime
     edited_at: datetime | None = None
+
+
+class Found(list[Message]):
+    """What a search has found, best first. ``truncated`` when it would have taken too much work to look everywhere."""
+
+    truncated = False
 
 
 @dataclass(frozen=True)
@@ -155,7 +162,10 @@ def _event(sent: httpx_sse.ServerSentEvent) -> Event | None:
 
 def _answer(call: _Call[T], response: httpx.Response) -> T:
     if response.is_success:
-        return call.read(response.json() if response.content else None)
+        result = call.read(response.json() if response.content else None)
+        if isinstance(result, Found):
+            result.truncated = "hubbub-truncated" in response.headers
+        return result
     try:
         problem = response.json()
     except ValueError:
@@ -207,6 +217,10 @@ class _Calls:
         return _Call("DELETE", "/auth/logout", _nothing)
 
     @staticmethod
+    def end_sessions() -> _Call[None]:
+        return _Call("DELETE", "/auth/sessions", _nothing)
+
+    @staticmethod
     def add_application(name: str) -> _Call[str]:
         return _Call("POST", "/applications", lambda content: str(content["token"]), {"name": name}, again=False)
 
@@ -223,8 +237,9 @@ class _Calls:
         return _Call("DELETE", f"/applications/{token}/members", _nothing, {"email": email})
 
     @staticmethod
-    def members(token: str) -> _Call[list[Member]]:
-        return _Call("GET", f"/applications/{token}/members", _each(_member))
+    def members(token: str, page: int) -> _Call[list[Member]]:
+        query = {"page": page, "limit": _MEMBERS}
+        return _Call("GET", f"/applications/{token}/members", _each(_member), query=query)
 
     @staticmethod
     def add_chat(token: str, title: str | None) -> _Call[int]:
@@ -261,8 +276,11 @@ class _Calls:
         return _Call("GET", _messages(token, chat), _each(_message), query=given)
 
     @staticmethod
-    def search(token: str, chat: int, q: str, limit: int) -> _Call[list[Message]]:
-        return _Call("GET", f"{_messages(token, chat)}/search", _each(_message), query={"q": q, "limit": limit})
+    def search(token: str, chat: int, q: str, limit: int) -> _Call[Found]:
+        def read(content: Any) -> Found:
+            return Found(_each(_message)(content))
+
+        return _Call("GET", f"{_messages(token, chat)}/search", read, query={"q": q, "limit": limit})
 
 
 def _messages(token: str, chat: int) -> str:
@@ -315,6 +333,11 @@ class Client:
         self._run(_Calls.log_out())
         self.token = None
 
+    def end_sessions(self) -> None:
+        """Log out everywhere: no token of the user's works any more, whoever has it."""
+        self._run(_Calls.end_sessions())
+        self.token = None
+
     def add_application(self, name: str) -> str:
         """The new application's token."""
         return self._run(_Calls.add_application(name))
@@ -329,7 +352,13 @@ class Client:
         self._run(_Calls.remove_member(application, email))
 
     def members(self, application: str) -> list[Member]:
-        return self._run(_Calls.members(application))
+        """All of them, page by page."""
+        found: list[Member] = []
+        while True:
+            page = self._run(_Calls.members(application, 1 + len(found) // _MEMBERS))
+            found += page
+            if len(page) < _MEMBERS:
+                return found
 
     def add_chat(self, application: str, title: str | None = None) -> int:
         """The new chat's number."""
@@ -361,7 +390,7 @@ class Client:
             yield from reversed(page)
             after = page[0].number
 
-    def search(self, application: str, chat: int, q: str, *, limit: int = 100) -> list[Message]:
+    def search(self, application: str, chat: int, q: str, *, limit: int = 100) -> Found:
         return self._run(_Calls.search(application, chat, q, limit))
 
     def listen(self, application: str, chat: int, *, after: int | None = None) -> Iterator[Event]:
@@ -438,6 +467,10 @@ class AsyncClient:
         await self._run(_Calls.log_out())
         self.token = None
 
+    async def end_sessions(self) -> None:
+        await self._run(_Calls.end_sessions())
+        self.token = None
+
     async def add_application(self, name: str) -> str:
         return await self._run(_Calls.add_application(name))
 
@@ -451,7 +484,12 @@ class AsyncClient:
         await self._run(_Calls.remove_member(application, email))
 
     async def members(self, application: str) -> list[Member]:
-        return await self._run(_Calls.members(application))
+        found: list[Member] = []
+        while True:
+            page = await self._run(_Calls.members(application, 1 + len(found) // _MEMBERS))
+            found += page
+            if len(page) < _MEMBERS:
+                return found
 
     async def add_chat(self, application: str, title: str | None = None) -> int:
         return await self._run(_Calls.add_chat(application, title))
@@ -479,7 +517,7 @@ class AsyncClient:
                 yield message
             after = page[0].number
 
-    async def search(self, application: str, chat: int, q: str, *, limit: int = 100) -> list[Message]:
+    async def search(self, application: str, chat: int, q: str, *, limit: int = 100) -> Found:
         return await self._run(_Calls.search(application, chat, q, limit))
 
     async def listen(self, application: str, chat: int, *, after: int | None = None) -> AsyncIterator[Event]:

@@ -1,4 +1,4 @@
-"""``hubbub doctor``: whether Hubbub can run here, part by part, and the mend for each fault."""
+"""``hubbub doctor``: whether Hubbub can run here, part by part, and the fix for each fault."""
 
 from __future__ import annotations
 
@@ -11,24 +11,30 @@ import resource
 import shutil
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from hubbub.embedded import data_set
+from hubbub.logs import without_passwords
 from hubbub.settings import Settings
 
 _LITTLE_SPACE = 1 << 30
 _FILES = 12_000  # MAX_CONNECTIONS, and some for the database
 _SLOW_SYNC_S = 0.05
 _SKEW_S = 5.0
+_PACKET = 16 * 1024 * 1024  # four times the largest statement
+_FULL = 0.9  # of Redis' maxmemory: from there on posts are refused
+_NEARLY_FULL = 0.7
+_HAS_TABLES = "SELECT COUNT(*) FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name = 'holes'"
 
 
 class Finding(NamedTuple):
-    """``mend`` is empty where all is well. What is not ``serious`` works, though worse than it could."""
+    """``fix`` is empty where all is well. What is not ``serious`` works, though worse than it could."""
 
     part: str
     said: str
-    mend: str = ""
+    fix: str = ""
     serious: bool = True
 
 
@@ -40,12 +46,13 @@ def examine(settings: Settings) -> Iterator[Finding]:
         for part, url, check in (
             ("mysql", settings.mysql_url, _mysql),
             ("rabbitmq", settings.amqp_url, _rabbitmq),
-            ("redis", settings.redis_url, _redis),
+            *(("redis", url, _redis) for url in settings.redis_urls or [""]),
         ):
             if url:
                 yield from _guarded(part, url, check)
             else:
                 yield Finding(part, "is not named", f"Set HUBBUB_{_SETTING[part]} (or the same in hubbub.toml).")
+        yield from _servers(settings.redis_urls)
         for number, url in enumerate(settings.mysql_replicas, 1):
             yield from _guarded(f"replica {number}", url, _replica)
         if settings.search_url:
@@ -70,8 +77,8 @@ def _guarded(part: str, url: str, check: Callable[[str], Iterator[Finding]]) -> 
         yield from check(url)
     except Exception as error:  # noqa: BLE001 - whatever a client raises, the operator wants to read it
         where = url.rsplit("@", 1)[-1].split("://")[-1]
-        said = re.sub(r"://[^@\s]*@", "://…@", str(error) or type(error).__name__).splitlines()[0]
-        yield Finding(part, f"{where} can't be used: {said}", "Start it, or mend the address, user or password.")
+        said = without_passwords(str(error) or type(error).__name__).splitlines()[0]
+        yield Finding(part, f"{where} can't be used: {said}", "Start it, or fix the address, user or password.")
 
 
 def _clock() -> Finding:
@@ -84,8 +91,8 @@ def _clock() -> Finding:
 def _files() -> Finding:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < _FILES:
-        mend = f"For 10,000 connections: ulimit -n {_FILES} (LimitNOFILE in a systemd unit; hard limit {hard})."
-        return Finding("files", f"this process may open {soft}", mend, serious=soft < 256)
+        fix = f"For 10,000 connections: ulimit -n {_FILES} (LimitNOFILE in a systemd unit; hard limit {hard})."
+        return Finding("files", f"this process may open {soft}", fix, serious=soft < 256)
     return Finding("files", f"this process may open {soft}")
 
 
@@ -95,16 +102,22 @@ def _files() -> Finding:
 def _folder(path: Path) -> Iterator[Finding]:
     there = path if path.exists() else next(parent for parent in path.absolute().parents if parent.exists())
     if not os.access(there, os.W_OK | os.X_OK):
-        yield Finding("data", f"{there} can't be written", "Choose another with --data, or mend its permissions.")
+        yield Finding("data", f"{there} can't be written", "Choose another with --data, or fix its permissions.")
         return
     free = shutil.disk_usage(there).free
     space = Finding("disk", f"{free / 1e9:.1f} GB free at {there}")
     if free < _LITTLE_SPACE:
-        space = space._replace(mend="Make room: a million messages take some 300 MB.", serious=free < 50_000_000)
+        space = space._replace(fix="Make room: a million messages take some 300 MB.", serious=free < 50_000_000)
     yield space
     yield _sync(there)
+    try:
+        data_set.checked(path / "hubbub.db")
+    except (data_set.DataSetWrong, OSError) as error:
+        yield Finding("data", str(error), "hubbub serve will not start before this is done.")
+    else:
+        if not (path / "hubbub.db").exists():
+            yield Finding("data", f"{path} will be made by hubbub serve")
     if not (path / "hubbub.db").exists():
-        yield Finding("data", f"{path} will be made by hubbub serve")
         return
     yield _holder(path)
     mode = (path / "secret").stat().st_mode & 0o777 if (path / "secret").exists() else 0o600
@@ -134,7 +147,7 @@ def _sync(folder: Path) -> Finding:
     median = sorted(times)[2]
     found = Finding("disk", f"a write is safe after {median * 1000:.1f} ms")
     if median > _SLOW_SYNC_S:
-        found = found._replace(mend="A faster disk makes every message faster.", serious=False)
+        found = found._replace(fix="A faster disk makes every message faster.", serious=False)
     return found
 
 
@@ -167,7 +180,7 @@ def _database(path: Path) -> Finding:
 
 
 def _mysql(url: str) -> Iterator[Finding]:
-    from hubbub.stores.mysql import engine_of
+    from hubbub.cluster.engine import engine_of
 
     engine = engine_of(url)
     try:
@@ -180,22 +193,54 @@ def _mysql(url: str) -> Iterator[Finding]:
             yield _version("mysql", version, (10, 11) if "MariaDB" in version else (8, 0))
             skew = abs(time.time() - float(ask("SELECT UNIX_TIMESTAMP(NOW(6))")))
             if skew > _SKEW_S:
-                mend = "Let a time server set both clocks."
-                yield Finding("mysql", f"its clock is {skew:.0f} s off", mend, serious=False)
+                fix = "Let a time server set both clocks."
+                yield Finding("mysql", f"its clock is {skew:.0f} s off", fix, serious=False)
             if ask("SELECT @@GLOBAL.innodb_flush_log_at_trx_commit") != "1":
-                mend = "SET GLOBAL innodb_flush_log_at_trx_commit = 1, and in its configuration."
-                yield Finding("mysql", "a commit may be lost with the power", mend)
+                fix = "SET GLOBAL innodb_flush_log_at_trx_commit = 1, and in its configuration."
+                yield Finding("mysql", "a commit may be lost with the power", fix)
             if ask("SELECT @@GLOBAL.read_only") != "0":
                 yield Finding("mysql", "is read-only", "Name the primary, or SET GLOBAL read_only = OFF.")
+            yield from _sessions(ask)
             connection.exec_driver_sql("CREATE TABLE hubbub_doctor (a INT PRIMARY KEY)")
             connection.exec_driver_sql("DROP TABLE hubbub_doctor")
             yield Finding("mysql", "may make tables")
+            if ask(_HAS_TABLES) != "0":
+                yield from _left_over(ask)
     finally:
         engine.dispose()
 
 
+def _sessions(ask: Callable[[str], str]) -> Iterator[Finding]:
+    """What a session may send, and for how long it may hold its locks when its process is gone."""
+    from hubbub.cluster.engine import SILENT_S
+
+    packet = int(ask("SELECT @@GLOBAL.max_allowed_packet"))
+    if packet < _PACKET:
+        fix = f"SET GLOBAL max_allowed_packet = {_PACKET}, and in its configuration; then restart the writers."
+        yield Finding("mysql", f"takes statements of {packet / 2**20:.0f} MiB at most", fix)
+    timeout = ask("SELECT @@SESSION.wait_timeout")
+    if timeout != str(SILENT_S):
+        said = f"a session that has lost its process keeps its locks for {timeout} s"
+        fix = f"Take out what is in between (a proxy?): SET SESSION wait_timeout = {SILENT_S} has no effect."
+        yield Finding("mysql", said, fix)
+
+
+def _left_over(ask: Callable[[str], str]) -> Iterator[Finding]:
+    """What waits for an operator."""
+    if stopped := int(ask("SELECT COUNT(*) FROM holes WHERE state = 'stopped'")):
+        fix = "hubbub shards says what is missing; once nothing can bring it back: hubbub shards --accept-loss."
+        yield Finding("shards", f"{stopped} stopped, as something acknowledged is missing from their queues", fix)
+    acknowledged = int(ask("SELECT COUNT(*) FROM set_aside WHERE acknowledged"))
+    if acknowledged:
+        fix = "hubbub dead list says why; then hubbub dead retry, or drop."
+        yield Finding("set aside", f"{acknowledged} commands that were acknowledged could not be stored", fix)
+    if others := int(ask("SELECT COUNT(*) FROM set_aside WHERE NOT acknowledged")):
+        fix = "Nobody was told that they were accepted: hubbub dead list, then hubbub dead drop."
+        yield Finding("set aside", f"{others} commands that were answered 503", fix, serious=False)
+
+
 def _replica(url: str) -> Iterator[Finding]:
-    from hubbub.stores.mysql import engine_of
+    from hubbub.cluster.engine import engine_of
 
     engine = engine_of(url)
     try:
@@ -207,16 +252,24 @@ def _replica(url: str) -> Iterator[Finding]:
 
 
 def _rabbitmq(url: str) -> Iterator[Finding]:
-    from hubbub.queues.rabbitmq import probe
+    from hubbub.cluster.broker import probe
 
-    yield _version("rabbitmq", asyncio.run(probe(url)), (3, 10))
+    found = asyncio.run(probe(url))
+    yield _version("rabbitmq", found.version, (3, 10))
     yield Finding("rabbitmq", "takes and confirms a message in a quorum queue")
+    if found.limited:
+        said = f"drops what was delivered too often from {', '.join(found.limited)}"
+        fix = (
+            "rabbitmqctl set_policy hubbub '^hubbub\\.shard\\.' '{\"delivery-limit\": -1}' --apply-to quorum_queues"
+            " (once there is such a policy this is said still, and all is well)."
+        )
+        yield Finding("rabbitmq", said, fix, serious=False)
 
 
 def _redis(url: str) -> Iterator[Finding]:
-    from hubbub.caches.redis_wire import RedisWire
+    from hubbub.cluster.redis.connection import RedisWire
 
-    async def ask() -> tuple[str, str, float]:
+    async def ask() -> tuple[dict[str, str], float]:
         wire = RedisWire(url, {})
         try:
             if not await wire.connected(3):
@@ -226,20 +279,51 @@ def _redis(url: str) -> Iterator[Finding]:
             skew = abs(time.time() - int(seconds) - int(micros) / 1e6)
         finally:
             await wire.close()
-        lines = dict(line.split(":", 1) for line in information.splitlines() if ":" in line)
-        return lines["redis_version"], lines.get("maxmemory_policy", "noeviction"), skew
+        return dict(line.split(":", 1) for line in information.splitlines() if ":" in line), skew
 
-    version, policy, skew = asyncio.run(ask())
-    yield _version("redis", version, (6, 0))
-    if policy != "noeviction":
-        yield Finding("redis", f"evicts ({policy})", "CONFIG SET maxmemory-policy noeviction, for good.")
+    says, skew = asyncio.run(ask())
+    yield _version("redis", says["redis_version"], (6, 0))
+    if says["role"] != "master":
+        said = f"is a copy of {says.get('master_host', 'another')}, and takes no writes"
+        yield Finding("redis", said, "Name the master in redis_url, or make this one it: REPLICAOF NO ONE.")
+    if says.get("cluster_enabled", "0") != "0":
+        yield Finding(
+            "redis", "is a node of a Redis Cluster", "Name servers that stand alone, with commas in redis_url."
+        )
+    yield from _memory(int(says["used_memory"]), int(says["maxmemory"]), says.get("maxmemory_policy", "noeviction"))
     if skew > _SKEW_S:
-        mend = "Let a time server set both clocks."
-        yield Finding("redis", f"its clock is {skew:.0f} s off", mend, serious=False)
+        fix = "Let a time server set both clocks."
+        yield Finding("redis", f"its clock is {skew:.0f} s off", fix, serious=False)
+
+
+def _memory(used: int, most: int, policy: str) -> Iterator[Finding]:
+    if policy != "noeviction":
+        yield Finding(
+            "redis", f"evicts ({policy})", "CONFIG SET maxmemory-policy noeviction, and in its configuration."
+        )
+    if not most:
+        fix = "CONFIG SET maxmemory to three quarters of what its machine can spare, and in its configuration."
+        yield Finding("redis", "has no maxmemory: it grows until the machine has no more", fix, serious=False)
+    elif used > _NEARLY_FULL * most:
+        refused = used > _FULL * most
+        said = f"{used / most:.0%} full" + (": posts are refused" if refused else "")
+        yield Finding("redis", said, "Raise maxmemory, or let the writers catch up.", serious=refused)
+
+
+def _servers(urls: Sequence[str]) -> Iterator[Finding]:
+    """Of several Redis servers: each must be another."""
+    where = [url.rsplit("@", 1)[-1].split("://")[-1].split("/")[0] for url in urls]
+    twice = sorted({each for each in where if where.count(each) > 1})
+    if twice:
+        yield Finding("redis", f"{', '.join(twice)} is named twice", "Name each server once in redis_url.")
+    elif len(urls) > 1:
+        yield Finding(
+            "redis", f"{len(urls)} servers share the applications; every process must name them in this order"
+        )
 
 
 def _search(url: str) -> Iterator[Finding]:
-    from hubbub.search.elastic import connect
+    from hubbub.cluster.search import connect
 
     about = connect(url)("GET", "/", None, 5.0)
     version = about["version"]

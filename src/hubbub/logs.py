@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 import logging
+import re
 from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 
 _STANDARD = {*vars(logging.makeLogRecord({})), "message", "asctime"}
+
+
+def without_passwords(text: str) -> str:
+    """The text, with the password of each URL in it hidden, and a name without a password too: it may be a token."""
+    text = re.sub(r"(://[^:@/\s]*):\S*?@(?![^\s,'\"]*@)", r"\1:…@", text)
+    return re.sub(r"://[^:@/\s,'\"]+@", "://…@", text)
+
+
+class TextLines(logging.Formatter):
+    """A line as people read it, and a traceback below."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return without_passwords(super().format(record))
 
 
 class JsonLines(logging.Formatter):
@@ -24,14 +38,15 @@ class JsonLines(logging.Formatter):
         line |= {name: value for name, value in vars(record).items() if name not in _STANDARD}
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return msgspec.json.encode(line, enc_hook=str).decode()
+        hidden = {name: without_passwords(value) if isinstance(value, str) else value for name, value in line.items()}
+        return msgspec.json.encode(hidden, enc_hook=str).decode()
 
 
 def start_logging(form: str) -> None:
     """``form`` is text or json."""
     handler = logging.StreamHandler()
     handler.setFormatter(
-        JsonLines() if form == "json" else logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+        JsonLines() if form == "json" else TextLines("%(asctime)s %(levelname)s %(name)s: %(message)s")
     )
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     for chatty in ("uvicorn", "alembic", "aiormq", "aio_pika"):

@@ -6,6 +6,7 @@ for the figures, see http.metrics.
 
 from __future__ import annotations
 
+import time
 from bisect import bisect_left
 from collections.abc import Sequence
 
@@ -35,7 +36,7 @@ class Histogram:
 
 
 class WriteMeasures:
-    """What writers measure in both modes. ``age_s`` is how long the oldest write of the latest batch had waited."""
+    """What writers measure. ``age_s`` is how long the oldest write of the latest batch had waited."""
 
     def __init__(self) -> None:
         self.batches = Histogram("hubbub_writer_batch_commands", "Commands that are stored together.", COMMANDS)
@@ -50,3 +51,9 @@ class WriteMeasures:
         self.commits.observe(seconds)
         self.applied += commands
         self.age_s = age_s
+
+
+def waited_s(command: object) -> float:
+    """For how long it has waited by now; 0 when it does not say when it was sent."""
+    created_at: int | None = getattr(command, "created_at", None)
+    return 0.0 if created_at is None else max(time.time() - created_at / 1000, 0.0)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+from hubbub.chat.quotas import Hourly
+from hubbub.logs import without_passwords
 
 
 class Settings(BaseSettings):
@@ -18,28 +20,28 @@ class Settings(BaseSettings):
     port: int = Field(3000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
     data: Path = Field(Path("hubbub-data"), description="Folder of the embedded mode's database and secret.")
     user_rate: int = Field(2000, ge=1, description="Requests a second that one user may send.")
+    user_applications_per_hour: int = Field(100, ge=1, description="Applications that one user may make in an hour.")
+    user_chats_per_hour: int = Field(3000, ge=1, description="Chats that one user may make in an hour.")
+    user_members_per_hour: int = Field(
+        1000, ge=1, description="Members that one user may add in an hour; a try to add nobody counts too."
+    )
+    user_streams: int = Field(100, ge=1, description="Streams that one user may have open at a process.")
     queue_commands: int = Field(20_000, ge=1, description="Writes that may wait for the disk before 503.")
-    mysql_url: str = Field(
-        "", description="Cluster: mysql://USER:PASSWORD@HOST:PORT/DATABASE.", json_schema_extra={"secret": True}
-    )
-    amqp_url: str = Field(
-        "", description="Cluster: amqp://USER:PASSWORD@HOST:PORT/ of RabbitMQ.", json_schema_extra={"secret": True}
-    )
+    mysql_url: str = Field("", description="Cluster: mysql://USER:PASSWORD@HOST:PORT/DATABASE.")
+    amqp_url: str = Field("", description="Cluster: amqp://USER:PASSWORD@HOST:PORT/ of RabbitMQ.")
     redis_url: str = Field(
-        "", description="Cluster: redis://:PASSWORD@HOST:PORT/0.", json_schema_extra={"secret": True}
-    )
-    search_url: str = Field(
         "",
-        description="Cluster: http://USER:PASSWORD@HOST:9200, OpenSearch's or Elasticsearch's.",
-        json_schema_extra={"secret": True},
+        description="Cluster: redis://:PASSWORD@HOST:PORT/0 (rediss: with TLS); several, with commas, share the load.",
     )
-    mysql_replicas: tuple[str, ...] = Field(
-        (), description="Cluster: URLs of read-only copies, as a JSON list.", json_schema_extra={"secret": True}
-    )
+    search_url: str = Field("", description="Cluster: http://USER:PASSWORD@HOST:9200, OpenSearch's or Elasticsearch's.")
+    mysql_replicas: tuple[str, ...] = Field((), description="Cluster: URLs of read-only copies, as a JSON list.")
     shards: int = Field(4, ge=1, le=256, description="Cluster: queues that writes are split over; kept at first start.")
     mysql_pool: int = Field(8, ge=2, le=200, description="Cluster: database connections of each process.")
     proxies: tuple[str, ...] = Field(
         (), description="Addresses or networks whose X-Forwarded-For and -Proto are believed, as a JSON list."
+    )
+    address_connections: int = Field(
+        1000, ge=1, description="Connections that one address may have open (IPv6: a /64). Not of proxies or loopback."
     )
     operators: tuple[str, ...] = Field(
         (), description="Emails of those who see the console's operator page, as a JSON list; empty: the first account."
@@ -51,6 +53,15 @@ class Settings(BaseSettings):
     )
     tls_cert: Path | None = Field(None, description="PEM file of the certificate; serves HTTPS together with tls_key.")
     tls_key: Path | None = Field(None, description="PEM file of the certificate's key.")
+
+    @property
+    def hourly(self) -> Hourly:
+        return Hourly(self.user_applications_per_hour, self.user_chats_per_hour, self.user_members_per_hour)
+
+    @property
+    def redis_urls(self) -> list[str]:
+        """Of each Redis server, in the order that every process must have."""
+        return [url.strip() for url in self.redis_url.split(",") if url.strip()]
 
     @classmethod
     def settings_customise_sources(
@@ -67,11 +78,7 @@ class Settings(BaseSettings):
 
 def shown(settings: Settings) -> dict[str, str]:
     """Every setting in force, passwords hidden."""
-    secret = {name for name, field in Settings.model_fields.items() if field.json_schema_extra}
-    return {
-        name: re.sub(r"(://[^:@/\s]*):[^@\s]*@", r"\1:…@", str(value)) if name in secret else str(value)
-        for name, value in settings
-    }
+    return {name: without_passwords(str(value)) for name, value in settings}
 
 
 def load(**flags: Any) -> Settings:

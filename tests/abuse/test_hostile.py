@@ -15,7 +15,7 @@ import httpx
 import jwt
 import pytest
 
-from tests.conftest import Person, Served, Service
+from tests.conftest import Person, Served, Service, eventually, until_locked_out
 from tests.http.test_connection import raw
 
 _SECOND = b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
@@ -126,7 +126,7 @@ def test_tokens_that_were_never_issued(own_service: Service) -> None:
             return jwt.encode(content, key, algorithm=algorithm)
 
         forged = {
-            "no algorithm": jwt.encode(claims, None, algorithm="none"),
+            "no algorithm": jwt.encode(claims, "", algorithm="none"),
             "another key": signed(public),
             "a short key": signed("x"),
             "another algorithm": signed(algorithm="HS512"),
@@ -151,6 +151,8 @@ def test_tokens_that_were_never_issued(own_service: Service) -> None:
         ({"Origin": "http://{host}", "Sec-Fetch-Site": "same-origin"}, 201),
         ({"Origin": "https://public.example", "Sec-Fetch-Site": "same-origin"}, 201),  # a proxy changed the Host
         ({"Sec-Fetch-Site": "none"}, 201),
+        ({"Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Sec-Fetch-Site": "same-site"}, 403),
         ({"Origin": "https://evil.example"}, 403),
         ({"Origin": "null"}, 403),
         ({"Origin": "http://127.0.0.1:1"}, 403),  # the same site, as cookies see it
@@ -244,5 +246,61 @@ def test_one_address_may_register_so_many_and_another_still_can(tmp_path: Path) 
             assert answer.headers["ratelimit-limit"] == "6000"
             assert 0 < int(answer.headers["retry-after"]) <= 60
             assert tries(2).status_code == 422
+    finally:
+        service.stop()
+    assert "Registrations from 203.0.113.1 are refused for now" in service.log
+
+
+def test_an_account_is_guessed_from_everywhere_and_its_owner_still_comes_in(tmp_path: Path) -> None:
+    """And the log says so, with neither password nor email."""
+    service = Service(tmp_path / "data")
+    service.start(HUBBUB_PROXIES='["127.0.0.1"]')
+    with ExitStack() as stack:
+        stack.callback(service.stop)
+        ann, bob = (stack.enter_context(closing(Person(service.url))) for _ in range(2))
+        client = stack.enter_context(httpx.Client(base_url=service.url, timeout=60))
+        email = ann.email
+
+        def tries(address: str, password: str, person: Person | None = None) -> httpx.Response:
+            headers = {"X-Forwarded-For": address}
+            if person is not None:
+                headers["Cookie"] = f"auth_token={person.cookies['auth_token']}"
+            return client.post("/api/v1/auth/tokens", json={"email": email, "password": password}, headers=headers)
+
+        with ThreadPoolExecutor(4) as threads:
+            addresses = [f"198.51.{number // 250}.{number % 250}" for number in range(130)]
+            answers = list(threads.map(lambda address: tries(address, "a wrong guess"), addresses))
+        refused = [answer for answer in answers if answer.status_code == 429]
+        assert {answer.status_code for answer in answers} == {401, 429}
+        assert len(refused) <= 30
+        assert all(1 <= int(answer.headers["retry-after"]) <= 10 for answer in refused)
+
+        def is_slowed(person: Person | None) -> bool:  # one comes free every ten seconds
+            return bool(tries("198.51.100.1", "a wrong guess", person).headers.get("ratelimit-limit") == "100")
+
+        eventually(lambda: is_slowed(None))
+        assert tries("203.0.113.7", "correct horse", ann).status_code == 201
+        eventually(lambda: is_slowed(bob))
+    shown = f"{email[0]}***@example.com"
+    assert f"A login to {shown} from 198.51.0.0 failed." in service.log
+    lines = [line for line in service.log.splitlines() if f"Logins to {shown} from" in line]
+    assert 1 <= len(lines) <= 2, "of one lock-out a line a minute"
+    assert email not in service.log
+    assert "a wrong guess" not in service.log
+    assert "correct horse" not in service.log
+
+
+def test_addresses_of_one_network_of_ipv6_are_counted_as_one(tmp_path: Path) -> None:
+    service = Service(tmp_path / "data")
+    service.start(HUBBUB_PROXIES='["127.0.0.1"]')
+    try:
+
+        def tries(address: str) -> int:
+            wrong = {"email": "a@example.com", "password": "wrong"}
+            headers = {"X-Forwarded-For": address}
+            return httpx.post(service.url + "/api/v1/auth/login", json=wrong, headers=headers).status_code
+
+        assert 10 <= until_locked_out(lambda number: tries(f"2001:db8:1:2:{number:x}::1")) < 15
+        assert tries("2001:db8:1:3::1") == 401
     finally:
         service.stop()

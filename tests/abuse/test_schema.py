@@ -55,6 +55,8 @@ def _fuzz(service: Served, tmp_path: Path, fuzz_examples: int, place: str) -> No
                 "--exclude-operation-id",
                 "logout",
                 "--exclude-operation-id",
+                "endSessions",
+                "--exclude-operation-id",
                 "streamMessages",
                 "--phases",
                 "examples,coverage,fuzzing",

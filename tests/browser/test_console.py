@@ -103,6 +103,9 @@ def test_two_people_talk(visitors: list[Visitor]) -> None:
     ann.page.get_by_role("searchbox").fill("BRULEE")
     expect(ann.page.locator("#messages li")).to_have_count(1)
     assert ann.messages == ["Hello Ann, how is the crème brûlée?"]
+    ann.page.route("**/search?*", lambda route: route.fulfill(headers={"Hubbub-Truncated": "true"}, json=[]))
+    ann.page.get_by_role("searchbox").fill("too much")
+    expect(ann.page.locator("#messages")).to_contain_text("There may be more")
     ann.page.get_by_role("searchbox").fill("")
     expect(ann.page.locator("#messages li")).to_have_count(3)
 

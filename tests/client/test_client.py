@@ -15,7 +15,7 @@ import pytest
 
 from hubbub.client import AsyncClient, Client, HubbubError
 from hubbub.loadtest.process import Part
-from tests.conftest import Served
+from tests.conftest import Served, eventually
 
 EXAMPLES = re.findall(r"```python\n(.*?)```", (Path(__file__).parents[2] / "docs" / "client.md").read_text(), re.DOTALL)
 
@@ -37,7 +37,22 @@ def test_the_examples_of_the_documentation_run(part: Part, number: int) -> None:
     assert len(EXAMPLES) == 4
 
 
-def test_every_operation_in_both_modes(service: Served) -> None:
+def test_a_search_says_when_it_could_not_look_everywhere(part: Part) -> None:
+    with Client(part.url) as hubbub:
+        hubbub.register("Ann", "ann@example.com", "a good password")
+        application = hubbub.add_application("Ours")
+        chat = hubbub.add_chat(application)
+        for number in range(60):  # what takes most work for its length
+            hubbub.send(application, chat, "\ufdfa" * 9990 + f" {number}")
+        hubbub.send(application, chat, "needle")
+        eventually(lambda: bool(hubbub.search(application, chat, "needle")))
+        assert not hubbub.search(application, chat, "needle").truncated
+        found = hubbub.search(application, chat, "عليه", limit=1)
+        assert (len(found), found.truncated) == (1, True)
+
+
+def test_every_operation_in_both_modes(service: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hubbub.client._MEMBERS", 1)  # so that members come in several pages
     with Client(service.url) as ann, Client(service.url) as bob:
         ann.register("Ann", f"ann.{time.time_ns()}@example.com", "a good password")
         email = f"bob.{time.time_ns()}@example.com"
@@ -58,6 +73,12 @@ def test_every_operation_in_both_modes(service: Served) -> None:
         with pytest.raises(HubbubError) as refused:
             bob.messages(application, chat)
         assert refused.value.status == 404
+        with Client(service.url, token=bob.token) as elsewhere:
+            bob.end_sessions()
+            assert bob.token is None
+            with pytest.raises(HubbubError) as ended:
+                elsewhere.applications()
+            assert ended.value.status == 401
         ann.log_out()
         with pytest.raises(HubbubError) as out:
             ann.applications()

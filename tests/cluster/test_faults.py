@@ -1,147 +1,142 @@
-"""What a cluster goes through while people write: nothing acknowledged is lost, and no number is given twice."""
+"""What a cluster goes through while people write: nothing acknowledged is lost, and no number is given twice.
+
+Every fault has users of its own, whose messages are looked for in the database after it, and once more at the end of
+its group, after Redis was emptied and every process restarted. `--fault-rounds` has each fault at least 20 times;
+without it each group has some of its quick ones, by the seed, once. With `-s` each is a line as it is over.
+"""
 
 from __future__ import annotations
 
+import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
-import httpx
 import pytest
 
 from hubbub.loadtest.cluster import ClusterStack
-from tests.cluster.traffic import Traffic
+from hubbub.loadtest.process import StackFailed
+from hubbub.loadtest.servers import ServerFailed
+from tests.cluster import truth
+from tests.cluster.conftest import COLUMNS, rows
+from tests.cluster.faults import FAULTS, GROUPS, Fault, Field
+from tests.cluster.traffic import Problem, Traffic, Verdict
 from tests.conftest import Person, eventually
 from tests.servers import need_servers
 
-Fault = Callable[[ClusterStack], None]
+_LEAST_ROUNDS = 20
+_FEW = 2
 
 
 @pytest.fixture(scope="module")
-def stack() -> Iterator[ClusterStack]:
+def field(request: pytest.FixtureRequest) -> Iterator[Field]:
     need_servers()
-    with ClusterStack(apis=2, writers=2, search=None) as stack:
-        yield stack
+    source = request.config.getoption("--fault-source")
+    with Field(0, settings={"PYTHONPATH": source} if source else None) as field:
+        yield field
 
 
-def kill_writer(stack: ClusterStack) -> None:
-    stack.writers[0].kill()
-    time.sleep(1)
-    stack.writers[0].start()
+@pytest.fixture
+def stack(field: Field) -> ClusterStack:
+    return field.stack
 
 
-def kill_api(stack: ClusterStack) -> None:
-    stack.apis[1].kill()
-    time.sleep(0.5)
-    stack.apis[1].start()
+def _chosen(group: str, config: pytest.Config, rng: random.Random) -> list[Fault]:
+    """The faults of the group to be had, in order."""
+    named = config.getoption("--fault")
+    if unknown := set(named or ()) - {fault.name for fault in FAULTS}:
+        pytest.fail(f"there is no fault named {', '.join(sorted(unknown))}: see tests/cluster/faults.py", pytrace=False)
+    every = [fault for fault in FAULTS if fault.group == group and (not named or fault.name in named)]
+    rounds = config.getoption("--fault-rounds")
+    if rounds is not None:
+        return [fault for _ in range(max(_LEAST_ROUNDS, rounds // 15)) for fault in rng.sample(every, len(every))]
+    if named:
+        return every
+    quick = [fault for fault in every if not fault.slow]
+    slow = [fault for fault in every if fault.slow]
+    return [*rng.sample(quick, min(_FEW, len(quick))), *rng.sample(slow, len(slow) > len(quick))]
 
 
-def kill_rabbitmq(stack: ClusterStack) -> None:
-    stack.rabbitmq.kill()
-    stack.rabbitmq.start()
+class Run:
+    """One fault, once."""
+
+    def __init__(self, field: Field, fault: Fault, seed: int) -> None:
+        self.fault = fault
+        self.verdict = Verdict()
+        self._field = field
+        field.rng.seed(seed)
+        self._traffic = Traffic([part.url for part in field.stack.apis], seed=seed)
+
+    def go(self) -> None:
+        field, traffic, verdict = self._field, self._traffic, self.verdict
+        ended = field.ended
+        field.chats = traffic.chats
+        try:
+            with traffic:
+                traffic.wait_for(60)
+                self.fault.do(field)
+                repaired = time.monotonic()
+                field.ready()
+                traffic.wait_for(50, 90)
+                verdict.seconds = time.monotonic() - repaired
+        except (AssertionError, StackFailed, ServerFailed) as error:
+            verdict.add([Problem("errors", f"it did not come back: {str(error).splitlines()[0]}")])
+            field.fix()
+        told = traffic.told
+        verdict.acknowledged, verdict.refused, verdict.errors = told.acknowledged, told.refused, told.errors
+        verdict.ended = field.ended - ended
+        verdict.add(traffic.problems())
+        self._look(field.stack)
+        if self.fault.planned and (told.refused or told.errors):
+            verdict.add([Problem("refused", f"{told.refused} 503s and {told.errors} errors in planned work")])
+        if told.lagging and not self.fault.redis:
+            verdict.add([Problem("lag", f"{told.lagging} reads lagged though Redis has lost nothing")])
+        traffic.close()
+
+    def _look(self, stack: ClusterStack) -> None:
+        try:
+            found = self._traffic.settled(stack) or self._traffic.shown(stack)
+        except AssertionError as error:
+            found = [Problem("lost", str(error).splitlines()[0])]
+            self._field.fix()  # a shard that stands still would be the next fault's verdict too
+        self.verdict.add([problem for problem in found if problem.kind != "cut off" or self.fault.planned])
+
+    @property
+    def line(self) -> str:
+        figures = " | ".join(str(figure) for figure in self.verdict.figures)
+        return f"| {self.fault.name} | {figures} | {self.verdict.seconds:.1f} | {'; '.join(self.verdict.examples)}"
+
+    def look_again(self, stack: ClusterStack) -> None:
+        """When everything that could hide a loss is gone; what was broken before is known."""
+        if not self.verdict.broken:
+            self._look(stack)
 
 
-def kill_mariadb(stack: ClusterStack) -> None:
-    stack.mariadb.kill()
-    time.sleep(1)
-    stack.mariadb.start()
-
-
-def kill_redis(stack: ClusterStack) -> None:
-    stack.redis.kill()
-    time.sleep(0.5)
-    stack.redis.start()
-
-
-def old_snapshot(stack: ClusterStack) -> None:
-    """Redis dies and comes back with what it held some time ago."""
-    stack.redis.command("SAVE")
-    time.sleep(1)
-    stack.redis.kill()
-    stack.redis.start()
-    (stack.redis.folder / "dump.rdb").unlink()
-
-
-def flush(stack: ClusterStack) -> None:
-    for _ in range(3):
-        stack.redis.command("FLUSHALL")
-        time.sleep(0.3)
-
-
-def memory_alarm(stack: ClusterStack) -> None:
-    stack.rabbitmq.control("set_vm_memory_high_watermark", "0.00000001")
-    time.sleep(3)
-    stack.rabbitmq.control("set_vm_memory_high_watermark", "0.4")
-
-
-def read_only(stack: ClusterStack) -> None:
-    stack.mariadb.root("SET GLOBAL read_only = ON")
-    time.sleep(2)
-    stack.mariadb.root("SET GLOBAL read_only = OFF")
-
-
-def stall_redis(stack: ClusterStack) -> None:
-    stack.redis.pause()
-    time.sleep(4)
-    stack.redis.resume()
-
-
-def stall_rabbitmq(stack: ClusterStack) -> None:
-    stack.rabbitmq.pause()
-    time.sleep(4)
-    stack.rabbitmq.resume()
-
-
-def stall_mariadb(stack: ClusterStack) -> None:
-    stack.mariadb.pause()
-    time.sleep(4)
-    stack.mariadb.resume()
-
-
-FAULTS: list[Fault] = [
-    kill_writer,
-    kill_api,
-    kill_rabbitmq,
-    kill_mariadb,
-    kill_redis,
-    old_snapshot,
-    flush,
-    memory_alarm,
-    read_only,
-    stall_redis,
-    stall_rabbitmq,
-    stall_mariadb,
-]
-
-
-@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
+@pytest.mark.parametrize("group", GROUPS)
 def test_nothing_acknowledged_is_lost(
-    stack: ClusterStack, fault: Fault, record_property: Callable[[str, object], None]
+    field: Field, group: str, fault_seed: int, request: pytest.FixtureRequest
 ) -> None:
-    traffic = Traffic([part.url for part in stack.apis])
-    with traffic:
-        traffic.wait_for(150)
-        fault(stack)
-        mended = time.monotonic()
-        eventually(lambda: all(_ready(part.url) for part in stack.apis), 60)
-        traffic.wait_for(50)
-        seconds = time.monotonic() - mended
-        traffic.wait_for(100)
-    lost, repeated = traffic.check(stack.url)
-    traffic.close()
-    record_property("acknowledged", traffic.told.acknowledged)
-    record_property("refused", traffic.told.refused)
-    record_property("seconds", round(seconds, 1))
-    print(
-        f"\n| {fault.__name__} | {traffic.told.acknowledged} | {traffic.told.refused}"
-        f" | {lost} | {repeated} | {seconds:.1f} |"
-    )
-
-
-def _ready(url: str) -> bool:
-    try:
-        return httpx.get(url + "/readyz", timeout=5).status_code == 200
-    except httpx.TransportError:
-        return False
+    rng = random.Random(fault_seed)
+    faults = _chosen(group, request.config, rng)
+    if not faults:
+        pytest.skip(f"none of the faults named with --fault is of the group {group!r}")
+    runs = []
+    for fault in faults:
+        runs.append(Run(field, fault, rng.randrange(2**32)))
+        runs[-1].go()
+        print(runs[-1].line, flush=True)
+    truth.bare(field.stack)
+    table = request.config.stash.setdefault(rows, {})
+    broken = []
+    for run in runs:
+        run.look_again(field.stack)
+        figures = table.setdefault(run.fault.name, [0] * len(COLUMNS))
+        seconds = max(figures[-1], round(run.verdict.seconds, 1))
+        figures[:] = [a + b for a, b in zip(figures, [1, *run.verdict.figures, 0], strict=True)]
+        figures[-1] = seconds
+        if run.verdict.broken:
+            broken.append(f"{run.fault.name}: {dict(run.verdict.broken)} {run.verdict.examples}")
+    if broken:
+        pytest.fail(f"seed {fault_seed}:\n" + "\n".join(broken), pytrace=False)
 
 
 def test_a_blocked_broker_is_a_503_and_nothing_waits_for_long(stack: ClusterStack) -> None:

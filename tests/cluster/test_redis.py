@@ -1,62 +1,289 @@
-"""Limits over several processes, and the hot data while Redis comes and goes."""
+"""Rule 8: whatever Redis answers, a caller gets a reply or Unavailable; and limits that several processes share."""
 
 from __future__ import annotations
 
+import asyncio
+import re
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
+import uvloop
 
-from hubbub.caches.redis import SCRIPTS, RedisCache
-from hubbub.caches.redis_wire import RedisWire
+from hubbub.chat.caller import Caller
 from hubbub.chat.errors import RateLimited, Unavailable
+from hubbub.chat.model import ChatKey, Role, User
+from hubbub.chat.ports import Wants
+from hubbub.cluster.protocol import shard_of
+from hubbub.cluster.publisher import Place
+from hubbub.cluster.redis import connection
+from hubbub.cluster.redis.gate import RedisGate
+from hubbub.cluster.redis.keys import Keys, names_of
+from hubbub.cluster.redis.messages import RedisView
+from hubbub.cluster.redis.pages import Applications, Pages
+from hubbub.cluster.redis.servers import Servers
 from hubbub.http.limits import LocalGate
 from hubbub.loadtest.servers import Redis
-from hubbub.stores.sqlite import SqliteStore
+from tests.conftest import eventually_async
 from tests.servers import need_servers
 
 
-async def enter_in_turn(gates: list[RedisCache], times: int) -> None:
+@asynccontextmanager
+async def connected(*urls: str) -> AsyncIterator[Servers]:
+    servers = Servers(urls)
+    assert await servers.connected(10)
+    for wire in servers.wires:
+        wire.keys = Keys(1)
+    yield servers
+    await servers.close()
+
+
+def gate_of(servers: Servers, user_rate: int, alone: int = 1000) -> RedisGate:
+    nothing = cast(Any, None)
+    return RedisGate(servers, nothing, Applications(), Pages(10), user_rate=user_rate, alone=LocalGate(alone))
+
+
+async def enter_in_turn(gates: list[RedisGate], times: int) -> None:
     for turn in range(times):
         await gates[turn % len(gates)].enter(1)
 
 
-async def test_one_users_rate_counts_at_every_process(redis: Redis, tmp_path: Path) -> None:
-    store = SqliteStore(tmp_path / "hubbub.db")
-    wires = [RedisWire(redis.url, SCRIPTS) for _ in range(2)]
-    for wire in wires:
-        assert await wire.connected(10)
-    gates = [RedisCache(wire, store, user_rate=20) for wire in wires]  # type: ignore[arg-type]
-    with pytest.raises(RateLimited):  # the second may turn once in between
-        await enter_in_turn(gates, 2 * 20 + 2)
-    assert (await gates[0].enter(2)).mark == (await gates[1].enter(2)).mark
-    await gates[0].sessions_changed(2)
-    assert (await gates[1].enter(2)).mark == (await gates[0].enter(2)).mark != ""
-    for wire in wires:
-        await wire.close()
-    store.close()
+async def test_one_users_rate_counts_at_every_process(redis: Redis) -> None:
+    redis.command("FLUSHALL")
+    async with connected(redis.url) as one, connected(redis.url) as other:
+        gates = [gate_of(servers, 20) for servers in (one, other)]
+        await enter_in_turn(gates, 2 * 20)  # as many at once as two seconds bring, as in one process
+        with pytest.raises(RateLimited):
+            await enter_in_turn(gates, 2 * 20)
+        assert (await gates[0].enter(2)).mark == (await gates[1].enter(2)).mark
+        await gates[0].sessions_changed(2)
+        assert (await gates[1].enter(2)).mark == (await gates[0].enter(2)).mark != ""
+
+
+def test_a_process_that_stood_still_keeps_its_connection(redis: Redis) -> None:
+    async def stand_still() -> None:
+        async with connected(redis.url) as servers:
+            (wire,) = servers.wires
+            connection = wire.connection
+            for _ in range(3):  # its watch may be anywhere in its turn
+                answers = [wire.call("PING") for _ in range(3)]
+                await asyncio.sleep(0.01)
+                more = [wire.call("PING") for _ in range(3)]
+                time.sleep(2.6)  # noqa: ASYNC251 - that it stands still is what is tested
+                assert await asyncio.gather(*answers, *more) == [b"PONG"] * 6
+                await asyncio.sleep(0.3)
+            assert wire.connection == connection
+
+    uvloop.run(stand_still())  # the loop of the processes: it looks at its timers before it reads
+
+
+async def test_one_that_was_given_other_data_says_nothing_of_sessions(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "_LOOK_S", 60)
+    async with connected(redis.url) as servers:
+        gate = gate_of(servers, 1000)
+        mark = (await gate.enter(1)).mark
+        assert mark != ""
+        redis.command("REPLICAOF 127.0.0.1 1")
+        redis.command("REPLICAOF NO ONE")
+        assert (await gate.enter(1, mark)).mark == "", "nothing may be remembered meanwhile"
 
 
 async def test_without_redis_calls_are_refused_at_once_and_limits_still_hold(tmp_path: Path) -> None:
     need_servers()
     server = Redis(tmp_path)
     server.start()
-    store = SqliteStore(tmp_path / "hubbub.db")
-    wire = RedisWire(server.url, SCRIPTS)
-    assert await wire.connected(10)
-    gate = RedisCache(wire, store, user_rate=1000, alone=LocalGate(5))  # type: ignore[arg-type]
-    first = (await gate.enter(1)).mark
-    server.kill()
-    with pytest.raises(Unavailable):
-        await wire.call("PING")
-    with pytest.raises(Unavailable):
-        wire.call("PING")
-    assert wire.fault is not None
-    assert (await gate.enter(1)).mark == "", "nothing may be remembered meanwhile"
-    with pytest.raises(RateLimited):
-        await enter_in_turn([gate], 11)
-    server.start()
-    assert await wire.connected(10)
-    assert (await gate.enter(1)).mark not in ("", first), "another Redis vouches for nothing of the one before"
-    await wire.close()
+    async with connected(server.url) as servers:
+        (wire,) = servers.wires
+        gate = gate_of(servers, 1000, alone=5)
+        first = (await gate.enter(1)).mark
+        identity = wire.identity
+        server.kill()
+        with pytest.raises(Unavailable):
+            await wire.call("PING")
+        with pytest.raises(Unavailable):
+            wire.call("PING")
+        assert wire.fault is not None
+        assert (await gate.enter(1)).mark == "", "nothing may be remembered meanwhile"
+        with pytest.raises(RateLimited):
+            await enter_in_turn([gate], 11)
+        server.start()
+        assert await wire.connected(10)
+        assert wire.identity not in ("", identity), "another Redis vouches for nothing of the one before"
+        with pytest.raises(Unavailable):  # until its generation is known
+            wire.named()
+        wire.keys = Keys(2)
+        assert (await gate.enter(1)).mark not in ("", first)
     server.stop()
-    store.close()
+
+
+class Places:
+    """What a gate needs of a publisher: it counts the places that are held."""
+
+    def __init__(self) -> None:
+        self.held = 0
+
+    def shard_of(self, token: str) -> int:
+        return 0
+
+    def try_hold(self, token: str, characters: int) -> Place:
+        self.held += 1
+        return Place(0, characters)
+
+    def release(self, place: Place) -> None:
+        self.held -= 1
+
+
+def busy_gate(servers: Servers, places: Places, token: str) -> RedisGate:
+    """User 1 is known as a member of the application."""
+    applications = Applications()
+    applications.at(token, b"1").roles[1] = time.monotonic() + 60, Role.MEMBER
+    alone = LocalGate(1000)
+    return RedisGate(servers, cast(Any, places), applications, Pages(10), user_rate=1000, alone=alone)
+
+
+async def scripts_run(servers: Servers) -> int:
+    said = re.search(rb"cmdstat_evalsha:calls=(\d+)", await servers.wires[0].call("INFO", "commandstats"))
+    return int(said[1]) if said else 0
+
+
+@pytest.mark.parametrize("text", ["t " * 15_000, "token%20", "token ", "t" * 65])
+async def test_text_that_is_no_token_is_kept_nowhere(redis: Redis, text: str) -> None:
+    async with connected(redis.url) as servers:
+        gate = busy_gate(servers, Places(), "token")
+        for wants in (Wants(ChatKey(text, 1), newest=10), Wants(ChatKey(text, 1), number=5), Wants(ChatKey(text, 0))):
+            before = names_of.cache_info().currsize, shard_of.cache_info().currsize
+            entry = await gate.enter(1, "", wants)
+            assert entry.mark
+            assert entry.brought is None
+            assert (names_of.cache_info().currsize, shard_of.cache_info().currsize) == before
+        assert not [key for key in await servers.wires[0].call("KEYS", "*") if text.encode() in key]
+
+
+class OneApplication:
+    """A store of one application with one member, user 1."""
+
+    async def role(self, token: str, user_id: int) -> Role | None:
+        return Role.MEMBER if (token, user_id) == ("there", 1) else None
+
+
+async def test_what_strangers_ask_for_is_soon_forgotten(redis: Redis) -> None:
+    redis.command("FLUSHALL")
+    async with connected(redis.url) as servers:
+        (wire,) = servers.wires
+        applications, nothing = Applications(), cast(Any, None)
+        gate = RedisGate(servers, cast(Any, Places()), applications, Pages(10), user_rate=1000, alone=LocalGate(1000))
+        view = RedisView(servers, cast(Any, OneApplication()), nothing, nothing, applications, Pages(10), nothing)
+
+        async def lives(token: str) -> int:
+            return int(await wire.call("TTL", wire.named().application(token)))
+
+        async def asked(user_id: int, token: str) -> Role | None:
+            entry = await gate.enter(user_id, "", Wants(ChatKey(token, 1), newest=10))
+            return await view.role(Caller(User(user_id, "ref", "a@x", "A", 1), entry.brought), token)
+
+        for token in ("random1", "random2", "there"):
+            assert await asked(2, token) is None
+            assert 0 < await lives(token) <= 60
+        assert await asked(1, "there") is Role.MEMBER
+        assert await lives("there") > 3600
+        assert await asked(2, "there") is None
+        assert await lives("there") > 3600
+        # A version that has gone is never there again, so what was read at it isn't used.
+        before = applications.get("there")
+        assert before is not None
+        await wire.call("DEL", wire.named().application("there"))
+        assert await asked(1, "there") is Role.MEMBER
+        after = applications.get("there")
+        assert after is not None
+        assert after.version != before.version
+        assert await lives("there") > 3600
+        await view._application("random3")
+        assert 0 < await lives("random3") <= 60
+
+
+async def test_requests_of_a_turn_go_together_but_few_that_ask_for_messages(redis: Redis) -> None:
+    async with connected(redis.url) as servers:
+        gate = busy_gate(servers, Places(), "token")
+        for wants, least, most in ((Wants(ChatKey("token", 0)), 1, 2), (Wants(ChatKey("token", 1), newest=10), 12, 14)):
+            before = await scripts_run(servers)
+            entries = await asyncio.gather(*(gate.enter(user, "", wants) for user in range(100, 200)))
+            assert len({entry.mark for entry in entries}) == 100
+            assert least <= await scripts_run(servers) - before <= most
+
+
+async def test_what_one_request_meets_is_not_anothers_affair(redis: Redis) -> None:
+    async with connected(redis.url) as servers:
+        gate = busy_gate(servers, Places(), "token")
+        names = servers.wires[0].named()
+        redis.command(f"LPUSH {names.rate(7)} x")
+        entries = await asyncio.gather(*(gate.enter(user, "", Wants(ChatKey("token", 0))) for user in (6, 7, 8)))
+        assert [bool(entry.mark) for entry in entries] == [True, False, True]
+
+
+async def test_a_request_that_ends_early_keeps_no_place(redis: Redis) -> None:
+    async with connected(redis.url) as servers:
+        places = Places()
+        gate = busy_gate(servers, places, "token")
+        posts = [asyncio.create_task(gate.enter(1, "", Wants(ChatKey("token", 1), number=5))) for _ in range(20)]
+        await asyncio.sleep(0)  # each goes as far as it can
+        assert places.held == 20
+        for post in posts[:10]:
+            post.cancel()
+        await asyncio.gather(*posts, return_exceptions=True)
+        assert places.held == 0
+
+
+async def test_scripts_that_were_flushed_are_sent_again(redis: Redis) -> None:
+    async with connected(redis.url) as servers:
+        gate = gate_of(servers, 1000)
+        before = (await gate.enter(5)).mark
+        redis.command("SCRIPT FLUSH")
+        assert (await gate.enter(5)).mark == before != ""
+
+
+async def test_a_redis_that_refuses_is_a_fault_and_well_again_when_it_takes_writes(redis: Redis) -> None:
+    async with connected(redis.url) as servers:
+        (wire,) = servers.wires
+        assert wire.fault is None
+        redis.command("CONFIG SET min-replicas-to-write 1")
+        try:
+            with pytest.raises(Unavailable, match="NOREPLICAS"):
+                await wire.call("SET", "a", 1)
+            await eventually_async(lambda: "refuses" in (wire.fault or ""))
+        finally:
+            redis.command("CONFIG SET min-replicas-to-write 0")
+        await eventually_async(lambda: wire.fault is None)
+
+
+async def test_numbers_are_refused_before_redis_is_full(redis: Redis) -> None:
+    async with connected(redis.url) as servers:
+        (wire,) = servers.wires
+        assert wire.takes_numbers
+        used = int((await wire.call("INFO", "memory")).split(b"used_memory:")[1].split()[0])
+        redis.command(f"CONFIG SET maxmemory {used + used // 20}")
+        try:
+            await eventually_async(lambda: not wire.takes_numbers)
+            assert wire.fault is not None
+        finally:
+            redis.command("CONFIG SET maxmemory 0")
+        await eventually_async(lambda: wire.fault is None)
+
+
+async def test_data_of_another_server_is_another_data_set(redis: Redis, tmp_path: Path) -> None:
+    """Without a connection being lost: a server takes over what another holds, and is by itself again."""
+    need_servers()
+    other = Redis(tmp_path)
+    other.start()
+    async with connected(redis.url) as servers:
+        (wire,) = servers.wires
+        before = wire.identity
+        redis.command(f"CONFIG SET masterauth {other.password}")
+        redis.command(f"REPLICAOF 127.0.0.1 {other.port}")
+        redis.command("REPLICAOF NO ONE")
+        await eventually_async(lambda: wire.identity not in ("", before))
+    other.stop()

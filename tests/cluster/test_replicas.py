@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from hubbub.chat.commands import AddApplication, AddChat, AddUser, Delivery, PostMessage
+from hubbub.chat.commands import AddApplication, AddChat, AddUser
 from hubbub.chat.model import ChatKey
+from hubbub.cluster.protocol import Delivery, Post
 from hubbub.loadtest.servers import MariaDb
-from hubbub.stores.mysql import MySqlStore
 from tests.conftest import eventually
+from tests.ports.stores import ClusterStore
 from tests.servers import need_servers
 
 CHAT = ChatKey("token", 1)
@@ -55,14 +56,14 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     pair.stop()
 
 
-def post(number: int) -> PostMessage:
-    return PostMessage(CHAT, number, 1, "A", f"message {number}", 1000 + number)
+def post(number: int) -> Post:
+    return Post(CHAT, number, 1, "A", f"message {number}", 1000 + number)
 
 
 async def test_a_replica_answers_only_when_it_is_far_enough(pair: Pair) -> None:
-    store = MySqlStore(pair.primary.url(), [pair.replica.url()])
+    store = ClusterStore(pair.primary.url(), [pair.replica.url()])
     store.apply([AddUser("ref", "a@x", "A", "hash", 1), AddApplication("token", "T", 1, 2), AddChat("token", None, 3)])
-    first = store.apply_deliveries(0, [Delivery("api", 1, [post(1)])]).position
+    first = store.deliveries.apply(0, 4, [Delivery("api", 1, [post(1)])]).position
 
     async def newest(at: object) -> str:
         return (await store.messages(CHAT, limit=1, at=at))[0].body  # type: ignore[arg-type]
@@ -72,7 +73,7 @@ async def test_a_replica_answers_only_when_it_is_far_enough(pair: Pair) -> None:
     assert await newest(first) == "message 1"
     assert pair.reads() - before >= 3, "the replica was asked for its position and the rows, beside this count"
     pair.replica.root("STOP SLAVE")
-    second = store.apply_deliveries(0, [Delivery("api", 2, [post(2)])]).position
+    second = store.deliveries.apply(0, 4, [Delivery("api", 2, [post(2)])]).position
     assert await newest(second) == "message 2", "a replica that is behind is passed over"
     assert await newest(first) == "message 1", "and serves those who need no more than it has"
     message = await store.message(CHAT, 2, at=second)

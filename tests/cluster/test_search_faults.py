@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from hubbub.loadtest.cluster import ClusterStack
-from hubbub.loadtest.servers import OpenSearch
+from hubbub.loadtest.servers import SearchServer
 from tests.conftest import Person, eventually
 
 
 @pytest.fixture
-def opensearch(cluster: ClusterStack) -> OpenSearch:
+def opensearch(cluster: ClusterStack) -> SearchServer:
     if cluster.search is None:
         pytest.skip("not installed: opensearch. With Maven: scripts/install-search.sh")
     return cluster.search
@@ -34,7 +34,7 @@ def post(person: Person, chat: str, body: str) -> None:
 
 
 def test_without_the_search_server_writes_go_on_and_it_catches_up(
-    cluster: ClusterStack, opensearch: OpenSearch
+    cluster: ClusterStack, opensearch: SearchServer
 ) -> None:
     with closing(Person(cluster.url)) as ann:
         chat = ann.chat()
@@ -52,7 +52,7 @@ def test_without_the_search_server_writes_go_on_and_it_catches_up(
         eventually(lambda: len(found(ann, chat, "pelican")) == 31, within_s=10)
 
 
-def test_without_its_indexer_it_catches_up_with_the_next(cluster: ClusterStack, opensearch: OpenSearch) -> None:
+def test_without_its_indexer_it_catches_up_with_the_next(cluster: ClusterStack, opensearch: SearchServer) -> None:
     with closing(Person(cluster.url)) as ann:
         chat = ann.chat()
         post(ann, chat, "heron first")
@@ -65,7 +65,7 @@ def test_without_its_indexer_it_catches_up_with_the_next(cluster: ClusterStack, 
         eventually(lambda: len(found(ann, chat, "heron")) == 21, within_s=30)
 
 
-def test_a_rebuild_while_serving(cluster: ClusterStack, opensearch: OpenSearch) -> None:
+def test_a_rebuild_while_serving(cluster: ClusterStack, opensearch: SearchServer) -> None:
     with closing(Person(cluster.url)) as ann:
         chat = ann.chat()
         for number in range(50):

@@ -47,7 +47,7 @@ def test_more_shards_lose_and_reorder_nothing(stack: ClusterStack) -> None:
     raised = shards(stack, "5")
     assert (raised.returncode, raised.stdout) == (0, "5\n"), raised.stderr
     stack.apis[0].start()
-    traffic.check(stack.url)
+    traffic.check(stack)
     traffic.close()
     with closing(Person(stack.url)) as ann:
         chats = [ann.chat() for _ in range(20)]

@@ -1,48 +1,121 @@
-"""Users who write through every API process of a cluster, and remember what they were told."""
+"""Users who write and read through every API process of a cluster, and remember what they were told.
+
+They behave as clients behind a proxy do: a process that refuses a connection, or closes it before an answer, is left
+alone for a moment, and another one is asked.
+"""
 
 from __future__ import annotations
 
 import itertools
+import random
 import threading
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
 
 import httpx
 
+from hubbub.loadtest.cluster import ClusterStack
+from tests.cluster import truth
 from tests.conftest import Person, eventually
 
 _PAGE = 100
+_GIVE_UP_S = 8.0
+_AVOID_S = 0.5
+_EXAMPLES = 5
+
+Kind = Literal[
+    "lost", "wrong", "repeated", "disordered", "stale", "gaps", "errors", "cut off", "count", "refused", "lag"
+]
+_TABLE: tuple[Kind, ...] = ("lost", "wrong", "repeated", "disordered", "stale")
+
+
+class Problem(NamedTuple):
+    """A promise that was broken. ``lost``: acknowledged and not in the database; ``wrong``: there with a text that it
+    may not have, or though it was deleted; ``errors``: a 5xx other than 503.
+    """
+
+    kind: Kind
+    says: str
+
+
+@dataclass
+class Message:
+    """An acknowledged one. ``states`` are those it may be in: a text, or None when it is deleted. More than one are
+    left where the outcome of a change is not known; then it is not changed any more.
+    """
+
+    chat: str
+    number: int
+    body: str
+    key: str | None
+    states: set[str | None]
+
+    def tried(self, state: str | None) -> None:
+        self.states.add(state)
+
+    def became(self, state: str | None) -> None:
+        self.states = {state}
 
 
 @dataclass
 class Told:
-    """What the users were told: by chat, each acknowledged number's body, and each sender's numbers in order."""
+    """What the users were told: by chat, each acknowledged message, and each sender's numbers in order. ``unknown`` are
+    the texts of posts that got no 2xx; ``cut_off`` those whose connection was closed before an answer.
+    """
 
-    bodies: dict[str, dict[int, str]] = field(default_factory=lambda: defaultdict(dict))
+    messages: dict[str, dict[int, Message]] = field(default_factory=lambda: defaultdict(dict))
     order: dict[tuple[str, int], list[int]] = field(default_factory=lambda: defaultdict(list))
-    repeated: list[tuple[str, int]] = field(default_factory=list)
+    unknown: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+    cut_off: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+    problems: list[Problem] = field(default_factory=list)
+    acknowledged: int = 0
+    refused: int = 0  # 503s
+    errors: int = 0  # no process answered, or none in time
+    moved: int = 0  # another process was asked
+    lagging: int = 0  # reads that said so
 
+
+@dataclass
+class Verdict:
+    """What a run has shown; ``broken`` must be empty for a test to pass."""
+
+    acknowledged: int = 0
     refused: int = 0
+    errors: int = 0
+    ended: int = 0
+    seconds: float = 0.0
+    broken: Counter[Kind] = field(default_factory=Counter)
+    examples: list[str] = field(default_factory=list)
+
+    def add(self, problems: Sequence[Problem]) -> None:
+        self.broken.update(problem.kind for problem in problems)
+        self.examples += [f"{problem.kind}: {problem.says}" for problem in problems[:_EXAMPLES]]
 
     @property
-    def acknowledged(self) -> int:
-        return sum(len(bodies) for bodies in self.bodies.values())
+    def figures(self) -> list[int]:
+        return [self.acknowledged, self.refused, self.errors, *(self.broken[kind] for kind in _TABLE), self.ended]
 
 
 class Traffic:
-    """A context manager: senders are at work inside it. Everyone writes in every chat, and edits every tenth."""
+    """A context manager: senders are at work inside it. Everyone writes in every chat; each chat has an application of
+    its own, so that several shards are busy.
+    """
 
-    def __init__(self, urls: list[str], *, senders: int = 6, chats: int = 3) -> None:
+    def __init__(self, urls: list[str], *, senders: int = 6, chats: int = 4, seed: int = 0) -> None:
         self.told = Told()
-        self._urls = urls
+        self.urls = urls
+        self.lock = threading.Lock()
+        self.stopping = threading.Event()
         self._owner = Person(urls[0])
-        token = self._owner.application()
-        self.chats = [self._owner.chat(token) for _ in range(chats)]
-        self._cookies = dict(self._owner.cookies)
-        self._stop = threading.Event()
-        self._lock = threading.Lock()
-        self._threads = [threading.Thread(target=self._send, args=(sender,)) for sender in range(senders)]
+        self.chats = [self._owner.chat() for _ in range(chats)]
+        self.cookies = dict(self._owner.cookies)
+        self._threads = [
+            threading.Thread(target=_Sender(self, sender, random.Random(f"{seed}/{sender}")).run)
+            for sender in range(senders)
+        ]
 
     def __enter__(self) -> Traffic:
         for thread in self._threads:
@@ -50,52 +123,12 @@ class Traffic:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stop.set()
+        self.stopping.set()
         for thread in self._threads:
             thread.join()
 
     def close(self) -> None:
         self._owner.close()
-
-    def _send(self, sender: int) -> None:
-        clients = [httpx.Client(base_url=url + "/api/v1", cookies=self._cookies, timeout=30) for url in self._urls]
-        for turn in itertools.count():
-            if self._stop.is_set():
-                break
-            chat = self.chats[turn % len(self.chats)]
-            client = clients[(sender + turn) % len(clients)]
-            try:
-                self._turn(client, sender, turn, chat)
-            except httpx.TransportError:
-                with self._lock:
-                    self.told.refused += 1
-                time.sleep(0.02)
-        for client in clients:
-            client.close()
-
-    def _turn(self, client: httpx.Client, sender: int, turn: int, chat: str) -> None:
-        body = f"{sender}/{turn}"
-        answer = client.post(f"{chat}/messages", json={"body": body})
-        if answer.status_code != 200:
-            assert answer.status_code == 503, answer.text
-            with self._lock:
-                self.told.refused += 1
-            time.sleep(0.02)
-            return
-        number = answer.json()["messageNumber"]
-        with self._lock:
-            if number in self.told.bodies[chat]:
-                self.told.repeated.append((chat, number))
-            self.told.bodies[chat][number] = body
-            self.told.order[chat, sender].append(number)
-        if turn % 10 == 0:
-            edited = body + " edited"
-            with self._lock:
-                self.told.bodies[chat][number] = ""  # either, until it is known
-            changed = client.put(f"{chat}/messages", json={"messageNumber": number, "body": edited})
-            with self._lock:
-                # A refused change may have been made or not; a lost message would show in any case.
-                self.told.bodies[chat][number] = edited if changed.status_code == 200 else ""
 
     def wait_for(self, more: int, within_s: float = 60.0) -> float:
         """Wait until so many more messages are acknowledged; the seconds it took."""
@@ -103,24 +136,284 @@ class Traffic:
         eventually(lambda: self.told.acknowledged >= wanted, within_s)
         return time.monotonic() - start
 
-    def check(self, url: str) -> tuple[int, int]:
-        """Every acknowledged message is there, once, with the right body, in its sender's order; counts are right.
+    def broken(self, problem: Problem) -> None:
+        with self.lock:
+            self.told.problems.append(problem)
 
-        Returns:
-            How many were lost and how many numbers were given twice: no test passes unless both are 0.
+    # What is left of it ----------------------------------------------------------------------------------------------
+
+    def check(self, stack: ClusterStack) -> Verdict:
+        """Compare what was told with what the database holds after Redis was emptied and every process restarted, and
+        then with what the API shows. Fails unless nothing is broken.
         """
-        lost = 0
-        assert not self.told.repeated
-        for numbers in self.told.order.values():
-            assert numbers == sorted(numbers), "a sender's later message got a lower number"
-        with httpx.Client(base_url=url + "/api/v1", cookies=self._cookies, timeout=30) as client:
-            for chat in self.chats:
-                expected = self.told.bodies[chat]
-                eventually(lambda chat=chat, expected=expected: not _wrong(client, chat, expected), 30)  # type: ignore[misc]
-                eventually(lambda chat=chat: _counts_right(client, chat), 30)  # type: ignore[misc]
-                lost += len(_wrong(client, chat, expected))
-        assert lost == 0
-        return lost, len(self.told.repeated)
+        truth.bare(stack)
+        verdict = Verdict(self.told.acknowledged, self.told.refused, self.told.errors)
+        verdict.add(self.problems() + self.stored(stack) + self.shown(stack))
+        assert not verdict.broken, f"{dict(verdict.broken)}: {verdict.examples}"
+        return verdict
+
+    def problems(self) -> list[Problem]:
+        """What was seen to be broken while it was going on."""
+        found = list(self.told.problems)
+        for (chat, sender), numbers in self.told.order.items():
+            found += [
+                Problem("disordered", f"sender {sender} of {chat} got {later} after {earlier}")
+                for earlier, later in itertools.pairwise(numbers)
+                if later < earlier  # the same one again is a repeated number
+            ]
+        return found
+
+    def settled(self, stack: ClusterStack, within_s: float = 15.0) -> list[Problem]:
+        """What is wrong with the database once everything queued is stored."""
+        until = time.monotonic() + within_s
+        while found := self.stored(stack):
+            if time.monotonic() > until:
+                truth.drained(stack)
+                return self.stored(stack)
+            time.sleep(0.2)
+        return found
+
+    def stored(self, stack: ClusterStack) -> list[Problem]:
+        """What is wrong with the database now."""
+        return [problem for chat in self.chats for problem in self._stored(chat, dict(truth.stored(stack, chat)))]
+
+    def _stored(self, chat: str, held: dict[int, str]) -> Iterator[Problem]:
+        told = self.told.messages[chat]
+        for number, message in told.items():
+            state = held.get(number)
+            if state in message.states:
+                continue
+            if state is None:
+                yield Problem("lost", f"{chat}/messages/{number} {message.body!r}")
+            else:
+                yield Problem("wrong", f"{chat}/messages/{number} is {state!r}, may be {message.states}")
+        times = Counter(held.values())
+        for number, body in held.items():
+            if times[body] > 1:
+                yield Problem("repeated", f"{body!r} is stored {times[body]} times in {chat}, once as {number}")
+            elif number not in told and body not in self.told.unknown[chat]:
+                yield Problem("wrong", f"{chat}/messages/{number} is {body!r}, which nobody wrote there")
+            if body in self.told.cut_off[chat]:
+                yield Problem(
+                    "cut off", f"{chat}/messages/{number} was stored and its connection closed without a word"
+                )
+        highest = max(told, default=0)
+        if len({*told, *held}) < highest and not any(self.told.unknown.values()):
+            yield Problem("gaps", f"{highest} numbers of {chat}, {len(told)} messages, and no write has failed")
+
+    def shown(self, stack: ClusterStack, within_s: float = 30.0) -> list[Problem]:
+        """Where the API does not show what is stored in the end. Nothing may be queued any more."""
+        until = time.monotonic() + within_s
+        with httpx.Client(base_url=stack.url + "/api/v1", cookies=self.cookies, timeout=30) as client:
+            while True:
+                found = [
+                    problem for chat in self.chats for problem in _shown(client, chat, dict(truth.stored(stack, chat)))
+                ]
+                if not found or time.monotonic() > until:
+                    return found
+                time.sleep(0.2)
+
+
+def _shown(client: httpx.Client, chat: str, held: dict[int, str]) -> list[Problem]:
+    listed = everything(client, chat)
+    answer = client.get(chat)
+    if answer.status_code != 200:
+        return [Problem("errors", f"GET {chat} was answered {answer.status_code}: {answer.text[:200]}")]
+    found = []
+    if listed != sorted(held.items()):
+        more, less = set(listed) - set(held.items()), set(held.items()) - set(listed)
+        says = f"the list of {chat} differs from the database for good: has {sorted(more)}, lacks {sorted(less)}"
+        found.append(Problem("stale", says))
+    if (count := answer.json()["messagesCount"]) != len(held):
+        found.append(Problem("count", f"{chat} counts {count} messages and has {len(held)}"))
+    return found
+
+
+class _Sender:
+    """One request at a time. ``mine`` are its messages that it may still change."""
+
+    def __init__(self, traffic: Traffic, number: int, rng: random.Random) -> None:
+        self._traffic = traffic
+        self._told = traffic.told
+        self._number = number
+        self._rng = rng
+        self._turns = itertools.count()
+        self._mine: list[Message] = []
+        self._gone: list[Message] = []
+        self._avoid = [0.0] * len(traffic.urls)
+
+    def run(self) -> None:
+        self._clients = [
+            httpx.Client(base_url=url + "/api/v1", cookies=self._traffic.cookies, timeout=_GIVE_UP_S)
+            for url in self._traffic.urls
+        ]
+        try:
+            while not self._traffic.stopping.is_set():
+                self._turn()
+        except Exception as error:
+            self._traffic.broken(Problem("errors", f"sender {self._number} failed: {error!r}"))
+            raise
+        finally:
+            for client in self._clients:
+                client.close()
+
+    def _turn(self) -> None:
+        message, at = self._post(self._rng.choice(self._traffic.chats))
+        if message is None:
+            return
+        self._mine = [*self._mine[-20:], message]
+        chance = self._rng.random()
+        if chance < 0.5:
+            self._read(message, at)
+        elif chance < 0.65:
+            self._edit(self._rng.choice(self._mine))
+        elif chance < 0.7:
+            self._delete(self._rng.choice(self._mine))
+        elif chance < 0.8:
+            self._again(self._rng.choice(self._mine + self._gone))
+
+    # Writing ---------------------------------------------------------------------------------------------------------
+
+    def _post(self, chat: str) -> tuple[Message | None, int]:
+        """The acknowledged message and the process that said so. A try that failed is made again with the same key, or
+        where there is none as another message.
+        """
+        told = self._told
+        keyed = self._rng.random() < 0.5
+        while True:
+            body = f"{self._number}/{next(self._turns)}"
+            key = f"key {body}" if keyed else None
+            while True:
+                said, answer, at = self._send("POST", f"{chat}/messages", body=body, key=key)
+                if answer is not None and answer.status_code == 200:
+                    return self._acknowledged(Message(chat, answer.json()["messageNumber"], body, key, {body})), at
+                with self._traffic.lock:
+                    told.unknown[chat].add(body)
+                    if said == "closed" and not keyed:
+                        told.cut_off[chat].add(body)
+                if self._traffic.stopping.is_set():
+                    return None, at
+                time.sleep(0.02 if answer is not None else 0.1)
+                if not keyed:
+                    break
+
+    def _acknowledged(self, message: Message) -> Message:
+        told = self._told
+        with self._traffic.lock:
+            told.acknowledged += 1
+            first = told.messages[message.chat].setdefault(message.number, message)
+            told.order[message.chat, self._number].append(message.number)
+            if first is not message:
+                both = f"{first.body!r} and then {message.body!r}"
+                told.problems.append(Problem("repeated", f"{message.chat}/messages/{message.number} was {both}"))
+        return message
+
+    def _edit(self, message: Message) -> None:
+        text = f"{message.body} edited {next(self._turns)}"
+        self._change(message, text, "PUT", f"{message.chat}/messages", {"messageNumber": message.number, "body": text})
+
+    def _delete(self, message: Message) -> None:
+        self._mine.remove(message)
+        self._gone = [*self._gone[-5:], message]
+        self._change(message, None, "DELETE", f"{message.chat}/messages/{message.number}", None)
+
+    def _change(self, message: Message, state: str | None, method: str, path: str, content: Any) -> None:
+        message.tried(state)
+        said, answer, at = self._send(method, path, content=content)
+        if answer is not None and said == "answered again" and method == "DELETE" and answer.status_code == 404:
+            message.became(state)  # the process that closed the connection had done it
+            return
+        if answer is not None and answer.status_code in (200, 204):
+            message.became(state)
+            self._read(message, at)
+            return
+        if answer is not None and answer.status_code < 500:
+            says = f"{method} {path} was acknowledged, and answered {answer.status_code}"
+            self._traffic.broken(Problem("stale", says))
+        if message in self._mine:
+            self._mine.remove(message)
+
+    def _again(self, message: Message) -> None:
+        """A retry of what was acknowledged gets the first number, and adds nothing."""
+        if message.key is None:
+            return
+        _, answer, _ = self._send("POST", f"{message.chat}/messages", body=message.body, key=message.key)
+        if answer is not None and answer.status_code == 200 and answer.json()["messageNumber"] != message.number:
+            got = answer.json()["messageNumber"]
+            self._traffic.broken(Problem("repeated", f"{message.chat}/messages/{message.number} is {got} when retried"))
+
+    # Reading ---------------------------------------------------------------------------------------------------------
+
+    def _read(self, message: Message, written_at: int) -> None:
+        """Look for what was just acknowledged, through another process."""
+        path = f"{message.chat}/messages"
+        way = self._rng.choice(["one", "newest", "after"])
+        query = {"one": f"/{message.number}", "newest": "?limit=20", "after": f"?after={message.number - 1}&limit=5"}
+        _, answer, at = self._send("GET", path + query[way], but=written_at)
+        if answer is None or answer.status_code >= 500:
+            return
+        if answer.headers.get("Hubbub-Lag") == "queue":
+            with self._traffic.lock:
+                self._told.lagging += 1
+            return
+        state: str | None = None
+        if way == "one":
+            state = answer.json()["body"] if answer.status_code == 200 else None
+        else:
+            page = answer.json()
+            found = {each["messageNumber"]: each["body"] for each in page}
+            if way == "newest" and len(page) == 20 and min(found) > message.number:
+                return  # so many are newer
+            state = found.get(message.number)
+        if state not in message.states:
+            says = f"{way} at {at}: {path} {message.number} is {state!r}, may be {message.states}"
+            self._traffic.broken(Problem("stale", says))
+
+    # Sending ---------------------------------------------------------------------------------------------------------
+
+    def _send(
+        self, method: str, path: str, *, body: str = "", key: str | None = None, content: Any = None, but: int = -1
+    ) -> tuple[str, httpx.Response | None, int]:
+        """What happened, the answer, and the process that was asked last. A request that may be made twice, or has not
+        reached a process, goes to the next. ``but`` is the process not to ask first.
+        """
+        told, lock = self._told, self._traffic.lock
+        content = {"body": body} if body else content
+        headers = {"Idempotency-Key": key} if key else {}
+        at = self._pick({but})
+        tried: set[int] = set()
+        while True:
+            try:
+                answer = self._clients[at].request(method, path, json=content, headers=headers)
+            except (httpx.ConnectError, httpx.ConnectTimeout):
+                said = "refused"
+            except httpx.TimeoutException:
+                said = "late"
+            except httpx.TransportError:
+                said = "closed"
+            else:
+                with lock:
+                    told.refused += answer.status_code == 503
+                if answer.status_code >= 500 and answer.status_code != 503:
+                    says = f"{method} {path} was answered {answer.status_code}: {answer.text[:200]}"
+                    self._traffic.broken(Problem("errors", says))
+                return "answered again" if tried else "answered", answer, at
+            self._avoid[at] = time.monotonic() + _AVOID_S
+            tried.add(at)
+            following = self._pick(tried)
+            again = said == "refused" or (said == "closed" and (method != "POST" or key is not None))
+            if not again or following in tried:
+                with lock:
+                    told.errors += not (said == "closed" and method == "POST" and key is None)
+                return said, None, at
+            with lock:
+                told.moved += 1
+            at = following
+
+    def _pick(self, but: set[int]) -> int:
+        now = time.monotonic()
+        every = [at for at in range(len(self._clients)) if at not in but] or list(range(len(self._clients)))
+        return self._rng.choice([at for at in every if self._avoid[at] < now] or every)
 
 
 def everything(client: httpx.Client, chat: str) -> list[tuple[int, str]]:
@@ -135,16 +428,3 @@ def everything(client: httpx.Client, chat: str) -> list[tuple[int, str]]:
         if len(page) < _PAGE:
             return found
         after = found[-1][0]
-
-
-def _wrong(client: httpx.Client, chat: str, expected: dict[int, str]) -> list[int]:
-    """Acknowledged numbers whose message is missing, doubled or another's."""
-    found = everything(client, chat)
-    numbers = [number for number, _ in found]
-    assert len(numbers) == len(set(numbers)), "a number is in the list twice"
-    bodies = dict(found)
-    return [number for number, body in expected.items() if number not in bodies or (body and bodies[number] != body)]
-
-
-def _counts_right(client: httpx.Client, chat: str) -> bool:
-    return bool(client.get(chat).json()["messagesCount"] == len(everything(client, chat)))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import httpx
 
-from tests.conftest import Person, Service, eventually
+from tests.conftest import Person, Service, eventually, serve
 
 
 def hubbub(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -57,6 +57,61 @@ def test_a_backup_under_load_has_all_that_was_acknowledged_before(own_service: S
             eventually(lambda: any(each["body"] == "message 17" for each in found()))
     finally:
         restored.stop()
+
+
+def test_a_restored_folder_is_a_data_set_of_its_own_from_its_first_start_on(
+    own_service: Service, tmp_path: Path
+) -> None:
+    with closing(Person(own_service.url)) as ann:
+        chat, cookies = ann.chat(), dict(ann.cookies)
+    assert hubbub("backup", tmp_path / "backup.tar", "--data", own_service.data).returncode == 0
+    assert hubbub("restore", tmp_path / "backup.tar", "--data", tmp_path / "again").returncode == 0
+    restored = Service(tmp_path / "again")
+    for _ in range(2):
+        restored.start()
+        with httpx.Client(base_url=restored.url + "/api/v1", cookies=cookies) as client:
+            assert client.get(chat).status_code == 200
+        assert restored.stop() == 0
+    assert {file.stat().st_mode & 0o777 for file in restored.data.iterdir()} == {0o600}
+    (restored.data / "hubbub.db").unlink()
+    assert "is missing or empty" in serve(restored.data).stderr
+
+
+def test_what_a_killed_backup_left_goes_with_the_next(own_service: Service, tmp_path: Path) -> None:
+    backups = tmp_path / "backups"
+    backups.mkdir()
+    # A backup that waits for the disk when it is killed, and one that is still at work.
+    code = """
+import os, sys, pathlib
+from hubbub.embedded import backup
+def wait(database, copy):
+    copy.write_bytes(b"x" * 1000)
+    print("copying", flush=True)
+    sys.stdin.readline()
+    raise OSError("enough")
+backup._copy = wait
+backup.back_up(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]))
+"""
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(own_service.data), str(backups / f"{name}.tar")],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+        for name in ("killed", "working")
+    ]
+    for process in both:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"copying\n"
+    killed, working = both
+    killed.kill()
+    killed.communicate()
+    assert hubbub("backup", backups / "one.tar", "--data", own_service.data).returncode == 0
+    assert len(list(backups.iterdir())) == 3, "nothing is taken from one that is still at work"
+    working.communicate(b"\n")
+    assert hubbub("backup", backups / "two.tar", "--data", own_service.data).returncode == 0
+    assert sorted(file.name for file in backups.iterdir()) == ["one.tar", "two.tar"]
 
 
 def test_what_would_be_overwritten_is_not(own_service: Service, tmp_path: Path) -> None:

@@ -2,9 +2,10 @@
 
     python -m tests.history.check FILE…
 
-Each message has one sender, who alone edits it and waits for each answer, so its versions have one order: the post,
-then its edits as they were begun. A version is *known* once its answer came; before that, and for good when there was
-no answer, it may be there or not.
+Each message has one sender, who waits for each answer; it and one other session of the same user may edit it at the
+same time. So its versions are ordered in part: one that was answered before another was begun comes before it. Of two
+that overlap either may be the last, until a read has shown one and then the other: no later read may show the first
+again. A version is *known* once it was acknowledged; before that, and for good when it was not, it may be there or not.
 """
 
 from __future__ import annotations
@@ -20,30 +21,46 @@ _NEVER = float("inf")
 
 
 class Told:
-    """One message as its sender knows it. ``versions`` are the operations that wrote it, in order."""
+    """One message as its sender knows it. ``versions`` are the operations that wrote it. ``shown`` says of each version
+    when the first read that showed it ended, and ``followed`` which were shown after which.
+    """
 
     def __init__(self, post: Operation) -> None:
         self.number = post.number
         self.known_at = post.ended if post.done else _NEVER
+        self.answered = False
         self.versions = [post]
         self.deletes: list[Operation] = []
-        self.shown: list[tuple[float, int]] = []  # when a read that showed it ended, and which version it showed
+        self.shown: dict[int, float] = {}
+        self.followed: set[tuple[int, int]] = set()
 
     def version(self, body: str, before: float) -> int | None:
         """Which version this body is, the latest of those begun before; None when it is none."""
         found = [at for at, each in enumerate(self.versions) if each.body == body and each.begun < before]
         return found[-1] if found else None
 
-    def least(self, at: float) -> int:
-        """The oldest version that may be shown to a read which begins at a time."""
+    def _precedes(self, one: int, other: int) -> bool:
+        if (one, other) in self.followed:
+            return True
+        earlier, later = self.versions[one], self.versions[other]
+        if earlier.kind == "post" or later.kind == "post":
+            return earlier.kind == "post" and later.kind != "post"
+        return earlier.ended < later.begun and not earlier.late
+
+    def replaced(self, version: int, at: float) -> bool:
+        """At that time another one, which comes after it, was known or had been shown."""
         known = [index for index, each in enumerate(self.versions) if each.done and each.ended < at]
-        shown = [version for ended, version in self.shown if ended < at]
-        return max([*known[-1:], *shown], default=0)
+        shown = [index for index, ended in self.shown.items() if ended < at]
+        return any(self._precedes(version, other) for other in {*known, *shown} - {version})
+
+    def show(self, version: int, begun: float, ended: float) -> None:
+        self.followed |= {(other, version) for other, at in self.shown.items() if other != version and at < begun}
+        self.shown.setdefault(version, ended)
 
     def must_be_there(self, begun: float, ended: float) -> bool:
         if any(delete.begun < ended for delete in self.deletes):
             return False
-        return self.known_at < begun or any(shown < begun for shown, _ in self.shown)
+        return self.known_at < begun or any(shown < begun for shown in self.shown.values())
 
     def gone(self, at: float) -> bool:
         return any(delete.done and delete.ended < at for delete in self.deletes)
@@ -57,15 +74,14 @@ def faults(history: History) -> list[str]:
         chats[operation.chat].append(operation)
     for chat, operations in sorted(chats.items()):
         final = history.final[chat] if chat < len(history.final) else None
-        found += [f"chat {chat}: {fault}" for fault in _Chat(operations, final, history).faults()]
+        found += [f"chat {chat}: {fault}" for fault in _Chat(operations, final).faults()]
     return found
 
 
 class _Chat:
-    def __init__(self, operations: list[Operation], final: Final | None, history: History) -> None:
+    def __init__(self, operations: list[Operation], final: Final | None) -> None:
         self.operations = sorted(operations, key=lambda each: each.begun)
         self.final = final
-        self.blind = history.blind
         self.by_body: dict[str, Told] = {}
         self.by_number: dict[int, Told] = {}
 
@@ -88,8 +104,11 @@ class _Chat:
                 continue
             if told.number not in (0, post.number):
                 yield f"a retry got number {post.number}, the first try {told.number}"
+            if told.answered:  # a retry of what was acknowledged
+                continue
+            told.answered = True
             told.number = post.number
-            told.known_at = min(told.known_at, post.ended)
+            told.known_at = post.ended
             if self.by_number.setdefault(post.number, told) is not told:
                 yield f"number {post.number} was given twice"
             last = order.get(post.client)
@@ -101,24 +120,31 @@ class _Chat:
         for change in self.operations:
             if change.kind not in ("edit", "delete"):
                 continue
+            if change.kind == "edit" and change.status == 404 and self._deleted(change):
+                continue
             if not change.done and not change.unknown:
                 yield f"the {change.kind} of {change.number}, which was acknowledged, was answered {change.status}"
                 continue
             told = self.by_number[change.number]
             (told.versions if change.kind == "edit" else told.deletes).append(change)
 
+    def _deleted(self, edit: Operation) -> bool:
+        """Another session may have deleted it before this edit was over."""
+        return any(
+            each.kind == "delete" and each.number == edit.number and each.begun < edit.ended for each in self.operations
+        )
+
     def _reads(self) -> Iterator[str]:
         reads = [each for each in self.operations if each.kind in ("newest", "after", "one") and each.status != 0]
         for read in sorted(reads, key=lambda each: each.ended):
-            if any(blind.begun < read.ended and read.begun < blind.ended for blind in self.blind):
-                continue
             if read.status >= 500:
                 continue
             if read.status != 200 and not (read.kind == "one" and read.status == 404):
                 yield f"a read was answered {read.status}"
                 continue
             yield from self._shown(read)
-            yield from self._missing(read)
+            if not read.lag:
+                yield from self._missing(read)
 
     def _shown(self, read: Operation) -> Iterator[str]:
         numbers = [number for number, _ in read.seen]
@@ -130,11 +156,13 @@ class _Chat:
             if told is None or version is None:
                 yield f"number {number} shows a text that nobody wrote there"
                 continue
-            if version < told.least(read.begun):
+            if read.lag:  # what is stored may be older than what was shown
+                continue
+            if told.replaced(version, read.begun):
                 yield f"number {number} went back to a text that was replaced before"
             if told.gone(read.begun):
                 yield f"number {number} is shown after it was deleted"
-            told.shown.append((read.ended, version))
+            told.show(version, read.begun, read.ended)
 
     def _unanswered(self, number: int, body: str) -> Told | None:
         """The message of a post that nobody was told the number of."""
@@ -163,6 +191,9 @@ class _Chat:
         bodies = dict(final.messages)
         if len(bodies) != len(final.messages):
             yield "the stored list repeats a number"
+        if final.listed != final.messages:
+            differ = sorted({*final.listed} ^ {*final.messages})
+            yield f"lists differ from what is stored: {differ[:10]}"
         if final.count != len(final.messages):
             yield f"the count is {final.count}, the messages are {len(final.messages)}"
         for number, body in final.messages:
@@ -175,7 +206,7 @@ class _Chat:
                 else:
                     yield f"stored number {number} has a text that nobody wrote there"
                 continue
-            if version < told.least(_NEVER):
+            if told.replaced(version, _NEVER):
                 yield f"stored number {number} went back to a text that was replaced before"
             if told.gone(_NEVER):
                 yield f"stored number {number} was deleted"

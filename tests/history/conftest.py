@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -11,6 +10,8 @@ import pytest
 
 from tests.history.check import faults
 from tests.history.workload import Workload
+
+Stored = Callable[[str], list[tuple[int, str]]]
 
 _FEW = 8
 _rows = pytest.StashKey[list[str]]()
@@ -22,28 +23,25 @@ def fault_rounds(request: pytest.FixtureRequest) -> int:
 
 
 @pytest.fixture
-def fault_seed(request: pytest.FixtureRequest) -> int:
-    given = request.config.getoption("--fault-seed")
-    return int(given) if given is not None else random.SystemRandom().randrange(2**32)
-
-
-@pytest.fixture
 def judge(
     request: pytest.FixtureRequest, fault_seed: int, tmp_path: Path
-) -> Callable[[Workload, Counter[str]], Awaitable[None]]:
-    """Ends a run: its history is kept and checked, and is a row of the table that pytest prints at the end."""
+) -> Callable[[Workload, Counter[str], Stored], Awaitable[None]]:
+    """Ends a run, with a function that looks into the database: its history is kept and checked, and is a row of the
+    table that pytest prints at the end.
+    """
 
-    async def end(workload: Workload, done: Counter[str]) -> None:
-        await workload.finish()
+    async def end(workload: Workload, done: Counter[str], stored: Stored) -> None:
+        await workload.finish(stored)
         history = tmp_path / "history.jsonl"
         workload.history.save(history)
         found = faults(workload.history)
         tried = ", ".join(f"{name} {count}" for name, count in sorted(done.items()))
         operations = workload.history.operations
         answered = sum(each.done for each in operations)
+        lagging = sum(each.lag for each in operations)
         request.config.stash.setdefault(_rows, []).append(
             f"| {request.node.name} | {fault_seed} | {tried} | {len(operations)} | {answered}"
-            f" | {workload.acknowledged} | {len(found)} |"
+            f" | {workload.acknowledged} | {lagging} | {len(found)} |"
         )
         assert not found, f"seed {fault_seed}, {history}: {found[:10]}"
 
@@ -54,6 +52,15 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     rows = config.stash.get(_rows, [])
     if rows:
         terminalreporter.section("faults")
-        columns = ("test", "seed", "faults", "requests", "answered", "messages acknowledged", "broken promises")
+        columns = (
+            "test",
+            "seed",
+            "faults",
+            "requests",
+            "answered",
+            "messages acknowledged",
+            "reads that lagged",
+            "broken promises",
+        )
         for row in (f"| {' | '.join(columns)} |", "| --- " * len(columns) + "|", *rows):
             terminalreporter.line(row)

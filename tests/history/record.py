@@ -13,8 +13,10 @@ Kind = Literal["post", "edit", "delete", "newest", "after", "one"]
 class Operation(msgspec.Struct, omit_defaults=True):
     """One request of a client. Times are seconds on one clock. A client has one request under way at a time.
 
-    ``status`` is the answer's, 0 when there was none: then, and with a 5xx, it may have been done or not.
-    ``number`` is what was asked for or, of a post, what was told. ``seen`` has numbers and bodies, ascending.
+    ``status`` is the answer's, 0 when there was none: then, and with a 5xx, it may have been done or not, and where
+    the client was ``late``, gave up waiting, it may yet be done. ``number`` is what was asked for or, of a post, what
+    was told. ``seen`` has numbers and bodies, ascending. ``lag``: the answer said that it may lack what is queued.
+    ``at`` is the process that was asked.
     """
 
     client: int
@@ -28,6 +30,9 @@ class Operation(msgspec.Struct, omit_defaults=True):
     key: str = ""
     limit: int = 0
     seen: list[tuple[int, str]] = []
+    lag: bool = False
+    late: bool = False
+    at: int = 0
 
     @property
     def done(self) -> bool:
@@ -38,28 +43,23 @@ class Operation(msgspec.Struct, omit_defaults=True):
         return self.status == 0 or self.status >= 500
 
 
-class Blind(msgspec.Struct):
-    """A time in which the contract lets lists lag: a lost Redis is being refilled."""
-
-    begun: float
-    ended: float
-
-
 class Final(msgspec.Struct):
-    """A chat when all was over: its messages, ascending, and the count it says it has."""
+    """A chat when all was over: its messages in the database, ascending, those that are listed, and the count that it
+    says it has.
+    """
 
     messages: list[tuple[int, str]]
+    listed: list[tuple[int, str]]
     count: int
 
 
 class History(msgspec.Struct):
     seed: int
     operations: list[Operation] = []
-    blind: list[Blind] = []
     final: list[Final] = []
 
     def save(self, path: Path) -> None:
-        head = History(self.seed, [], self.blind, self.final)
+        head = History(self.seed, [], self.final)
         lines = [msgspec.json.encode(each) for each in (head, *self.operations)]
         path.write_bytes(b"\n".join(lines))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.history.check import faults
-from tests.history.record import Blind, Final, History, Kind, Operation
+from tests.history.record import Final, History, Kind, Operation
 
 
 def op(
@@ -21,19 +21,27 @@ def op(
     body: str = "",
     seen: list[tuple[int, str]] | None = None,
     limit: int = 20,
+    lag: bool = False,
+    late: bool = False,
 ) -> Operation:
-    return Operation(client, kind, 0, begun, ended, status, number, body, "", limit, seen or [])
+    return Operation(client, kind, 0, begun, ended, status, number, body, "", limit, seen or [], lag, late)
 
 
-def of(*operations: Operation, final: list[tuple[int, str]] | None = None, count: int | None = None) -> list[str]:
+def of(
+    *operations: Operation,
+    final: list[tuple[int, str]] | None = None,
+    listed: list[tuple[int, str]] | None = None,
+    count: int | None = None,
+) -> list[str]:
     history = History(1, list(operations))
     if final is not None:
-        history.final = [Final(final, len(final) if count is None else count)]
+        history.final = [Final(final, final if listed is None else listed, len(final) if count is None else count)]
     return faults(history)
 
 
 A = op("post", 1, 2, number=1, body="a")
 B = op("post", 3, 4, number=2, body="b")
+GONE = op("delete", 3, 4, 204, number=1)
 EDIT = op("edit", 5, 6, number=1, body="a edited")
 
 
@@ -50,6 +58,8 @@ def test_what_may_happen() -> None:
     )
     assert not of(A, op("delete", 5, 6, 204, number=1), final=[])
     assert not of(op("post", 1, 2, 0, body="a"), op("post", 2, 3, number=1, body="a"), final=[(1, "a")])
+    assert not of(A, B, op("post", 5, 6, number=1, body="a"), final=[(1, "a"), (2, "b")]), "a retry of what was told"
+    assert not of(A, op("delete", 3, 4, 204, number=1), op("post", 5, 6, number=1, body="a"), final=[]), "also deleted"
 
 
 @pytest.mark.parametrize(
@@ -89,6 +99,9 @@ def test_what_may_happen() -> None:
         ("repeats a number", of(A, op("newest", 3, 4, seen=[(1, "a"), (1, "a")]))),
         ("the count is 2", of(A, final=[(1, "a")], count=2)),
         ("1 numbers are missing", of(A, op("post", 3, 4, number=3, body="b"), final=[(1, "a"), (3, "b")])),
+        ("lists differ", of(A, B, final=[(1, "a"), (2, "b")], listed=[(1, "a")])),
+        ("stored number 1 was deleted", of(A, GONE, op("post", 5, 6, number=1, body="a"), final=[(1, "a")])),
+        ("a retry got number 2", of(A, GONE, op("post", 5, 6, number=2, body="a"), final=[(2, "a")])),
         ("was answered 404", of(A, op("edit", 3, 4, 404, number=1, body="x"))),
         ("a post was answered 422", of(op("post", 1, 2, 422, body="a"))),
     ],
@@ -97,14 +110,56 @@ def test_what_may_not(fault: str, found: list[str]) -> None:
     assert any(fault in sentence for sentence in found), found
 
 
-def test_lists_may_lag_while_a_lost_redis_is_refilled() -> None:
-    history = History(1, [A, op("newest", 3, 4), EDIT], [Blind(2.5, 4.5)], [Final([(1, "a edited")], 1)])
-    assert not faults(history)
-    history.blind = [Blind(5, 6)]
-    assert len(faults(history)) == 1
+def test_only_reads_that_say_so_may_lag() -> None:
+    assert not of(A, op("newest", 3, 4, lag=True), EDIT, final=[(1, "a edited")])
+    assert not of(A, EDIT, op("newest", 7, 8, seen=[(1, "a")], lag=True), final=[(1, "a edited")])
+    assert len(of(A, EDIT, op("newest", 7, 8, seen=[(1, "a")]))) == 1
+    assert len(of(A, op("newest", 3, 4, seen=[(1, "b")], lag=True))) == 1, "what was never written is never right"
+
+
+ONE = op("edit", 3, 6, number=1, body="one")
+OTHER = op("edit", 4, 7, client=1, number=1, body="other")
+
+
+def saw(body: str, at: float) -> Operation:
+    return op("one", at, at + 0.1, client=2, number=1, seen=[(1, body)])
+
+
+def test_of_two_edits_at_the_same_time_either_may_be_the_last() -> None:
+    assert not of(A, ONE, OTHER, final=[(1, "one")])
+    assert not of(A, ONE, OTHER, final=[(1, "other")])
+    assert not of(A, ONE, OTHER, saw("a", 5), saw("one", 8), saw("one", 9), final=[(1, "one")])
+    assert not of(A, ONE, OTHER, saw("one", 5), saw("other", 8), final=[(1, "other")])
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        of(A, ONE, OTHER, saw("one", 8), saw("other", 9), saw("one", 10)),
+        of(A, ONE, OTHER, saw("other", 5), saw("one", 8), saw("other", 9)),
+        of(A, ONE, OTHER, saw("one", 8), saw("other", 9), final=[(1, "one")]),
+        of(A, ONE, OTHER, saw("one", 5), saw("a", 6)),
+        of(A, ONE, OTHER, final=[(1, "a")]),
+        of(A, ONE, OTHER, op("edit", 8, 9, number=1, body="last"), saw("one", 10)),
+    ],
+)
+def test_but_nobody_sees_one_the_other_and_the_one_again(found: list[str]) -> None:
+    assert any("went back" in sentence for sentence in found), found
+
+
+def test_an_edit_that_was_given_up_may_still_be_made() -> None:
+    late = op("edit", 3, 4, 0, number=1, body="late", late=True)
+    edit = op("edit", 5, 6, number=1, body="edited")
+    assert not of(A, late, edit, final=[(1, "late")])
+    assert not of(A, late, edit, final=[(1, "edited")])
+    assert of(A, op("edit", 3, 4, 503, number=1, body="refused"), edit, final=[(1, "refused")])
+
+
+def test_an_edit_of_what_another_deletes_is_a_404() -> None:
+    assert not of(A, GONE, op("edit", 3.5, 5, 404, client=1, number=1, body="x"), final=[])
 
 
 def test_a_history_is_the_same_when_it_was_kept(tmp_path: Path) -> None:
-    history = History(7, [A, B, op("newest", 3, 4, seen=[(1, "a")])], [Blind(1, 2)], [Final([(1, "a")], 1)])
+    history = History(7, [A, B, op("newest", 3, 4, seen=[(1, "a")])], [Final([(1, "a")], [], 1)])
     history.save(tmp_path / "history")
     assert History.load(tmp_path / "history") == history

@@ -10,10 +10,12 @@ import random
 import resource
 import signal
 import socket
+import sqlite3
 import struct
 import subprocess
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import httpx
@@ -21,9 +23,10 @@ import psutil
 import pytest
 
 from tests.conftest import Service
+from tests.history.conftest import Stored
 from tests.history.workload import Workload
 
-Judge = Callable[[Workload, "Counter[str]"], Awaitable[None]]
+Judge = Callable[[Workload, "Counter[str]", Stored], Awaitable[None]]
 _CLOCK = Path(__file__).parent / "clock"
 _DAY_S = 86400
 _WAL_HEADER, _FRAME_HEADER = 32, 24  # bytes, https://www.sqlite.org/fileformat2.html#walformat
@@ -96,6 +99,9 @@ class Victim:
         for caller in callers:
             caller.close()
 
+    def stored(self, chat: str) -> list[tuple[int, str]]:
+        return stored_in(self.service.data, chat)
+
     async def ready(self) -> None:
         async with asyncio.timeout(30):
             while not await self._is_ready():
@@ -107,6 +113,18 @@ class Victim:
                 return (await client.get(self.service.url + "/readyz", timeout=5)).status_code == 200
             except httpx.TransportError:
                 return False
+
+
+def stored_in(data: Path, chat: str) -> list[tuple[int, str]]:
+    """What the database of a service has of the chat with this path."""
+    _, _, token, _, number = chat.split("/")
+    with closing(sqlite3.connect(f"file:{data / 'hubbub.db'}?mode=ro", uri=True)) as database:
+        rows = database.execute(
+            "SELECT m.number, m.body FROM messages m JOIN chats c ON c.id = m.chat_id"
+            " JOIN applications a ON a.id = c.application_id WHERE a.token = ? AND c.number = ? ORDER BY m.number",
+            (token, int(number)),
+        )
+        return rows.fetchall()
 
 
 def _tear(log: Path, rng: random.Random) -> None:
@@ -163,4 +181,6 @@ async def test_random_faults_break_no_promise(victim: Victim, fault_seed: int, f
             await victim.ready()
             done[way.__name__] += 1
         await workload.more(50)
-    await judge(workload, done)
+    await victim.kill()
+    await victim.ready()
+    await judge(workload, done, victim.stored)

@@ -6,12 +6,13 @@ import asyncio
 import itertools
 import random
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 
 import httpx
 
 from tests.conftest import Person
-from tests.history.record import Blind, Final, History, Operation
+from tests.history.record import Final, History, Kind, Operation
 
 _LIMIT = 20
 
@@ -29,10 +30,10 @@ class Workload:
         self._urls = urls
         self._seed = seed
         self._clients = clients
-        self._stopping = False
+        self.stopping = False
+        self.recent: deque[tuple[int, int]] = deque(maxlen=30)  # anybody's messages, by chat and number
         with_owner = Person(urls()[0])
-        token = with_owner.application()
-        self.chats = [with_owner.chat(token) for _ in range(chats)]
+        self.chats = [with_owner.chat() for _ in range(chats)]  # in an application, and so a shard, of its own each
         self._cookies = dict(with_owner.cookies)
         with_owner.close()
 
@@ -41,50 +42,57 @@ class Workload:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._stopping = True
+        self.stopping = True
         await asyncio.gather(*self._tasks)
 
     @property
     def acknowledged(self) -> int:
         return sum(each.done for each in self.history.operations if each.kind == "post")
 
-    async def more(self, count: int, within_s: float = 30.0) -> None:
+    async def more(self, count: int, within_s: float = 30.0, after: str = "the last fault") -> None:
         """Wait until so many more posts were acknowledged."""
         wanted, until = self.acknowledged + count, time.monotonic() + within_s
         while self.acknowledged < wanted:
-            assert time.monotonic() < until, f"no {count} writes were acknowledged within {within_s} s"
+            assert time.monotonic() < until, f"no {count} writes were acknowledged within {within_s} s of {after}"
             for task in self._tasks:
                 if task.done():
                     task.result()
             await asyncio.sleep(0.02)
 
-    async def blind(self, fault: Callable[[], Awaitable[None]]) -> None:
-        """Do what may make lists lag until it is mended."""
-        begun = time.monotonic()
-        await fault()
-        self.history.blind.append(Blind(begun, time.monotonic()))
-
     async def _client(self, number: int) -> None:
         client = _Client(self, number, random.Random(f"{self._seed}/{number}"), self._cookies)
-        while not self._stopping:
+        while not self.stopping:
             await client.step()
         await client.close()
 
     def url(self, choice: int) -> str:
-        urls = self._urls()
-        return urls[choice % len(urls)] + "/api/v1"
+        return self._urls()[choice] + "/api/v1"
 
-    async def finish(self, patience_s: float = 20) -> None:
-        """Read what is there when all is over, until the counts have caught up."""
+    @property
+    def processes(self) -> int:
+        return len(self._urls())
+
+    async def finish(self, stored: Callable[[str], list[tuple[int, str]]], patience_s: float = 20) -> None:
+        """Note what is there when all is over, once the lists and counts have caught up: ``stored`` looks into the
+        database, where the chat of this path has these numbers and texts, ascending.
+        """
         async with httpx.AsyncClient(base_url=self.url(0), cookies=self._cookies, timeout=30) as client:
             for chat in self.chats:
-                messages = await everything(client, chat)
-                count, until = -1, time.monotonic() + patience_s
-                while count != len(messages) and time.monotonic() < until:
-                    count = (await client.get(chat)).json()["messagesCount"]
-                    messages = await everything(client, chat)
+                until = time.monotonic() + patience_s
+                while True:
+                    messages = await asyncio.to_thread(stored, chat)
+                    final = Final(messages, await everything(client, chat), await _count(client, chat))
+                    caught_up = final.listed == messages and final.count == len(messages)
+                    if caught_up or time.monotonic() > until:
+                        break
                     await asyncio.sleep(0.1)
-                self.history.final.append(Final(messages, count))
+                self.history.final.append(final)
+
+
+async def _count(client: httpx.AsyncClient, chat: str) -> int:
+    answer = await client.get(chat)
+    assert answer.status_code == 200, answer.text
+    return int(answer.json()["messagesCount"])
 
 
 async def everything(client: httpx.AsyncClient, chat: str) -> list[tuple[int, str]]:
@@ -99,7 +107,9 @@ async def everything(client: httpx.AsyncClient, chat: str) -> list[tuple[int, st
 
 
 class _Client:
-    """One request at a time. ``mine`` are the chats and numbers of messages that may still be changed."""
+    """One request at a time. ``mine`` are the chats and numbers of messages that may still be changed, ``keyed`` the
+    posts with an Idempotency-Key that were acknowledged last.
+    """
 
     def __init__(self, workload: Workload, number: int, rng: random.Random, cookies: dict[str, str]) -> None:
         self._workload = workload
@@ -107,6 +117,8 @@ class _Client:
         self._rng = rng
         self._turns = itertools.count()
         self._mine: list[tuple[int, int]] = []
+        self._keyed: deque[Operation] = deque(maxlen=10)
+        self._at = 0
         self._http = httpx.AsyncClient(cookies=cookies, timeout=workload.give_up_s)
 
     async def close(self) -> None:
@@ -115,10 +127,17 @@ class _Client:
     async def step(self) -> None:
         chat = self._rng.randrange(len(self._workload.chats))
         what = self._rng.choices(
-            ("post", "keyed", "edit", "delete", "newest", "after", "one"), (40, 15, 12, 3, 15, 8, 7)
+            ("post", "keyed", "again", "edit", "rival", "delete", "newest", "after", "one"),
+            (35, 15, 4, 10, 4, 3, 15, 8, 6),
         )[0]
         if what in ("post", "keyed"):
             await self._post(chat, keyed=what == "keyed")
+        elif what == "again":
+            if self._keyed:
+                await self._again(self._rng.choice(self._keyed))
+        elif what == "rival":
+            if self._workload.recent:
+                await self._edit(*self._rng.choice(self._workload.recent))
         elif what in ("edit", "delete", "one"):
             if self._mine:
                 await self._with_mine(what)
@@ -133,32 +152,62 @@ class _Client:
         body = f"{self._number}/{next(self._turns)}"
         operation = Operation(self._number, "post", chat, 0, body=body, key=f"key {body}" if keyed else "")
         await self._send(operation)
-        while keyed and operation.unknown and not self._workload._stopping:
+        while keyed and operation.unknown and not self._workload.stopping:
             operation = Operation(self._number, "post", chat, 0, body=body, key=operation.key)
             await self._send(operation)
         if operation.done:
             self._mine.append((chat, operation.number))
+            self._workload.recent.append((chat, operation.number))
+            if keyed:
+                self._keyed.append(operation)
+            await self._read_it(chat, operation.number)
+
+    async def _again(self, post: Operation) -> None:
+        """A retry of what was acknowledged, and may have been deleted since."""
+        await self._send(Operation(self._number, "post", post.chat, 0, body=post.body, key=post.key))
+
+    async def _read_it(self, chat: int, number: int) -> None:
+        """Straight after its acknowledgement, often, and through another process."""
+        ways: tuple[Kind | None, ...] = ("one", "newest", "after", None)
+        way = self._rng.choice(ways)
+        if way is None:
+            return
+        limit = 0 if way == "one" else _LIMIT
+        about = number - 1 if way == "after" else number if way == "one" else 0
+        await self._send(Operation(self._number, way, chat, 0, number=about, limit=limit), elsewhere=True)
+
+    async def _edit(self, chat: int, number: int) -> None:
+        body = f"{self._number}/{next(self._turns)} edits {number}"
+        operation = Operation(self._number, "edit", chat, 0, number=number, body=body)
+        await self._send(operation)
+        if operation.done:
+            await self._read_it(chat, number)
 
     async def _with_mine(self, what: str) -> None:
         at = self._rng.randrange(max(len(self._mine) - 30, 0), len(self._mine))
         chat, number = self._mine[at]
         if what == "edit":
-            body = f"{self._number}/{next(self._turns)} edits {number}"
-            await self._send(Operation(self._number, "edit", chat, 0, number=number, body=body))
+            await self._edit(chat, number)
         elif what == "delete":
             del self._mine[at]
-            await self._send(Operation(self._number, "delete", chat, 0, number=number))
+            operation = Operation(self._number, "delete", chat, 0, number=number)
+            await self._send(operation)
+            if operation.done:
+                await self._read_it(chat, number)
         else:
             await self._send(Operation(self._number, "one", chat, 0, number=number))
 
-    async def _send(self, operation: Operation) -> None:
-        """Do it, and fill in what was told. Whoever was refused waits a moment before the next."""
+    async def _send(self, operation: Operation, *, elsewhere: bool = False) -> None:
+        """Do it, and fill in what was told. A client that was refused waits a moment before the next."""
+        processes = self._workload.processes
+        step = self._rng.randrange(1, processes) if elsewhere and processes > 1 else self._rng.randrange(processes)
+        self._at = operation.at = (self._at + step) % processes
         operation.begun = time.monotonic()
         self._workload.history.operations.append(operation)
         try:
             answer = await self._request(operation)
-        except httpx.TransportError:
-            pass
+        except httpx.TransportError as error:
+            operation.late = isinstance(error, httpx.ReadTimeout)
         else:
             _take(operation, answer)
         operation.ended = time.monotonic()
@@ -166,7 +215,7 @@ class _Client:
             await asyncio.sleep(0.02)
 
     async def _request(self, operation: Operation) -> httpx.Response:
-        path = self._workload.url(self._rng.randrange(1000)) + self._workload.chats[operation.chat] + "/messages"
+        path = self._workload.url(operation.at) + self._workload.chats[operation.chat] + "/messages"
         if operation.kind == "post":
             headers = {"Idempotency-Key": operation.key} if operation.key else {}
             return await self._http.post(path, json={"body": operation.body}, headers=headers)
@@ -190,3 +239,4 @@ def _take(operation: Operation, answer: httpx.Response) -> None:
         elif operation.kind in ("newest", "after"):
             operation.seen = [(each["messageNumber"], each["body"]) for each in reversed(content)]
     operation.status = answer.status_code
+    operation.lag = answer.headers.get("Hubbub-Lag") == "queue"

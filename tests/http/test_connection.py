@@ -10,7 +10,7 @@ import httpx
 import pytest
 from openapi_spec_validator import validate
 
-from tests.conftest import Person, Served
+from tests.conftest import Person, Served, eventually
 
 
 def raw(service: Served, data: bytes) -> bytes:
@@ -73,10 +73,25 @@ def test_head_has_no_body_and_old_clients_get_a_close(service: Served) -> None:
 
 
 def test_ready_and_document(service: Served) -> None:
-    parts = httpx.get(service.url + "/readyz").json()["parts"]
-    assert {"queue", "store"} <= set(parts)
-    assert all(part == {"status": "ok"} for part in parts.values())
+    def parts() -> dict[str, dict[str, str]]:
+        found: dict[str, dict[str, str]] = httpx.get(service.url + "/readyz").json()["parts"]
+        return found
+
+    assert {"queue", "store"} <= set(parts())
+    eventually(lambda: all(part == {"status": "ok"} for part in parts().values()))  # a new search index takes a moment
     document = httpx.get(service.url + "/openapi.json").json()
     assert document["openapi"] == "3.1.0"
     validate(document)
     assert "x-" not in json.dumps(list(document["paths"]))
+
+
+@pytest.mark.parametrize("path", ["/openapi.json", "/docs", "/"])
+def test_who_has_a_document_already_is_told_so(service: Served, path: str) -> None:
+    first = httpx.get(service.url + path)
+    assert first.status_code == 200
+    assert first.headers["cache-control"] == "no-cache"
+    for known in (first.headers["etag"], f'"other", W/{first.headers["etag"]}', "*"):
+        again = httpx.get(service.url + path, headers={"If-None-Match": known})
+        assert (again.status_code, again.content) == (304, b"")
+        assert again.headers["etag"] == first.headers["etag"]
+    assert httpx.get(service.url + path, headers={"If-None-Match": '"other"'}).content == first.content

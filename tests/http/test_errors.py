@@ -3,17 +3,35 @@
 from __future__ import annotations
 
 from typing import Any
-from unittest.mock import MagicMock
 
 import httpx
 import pytest
 
-from hubbub.http.api import Api
+from hubbub.http.hot import HotRoutes
 from hubbub.http.openapi import document
+from hubbub.http.routes.accounts import AccountRoutes
+from hubbub.http.routes.applications import ApplicationRoutes
+from hubbub.http.routes.chats import ChatRoutes
+from hubbub.http.routes.members import MemberRoutes
+from hubbub.http.routes.messages import MessageRoutes
+from hubbub.http.routes.search import SearchRoutes
+from hubbub.http.routes.service import ServiceRoutes
+from hubbub.http.routes.stream import StreamRoutes
+from hubbub.http.routing import routes_of
 from tests.conftest import Person, Served
 from tests.http.test_accounts import problem
 
-ROUTES = Api(*[MagicMock() for _ in range(11)]).routes()  # only its table is looked at
+RESOURCES = (
+    AccountRoutes,
+    ApplicationRoutes,
+    MemberRoutes,
+    ChatRoutes,
+    HotRoutes,
+    MessageRoutes,
+    SearchRoutes,
+    StreamRoutes,
+)
+ROUTES = [route for resource in RESOURCES for route in routes_of(resource)] + routes_of(ServiceRoutes, base="")
 PATHS: dict[str, dict[str, Any]] = document(ROUTES)["paths"]
 OPERATIONS = [(method, path) for path, methods in PATHS.items() for method in methods]
 WITH_BODY = [(method, path) for method, path in OPERATIONS if "requestBody" in PATHS[path][method]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import resource
 from contextlib import closing
 from pathlib import Path
 
@@ -35,6 +36,7 @@ def test_what_an_operator_watches_is_there(service: Served) -> None:
     assert figures["process_cpu_seconds_total"] > 0
     assert figures["process_open_fds"] > 3
     assert figures["hubbub_queue_waiting_commands"] >= 0
+    assert figures["hubbub_loop_lag_seconds_count"] > 0
     assert {"hubbub_cache_hits_total", "hubbub_cache_misses_total"} <= set(figures)
     if isinstance(service, ClusterStack):
         assert figures["hubbub_database_connections"] >= 0
@@ -75,6 +77,7 @@ def test_every_query_of_the_dashboard_and_the_alerts_asks_for_what_is_there(clus
     with closing(Person(cluster.url)) as ann:
         ann.post(f"{ann.chat()}/messages", json={"body": "x"})
     text = [httpx.get(cluster.url + "/metrics").text, *(httpx.get(url).text for url in cluster.writer_metrics)]
+    assert all("hubbub_loop_lag_seconds_count" in names(each) for each in text)
     there = set.union(*map(names, text))
     board = json.loads((DEPLOY / "grafana" / "dashboards" / "hubbub.json").read_text())
     queries = [target["expr"] for panel in board["panels"] for target in panel["targets"]]
@@ -111,3 +114,17 @@ def test_each_request_is_counted_once_by_route_and_status(own_service: Service) 
     figures = read(own_service)
     assert figures["hubbub_writes_accepted_total"] == figures["hubbub_writes_applied_total"] == 6
     assert figures["hubbub_writer_batch_commands_sum"] == 6
+
+
+def test_figures_are_there_without_a_file_handle_to_spare(own_service: Service) -> None:
+    with httpx.Client(base_url=own_service.url) as client:
+        assert client.get("/metrics").status_code == 200
+        pid = own_service.process.pid
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (3, 4096))
+        try:
+            answer = client.get("/metrics")
+        finally:
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, (4096, 4096))
+        assert answer.status_code == 200
+        assert "hubbub_connections 1" in answer.text
+        assert "hubbub_index_lag_seconds" in client.get("/metrics").text

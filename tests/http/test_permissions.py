@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.conftest import Person, Served
+from tests.conftest import Person, Served, eventually
 from tests.http.test_accounts import problem
 
 # method, path, body, and the status for owner, admin, member (who did not send the message), stranger
@@ -87,6 +87,22 @@ def test_a_role_can_be_changed(house: House) -> None:
     assert {"email": house.member.email, "name": house.member.name, "role": "admin"} in house.owner.get(members).json()
 
 
+def test_members_are_listed_page_by_page(house: House) -> None:
+    members = f"/applications/{house.token}/members"
+    everybody = house.owner.get(members)
+    assert "link" not in everybody.headers
+    found, path, pages = [], f"{members}?limit=2", 0
+    while path:
+        answer = house.owner.get(path)
+        assert 1 <= len(answer.json()) <= 2
+        found += answer.json()
+        path = answer.links.get("next", {}).get("url", "").removeprefix("/api/v1")
+        pages += 1
+    assert found == everybody.json()
+    assert pages == (len(found) + 1) // 2 > 1
+    problem(house.owner.get(f"{members}?limit=101"), 422)
+
+
 def test_wrong_members_are_refused(house: House) -> None:
     members = f"/applications/{house.token}/members"
     for content in (
@@ -96,3 +112,27 @@ def test_wrong_members_are_refused(house: House) -> None:
     ):
         problem(house.owner.post(members, json=content), 422)
     problem(house.owner.request("DELETE", members, json={"email": house.stranger.email}), 404)
+
+
+@pytest.mark.parametrize("more", ["%20", "%09", "%00", "%C3%A9", "A", "%2F"])
+def test_what_only_looks_like_a_token_is_nothing(ann: Person, more: str) -> None:
+    """Some databases pass over blanks at the end when they compare; nothing of the kind may reach one."""
+    chat = ann.chat()
+    token = chat.split("/")[2]
+    assert ann.post(f"{chat}/messages", json={"body": "one"}).status_code == 200
+    other = chat.replace(token, token + more)
+    application = f"/applications/{token}{more}"
+    for method, path, content in (
+        ("GET", f"{other}/messages", None),
+        ("GET", f"{other}/messages/1", None),
+        ("GET", other, None),
+        ("GET", f"{application}/chats", None),
+        ("GET", application, None),
+        ("POST", f"{other}/messages", {"body": "two"}),
+        ("DELETE", f"{other}/messages/1", None),
+    ):
+        assert ann.request(method, path, json=content).status_code == 404, (method, path)
+    assert ann.put("/applications", json={"token": f"{token} ", "name": "X"}).status_code == 404
+    assert ann.post(f"{chat}/messages", json={"body": "two"}).json() == {"messageNumber": 2}
+    eventually(lambda: bool(ann.get(chat).json()["messagesCount"] == 2))
+    assert [each["body"] for each in ann.get(f"{chat}/messages").json()] == ["two", "one"]

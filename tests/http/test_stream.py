@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
+import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 import httpx
@@ -85,6 +87,32 @@ def test_messages_changes_and_their_order(ann: Person, bob: Person, urls: list[s
         assert heard.events[31][2] == {"messageNumber": 4}
 
 
+def test_changes_among_many_messages_at_once_are_told(ann: Person, urls: list[str]) -> None:
+    chat = ann.chat()
+    for _ in range(20):
+        ann.post(f"{chat}/messages", json={"body": "before"})
+    asked: list[tuple[str, str, dict[str, object]]] = [
+        ("POST", "/messages", {"body": "x" * 10_000}) for _ in range(180)
+    ]
+    asked[100:100] = [("PUT", "/messages", {"messageNumber": number, "body": "edited"}) for number in range(1, 11)]
+    asked[150:150] = [("DELETE", f"/messages/{number}", {}) for number in range(11, 21)]
+    at = httpx.URL(urls[0])
+    with listening(urls[-1], ann, chat) as heard, ExitStack() as many:
+        connections = [
+            many.enter_context(socket.create_connection((at.host, at.port or 80), timeout=30)) for _ in asked
+        ]
+        for connection, (method, path, content) in zip(connections, asked, strict=True):
+            body = json.dumps(content)
+            connection.sendall(
+                f"{method} /api/v1{chat}{path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+                f"Cookie: auth_token={ann.cookies['auth_token']}\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
+            )
+        assert all(connection.recv(65536)[9:10] == b"2" for connection in connections)
+        eventually(lambda: len(heard.events) == 200)
+    changed = sorted((str(content["messageNumber"]), kind) for kind, _, content, _ in heard.events if kind != "message")
+    assert changed == sorted((str(number), "edited" if number < 11 else "deleted") for number in range(1, 21))
+
+
 def test_it_arrives_within_100_ms_of_the_acknowledgement(ann: Person, urls: list[str]) -> None:
     chat = ann.chat()
     delays = []
@@ -109,6 +137,32 @@ def test_who_comes_back_misses_nothing(ann: Person, urls: list[str], way: str) -
         assert heard.bodies() == [*map(str, range(10, 250)), "live"]
 
 
+def test_deleted_messages_hold_no_id_back_and_nothing_is_told_twice(ann: Person, urls: list[str]) -> None:
+    chat = ann.chat()
+    for number in range(1, 121):
+        ann.post(f"{chat}/messages", json={"body": str(number)})
+    gone = {1, *range(7, 100, 11)}
+    for number in gone:
+        assert ann.delete(f"{chat}/messages/{number}").is_success
+    left = [number for number in range(1, 121) if number not in gone]
+    with listening(urls[-1], ann, chat, last="0") as heard:
+        eventually(lambda: len(heard.events) == len(left))
+        assert [(identity, content["messageNumber"]) for _, identity, content, _ in heard.events] == [
+            (str(number), number) for number in left
+        ]
+    with listening(urls[0], ann, chat, last=heard.events[60][1]) as again:
+        eventually(lambda: len(again.events) == len(left) - 61)
+    assert [content["messageNumber"] for _, _, content, _ in heard.events[:61] + again.events] == left
+
+
+def test_an_id_that_was_never_told_hides_nothing(ann: Person, urls: list[str]) -> None:
+    chat = ann.chat()
+    ann.post(f"{chat}/messages", json={"body": "before"})
+    with listening(urls[-1], ann, chat, last="5000") as heard:
+        ann.post(f"{chat}/messages", json={"body": "after"})
+        eventually(lambda: heard.bodies() == ["after"])
+
+
 def test_a_kill_is_survived_without_a_gap(own_service: Service) -> None:
     with closing(Person(own_service.url)) as ann:
         chat = ann.chat()
@@ -122,6 +176,43 @@ def test_a_kill_is_survived_without_a_gap(own_service: Service) -> None:
         ann.post(f"{chat}/messages", json={"body": "2"})
         with listening(own_service.url, ann, chat, last=heard.events[-1][1]) as again:
             eventually(lambda: again.bodies() == ["2"])
+
+
+def test_one_user_may_have_so_many_streams_and_closing_one_makes_room(
+    ann: Person, bob: Person, service: Served, urls: list[str]
+) -> None:
+    token = ann.application()
+    chat = ann.chat(token)
+    ann.post(f"/applications/{token}/members", json={"email": bob.email, "role": "member"})
+    before = streams_open(urls[0])
+    with ExitStack() as rest:
+        with ExitStack() as many:
+            for _ in range(100):
+                assert many.enter_context(asking(urls[0], ann, chat)) == b"200"
+            assert streams_open(urls[0]) == before + 100
+            refused = httpx.get(f"{urls[0]}/api/v1{chat}/messages/stream", cookies=dict(ann.cookies))
+            assert refused.status_code == 429
+            assert int(refused.headers["retry-after"]) > 0
+            assert rest.enter_context(asking(urls[0], bob, chat)) == b"200"
+        eventually(lambda: streams_open(urls[0]) == before + 1)
+        assert rest.enter_context(asking(urls[0], ann, chat)) == b"200"
+    eventually(lambda: streams_open(urls[0]) == before)
+
+
+@contextmanager
+def asking(url: str, person: Person, chat: str) -> Iterator[bytes]:
+    """A stream that nobody reads; the status of the answer."""
+    at = httpx.URL(url)
+    with socket.create_connection((at.host, at.port or 80), timeout=30) as connection:
+        cookie = f"Cookie: auth_token={person.cookies['auth_token']}"
+        connection.sendall(f"GET /api/v1{chat}/messages/stream HTTP/1.1\r\nHost: x\r\n{cookie}\r\n\r\n".encode())
+        yield connection.recv(65536).split(b" ", 2)[1]
+
+
+def streams_open(url: str) -> float:
+    figures = httpx.get(url + "/metrics", timeout=30).text
+    assert "\nhubbub_streams_limit 5000.0\n" in figures
+    return float(re.findall(r"^hubbub_streams (\S+)$", figures, re.MULTILINE)[0])
 
 
 def test_a_stop_waits_for_no_listener(own_service: Service) -> None:
@@ -150,8 +241,48 @@ def test_members_only_and_only_while_they_are(ann: Person, bob: Person, stranger
         assert heard.events[-1][0] == "end"
 
 
-def test_a_session_that_ends_takes_its_listeners_along(ann: Person, urls: list[str]) -> None:
-    chat = ann.chat()
-    with listening(urls[0], ann, chat) as heard:
-        ann.delete("/auth/logout")
-        eventually(lambda: heard.ended, 15)
+@contextmanager
+def talking(person: Person, chat: str) -> Iterator[None]:
+    """Somebody who posts without a pause."""
+    over = threading.Event()
+
+    def talk() -> None:
+        while not over.is_set():
+            person.post(f"{chat}/messages", json={"body": "and another thing"}).raise_for_status()
+            time.sleep(0.01)
+
+    thread = threading.Thread(target=talk)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+@pytest.mark.parametrize("busy", [False, True])
+@pytest.mark.parametrize("how", ["logout", "all sessions", "removal"])
+def test_who_may_no_longer_listen_hears_nothing_more(
+    ann: Person, bob: Person, urls: list[str], busy: bool, how: str
+) -> None:
+    token = ann.application()
+    chat = ann.chat(token)
+    ann.post(f"/applications/{token}/members", json={"email": bob.email, "role": "member"})
+    with listening(urls[-1], bob, chat) as heard, talking(ann, chat) if busy else nullcontext():
+        if busy:
+            eventually(lambda: len(heard.events) > 10)
+        if how == "logout":
+            assert bob.delete("/auth/logout").is_success
+        elif how == "all sessions":  # from another device
+            credentials = {"email": bob.email, "password": "correct horse"}
+            token = httpx.post(urls[0] + "/api/v1/auth/tokens", json=credentials).json()["token"]
+            answer = httpx.delete(urls[0] + "/api/v1/auth/sessions", headers={"Authorization": f"Bearer {token}"})
+            assert answer.status_code == 204
+        else:
+            assert ann.request("DELETE", f"/applications/{token}/members", json={"email": bob.email}).is_success
+        over = time.monotonic()
+        eventually(lambda: heard.ended, 3)
+        kind, _, content, at = heard.events[-1]
+        assert (kind, content["status"]) == ("end", 404 if how == "removal" else 401)
+        assert at - over < 2
+        print(f"told {at - over:.2f} s after")

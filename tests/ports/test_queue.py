@@ -10,16 +10,19 @@ from typing import Any, Protocol, cast
 
 import pytest
 
-from hubbub.chat.commands import Command, Delivery, Outcome, PostMessage
+from hubbub.chat.commands import Command, Outcome, PostMessage
 from hubbub.chat.errors import Unavailable
 from hubbub.chat.model import ChatKey
 from hubbub.chat.ports import Queue
+from hubbub.chat.ticket import Ticket
+from hubbub.cluster.consumer import RabbitConsumer
+from hubbub.cluster.protocol import Delivery, Post
+from hubbub.cluster.publisher import Publisher
+from hubbub.cluster.writer import ShardWriter
+from hubbub.embedded.queue import EmbeddedQueue
+from hubbub.embedded.writer import Writer
 from hubbub.loadtest.servers import RabbitMq
-from hubbub.queues.embedded import EmbeddedQueue
-from hubbub.queues.rabbitmq import RabbitQueue
-from hubbub.queues.rabbitmq_consumer import RabbitConsumer
-from hubbub.writer.shard import ShardWriter
-from hubbub.writer.writer import Writer
+from tests.ports.stores import queued
 
 _tokens = itertools.count(1)
 
@@ -72,29 +75,60 @@ class Embedded(Harness):
         return EmbeddedQueue(Writer(self.store), **bounds)  # type: ignore[arg-type]
 
 
+class Queued:
+    """A publisher as the port has it."""
+
+    def __init__(self, publisher: Publisher) -> None:
+        self._publisher = publisher
+
+    @property
+    def depth(self) -> int:
+        return self._publisher.depth
+
+    @property
+    def fault(self) -> str | None:
+        return self._publisher.fault
+
+    def accept(self, command: Command) -> Ticket:
+        assert isinstance(command, PostMessage)
+        place = self._publisher.hold(command.chat.token, len(command.body))
+        answer = Ticket(command)
+        sent = self._publisher.send(queued(command), place)
+        sent.then(lambda outcome: answer.resolve(outcome if outcome is not None else command.number))
+        return answer
+
+    async def close(self) -> None:
+        await self._publisher.close()
+
+
 class Rabbit(Harness):
     def __init__(self, store: Recorded, server: RabbitMq) -> None:
         super().__init__(store)
         self.server = server
 
     async def queue(self, **bounds: int) -> Closing:
-        queue = RabbitQueue(self.server.url, 4, **bounds)
-        assert await queue.connected(20)
-        return queue
+        publisher = Publisher(self.server.url, 4, **bounds)
+        assert await publisher.connected(20)
+        return Queued(publisher)
 
     async def consume(self) -> Callable[[], Any]:
         """Read the queues into the store; what this returns stops it."""
 
         class Recording:
-            async def write(recording, _shard: int, deliveries: Sequence[Delivery]) -> list[Any]:  # noqa: N805
-                ours = [c for delivery in deliveries for c in delivery.commands]
-                self.store.applied += [c for c in ours if isinstance(c, PostMessage) and c.chat.token == self.token]
-                return []
+            async def write(recording, _shard: int, deliveries: Sequence[Delivery]) -> None:  # noqa: N805
+                for command in [c for delivery in deliveries for c in delivery.commands]:
+                    if isinstance(command, Post) and command.chat.token == self.token:
+                        self.store.applied.append(self.post(command.number))
 
         async def alive() -> int:
             return 1
 
-        consumer = RabbitConsumer(self.server.url, 4, cast(ShardWriter, Recording()), alive)
+        def refuse(*_: object) -> None:
+            raise AssertionError("nothing is unreadable here, and nothing is missing")
+
+        consumer = RabbitConsumer(
+            self.server.url, 4, cast(ShardWriter, Recording()), alive=alive, decide=refuse, unreadable=refuse
+        )
         ready = asyncio.Event()
         running = asyncio.create_task(consumer.run(ready.set))
         await asyncio.wait_for(ready.wait(), 20)

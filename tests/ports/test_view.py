@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import secrets
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
-from hubbub.caches.memory import MemoryCache
-from hubbub.caches.redis import SCRIPTS, RedisCache
-from hubbub.caches.redis_wire import RedisWire
+from hubbub.chat.caller import Caller
 from hubbub.chat.commands import (
     AddApplication,
     AddChat,
@@ -19,17 +19,33 @@ from hubbub.chat.commands import (
     Command,
     DeleteMessage,
     EditMessage,
-    Position,
     PostMessage,
     PutMember,
     RemoveMember,
     RenameChat,
 )
+from hubbub.chat.errors import Unavailable
 from hubbub.chat.feed import Feed
-from hubbub.chat.model import ChatKey, Message, Role
+from hubbub.chat.model import ChatKey, Message, Role, User
 from hubbub.chat.ports import View
+from hubbub.cluster.protocol import Delete, Edit, Position, Post
+from hubbub.cluster.redis import connection
+from hubbub.cluster.redis.keys import Keys
+from hubbub.cluster.redis.messages import RedisView
+from hubbub.cluster.redis.numbers import Claim, Confirmed, Numbers, Slot, change_entry, post_entry
+from hubbub.cluster.redis.pages import Applications, Pages
+from hubbub.cluster.redis.servers import Servers
+from hubbub.cluster.redis.stored import Stored
+from hubbub.embedded.store import SqliteStore
+from hubbub.embedded.view import MemoryCache
 from hubbub.loadtest.servers import Redis
-from hubbub.stores.sqlite import SqliteStore
+
+
+def caller(user_id: int) -> Caller:
+    return Caller(User(user_id, "ref", "a@x", "A", 1))
+
+
+CALLER = caller(1)
 
 
 class Harness:
@@ -58,7 +74,7 @@ class Harness:
         """The store has everything from now on."""
 
     async def bodies(self, limit: int = 10) -> list[str]:
-        page = await self.view.newest(self.chat, limit)
+        page = await self.view.newest(CALLER, self.chat, limit)
         return [message["body"] for message in json.loads(page.body)]
 
 
@@ -79,7 +95,7 @@ class InMemory(Harness):
 
 
 class WithoutCopies(SqliteStore):
-    """One that is always as far as can be."""
+    """One that is always as far as can be, and knows no orders."""
 
     async def message(self, key: ChatKey, number: int, *, at: Position | None = None) -> Message | None:
         return await super().message(key, number)
@@ -96,42 +112,69 @@ class WithoutCopies(SqliteStore):
     ) -> list[Message]:
         return await super().messages(key, limit=limit, before=before, after=after, offset=offset)
 
+    async def numbered(self, key: ChatKey, numbers: Sequence[int], *, at: Position | None = None) -> list[Message]:
+        return await super().numbered(key, numbers)
+
+    async def ordered(self, key: ChatKey, numbers: Sequence[int]) -> list[tuple[Message, int]]:
+        return [(message, 1 << 60) for message in await super().numbered(key, numbers)]
+
+
+class Quiet:
+    """What the view needs of a publisher, and of the generations: nothing is queued, and nothing is wrong."""
+
+    def shard_of(self, token: str) -> int:
+        return 0
+
+    def fresh(self, slot: int, generation: int) -> bool:
+        return True
+
+    async def vouch(self, slot: int, generation: int) -> bool:
+        return True
+
 
 class InRedis(Harness):
-    def __init__(self, store: WithoutCopies, wire: RedisWire) -> None:
+    def __init__(self, store: WithoutCopies, servers: Servers) -> None:
         super().__init__(store)
-        self.view = self.cache = RedisCache(wire, store)
-        self.queued: list[Command] = []
+        quiet, pages = cast(Any, Quiet()), Pages(10)
+        self.numbers = Numbers(servers, cast(Any, store), quiet, pages)
+        self.view = RedisView(servers, cast(Any, store), self.numbers, quiet, Applications(), pages, quiet)
+        self.stored = Stored(servers, cast(Any, store))
+        self.queued: list[tuple[Command, Post | Edit | Delete]] = []
+        self.transactions = itertools.count(1)
 
     async def post(self, count: int = 1) -> list[int]:
         numbers = []
         for _ in range(count):
-            slot = await self.cache.reserve(self.chat, 7)
-            assert not hasattr(slot, "body_hash")
-            number, epoch = slot.number, slot.epoch  # type: ignore[union-attr]
-            post = PostMessage(self.chat, number, 1, "A", f"message {number}", number, epoch=epoch)
-            assert await self.cache.settle(post, retried=False) == 1
-            self.queued.append(post)
-            numbers.append(number)
+            slot = await self.numbers.reserve(self.chat, 7, None)
+            assert isinstance(slot, Slot)
+            post = Post(self.chat, slot.number, 1, "A", f"message {slot.number}", slot.number, epoch=slot.epoch)
+            assert await self.numbers.show(0, [Confirmed(post, slot.generation, post_entry(post))]) == [True]
+            told = PostMessage(self.chat, slot.number, 1, "A", post.body, slot.number)
+            self.queued.append((told, post))
+            numbers.append(slot.number)
         return numbers
 
     async def carry_out(self, command: Command) -> None:
         if isinstance(command, EditMessage | DeleteMessage):
-            command = type(command)(
-                *[getattr(command, f) for f in command.__struct_fields__[:-1]], secrets.token_hex(4)
-            )
-            self.queued.append(command)
-            await self.cache.changed(command)
+            ordered = await self.numbers.order(self.chat, command.number)
+            change: Edit | Delete = Delete(self.chat, command.number, 1, True, order=ordered.order)
+            if isinstance(command, EditMessage):
+                change = Edit(self.chat, command.number, 1, command.body, command.edited_at, order=ordered.order)
+            confirmed = Confirmed(change, ordered.generation, change_entry(change, ordered.message))
+            assert await self.numbers.show(0, [confirmed]) == [True]
+            self.queued.append((command, change))
             return
-        guard = await self.cache.announce_new_chat(self.token)
+        guard = await self.numbers.announce_new_chat(self.token)
         (outcome,) = self.store.apply([command])
-        await self.cache.application_changed(self.token)
+        await self.numbers.application_changed(self.token)
         if isinstance(command, AddChat) and isinstance(outcome, int):
-            await self.cache.new_chat(ChatKey(self.token, outcome), guard)
+            await self.numbers.new_chat(ChatKey(self.token, outcome), guard)
 
     async def catch_up(self) -> None:
-        outcomes = self.store.apply(self.queued)
-        await self.cache.stored(self.chat, list(zip(self.queued, outcomes, strict=True)), Position(0, 1))  # type: ignore[arg-type]
+        outcomes = self.store.apply([command for command, _ in self.queued])
+        queued = [each for _, each in self.queued]
+        position = Position(4, 0, next(self.transactions))
+        await self.stored.stored(self.chat, list(zip(queued, outcomes, strict=True)), position)
         self.queued = []
 
 
@@ -144,12 +187,13 @@ async def harness(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
         yield harness
     else:
         server: Redis = request.getfixturevalue("redis")
-        wire = RedisWire(server.url, SCRIPTS)
-        assert await wire.connected(10)
-        harness = InRedis(store, wire)
+        servers = Servers([server.url])
+        assert await servers.connected(10)
+        servers.wires[0].keys = Keys(1)
+        harness = InRedis(store, servers)
         await harness.begin()
         yield harness
-        await wire.close()
+        await servers.close()
     store.close()
 
 
@@ -174,7 +218,7 @@ async def test_the_newest_page_has_every_acknowledged_message(harness: Harness, 
     numbers = await harness.post(count)
     await settle(harness, later)
     for limit in (1, 10, 100):
-        page = await harness.view.newest(harness.chat, limit)
+        page = await harness.view.newest(CALLER, harness.chat, limit)
         assert await harness.bodies(limit) == newest(numbers, limit)
         assert page.more == (count > limit)
         assert (page.newest, page.oldest) == ((count, max(1, count - limit + 1)) if count else (None, None))
@@ -189,18 +233,18 @@ async def test_pages_of_any_depth_fit_together(harness: Harness, later: bool) ->
     await harness.post(90)
     await settle(harness, later)
     found: list[int] = []
-    while page := await harness.view.messages(harness.chat, limit=33, offset=len(found)):
+    while page := (await harness.view.messages(harness.chat, limit=33, offset=len(found))).messages:
         found += [message.number for message in page]
     assert found == list(range(350, 0, -1))
     backwards: list[int] = []
     before = 351
-    while page := await harness.view.messages(harness.chat, limit=40, before=before):
+    while page := (await harness.view.messages(harness.chat, limit=40, before=before)).messages:
         backwards += [message.number for message in page]
         before = backwards[-1]
     assert backwards == found
     forwards: list[int] = []
     after = 0
-    while page := await harness.view.messages(harness.chat, limit=40, after=after):
+    while page := (await harness.view.messages(harness.chat, limit=40, after=after)).messages:
         forwards += [message.number for message in reversed(page)]
         after = forwards[-1]
     assert forwards == found[::-1]
@@ -213,25 +257,26 @@ async def test_pages_come_from_a_long_backlog_too(harness: Harness) -> None:
         await harness.carry_out(EditMessage(harness.chat, number, 1, "edited", 99))
         await harness.carry_out(DeleteMessage(harness.chat, number + 1, 1, any_sender=False))
     left = [number for number in numbers if number not in (4, 701, 1499)][::-1]
-    assert [m.number for m in await harness.view.messages(harness.chat, limit=100)] == left[:100]
-    assert [m.number for m in await harness.view.messages(harness.chat, limit=20, offset=1300)] == left[1300:1320]
-    assert [m.number for m in await harness.view.messages(harness.chat, limit=5, before=703)] == [
+    assert [m.number for m in (await harness.view.messages(harness.chat, limit=100)).messages] == left[:100]
+    deep = await harness.view.messages(harness.chat, limit=20, offset=1300)
+    assert [m.number for m in deep.messages] == left[1300:1320]
+    assert [m.number for m in (await harness.view.messages(harness.chat, limit=5, before=703)).messages] == [
         702,
         700,
         699,
         698,
         697,
     ]
-    assert [m.number for m in await harness.view.messages(harness.chat, limit=5, after=698)] == [
+    assert [m.number for m in (await harness.view.messages(harness.chat, limit=5, after=698)).messages] == [
         704,
         703,
         702,
         700,
         699,
     ]
-    assert [m.number for m in await harness.view.messages(harness.chat, limit=5, after=1497)] == [1500, 1498]
-    assert await harness.view.messages(harness.chat, limit=5, after=1500) == []
-    assert [m.body for m in await harness.view.messages(harness.chat, limit=1, before=701)] == ["edited"]
+    assert [m.number for m in (await harness.view.messages(harness.chat, limit=5, after=1497)).messages] == [1500, 1498]
+    assert (await harness.view.messages(harness.chat, limit=5, after=1500)).messages == []
+    assert [m.body for m in (await harness.view.messages(harness.chat, limit=1, before=701)).messages] == ["edited"]
 
 
 @pytest.mark.parametrize("number", [1, 250, 345, 350])
@@ -242,39 +287,97 @@ async def test_changes_show_at_once_however_old_the_message(harness: Harness, nu
     await harness.post(50)
     await harness.carry_out(EditMessage(harness.chat, number, 1, "edited", 99))
     await settle(harness, later)
-    message = await harness.view.message(harness.chat, number)
-    assert message is not None
+    (message,) = (await harness.view.message(harness.chat, number)).messages
     assert (message.body, message.edited_at, message.sender_id) == ("edited", 99, 1)
-    assert [m.body for m in await harness.view.messages(harness.chat, limit=1, before=number + 1)] == ["edited"]
+    page = await harness.view.messages(harness.chat, limit=1, before=number + 1)
+    assert [m.body for m in page.messages] == ["edited"]
     await harness.carry_out(DeleteMessage(harness.chat, number, 1, any_sender=False))
     await settle(harness, later)
-    assert await harness.view.message(harness.chat, number) is None
-    around = await harness.view.messages(harness.chat, limit=5, after=max(0, number - 3))
+    assert (await harness.view.message(harness.chat, number)).messages == []
+    around = (await harness.view.messages(harness.chat, limit=5, after=max(0, number - 3))).messages
     assert number not in [m.number for m in around]
     assert "edited" not in await harness.bodies(100)
     await harness.catch_up()
-    assert await harness.view.message(harness.chat, number) is None
+    assert (await harness.view.message(harness.chat, number)).messages == []
     assert await harness.post() == [351]
     assert (await harness.bodies())[0] == "message 351"
 
 
 async def test_roles_follow_every_change(harness: Harness) -> None:
-    assert await harness.view.role(harness.token, 1) is Role.OWNER
-    assert await harness.view.role(harness.token, 2) is None
+    assert await harness.view.role(caller(1), harness.token) is Role.OWNER
+    assert await harness.view.role(caller(2), harness.token) is None
     for role in (Role.MEMBER, Role.ADMIN):
         await harness.carry_out(PutMember(harness.token, 2, role))
-        assert await harness.view.role(harness.token, 2) is role
+        assert await harness.view.role(caller(2), harness.token) is role
     await harness.carry_out(RemoveMember(harness.token, 2))
-    assert await harness.view.role(harness.token, 2) is None
+    assert await harness.view.role(caller(2), harness.token) is None
 
 
 async def test_the_list_of_chats_follows_every_change(harness: Harness) -> None:
     for number in range(1, 4):
-        assert not await harness.view.exists(ChatKey(harness.token, number))
+        assert not await harness.view.exists(CALLER, ChatKey(harness.token, number))
         await harness.carry_out(AddChat(harness.token, f"Chat {number}", 3))
-        assert await harness.view.exists(ChatKey(harness.token, number))
-        titles = [chat["title"] for chat in json.loads(await harness.view.chats(harness.token, 10))]
+        assert await harness.view.exists(CALLER, ChatKey(harness.token, number))
+        titles = [chat["title"] for chat in json.loads(await harness.view.chats(CALLER, harness.token, 10))]
         assert titles == [f"Chat {n}" for n in range(number, 0, -1)]
     await harness.carry_out(RenameChat(harness.chat, "Another"))
-    assert json.loads(await harness.view.chats(harness.token, 10))[-1]["title"] == "Another"
-    assert len(json.loads(await harness.view.chats(harness.token, 2))) == 2
+    assert json.loads(await harness.view.chats(CALLER, harness.token, 10))[-1]["title"] == "Another"
+    assert len(json.loads(await harness.view.chats(CALLER, harness.token, 2))) == 2
+
+
+async def test_a_number_whose_message_may_still_come_is_named_as_open(harness: Harness, later: bool) -> None:
+    await harness.carry_out(AddChat(harness.token, None, 3))
+    await harness.post(5)
+    held: list[int] = []
+    if isinstance(harness, InRedis):  # embedded, commands are applied in the order of their numbers
+        slot = await harness.numbers.reserve(harness.chat, 7, None)
+        assert isinstance(slot, Slot)
+        held.append(slot.number)
+    for beside in (False, True):  # at first above the floor of the entries, then below it
+        await harness.post(300 if beside else 2)
+        await settle(harness, later)
+        gone = (await harness.post())[0]
+        await harness.carry_out(DeleteMessage(harness.chat, gone, 1, any_sender=True))
+        last = (await harness.post())[0]
+        shown = await harness.view.messages(harness.chat, limit=1000, after=2)
+        assert list(shown.open) == held
+        assert {*range(3, last + 1)}.difference(held, [message.number for message in shown.messages]) >= {gone}
+        assert list((await harness.view.numbered(harness.chat, [3, 6, gone, last])).open) == held
+
+
+async def test_a_server_that_was_given_other_data_is_not_believed(
+    redis: Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was another's replica for a moment; the connection has stayed, and has not looked again yet."""
+    monkeypatch.setattr(connection, "_LOOK_S", 60)
+    store = WithoutCopies(tmp_path / "hubbub.db")
+    servers = Servers([redis.url])
+    assert await servers.connected(10)
+    servers.wires[0].keys = Keys(1)
+    harness = InRedis(store, servers)
+    await harness.begin()
+    await harness.carry_out(AddChat(harness.token, None, 3))
+    await harness.post(3)
+    claim = Claim(1, "key", b"hash")
+    slot = await harness.numbers.reserve(harness.chat, 7, claim)
+    assert isinstance(slot, Slot)
+    post = Post(harness.chat, slot.number, 1, "A", "keyed", 7, "key", b"hash", slot.epoch)
+    assert await harness.numbers.show(0, [Confirmed(post, slot.generation, post_entry(post))]) == [True]
+    view, chat = harness.view, harness.chat
+    assert not (await view.newest(CALLER, chat, 10)).lag
+
+    redis.command("REPLICAOF 127.0.0.1 1")
+    redis.command("REPLICAOF NO ONE")
+    assert (await view.newest(CALLER, chat, 10)).lag
+    assert (await view.numbered(chat, [1, 2])).lag
+    for before, after in ((None, None), (3, None), (None, 1)):
+        assert (await view.messages(chat, limit=5, before=before, after=after)).lag
+    for asked in (harness.numbers.reserve(chat, 8, claim), harness.numbers.reserve(chat, 8, None)):
+        with pytest.raises(Unavailable):  # a retry too: it would be told what was shown in the other data
+            await asked
+    with pytest.raises(Unavailable):
+        await harness.numbers.order(chat, 1)
+    with pytest.raises(Unavailable):
+        await harness.numbers.show(0, [Confirmed(post, slot.generation, post_entry(post))])
+    await servers.close()
+    store.close()

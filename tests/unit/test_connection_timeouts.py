@@ -11,7 +11,7 @@ import pytest
 from uvicorn.server import ServerState
 
 from hubbub.http import connection
-from hubbub.http.connection import Edge
+from hubbub.http.edge import Edge
 
 
 class NoRoutes:

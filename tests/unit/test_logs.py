@@ -6,8 +6,10 @@ import json
 import logging
 from typing import Any
 
+import pytest
+
 from hubbub.http.problems import failure
-from hubbub.logs import JsonLines
+from hubbub.logs import JsonLines, TextLines
 
 
 def line(caught: list[logging.LogRecord]) -> dict[str, Any]:
@@ -29,6 +31,17 @@ def test_a_line_is_one_object_with_the_fields_it_was_given() -> None:
         "Took 3\n",
         "abc",
     )
+
+
+@pytest.mark.parametrize("formatter", [JsonLines(), TextLines("%(levelname)s %(message)s")])
+def test_no_password_of_an_address_is_in_a_line(formatter: logging.Formatter) -> None:
+    trouble = OSError('no answer from https://hubbub:sec"ret@traces:4318/v1/traces')
+    record = logging.makeLogRecord({"msg": "Could not reach %s", "args": ("amqp://a:secret@mq:5672/",)})
+    record.exc_info = OSError, trouble, None
+    text = formatter.format(record)
+    assert "secret" not in text
+    assert "ret@" not in text
+    assert "traces:4318" in text
 
 
 def test_a_failure_is_found_again_by_its_request_id(caplog: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from hubbub.logs import without_passwords
 from hubbub.settings import load, shown
 
 
@@ -14,11 +15,32 @@ def test_passwords_are_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(
         "HUBBUB_MYSQL_REPLICAS", '["mysql://hubbub:secret@one/hubbub", "mysql://hubbub:secret@two/hubbub"]'
     )
+    monkeypatch.setenv("HUBBUB_TRACE_URL", "https://hubbub:sec@ret@traces:4318/v1/traces")
+    monkeypatch.setenv("HUBBUB_SEARCH_URL", "http://elastic:secret@search:9200")
+    monkeypatch.setenv("HUBBUB_OPERATORS", '["ann@example.com"]')
     settings = shown(load())
     assert settings["mysql_url"] == "mysql://hubbub:…@db:3306/hubbub"
     assert settings["redis_url"] == "redis://:…@cache:6379/0"
     assert settings["mysql_replicas"] == "('mysql://hubbub:…@one/hubbub', 'mysql://hubbub:…@two/hubbub')"
-    assert not any("secret" in value or "cr/et" in value for value in settings.values())
+    assert settings["trace_url"] == "https://hubbub:…@traces:4318/v1/traces"
+    assert settings["search_url"] == "http://elastic:…@search:9200"
+    assert not any("secret" in value or "cr/et" in value or "ret@" in value for value in settings.values())
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("redis://:a,b@one,redis://:c@two", "redis://:…@one,redis://:…@two"),
+        ("https://token@traces/v1", "https://…@traces/v1"),
+        ("http://traces:4318/v1/traces", "http://traces:4318/v1/traces"),
+        (
+            "at http://user:pass@word@host:1/ nobody answers ann@example.com",
+            "at http://user:…@host:1/ nobody answers ann@example.com",
+        ),
+    ],
+)
+def test_what_is_a_password(text: str, said: str) -> None:
+    assert without_passwords(text) == said
 
 
 def test_flags_come_before_the_environment_and_the_file(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable
 
-from hubbub.chat.commands import AddUser, EndSession
+from hubbub.chat.commands import AddUser, EndSession, EndSessions
 from hubbub.chat.errors import Unauthenticated
 from hubbub.chat.model import User
 from hubbub.chat.ports import Intake, Passwords, Store
@@ -59,5 +59,9 @@ class Accounts:
         """The session's tokens are dead once this returns; ``expires_at`` (ms) is when they would have died anyway."""
         await self._intake.accept(EndSession(session, expires_at))
 
-    async def session_ended(self, session: str) -> bool:
-        return await self._store.session_ended(session)
+    async def end_sessions(self, user: User) -> None:
+        """The tokens of all sessions that the user has begun are dead once this returns."""
+        await self._intake.accept(EndSessions(user.id, secrets.token_urlsafe(9)))
+
+    async def session_lives(self, user: User, era: str, session: str) -> bool:
+        return await self._store.session_lives(user.id, era, session)

@@ -1,77 +1,107 @@
-"""Applications and their members: who may do what."""
+"""Applications and their members: who may do what. ``enter`` lets only members in, and gives a Membership."""
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Awaitable
 
 from hubbub.chat.accounts import normalized_email
-from hubbub.chat.commands import AddApplication, PutMember, RemoveMember, RenameApplication
+from hubbub.chat.caller import Caller
+from hubbub.chat.commands import AddApplication, AddChat, PutMember, RemoveMember, RenameApplication
+from hubbub.chat.encoding import encode_chats
 from hubbub.chat.errors import Forbidden, Invalid, NotFound
-from hubbub.chat.model import Application, Member, Role, User
-from hubbub.chat.ports import Intake, Store, View
+from hubbub.chat.model import Application, Member, Role, is_token
+from hubbub.chat.ports import Doors
+from hubbub.chat.quotas import Made
 
-_NO_APPLICATION = "There is no such application, or you are not a member of it."
+
+def no_application() -> NotFound:
+    """What a stranger is told, and anyone who asks for an application that there isn't: a stranger learns nothing."""
+    return NotFound("There is no such application, or you are not a member of it.")
 
 
 class Applications:
-    def __init__(self, store: Store, intake: Intake, view: View, now: Callable[[], int]) -> None:
-        self._store = store
-        self._intake = intake
-        self._view = view
-        self._now = now
+    def __init__(self, doors: Doors) -> None:
+        self._doors = doors
 
-    async def role(self, user: User, token: str, seen: object = None) -> Role:
-        """The user's role in the application.
-
-        Raises:
-            NotFound: no such application, or the user is a stranger to it: a stranger learns nothing.
-        """
-        role = await self._view.role(token, user.id, seen) if token.isascii() else None  # no token ever is not
+    async def enter(self, caller: Caller, token: str) -> Membership:
+        """Raises NotFound for a stranger, and where there is no such application."""
+        role = await self._doors.view.role(caller, token) if is_token(token) else None
         if role is None:
-            raise NotFound(_NO_APPLICATION)
-        return role
+            raise no_application()
+        return Membership(self._doors, caller, token, role)
 
-    async def must_manage(self, user: User, token: str) -> None:
-        """Raises Forbidden unless the user is the owner or an admin, NotFound for a stranger."""
-        if not (await self.role(user, token)).manages:
-            raise Forbidden("Only the application's owner and its admins may do this.")
-
-    async def add(self, user: User, name: str) -> str:
-        """A new application owned by the user. Returns its token, 128 random bits."""
+    async def add(self, caller: Caller, name: str) -> str:
+        """A new application owned by the caller. Returns its token, 128 random bits. Raises RateLimited."""
+        await self._doors.quotas.take(caller.user.id, Made.APPLICATIONS)
         token = secrets.token_urlsafe(16)
-        await self._intake.accept(AddApplication(token, name, user.id, self._now()))
+        await self._doors.intake.accept(AddApplication(token, name, caller.user.id, self._doors.now()))
         return token
 
-    async def rename(self, user: User, token: str, name: str) -> None:
-        await self.must_manage(user, token)
-        await self._intake.accept(RenameApplication(token, name))
+    async def joined(self, caller: Caller, *, offset: int, limit: int) -> list[Application]:
+        """Those that the caller is a member of, newest first."""
+        async with self._doors.far.turn(caller.user.id, offset):
+            return await self._doors.store.applications_of(caller.user.id, offset=offset, limit=limit)
 
-    async def get(self, user: User, token: str) -> Application:
-        await self.role(user, token)
-        application = await self._store.application(token)
+
+class Membership:
+    """What a member may do in an application. For one request: the role is that of when it came in."""
+
+    __slots__ = ("_caller", "_doors", "_token", "role")
+
+    def __init__(self, doors: Doors, caller: Caller, token: str, role: Role) -> None:
+        self._doors = doors
+        self._caller = caller
+        self._token = token
+        self.role = role
+
+    def must_manage(self) -> None:
+        """Raises Forbidden unless the caller is the owner or an admin."""
+        if not self.role.manages:
+            raise Forbidden("Only the application's owner and its admins may do this.")
+
+    async def get(self) -> Application:
+        application = await self._doors.store.application(self._token)
         if application is None:
-            raise NotFound(_NO_APPLICATION)
+            raise no_application()
         return application
 
-    async def joined(self, user: User, *, offset: int, limit: int) -> list[Application]:
-        return await self._store.applications_of(user.id, offset=offset, limit=limit)
+    async def rename(self, name: str) -> None:
+        self.must_manage()
+        await self._doors.intake.accept(RenameApplication(self._token, name))
 
-    async def members(self, user: User, token: str) -> list[Member]:
-        await self.role(user, token)
-        return await self._store.members(token)
+    async def members(self, *, offset: int, limit: int) -> list[Member]:
+        """The oldest accounts first."""
+        async with self._doors.far.turn(self._caller.user.id, offset):
+            return await self._doors.store.members(self._token, offset=offset, limit=limit)
 
-    async def put_member(self, user: User, token: str, email: str, role: Role) -> Member:
-        await self.must_manage(user, token)
-        found = await self._store.user_by_email(normalized_email(email))
+    async def put_member(self, email: str, role: Role) -> Member:
+        """Add a member, or change one's role. Raises RateLimited."""
+        self.must_manage()
+        await self._doors.quotas.take(self._caller.user.id, Made.MEMBERS)
+        found = await self._doors.store.user_by_email(normalized_email(email))
         if found is None:
             raise Invalid(["email belongs to nobody here: the user must register first"])
-        await self._intake.accept(PutMember(token, found[0].id, role))
+        await self._doors.intake.accept(PutMember(self._token, found[0].id, role))
         return Member(found[0].email, found[0].name, role)
 
-    async def remove_member(self, user: User, token: str, email: str) -> None:
-        await self.must_manage(user, token)
-        found = await self._store.user_by_email(normalized_email(email))
+    async def remove_member(self, email: str) -> None:
+        self.must_manage()
+        found = await self._doors.store.user_by_email(normalized_email(email))
         if found is None:
             raise NotFound("There is no such member in this application.")
-        await self._intake.accept(RemoveMember(token, found[0].id))
+        await self._doors.intake.accept(RemoveMember(self._token, found[0].id))
+
+    async def add_chat(self, title: str | None) -> int:
+        """A new chat's number. Raises RateLimited."""
+        await self._doors.quotas.take(self._caller.user.id, Made.CHATS)
+        number: int = await self._doors.intake.accept(AddChat(self._token, title, self._doors.now()))
+        return number
+
+    def chats(self, *, offset: int = 0, limit: int = 10) -> Awaitable[bytes]:
+        """The application's chats as JSON, newest first."""
+        return self._older_chats(offset, limit) if offset else self._doors.view.chats(self._caller, self._token, limit)
+
+    async def _older_chats(self, offset: int, limit: int) -> bytes:
+        async with self._doors.far.turn(self._caller.user.id, offset):
+            return encode_chats(await self._doors.store.chats(self._token, offset=offset, limit=limit))

@@ -1,164 +1,137 @@
-"""Chats and their messages."""
+"""Chats and their messages. ``Chats.enter`` lets only members in, and gives a ChatHandle."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Sequence
+from typing import NamedTuple
 
-from hubbub.chat import search
-from hubbub.chat.applications import Applications
-from hubbub.chat.commands import AddChat, DeleteMessage, EditMessage, RenameChat
-from hubbub.chat.encoding import encode_chats, encode_page
+from hubbub.chat.applications import no_application
+from hubbub.chat.caller import Caller
+from hubbub.chat.commands import DeleteMessage, EditMessage, RenameChat
+from hubbub.chat.encoding import encode_page
 from hubbub.chat.errors import Forbidden, NotFound, Unavailable
-from hubbub.chat.model import Chat, ChatKey, Message, Page, User
-from hubbub.chat.ports import Intake, SearchIndex, Store, View
-from hubbub.chat.search import Query
+from hubbub.chat.model import Chat, ChatKey, Message, Page, Role, Shown, is_token
+from hubbub.chat.ports import Doors
+from hubbub.chat.searches import Searches
 from hubbub.chat.ticket import Ticket
 
-_SEARCHES = 16
 _NO_CHAT = "There is no such chat in this application."
 _NO_MESSAGE = "There is no such message in this chat."
 
 
+class Found(NamedTuple):
+    """One message; ``lag``: see model.Shown."""
+
+    message: Message
+    lag: bool
+
+
 class Chats:
-    """Every method takes the caller first and refuses a stranger with NotFound before anything else."""
+    def __init__(self, doors: Doors) -> None:
+        self._doors = doors
+        self._searches = Searches(doors.view, doors.index)
 
-    def __init__(
-        self,
-        applications: Applications,
-        store: Store,
-        intake: Intake,
-        view: View,
-        index: SearchIndex,
-        now: Callable[[], int],
-    ) -> None:
-        self._applications = applications
-        self._index = index
-        self._searching = 0  # searches under way: each takes some milliseconds of CPU, so they must not pile up
-        self._store = store
-        self._intake = intake
-        self._view = view
-        self._now = now
+    async def enter(self, caller: Caller, key: ChatKey) -> ChatHandle:
+        """Raises NotFound for a stranger to the application, and where there is no such chat in it."""
+        view = self._doors.view
+        role = await view.role(caller, key.token) if is_token(key.token) else None
+        if role is None:
+            raise no_application()
+        if not await view.exists(caller, key):
+            raise NotFound(_NO_CHAT)
+        return ChatHandle(self._doors, self._searches, caller, key, role)
 
-    async def add(self, user: User, token: str, title: str | None) -> int:
-        """A new chat's number."""
-        await self._applications.role(user, token)
-        number: int = await self._intake.accept(AddChat(token, title, self._now()))
-        return number
 
-    async def rename(self, user: User, key: ChatKey, title: str | None) -> None:
-        await self.must_exist(user, key)
-        await self._intake.accept(RenameChat(key, title))
+class ChatHandle:
+    """What a member may do in a chat. For one request: the role is that of when it came in."""
 
-    async def get(self, user: User, key: ChatKey) -> Chat:
-        await self._applications.role(user, key.token)
-        chat = await self._store.chat(key)
+    __slots__ = ("_caller", "_doors", "_key", "_role", "_searches")
+
+    def __init__(self, doors: Doors, searches: Searches, caller: Caller, key: ChatKey, role: Role) -> None:
+        self._doors = doors
+        self._searches = searches
+        self._caller = caller
+        self._key = key
+        self._role = role
+
+    async def get(self) -> Chat:
+        chat = await self._doors.store.chat(self._key)
         if chat is None:
             raise NotFound(_NO_CHAT)
         return chat
 
-    async def list(self, user: User, token: str, *, offset: int, limit: int, seen: object = None) -> bytes:
-        """The application's chats as JSON, newest first."""
-        await self._applications.role(user, token, seen)
-        if offset == 0:
-            return await self._view.chats(token, limit, seen)
-        return encode_chats(await self._store.chats(token, offset=offset, limit=limit))
+    async def rename(self, title: str | None) -> None:
+        await self._doors.intake.accept(RenameChat(self._key, title))
 
-    async def must_exist(self, user: User, key: ChatKey, seen: object = None) -> None:
-        """Raises NotFound unless the user is a member and the chat is there."""
-        await self._applications.role(user, key.token, seen)
-        if not await self._view.exists(key):
-            raise NotFound(_NO_CHAT)
+    # Reading -----------------------------------------------------------------------------------------------------
+
+    def newest(self, limit: int) -> Awaitable[Page]:
+        return self._doors.view.newest(self._caller, self._key, limit)
 
     async def messages(
-        self,
-        user: User,
-        key: ChatKey,
-        *,
-        limit: int,
-        offset: int = 0,
-        before: int | None = None,
-        after: int | None = None,
-        seen: object = None,
+        self, *, limit: int, offset: int = 0, before: int | None = None, after: int | None = None
     ) -> Page:
-        await self.must_exist(user, key, seen)
+        """See chat.ports.Store.messages for which."""
         if offset == 0 and before is None and after is None:
-            return await self._view.newest(key, limit, seen)
+            return await self.newest(limit)
         if after is None:
-            return encode_page(await self._view.messages(key, limit=limit + 1, offset=offset, before=before), limit)
-        page = encode_page(await self._view.messages(key, limit=limit, after=after), limit)
-        return page._replace(more=after > 0)
+            async with self._doors.far.turn(self._caller.user.id, offset):
+                shown = await self._doors.view.messages(self._key, limit=limit + 1, offset=offset, before=before)
+            return encode_page(shown.messages, limit)._replace(lag=shown.lag)
+        shown = await self._doors.view.messages(self._key, limit=limit, after=after)
+        return encode_page(shown.messages, limit)._replace(more=after > 0, lag=shown.lag)
 
-    async def since(self, user: User, key: ChatKey, after: int) -> Sequence[Message]:
-        """Up to a hundred messages next above a number, oldest first."""
-        await self.must_exist(user, key)
-        return (await self._view.messages(key, limit=100, after=after))[::-1]
+    async def since(self, after: int, limit: int) -> Shown:
+        """Up to so many messages next above a number, oldest first."""
+        shown = await self._doors.view.messages(self._key, limit=limit, after=after)
+        return shown._replace(messages=shown.messages[::-1])
 
-    async def newest_number(self, user: User, key: ChatKey) -> int:
-        """0 in an empty chat."""
-        await self.must_exist(user, key)
-        return (await self._view.newest(key, 1)).newest or 0
+    async def numbered(self, numbers: Sequence[int]) -> Shown:
+        """Those of some messages that there are, oldest first."""
+        shown = await self._doors.view.numbered(self._key, numbers)
+        return shown._replace(messages=sorted(shown.messages, key=lambda message: message.number))
 
-    async def message(self, user: User, key: ChatKey, number: int) -> Message:
-        await self.must_exist(user, key)
-        message = await self._view.message(key, number)
-        if message is None:
-            raise NotFound(_NO_MESSAGE)
-        return message
+    async def message(self, number: int) -> Found:
+        """Raises NotFound."""
+        shown = await self._doors.view.message(self._key, number)
+        if not shown.messages:
+            raise NotFound(_NO_MESSAGE, lag=shown.lag)
+        return Found(shown.messages[0], shown.lag)
 
-    async def search(self, user: User, key: ChatKey, q: str, *, offset: int, limit: int) -> Page:
-        """The messages that match ``q``, best first, then newest, among the newest thousand that may. None of it is
-        syntax; with nothing in it that can be searched for, nothing is found.
+    def search(self, q: str, *, offset: int, limit: int) -> Awaitable[Page]:
+        """See Searches.find."""
+        return self._searches.find(self._caller.user.id, self._key, q, offset=offset, limit=limit)
+
+    # Writing -----------------------------------------------------------------------------------------------------
+
+    def post(self, body: str, idempotency_key: str | None = None) -> Awaitable[Ticket]:
+        """Send a message, see chat.ports.Intake."""
+        return self._doors.intake.post(self._caller, self._key, body, idempotency_key)
+
+    async def edit(self, number: int, body: str) -> None:
+        """Raises Forbidden unless the caller sent the message."""
+        user = self._caller.user
+        if (await self.existing(number)).message.sender_id != user.id:
+            raise Forbidden("Only its sender may edit a message.")
+        await self._doors.intake.accept(EditMessage(self._key, number, user.id, body, self._doors.now()))
+
+    async def delete(self, number: int) -> None:
+        """Raises Forbidden unless the caller sent the message, or is the application's owner or an admin."""
+        user, manages = self._caller.user, self._role.manages
+        if (await self.existing(number)).message.sender_id != user.id and not manages:
+            raise Forbidden("Only its sender, the application's owner and its admins may delete a message.")
+        await self._doors.intake.accept(DeleteMessage(self._key, number, user.id, any_sender=manages))
+
+    async def existing(self, number: int) -> Found:
+        """As ``message``, of one that is to be changed, or was: that it can't be seen now is no answer.
 
         Raises:
-            Unavailable: the index can't be asked now, or too many are searching.
+            NotFound: there is none.
+            Unavailable: there may be one.
         """
-        await self.must_exist(user, key)
-        query = search.parse(q)
-        if not query.terms:
-            return encode_page([], limit)
-        if self._searching >= _SEARCHES:
-            raise Unavailable("Too many are searching just now. Try again in a moment.", retry_after=1)
-        self._searching += 1
         try:
-            return await self._search(key, query, offset, limit)
-        finally:
-            self._searching -= 1
-
-    async def _search(self, key: ChatKey, query: Query, offset: int, limit: int) -> Page:
-        found: list[Message] = []
-        for typos in (False, True):
-            if len(found) > offset + limit:
-                break  # those with typos come after all of these
-            numbers = await self._index.candidates(key, query, typos=typos)
-            held = {message.number for message in found}
-            messages = await self._view.numbered(key, [number for number in numbers if number not in held])
-            found = await asyncio.to_thread(search.rank, query, [*found, *messages])  # some 10 ms for a thousand
-        return encode_page(found[offset : offset + limit + 1], limit)
-
-    async def post(
-        self,
-        user: User,
-        key: ChatKey,
-        body: str,
-        idempotency_key: str | None = None,
-        seen: object = None,
-        trace: str = "",
-    ) -> Ticket:
-        """Send a message, see chat.ports.Intake. ``must_exist`` comes first."""
-        return await self._intake.post(user, key, body, idempotency_key, seen, trace)
-
-    async def edit(self, user: User, key: ChatKey, number: int, body: str) -> None:
-        """Raises Forbidden unless the user sent the message."""
-        message = await self.message(user, key, number)
-        if message.sender_id != user.id:
-            raise Forbidden("Only its sender may edit a message.")
-        await self._intake.accept(EditMessage(key, number, user.id, body, self._now()))
-
-    async def delete(self, user: User, key: ChatKey, number: int) -> None:
-        """Raises Forbidden unless the user sent the message, or is the application's owner or an admin."""
-        role = await self._applications.role(user, key.token)
-        message = await self.message(user, key, number)
-        if message.sender_id != user.id and not role.manages:
-            raise Forbidden("Only its sender, the application's owner and its admins may delete a message.")
-        await self._intake.accept(DeleteMessage(key, number, user.id, any_sender=role.manages))
+            return await self.message(number)
+        except NotFound as error:
+            if error.lag:
+                raise Unavailable("The message can't be seen now. Try again a little later.") from error
+            raise

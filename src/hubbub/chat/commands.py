@@ -1,20 +1,17 @@
 """What a client can ask to be changed. A command that was accepted is on disk, or will be, exactly once.
 
-Message commands travel through queues, and may be read by another version than wrote them: a field may be added at the
-end, with a default, and none may be changed or go.
-
 ``Store.apply`` answers each command with its outcome: the value named in the command's docstring, or the ChatError
 that refuses it. A refused command has changed nothing.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 import msgspec
 
 from hubbub.chat.errors import ChatError
-from hubbub.chat.model import ChatKey, Message, Role
+from hubbub.chat.model import ChatKey, Role
 
 
 class AddUser(msgspec.Struct, frozen=True):
@@ -28,10 +25,17 @@ class AddUser(msgspec.Struct, frozen=True):
 
 
 class EndSession(msgspec.Struct, frozen=True):
-    """Outcome: None. ``expires_at`` is when the session would have ended by itself and may be forgotten."""
+    """Outcome: None. ``expires_at`` (ms) is when the session would have ended by itself."""
 
     session: str
     expires_at: int
+
+
+class EndSessions(msgspec.Struct, frozen=True):
+    """All sessions of a user that were begun before. Outcome: None. ``era`` was never used before."""
+
+    user_id: int
+    era: str
 
 
 class AddApplication(msgspec.Struct, frozen=True):
@@ -80,12 +84,11 @@ class RenameChat(msgspec.Struct, frozen=True):
     title: str | None
 
 
-class PostMessage(msgspec.Struct, frozen=True, tag=True, array_like=True):
+class PostMessage(msgspec.Struct, frozen=True):
     """Outcome: the message's number. ``number`` was reserved for this command alone.
 
-    ``key`` and ``body_hash`` (SHA-256 of the body as sent) are set when the client gave an Idempotency-Key. ``epoch``
-    is that of the chat's numbering, 0 where numbers have one keeper who never forgets. Refused with Superseded when
-    the chat's numbering has been opened anew since. ``trace`` is a W3C traceparent, empty where nothing is traced.
+    ``key`` and ``body_hash`` (SHA-256 of the body as sent) are set when the client gave an Idempotency-Key. ``trace``
+    is a W3C traceparent, empty where nothing is traced.
     """
 
     chat: ChatKey
@@ -96,83 +99,39 @@ class PostMessage(msgspec.Struct, frozen=True, tag=True, array_like=True):
     created_at: int
     key: str | None = None
     body_hash: bytes | None = None
-    epoch: int = 0
     trace: str = ""
 
 
-class EditMessage(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """Outcome: None. Refused with NotFound when the message is not there or is another's.
-
-    ``op`` names the change where it is shown before it is stored; empty where it is not.
-    """
+class EditMessage(msgspec.Struct, frozen=True):
+    """Outcome: None. Refused with NotFound when the message is not there or is another's."""
 
     chat: ChatKey
     number: int
     editor_id: int
     body: str
     edited_at: int
-    op: str = ""
 
 
-class DeleteMessage(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """Outcome: None. ``any_sender`` is set for those who may delete others' messages. ``op``: see EditMessage."""
+class DeleteMessage(msgspec.Struct, frozen=True):
+    """Outcome: None. ``any_sender`` is set for those who may delete others' messages."""
 
     chat: ChatKey
     number: int
     deleter_id: int
     any_sender: bool
-    op: str = ""
 
 
-class OpenChat(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """Opens the chat's numbering anew, behind all that was accepted before. Outcome: Opened.
-
-    ``candidate`` names this attempt where it was announced, see caches.redis.
-    """
-
-    chat: ChatKey
-    candidate: str
-
-
-class Opened(NamedTuple):
-    """``last_number`` is the highest ever given; ``newest`` are up to 101 messages, newest first."""
-
-    epoch: int
-    last_number: int
-    newest: list[Message]
-
-
-MessageCommand: TypeAlias = PostMessage | EditMessage | DeleteMessage | OpenChat
+MessageCommand: TypeAlias = PostMessage | EditMessage | DeleteMessage
 DirectoryCommand: TypeAlias = (
-    AddUser | EndSession | AddApplication | RenameApplication | PutMember | RemoveMember | AddChat | RenameChat
+    AddUser
+    | EndSession
+    | EndSessions
+    | AddApplication
+    | RenameApplication
+    | PutMember
+    | RemoveMember
+    | AddChat
+    | RenameChat
 )
 Command: TypeAlias = MessageCommand | DirectoryCommand
 Outcome: TypeAlias = object | ChatError
-
-
-class Delivery(msgspec.Struct, frozen=True, array_like=True):
-    """Some commands as one publisher sent them together. ``sequence`` rises by one with each of its deliveries."""
-
-    publisher: str
-    sequence: int
-    commands: list[MessageCommand]
-
-
-class Failed(NamedTuple):
-    """The outcome of a command that the store chokes on."""
-
-    reason: str
-
-
-class Position(NamedTuple):
-    """How far a shard's queue has been applied to the store: a copy that is behind it lacks something."""
-
-    shard: int
-    transactions: int
-
-
-class Applied(NamedTuple):
-    """The outcomes of each delivery's commands, None for a delivery that had been applied before."""
-
-    position: Position
-    outcomes: list[list[Outcome] | None]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class ChatError(Exception):
-    """A refusal with a sentence that says what is wrong and how to mend it."""
+    """A refusal with a sentence that says what is wrong and how to fix it."""
 
     def __init__(self, sentence: str) -> None:
         super().__init__(sentence)
@@ -20,7 +20,11 @@ class Forbidden(ChatError):
 
 
 class NotFound(ChatError):
-    """Nothing there, or nothing that this caller may know of."""
+    """Nothing there, or nothing that this caller may know of. With ``lag``, it may be there: see model.Shown."""
+
+    def __init__(self, sentence: str, *, lag: bool = False) -> None:
+        super().__init__(sentence)
+        self.lag = lag
 
 
 class Malformed(ChatError):
@@ -48,13 +52,17 @@ class RateLimited(ChatError):
         self.retry_after = retry_after
 
 
+class UsedUp(RateLimited):
+    """What comes without credentials has used up one of chat.limits. ``what`` names its count."""
+
+    def __init__(self, sentence: str, *, what: str, limit: int, retry_after: float) -> None:
+        super().__init__(sentence, limit=limit, retry_after=retry_after)
+        self.what = what
+
+
 class Unavailable(ChatError):
     """A part is down or full; nothing was done. Try again after ``retry_after`` seconds."""
 
     def __init__(self, sentence: str, *, retry_after: float = 1.0) -> None:
         super().__init__(sentence)
         self.retry_after = retry_after
-
-
-class Superseded(Unavailable):
-    """A message numbered in an epoch that was over before anyone was told its number; it was not stored."""

@@ -10,7 +10,11 @@ from typing import NamedTuple
 
 from hubbub.chat.model import ChatKey
 
-_MOST_WAITING = 1000
+# What one listener may have waiting: so many messages, and bytes of them, for the chat can be read again for one that
+# reads slowly; and so many numbers of changed messages, which can't be found again in the chat, and take 0.3 MB.
+_MOST_MESSAGES = 200
+_MOST_BYTES = 256 * 1024
+MOST_CHANGED = 10_000
 
 
 class Event(NamedTuple):
@@ -20,41 +24,75 @@ class Event(NamedTuple):
     item: bytes | None
 
 
-class Listener:
-    """What has happened in a chat and was not taken yet.
+class Taken(NamedTuple):
+    """New messages, and the numbers of those that were edited or deleted, in the order in which they first were."""
 
-    Invariant: either every event since the last ``take`` is in ``_waiting``, or ``missed`` is set and the chat has to
-    be read again.
+    messages: list[Event]
+    changed: list[int]
+
+
+class Listener:
+    """What has happened in a chat and was not taken yet. Nothing more comes once it has ``ended``.
+
+    Invariants: either every new message since the last ``take`` is in ``_messages``, or ``missed`` is set and the chat
+    has to be read again. Either every change since then is in ``_changed``, or ``lost`` is set, for good.
     """
 
     def __init__(self) -> None:
         self.missed = False
-        self._waiting: deque[Event] = deque()
+        self.lost = False
+        self.ended = False
+        self._messages: deque[Event] = deque()
+        self._changed: dict[int, None] = {}
+        self._bytes = 0
         self._wake = asyncio.Event()
 
     def tell(self, event: Event) -> None:
-        if len(self._waiting) >= _MOST_WAITING:
-            self.miss()
+        if event.item is None:
+            self._change(event.number)
         elif not self.missed:
-            self._waiting.append(event)
-            self._wake.set()
+            self._bytes += len(event.item)
+            if len(self._messages) >= _MOST_MESSAGES or self._bytes > _MOST_BYTES:
+                self.miss()
+            else:
+                self._messages.append(event)
+                self._wake.set()
+
+    def _change(self, number: int) -> None:
+        if len(self._changed) < MOST_CHANGED or number in self._changed:
+            self._changed[number] = None
+        else:
+            self.lost = True
+        self._wake.set()
 
     def miss(self) -> None:
-        self._waiting.clear()
+        """New messages may have been lost. Changes that wait are kept: reading the chat again does not show them."""
+        self._forget_messages()
         self.missed = True
         self._wake.set()
 
-    async def take(self, within_s: float) -> list[Event]:
-        """What has happened, or nothing when nothing has for so long, or when something was missed."""
+    def end(self) -> None:
+        self.ended = True
+        self._wake.set()
+
+    async def take(self, within_s: float) -> Taken:
+        """What has happened, or nothing when nothing has for so long. No change is taken before its message, unless
+        that was missed.
+        """
         try:
             async with asyncio.timeout(within_s):
                 await self._wake.wait()
         except TimeoutError:
-            return []
+            return Taken([], [])
         self._wake.clear()
-        taken = list(self._waiting)
-        self._waiting.clear()
+        taken = Taken(list(self._messages), list(self._changed))
+        self._forget_messages()
+        self._changed.clear()
         return taken
+
+    def _forget_messages(self) -> None:
+        self._messages.clear()
+        self._bytes = 0
 
 
 class Feed:
@@ -68,10 +106,7 @@ class Feed:
         self._listeners: dict[ChatKey, set[Listener]] = {}
         self._watch = watch
         self._unwatch = unwatch
-
-    @property
-    def listening(self) -> int:
-        return sum(len(listeners) for listeners in self._listeners.values())
+        self._ended = False
 
     def chats(self) -> list[ChatKey]:
         """Those that somebody listens to."""
@@ -85,15 +120,24 @@ class Feed:
         for listener in self._listeners.get(key, ()):
             listener.tell(event)
 
-    def missed(self) -> None:
-        """Events may have been lost: every listener reads again."""
-        for listeners in self._listeners.values():
+    def missed(self, key: ChatKey | None = None) -> None:
+        """Events may have been lost, of one chat or of any: all who listen read again."""
+        for listeners in self._listeners.values() if key is None else [self._listeners.get(key, ())]:
             for listener in listeners:
                 listener.miss()
+
+    def end(self) -> None:
+        """This process stops: every listener is told, and who comes now is told at once."""
+        self._ended = True
+        for listeners in self._listeners.values():
+            for listener in listeners:
+                listener.end()
 
     @contextmanager
     def listen(self, key: ChatKey) -> Iterator[Listener]:
         listener = Listener()
+        if self._ended:
+            listener.end()
         listeners = self._listeners.get(key)
         if listeners is None:
             listeners = self._listeners[key] = set()

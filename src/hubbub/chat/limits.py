@@ -1,25 +1,75 @@
-"""How many logins and registrations are borne, and what whoever sends more is told; the same for every adapter."""
+"""How many logins and registrations are allowed, what a client with more is told, and how long ended sessions are
+known. The same for every adapter.
+"""
 
 from __future__ import annotations
 
-from hubbub.chat.errors import RateLimited
+from typing import NamedTuple
 
-FAILURES_PER_ACCOUNT = 10  # of one account from one address, in a window
-FAILURES_PER_ADDRESS = 300
-FAILURES_WINDOW_MINUTES = 5
-REQUESTS_PER_ADDRESS = 6000  # a minute: each costs some milliseconds of a core for a password's hash
+from hubbub.chat.errors import UsedUp
 
-
-def too_many_failures(limit: int, retry_after: float) -> RateLimited:
-    return RateLimited(
-        "Too many failed logins. Wait before you try again.", limit=limit, retry_after=max(retry_after, 1)
-    )
+# After it would have expired by itself, an ended session is known for so long still: a clock that is set ahead for a
+# while drops none whose token counts again when the clock is right.
+ENDED_SESSION_KEPT_MS = 90 * 24 * 3600 * 1000
 
 
-def too_many_requests(retry_after: float) -> RateLimited:
-    return RateLimited(
-        f"From one address come at most {REQUESTS_PER_ADDRESS} registrations and logins a minute. "
-        "Wait before you try again.",
-        limit=REQUESTS_PER_ADDRESS,
-        retry_after=max(retry_after, 1),
-    )
+class Limit(NamedTuple):
+    """So many at once (``most``), and then one more every ``each_ms``: a generic cell rate. What succeeds does not
+    count where only ``failures`` do.
+    """
+
+    name: str
+    most: int
+    each_ms: int
+    failures: bool
+    sentence: str
+
+    def refusal(self, key: str, wait_ms: float) -> UsedUp:
+        """Of what has used this up, for ``wait_ms`` from now on."""
+        return UsedUp(self.sentence, what=f"{self.name}:{key}", limit=self.most, retry_after=max(wait_ms / 1000, 1))
+
+
+# Ten in five minutes: who has forgotten a password tries less often, and a guesser gets nowhere.
+FAILURES_HERE = Limit(
+    "here",
+    10,
+    30_000,
+    failures=True,
+    sentence="Too many failed logins to this account from your address. Wait before you try again.",
+)
+# 3,000 an hour: an office behind one address, or a network that one customer of a provider has (IPv6).
+FAILURES_OF_ADDRESS = Limit(
+    "address",
+    3000,
+    1200,
+    failures=True,
+    sentence="Too many failed logins from your address. Wait before you try again.",
+)
+# Slowed and not locked: whoever guesses must not keep the owner out.
+FAILURES_OF_ACCOUNT = Limit(
+    "account",
+    100,
+    10_000,
+    failures=True,
+    sentence="Too many failed logins to this account, from everywhere. Try again in some seconds; "
+    "where you are logged in already, a login is not held up.",
+)
+# Each costs some ten milliseconds of a core for a password's hash, also one that succeeds. A company or a load test may
+# come at once; who goes on takes a part of a core.
+REQUESTS_OF_ADDRESS = Limit(
+    "came",
+    6000,
+    100,
+    failures=False,
+    sentence="Too many registrations and logins come from your address. Wait before you try again.",
+)
+# A program that fills the database goes on for longer than people do.
+REGISTRATIONS_OF_ADDRESS = Limit(
+    "registered",
+    6000,
+    1000,
+    failures=False,
+    sentence="Too many accounts are made from your address. Wait before you try again.",
+)
+# In one process: half of the passwords that may wait there (http.passwords), so that the others have room.
+AT_ONCE_OF_ADDRESS = 250

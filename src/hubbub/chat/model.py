@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import lru_cache
@@ -24,13 +26,16 @@ class Role(StrEnum):
 
 
 class User(msgspec.Struct, frozen=True):
-    """``id`` is the store's own and never leaves the service; ``ref`` is what a token carries instead."""
+    """``id`` is the store's own and never leaves the service; ``ref`` is what a token carries instead. ``era`` is the
+    word that the tokens of the user's sessions carry; a new one ends them all.
+    """
 
     id: int
     ref: str
     email: str
     name: str
     created_at: int
+    era: str = ""
 
 
 class Application(msgspec.Struct, frozen=True):
@@ -43,6 +48,22 @@ class Member(msgspec.Struct, frozen=True):
     email: str
     name: str
     role: Role
+
+
+_LONGEST_TOKEN = 64
+_TOKEN = re.compile(r"[A-Za-z0-9_-]+")
+
+
+def is_token(text: str) -> bool:
+    """Whether an application's token may look like this. A database may take others for one that it has: some pass
+    over blanks at the end when they compare. So nothing else may ever reach one.
+    """
+    return len(text) <= _LONGEST_TOKEN and _looks_so(text)
+
+
+@lru_cache(10_000)
+def _looks_so(text: str) -> bool:
+    return _TOKEN.fullmatch(text) is not None
 
 
 class ChatKey(NamedTuple):
@@ -73,13 +94,30 @@ class Message(msgspec.Struct, frozen=True):
 class Page(NamedTuple):
     """Some messages of a chat, newest first, encoded as the API sends them.
 
-    ``oldest`` and ``newest`` are the numbers at its ends (None when empty); ``more`` says whether older ones follow.
+    ``oldest`` and ``newest`` are the numbers at its ends (None when empty); ``more`` says whether older ones follow;
+    ``lag``: see Shown. ``truncated``: a search that could not look at all that there is.
     """
 
     body: bytes
     oldest: int | None
     newest: int | None
     more: bool
+    lag: bool = False
+    truncated: bool = False
+
+
+class Shown(NamedTuple):
+    """Messages as readers see them, newest first unless it says otherwise. With ``lag``, what is acknowledged and not
+    stored yet may be missing: what keeps it was lost a moment ago.
+
+    ``open`` has, ascending, those numbers among them that were given and whose message may still come. A number that is
+    in neither never comes any more, unless the answer lags. Said where messages above a number are asked for, and where
+    some are asked for by their numbers.
+    """
+
+    messages: list[Message]
+    lag: bool = False
+    open: Sequence[int] = ()
 
 
 def timestamp(milliseconds: int) -> str:

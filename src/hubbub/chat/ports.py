@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
+from hubbub.chat.caller import Caller
 from hubbub.chat.commands import Command, Outcome
-from hubbub.chat.model import Application, Chat, ChatKey, Member, Message, Page, Role, User
-from hubbub.chat.search import Query
+from hubbub.chat.far import FarReads
+from hubbub.chat.limits import Limit
+from hubbub.chat.model import Application, Chat, ChatKey, Member, Message, Page, Role, Shown, User
+from hubbub.chat.quotas import Quotas
+from hubbub.chat.search import CANDIDATES, Query
 from hubbub.chat.ticket import Ticket
 
 
@@ -34,7 +38,7 @@ class Queue(Protocol):
 
 
 class Store(Protocol):
-    """The truth. Reads see every command whose ticket was resolved before the read began.
+    """The truth. Reads see every command that was applied before the read began.
 
     Every read may raise Unavailable when the store can't be reached.
     """
@@ -56,14 +60,19 @@ class Store(Protocol):
     async def user_by_email(self, email: str) -> tuple[User, str] | None:
         """The user and the password hash."""
 
-    async def session_ended(self, session: str) -> bool: ...
+    async def session_lives(self, user_id: int, era: str, session: str) -> bool:
+        """Whether neither the session of the user was ended, nor all of those of its era."""
+
+    def forget_sessions(self, now: int) -> None:
+        """Drop what is known of ended sessions that would have expired long before ``now`` (ms). Blocks."""
 
     async def application(self, token: str) -> Application | None: ...
     async def applications_of(self, user_id: int, *, offset: int, limit: int) -> list[Application]:
         """The applications the user is a member of, newest first."""
 
     async def role(self, token: str, user_id: int) -> Role | None: ...
-    async def members(self, token: str) -> list[Member]: ...
+    async def members(self, token: str, *, offset: int, limit: int) -> list[Member]:
+        """The application's members, the oldest accounts first."""
 
     async def chat(self, key: ChatKey) -> Chat | None: ...
     async def chats(self, token: str, *, offset: int, limit: int) -> list[Chat]:
@@ -73,7 +82,10 @@ class Store(Protocol):
     async def messages(
         self, key: ChatKey, *, limit: int, before: int | None = None, after: int | None = None, offset: int = 0
     ) -> list[Message]:
-        """Up to ``limit`` messages, newest first: the newest, or those next below ``before`` or above ``after``."""
+        """Up to ``limit`` messages, newest first: the newest, those below ``before``, or those next above ``after``.
+
+        ``offset`` passes over so many of the newest, or of those below ``before``; it does not go with ``after``.
+        """
 
     async def numbered(self, key: ChatKey, numbers: Sequence[int]) -> list[Message]:
         """Those of up to a thousand messages that there are, in no order."""
@@ -92,10 +104,8 @@ class Intake(Protocol):
             Unavailable: nothing was done. The ticket may say so too, later.
         """
 
-    async def post(
-        self, user: User, key: ChatKey, body: str, idempotency_key: str | None, seen: object = None, trace: str = ""
-    ) -> Ticket:
-        """Send a message to a chat that exists. The ticket's outcome is its number. ``trace`` goes with the command.
+    async def post(self, caller: Caller, key: ChatKey, body: str, idempotency_key: str | None) -> Ticket:
+        """Send a message to a chat that exists. The ticket's outcome is its number.
 
         With an Idempotency-Key, a retry gets the first try's outcome and adds nothing.
 
@@ -106,49 +116,61 @@ class Intake(Protocol):
 
 
 class View(Protocol):
-    """Reads of what changes by the second, from hot data where there is some: every acknowledged command is seen.
+    """Reads of what changes by the second, from hot data where there is some: every acknowledged command is seen,
+    unless the answer says that it may lag.
 
-    Losing hot data loses nothing: whatever is missing is read from the store again. The parameters and the values of
-    ``message`` and ``messages`` are those of Store. ``seen`` is what the request's Entry brought along.
+    Losing hot data loses nothing: whatever is missing is read from the store again. The parameters of ``messages`` and
+    ``numbered`` are those of Store.
     """
 
-    async def role(self, token: str, user_id: int, seen: object = None) -> Role | None: ...
+    async def role(self, caller: Caller, token: str) -> Role | None: ...
 
-    async def exists(self, key: ChatKey) -> bool:
+    async def exists(self, caller: Caller, key: ChatKey) -> bool:
         """Whether there is such a chat."""
 
-    async def newest(self, key: ChatKey, limit: int, seen: object = None) -> Page:
+    async def newest(self, caller: Caller, key: ChatKey, limit: int) -> Page:
         """The newest messages of a chat that exists."""
 
-    async def message(self, key: ChatKey, number: int) -> Message | None: ...
+    async def message(self, key: ChatKey, number: int) -> Shown:
+        """One message, or none."""
+
     async def messages(
         self, key: ChatKey, *, limit: int, before: int | None = None, after: int | None = None, offset: int = 0
-    ) -> list[Message]: ...
+    ) -> Shown: ...
 
-    async def numbered(self, key: ChatKey, numbers: Sequence[int]) -> list[Message]: ...
+    async def numbered(self, key: ChatKey, numbers: Sequence[int]) -> Shown: ...
 
-    async def chats(self, token: str, limit: int, seen: object = None) -> bytes:
+    async def chats(self, caller: Caller, token: str, limit: int) -> bytes:
         """The application's newest chats, encoded as the API sends them."""
 
 
 class Document(NamedTuple):
-    """A message as it is now, on its way into a search index: its text, None when it is gone, and when that was written
-    (in milliseconds; 0 where nothing can overtake it on its way).
+    """A message as it is now, on its way into a search index: its text, None when it is gone, that text's version,
+    which rises with every edit (0 where nothing can overtake it on its way), and whether it had another text before.
     """
 
     chat: ChatKey
     number: int
     body: str | None
-    written_at: int = 0
+    version: int = 0
+    edited: bool = False
+
+
+class Candidates(NamedTuple):
+    """Numbers of messages, newest first; not ``whole`` when the index ran out of time and left some out."""
+
+    numbers: list[int]
+    whole: bool = True
 
 
 class SearchIndex(Protocol):
     """Knows which messages may match a query. May lag behind the store, and may name messages that do not match."""
 
-    async def candidates(self, chat: ChatKey, query: Query, *, typos: bool) -> list[int]:
-        """Numbers of the newest messages that may match, newest first, up to search.CANDIDATES of them: all that were
-        indexed and match, and perhaps others. With ``typos``, also those that match with typos, up to
-        search.TYPO_CANDIDATES in all.
+    async def candidates(
+        self, chat: ChatKey, query: Query, *, typos: bool, limit: int = CANDIDATES, below: int | None = None
+    ) -> Candidates:
+        """The newest messages that may match, or the newest of those ``below`` a number: of all that were indexed and
+        match, and perhaps others. With ``typos``, also those that match with typos.
 
         Raises:
             Unavailable: the index can't be asked now.
@@ -157,23 +179,26 @@ class SearchIndex(Protocol):
 
 class Wants(NamedTuple):
     """What a request is going to ask for: an application (a chat number of 0), so many of a chat's newest messages, or
-    a number for a message. A gate that has to travel for its answer may bring it along.
+    a number for a message of so many characters. A gate that has to travel for its answer may bring it along.
     """
 
     chat: ChatKey
     newest: int = 0
-    number: bool = False
+    number: int = 0
 
 
 class Entry(NamedTuple):
     """``mark`` changes whenever a session of the user is ended; it is empty when that can't be known now."""
 
     mark: str
-    seen: object = None
+    brought: object = None
 
 
 class Gate(Protocol):
-    """Stands before every request of a user, and is the same for all processes that serve."""
+    """Stands before every request of a user, and is the same for all processes that serve.
+
+    A user may send so many requests a second, and, after a pause, at once what two seconds allow.
+    """
 
     async def enter(self, user_id: int, mark: str = "", wants: Wants | None = None) -> Entry:
         """Count one request of the user, who entered with ``mark`` before.
@@ -190,23 +215,16 @@ class Gate(Protocol):
         """
 
 
-class Logins(Protocol):
-    """Counts what comes without credentials: from one address, whatever it is; of logins those that failed, for one
-    account from one address, and from one address whatever the accounts.
+class Counts(Protocol):
+    """Counts against limits, each by a key; the same for all processes that serve. Bounded in memory: a count is
+    forgotten once nothing of it is left.
     """
 
-    async def came(self, address: str) -> None:
-        """Count one request that has to do with passwords.
+    async def take(self, counted: Sequence[tuple[Limit, str]]) -> Callable[[], Awaitable[None]]:
+        """Count one against each. What is returned takes it back where only failures count; to be called once.
 
         Raises:
-            RateLimited: the address has sent too many.
-        """
-
-    def attempt(self, address: str, email: str) -> AbstractAsyncContextManager[None]:
-        """Around one attempt, which fails by raising Unauthenticated.
-
-        Raises:
-            RateLimited: too many have failed; nothing was tried.
+            UsedUp: one is used up, and nothing was counted.
         """
 
 
@@ -226,3 +244,17 @@ class Passwords(Protocol):
         Raises:
             Unavailable: too many are waiting already.
         """
+
+
+@dataclass(frozen=True, slots=True)
+class Doors:
+    """What the services stand on: an adapter for each port that they need, the time in milliseconds since 1970, and the
+    turns at what walks far."""
+
+    store: Store
+    intake: Intake
+    view: View
+    index: SearchIndex
+    quotas: Quotas
+    now: Callable[[], int]
+    far: FarReads = field(default_factory=FarReads)

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Generator
 from typing import Any
 
-from hubbub.chat.commands import Command, Outcome
+from hubbub.chat.commands import Outcome
 from hubbub.chat.errors import ChatError
 
 _PENDING = object()
@@ -22,7 +22,7 @@ class Ticket:
 
     __slots__ = ("_listeners", "_outcome", "command")
 
-    def __init__(self, command: Command) -> None:
+    def __init__(self, command: Any) -> None:
         self.command = command
         self._outcome: Outcome = _PENDING
         self._listeners: list[Callable[[Outcome], None]] = []

@@ -8,7 +8,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from hubbub.http.problems import failure
-from hubbub.http.reply import COMMON_HEADERS, EVENT_STREAM, NO_SNIFF, STATUS_LINES
+from hubbub.http.reply import COMMON_HEADERS, EVENT_STREAM, NO_SNIFF, PIECE, STATUS_LINES
 from hubbub.http.routing import ROUTE
 
 if TYPE_CHECKING:
@@ -18,7 +18,9 @@ log = logging.getLogger("hubbub.http")
 
 
 class AsgiExchange:
-    """The request's body is whole before the application starts; ``receive`` then waits for the client to leave."""
+    """The request's body is whole before the application starts; ``receive`` then waits for the client to leave.
+    ``endless`` is a response that ends only when its listener leaves or is told to.
+    """
 
     def __init__(self, connection: Connection, scope: dict[str, Any], body: bytes, *, keep_alive: bool) -> None:
         self._connection = connection
@@ -29,7 +31,8 @@ class AsgiExchange:
         self._started = False
         self._complete = False
         self._chunked = False
-        self._endless = False
+        self._shared = False
+        self.endless = False
         self._begun = perf_counter()
         self._status = 500
         tracing = connection.edge.tracing
@@ -39,11 +42,6 @@ class AsgiExchange:
 
     def disconnected(self) -> None:
         self._gone.set()
-
-    def stopping(self) -> None:
-        """The server is stopping: a response that has no end by itself ends here."""
-        if self._endless:
-            self._gone.set()
 
     async def run(self, app: Any) -> None:
         try:
@@ -58,7 +56,7 @@ class AsgiExchange:
             self._connection.finish(close=True)
 
     def _fail(self, error: Exception) -> None:
-        close = not self._keep_alive or self._connection.closing
+        close = not self._keep_alive or self._connection.last
         self._count()
         self._connection.transport.write(failure(error).encode(self._connection.edge.date, close=close))
         self._connection.finish(close)
@@ -67,7 +65,7 @@ class AsgiExchange:
         edge, route = self._connection.edge, self._scope.get(ROUTE, "other")
         if edge.tracing is not None:
             edge.tracing.end(self._span, route, self._status)
-        if not self._endless:  # a stream lasts as long as its listener stays, which says nothing of the service
+        if not self.endless:  # a stream lasts as long as its listener stays, which says nothing of the service
             edge.requests.observe(perf_counter() - self._begun, (route, self._status))
 
     async def _receive(self) -> dict[str, Any]:
@@ -88,18 +86,18 @@ class AsgiExchange:
         self._status = status
         lines = [STATUS_LINES[status], self._connection.edge.date]
         cached = any(name.lower() == b"cache-control" for name, _ in headers)
+        self._shared = cached
         lines.append(NO_SNIFF if cached else COMMON_HEADERS)
         sized = status in (204, 304)
         self._no_body = self._no_body or sized
         for name, value in headers:
             sized = sized or name.lower() == b"content-length"
-            self._endless = self._endless or value.startswith(EVENT_STREAM)
+            self.endless = self.endless or value.startswith(EVENT_STREAM)
             lines.append(b"%b: %b\r\n" % (name, value))
         if not sized:
             self._chunked = not self._no_body
             lines.append(b"transfer-encoding: chunked\r\n")
-        # A response that begins while the server stops must not be followed by another request.
-        self._keep_alive = self._keep_alive and not self._connection.closing
+        self._keep_alive = self._keep_alive and not self._connection.last
         if not self._keep_alive:
             lines.append(b"connection: close\r\n")
         lines.append(b"\r\n")
@@ -110,15 +108,20 @@ class AsgiExchange:
             return
         if self._no_body:
             body = b""
-        elif self._chunked:
-            body = (b"%x\r\n%b\r\n" % (len(body), body) if body else b"") + (b"" if more else b"0\r\n\r\n")
-        data, self._head = self._head + body, b""
+        begin, end = self._head, b""
+        self._head = b""
+        if self._chunked:
+            if body:
+                begin, end = begin + b"%x\r\n" % len(body), b"\r\n"
+            end += b"" if more else b"0\r\n\r\n"
         connection = self._connection
-        if data and not connection.transport.is_closing():
-            connection.transport.write(data)
+        if len(body) <= PIECE:
+            await connection.write(begin + body + end, more=more)
+        else:  # not copied: the application holds it anyway
+            await connection.write(begin)
+            await connection.write(body, end, shared=self._shared, more=more)
         if not more:
             self._complete = True
             self._count()
-            connection.finish(close=not self._keep_alive)
-        elif not connection.writable.is_set():
-            await connection.writable.wait()
+            # Who hears a stream end comes back by a new connection; any other has not been told to, and may use this.
+            connection.finish(close=not self._keep_alive or (self.endless and connection.edge.stopping))

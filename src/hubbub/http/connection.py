@@ -1,262 +1,259 @@
-"""One client's connection: bytes to requests with httptools, requests to the hot routes or to ASGI, replies to bytes.
+"""One client's connection: bytes to requests, requests to the hot routes or to ASGI, replies to bytes.
 
-An asyncio Protocol that runs under uvicorn's Server (its ``http`` option), which brings the sockets, TLS, signals and
-the shutdown. One request at a time is handled; what a client pipelines behind it waits in order, and reading pauses.
+An asyncio Protocol that runs under uvicorn's Server (its ``http`` option), which brings the sockets, TLS and signals;
+how it stops is in http.server. One request at a time is read and handled. What a client pipelines behind it waits as
+the bytes that came, and no more is read, until the answer is written and taken: a client who does not read can make the
+service hold one answer, and one read of the socket. An answer larger than a PIECE is written as its client takes it.
 
-Everything a client can make large or slow is bounded: the head, the body, and the time for each (``Edge.sweep``).
+Everything a client can make large or slow is bounded: the head and the body in http.reader and http.body, the time for
+a request to arrive and for an answer to be taken here (``Edge.sweep`` calls ``expire``).
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from email.utils import formatdate
+from collections.abc import Coroutine
 from functools import partial
 from time import perf_counter
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import unquote_to_bytes
-
-import httptools
-from uvicorn.config import Config
-from uvicorn.server import ServerState
 
 from hubbub.chat.commands import Outcome
 from hubbub.chat.ticket import Ticket
 from hubbub.http.asgi import AsgiExchange
 from hubbub.http.eager import run
-from hubbub.http.hot import Call, HotRoutes, Match
-from hubbub.http.problems import failure, problem
-from hubbub.http.reply import Reply
-from hubbub.measures import SECONDS, Histogram
-from hubbub.tracing import Tracing
+from hubbub.http.heads import head_of
+from hubbub.http.hot import Call, Match
+from hubbub.http.problems import Refused, failure, problem
+from hubbub.http.reader import Reader, Request
+from hubbub.http.reply import PIECE, Reply
+from hubbub.http.shares import EXEMPT
 
-MAX_HEAD = 32 * 1024
-MAX_BODY = 256 * 1024  # a message of 10,000 characters takes at most 120,000 bytes, with every character escaped
-MAX_CONNECTIONS = 10_000
+if TYPE_CHECKING:
+    from hubbub.http.edge import Edge
+
 IDLE_S = 75.0
 REQUEST_S = 20.0  # for a request to arrive whole
 DISCARD_S = 2.0  # for a refused client to read why, while what it still sends is thrown away
-SEND_S = 30.0  # for a client to take what it asked for
-
-
-class Edge:
-    """What all connections share. ``clock`` is the loop's time, to the second, so that a deadline costs no call."""
-
-    def __init__(self, hot: HotRoutes, app: Any, tracing: Tracing | None = None) -> None:
-        self.hot = hot
-        self.app = app
-        self.tracing = tracing
-        self.clock = 0.0
-        self.date = b""
-        self.connections: set[Connection] = set()
-        self.requests = Histogram(
-            "hubbub_http_request_duration_seconds",
-            "From a request's arrival to its whole answer.",
-            SECONDS,
-            ("route", "status"),
-        )
-        self.tasks: set[asyncio.Task[None]] = set()
-
-    def protocol(
-        self, config: Config, server_state: ServerState, app_state: dict[str, Any], _loop: Any = None
-    ) -> Connection:
-        """What uvicorn calls for each connection."""
-        return Connection(self, server_state)
-
-    async def sweep(self) -> None:
-        """Keep the clock, and close what has been idle or slow for too long. Runs until cancelled."""
-        while True:
-            self.tick()
-            for connection in list(self.connections):
-                if connection.deadline < self.clock:
-                    connection.expire()
-            await asyncio.sleep(1)
-
-    def tick(self) -> None:
-        self.clock = asyncio.get_running_loop().time()
-        self.date = f"date: {formatdate(usegmt=True)}\r\n".encode()
-
-
-class Request:
-    """A request as it arrives. ``refused`` is the answer that was found before it was complete."""
-
-    __slots__ = ("begun", "body", "head_size", "headers", "keep_alive", "method", "refused", "route", "span", "target")
-
-    def __init__(self) -> None:
-        self.method = b""
-        self.target = b""
-        self.headers: list[tuple[bytes, bytes]] = []
-        self.head_size = 0
-        self.body = b""
-        self.keep_alive = False
-        self.refused: Reply | None = None
-        self.begun = 0.0
-        self.route = "other"
-        self.span: Any = None
+SEND_S = 30.0  # for a client to take an answer, or the next piece of a large one
 
 
 class Connection(asyncio.Protocol):
-    """Invariants: ``busy`` from a request's start until its reply is written whole; while busy, complete requests wait
-    in ``waiting``. ``deadline`` is when ``expire`` may be called, on the Edge's clock.
+    """``busy`` from a request's start until its reply is written whole; ``paused`` while any of what was written waits
+    for the client. ``_waiting`` has the bytes of what is written in pieces and has pieces left. ``deadline`` is when
+    ``expire`` may be called, on the Edge's clock.
+
+    Invariants: the transport reads as long as ``_ahead`` is empty, which has what came behind a request that is
+    handled, from ``_at`` on. What has come and is not handled is ``_held``, as the edge counts it. Once ``_closing``,
+    nothing more that comes is a request.
     """
 
-    def __init__(self, edge: Edge, server_state: ServerState) -> None:
+    __slots__ = (
+        "_ahead",
+        "_at",
+        "_closing",
+        "_drained",
+        "_exchange",
+        "_held",
+        "_reader",
+        "_waiting",
+        "address",
+        "busy",
+        "deadline",
+        "edge",
+        "paused",
+        "transport",
+    )
+
+    def __init__(self, edge: Edge) -> None:
         self.edge = edge
+        self.address = EXEMPT
         self.deadline = edge.clock + REQUEST_S
         self.busy = False
-        self.waiting: deque[Request] = deque()
-        self.writable = asyncio.Event()
-        self.writable.set()
-        self._server_state = server_state
-        self._request = Request()
-        self._arriving = False
-        self._closing = False
-        self._exchange: AsgiExchange | None = None
-        self._parser = httptools.HttpRequestParser(self)
+        self.paused = False
         self.transport: asyncio.Transport = cast(asyncio.Transport, None)
+        self._ahead = b""
+        self._at = 0
+        self._closing = False
+        self._drained: asyncio.Future[None] | None = None
+        self._exchange: AsgiExchange | None = None
+        self._held = 0
+        self._reader = Reader()
+        self._waiting = 0
 
     # asyncio -----------------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
-        if len(self.edge.connections) >= MAX_CONNECTIONS:
-            full = problem(503, "Too many connections. Try again a little later.", headers=b"retry-after: 1\r\n")
-            self.transport.write(full.encode(self.edge.date, close=True))
-            self.transport.close()
+        self.transport.set_write_buffer_limits(1)  # bytes; at 0 TLS would always be paused
+        refused = self.edge.enter(self, (transport.get_extra_info("peername") or ("",))[0])
+        if refused is not None:
             self._closing = True
-            return
-        self.edge.connections.add(self)
-        self._server_state.connections.add(self)  # type: ignore[arg-type]  # uvicorn only calls shutdown() on it
+            self.transport.write(refused.encode(self.edge.date, close=True))
+            self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.edge.connections.discard(self)
-        self._server_state.connections.discard(self)
+        self.edge.leave(self)
         self._closing = True
-        self.waiting.clear()
-        self.writable.set()
+        self._ahead = b""
+        self.edge.hold(self, -self._held, 0)
+        self._held = 0
+        self._take_note()
         if self._exchange is not None:
             self._exchange.disconnected()
 
     def pause_writing(self) -> None:
-        self.writable.clear()
+        self.paused = True
         self.deadline = self.edge.clock + SEND_S
+        # The transport keeps all that was written at once until the last byte of it is taken.
+        self.edge.not_taken(self, self._waiting + PIECE)
 
     def resume_writing(self) -> None:
-        self.writable.set()
-        if not self.busy:
+        self._take_note()
+        if not self.busy and not self._closing:
             self._rest()
+            self._next()
+
+    def _take_note(self) -> None:
+        """The client has taken what was written, or has gone."""
+        if self.paused:
+            self.paused = False
+            self.edge.not_taken(self, 0)
+        drained, self._drained = self._drained, None
+        if drained is not None and not drained.done():
+            drained.set_result(None)
+
+    async def drained(self) -> None:
+        """Wait until the client has taken what was written, or has gone."""
+        if self.paused:
+            self._drained = asyncio.get_running_loop().create_future()
+            await self._drained
+
+    async def write(self, data: bytes, end: bytes = b"", *, shared: bool = False, more: bool = False) -> None:
+        """Write it and the end as the client takes it, and return when the last piece is written, or taken if there is
+        ``more``. Until then the data is held, and counts, unless it is ``shared``: in memory once, whoever asks for it.
+        """
+        self._waiting = 0 if shared else len(data)
+        if self.paused:
+            self.edge.not_taken(self, self._waiting + PIECE)
+        for at in range(0, len(data), PIECE):
+            if self.paused:
+                await self.drained()
+            if self.transport.is_closing():
+                break
+            piece = data[at : at + PIECE]
+            self.transport.write(piece + end if at + PIECE >= len(data) else piece)
+        if more:
+            await self.drained()
+        self._waiting = 0
+        if self.paused:
+            self.edge.not_taken(self, PIECE)
 
     def data_received(self, data: bytes) -> None:
         if self._closing:
             return
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            # The request was handled as if it had not asked to upgrade (RFC 9110, section 7.8); what follows it is in
-            # no protocol that is spoken here.
-            self._refuse_more()
-        except httptools.HttpParserError:
-            if not self._closing:
-                self._reject(problem(400, "This is not a valid HTTP/1.1 request."))
+        if self.busy or self.paused or self._ahead:
+            self._ahead, self._at = self._ahead[self._at :] + data, 0
+            self.transport.pause_reading()
+            if self._hold() is not None:  # what is answered now is answered last
+                self._closing, self._ahead = True, b""
+            return
+        if not self._reader.taken:
+            raw = head_of(data)
+            head = self.edge.heads.get(raw)
+            if head is not None and len(data) == len(raw) + head.length:
+                request = Request()
+                request.method, request.known, request.keep_alive = head.method, head, True
+                request.body = data[len(raw) :]
+                self._handle(request)
+                return
+        self._read(data, 0)
 
-    def shutdown(self) -> None:
-        """The server is stopping: finish what has begun, take nothing new."""
-        if self.busy:
-            self.waiting.clear()
-            self._refuse_more()
-            if self._exchange is not None:
-                self._exchange.stopping()
-        else:
+    def leave(self) -> None:
+        """Close, unless a request has begun: its answer will be the last. A stream that has not ended never will."""
+        if self._exchange is not None and self._exchange.endless:
+            self.transport.abort()
+        elif not (self.busy or self._ahead or self._reader.taken):
             self._close()
+
+    def abort(self) -> None:
+        self.transport.abort()
 
     def expire(self) -> None:
         """The deadline has passed."""
-        if not self.writable.is_set():
+        if self.paused or self.transport.is_closing():
             self.transport.abort()
         elif self.busy:
             self.deadline = self.edge.clock + SEND_S  # the service's own time, not the client's
-        elif self._arriving:
-            self._reject(problem(408, "The request took too long to arrive."))
+        elif self._reader.taken and not self._closing:
+            self._refuse(problem(408, "The request took too long to arrive."))
         else:
             self._close()
 
     def _close(self) -> None:
         self._closing = True
+        self.deadline = self.edge.clock + SEND_S  # for the client to take the rest
         self.transport.close()
 
-    def _refuse_more(self) -> None:
-        """After the reply under way, if any, the connection closes."""
-        self._closing = True
-        if not self.busy:
-            self.transport.close()
+    # Requests ----------------------------------------------------------------------------------------------------
 
-    # httptools ---------------------------------------------------------------------------------------------------
-
-    def on_message_begin(self) -> None:
-        self._request = Request()
-        self._arriving = True
-        if not self.busy:
+    def _read(self, data: bytes, at: int) -> None:
+        """Take the bytes from there on up to the end of a request, and handle it if that is there."""
+        begun = self._reader.taken
+        try:
+            request, at = self._reader.read(data, at)
+        except Refused as refused:
+            self._refuse(refused.reply)
+            return
+        if at < len(data):
+            self._ahead, self._at = data, at
+            self.transport.pause_reading()
+        if request is None or self._ahead or self._held:
+            too_much = self._hold()
+            if too_much is not None:
+                self._refuse(too_much)
+                return
+        if self._reader.expects:
+            self._reader.expects = False
+            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        if request is not None:
+            self._handle(request)
+        elif not begun:
             self.deadline = self.edge.clock + REQUEST_S
 
-    def on_url(self, url: bytes) -> None:
-        request = self._request
-        request.target += url
-        self._grow_head(len(url))
+    def _hold(self) -> Reply | None:
+        """Let the edge count what has come and is not handled; what it is refused with if that is too much."""
+        size = self._reader.size + len(self._ahead)
+        refused = self.edge.hold(self, size - self._held, self._reader.announced)
+        if refused is None:
+            self._held = size
+        return refused
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self._request.headers.append((name.lower(), value))
-        self._grow_head(len(name) + len(value))
+    @property
+    def arriving(self) -> bool:
+        return self._reader.taken > 0
 
-    def _grow_head(self, size: int) -> None:
-        request = self._request
-        request.head_size += size
-        if request.head_size > MAX_HEAD:
-            self._reject(problem(431, f"The request line and headers may take {MAX_HEAD} bytes."))
+    @property
+    def waits(self) -> bool:
+        """For its client to begin a request, or to go on with one."""
+        return not (self.busy or self.paused or self._ahead or self._closing)
 
-    def on_headers_complete(self) -> None:
-        request = self._request
-        request.method = self._parser.get_method()
-        request.keep_alive = self._parser.should_keep_alive()
-        if request.method in (b"GET", b"HEAD"):
-            return
-        for name, value in request.headers:
-            if name == b"content-length" and int(value) > MAX_BODY:
-                self._reject(_too_large())
-            elif name == b"expect" and value.lower() == b"100-continue" and not self._closing:
-                self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    def _next(self) -> None:
+        """Go on with what has come, once the answer before it is taken."""
+        if self._ahead and not (self.busy or self.paused or self._closing):
+            data, self._ahead = self._ahead, b""
+            self._read(data, self._at)
+            if not self._ahead:
+                self.transport.resume_reading()
 
-    def on_body(self, body: bytes) -> None:
-        request = self._request
-        if len(request.body) + len(body) > MAX_BODY:
-            self._reject(_too_large())
-        elif not self._closing:
-            request.body = request.body + body if request.body else body
-
-    def on_message_complete(self) -> None:
-        self._arriving = False
-        if self._closing:
-            return
-        if self.busy:
-            self.waiting.append(self._request)
-            self.transport.pause_reading()
-        else:
-            self._handle(self._request)
-
-    # Requests and replies ------------------------------------------------------------------------------------------
-
-    def _reject(self, reply: Reply) -> None:
-        """Answer a request that can't be read to its end, in its turn, and close: what follows can't be trusted."""
-        if self._closing:
-            return
-        self._arriving = False
-        rejected = Request()
-        rejected.refused = reply
-        if self.busy:
-            self.waiting.append(rejected)
-            self.transport.pause_reading()
-        else:
-            self._handle(rejected)
-        self._closing = True
+    def _refuse(self, reply: Reply) -> None:
+        """Answer a request that can't be read to its end, and close: what follows can't be trusted."""
+        request = Request()
+        request.refused = reply
+        self._closing, self._ahead = True, b""
+        self._reader = Reader()
+        self._hold()
+        self._handle(request)
 
     def _handle(self, request: Request) -> None:
         self.busy = True
@@ -264,16 +261,21 @@ class Connection(asyncio.Protocol):
         if request.refused is not None:
             self._reply(request, request.refused)
             return
+        known = request.known
+        if known is not None:
+            self._handle_hot(request, known.match, known.headers)
+            return
         match = self.edge.hot.match(request.method, request.target)
-        if match is not None:
-            self._handle_hot(request, match)
-        else:
+        if match is None:
             self._handle_asgi(request)
+            return
+        if request.raw and request.keep_alive:
+            self.edge.heads.learn(request.raw, request.method, request.headers, match)
+        self._handle_hot(request, match, dict(request.headers))
 
-    def _handle_hot(self, request: Request, match: Match) -> None:
-        handler, token, number, query, request.route = match
-        headers = dict(request.headers)
-        call = Call(token, number, query, headers, request.body)
+    def _handle_hot(self, request: Request, match: Match, headers: dict[bytes, bytes]) -> None:
+        handler, chat, query, request.route = match
+        call = Call(chat, query, headers, request.body)
         tracing = self.edge.tracing
         if tracing is not None:
             request.span = tracing.begin(request.method, headers)
@@ -291,49 +293,19 @@ class Connection(asyncio.Protocol):
     def _posted(self, request: Request, outcome: Outcome) -> None:
         self._reply(request, self.edge.hot.posted(outcome))
 
-    def _reply(self, request: Request, reply: Reply) -> None:
-        close = self._closing or not request.keep_alive
-        if not self.transport.is_closing():
-            self.transport.write(reply.encode(self.edge.date, close=close))
-        self.edge.requests.observe(perf_counter() - request.begun, (request.route, reply.status))
-        if request.span is not None and self.edge.tracing is not None:
-            self.edge.tracing.end(request.span, request.route, reply.status)
-        if request.refused is not None and self.transport.can_write_eof():
-            # Closing with bytes unread would reset the connection, and the client might never see the reply.
-            self.busy = False
-            self.transport.write_eof()
-            self.deadline = self.edge.clock + DISCARD_S
-        else:
-            self.finish(close)
-
-    def finish(self, close: bool) -> None:
-        """The reply is written whole: close, or go on with the next request."""
-        self.busy = False
-        self._exchange = None
-        if close or (self._closing and not self.waiting):
-            self._close()
-        elif self.waiting:
-            # Not from here: a long pipeline would nest as deep as it is long.
-            asyncio.get_running_loop().call_soon(self._next)
-        else:
-            self._rest()
-
-    def _rest(self) -> None:
-        self.deadline = self.edge.clock + (REQUEST_S if self._arriving else IDLE_S)
-
-    def _next(self) -> None:
-        if self.waiting and not self.busy:
-            request = self.waiting.popleft()
-            if not self.waiting:
-                self.transport.resume_reading()
-            self._handle(request)
-
     def _handle_asgi(self, request: Request) -> None:
+        self._exchange = AsgiExchange(self, self._scope(request), request.body, keep_alive=request.keep_alive)
+        self._start(self._exchange.run(self.edge.app))
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self.edge.tasks.add(task)
+        task.add_done_callback(self.edge.tasks.discard)
+
+    def _scope(self, request: Request) -> dict[str, Any]:
         path, _, query = request.target.partition(b"?")
-        raw_path = path or b"/"
-        decoded = unquote_to_bytes(raw_path).decode("utf-8", "replace")
         transport = self.transport
-        scope = {
+        return {
             "type": "http",
             "asgi": {"version": "3.0", "spec_version": "2.3"},
             "http_version": "1.1",
@@ -342,20 +314,56 @@ class Connection(asyncio.Protocol):
             "scheme": "http" if transport.get_extra_info("sslcontext") is None else "https",
             "method": request.method.decode("ascii"),
             "root_path": "",
-            "path": decoded,
-            "raw_path": raw_path,
+            "path": unquote_to_bytes(path).decode("utf-8", "replace"),
+            "raw_path": path,
             "query_string": query,
             "headers": request.headers,
         }
-        self._exchange = AsgiExchange(self, scope, request.body, keep_alive=request.keep_alive)
-        task = asyncio.get_running_loop().create_task(self._exchange.run(self.edge.app))
-        self.edge.tasks.add(task)
-        task.add_done_callback(self.edge.tasks.discard)
+
+    # Replies -----------------------------------------------------------------------------------------------------
+
+    def _reply(self, request: Request, reply: Reply) -> None:
+        close = self.last or not request.keep_alive
+        if len(reply.body) > PIECE:
+            self._start(self._reply_in_pieces(request, reply.encode(self.edge.date, close=close), reply.status, close))
+            return
+        if not self.transport.is_closing():
+            self.transport.write(reply.encode(self.edge.date, close=close))
+        self._replied(request, reply.status, close)
+
+    async def _reply_in_pieces(self, request: Request, data: bytes, status: int, close: bool) -> None:
+        await self.write(data)
+        self._replied(request, status, close)
+
+    def _replied(self, request: Request, status: int, close: bool) -> None:
+        self.edge.requests.observe(perf_counter() - request.begun, (request.route, status))
+        if request.span is not None and self.edge.tracing is not None:
+            self.edge.tracing.end(request.span, request.route, status)
+        if request.refused is not None and self.transport.can_write_eof():
+            # Closing with bytes unread would reset the connection, and the client might never see the reply.
+            self.busy = False
+            self.transport.write_eof()
+            self.transport.resume_reading()
+            self.deadline = self.edge.clock + DISCARD_S
+        else:
+            self.finish(close)
+
+    def finish(self, close: bool) -> None:
+        """The reply is written whole: close, or go on with the next request."""
+        self.busy = False
+        self._exchange = None
+        if close or self._closing:
+            self._close()
+        elif self._ahead:
+            # Not from here: a long pipeline would nest as deep as it is long.
+            asyncio.get_running_loop().call_soon(self._next)
+        elif not self.paused:
+            self._rest()
+
+    def _rest(self) -> None:
+        self.deadline = self.edge.clock + IDLE_S
 
     @property
-    def closing(self) -> bool:
-        return self._closing
-
-
-def _too_large() -> Reply:
-    return problem(413, f"The body may take {MAX_BODY} bytes.")
+    def last(self) -> bool:
+        """Whether an answer that begins now is this connection's last."""
+        return self._closing or (self.edge.stopping and not self._ahead)

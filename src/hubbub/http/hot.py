@@ -9,18 +9,21 @@ from typing import TypeAlias, cast
 
 import msgspec
 
+from hubbub.chat.applications import Applications
 from hubbub.chat.chats import Chats
 from hubbub.chat.commands import Outcome
+from hubbub.chat.encoding import ChatItem, MessageItem
 from hubbub.chat.errors import ChatError, Invalid
 from hubbub.chat.model import ChatKey, Page
 from hubbub.chat.ports import Wants
 from hubbub.chat.ticket import Ticket
 from hubbub.http.fields import fields, query
-from hubbub.http.media import must_be_json
+from hubbub.http.media import is_json, must_be_json
 from hubbub.http.origin import must_be_own_page
 from hubbub.http.problems import refusal
-from hubbub.http.reply import Reply
-from hubbub.http.schemas import MessagePaging, NewMessage, Paging
+from hubbub.http.reply import Reply, lagging
+from hubbub.http.routing import route
+from hubbub.http.schemas import MessageNumber, MessagePaging, NewMessage, Paging
 from hubbub.http.sessions import Sessions
 
 _TARGET = re.compile(
@@ -33,15 +36,12 @@ _LONGEST_KEY = 255
 
 
 class Call:
-    """One request to a hot route. ``headers`` has lower-case names; ``number`` is 0 where the path has none."""
+    """One request to a hot route. ``headers`` has lower-case names; the chat's number is 0 where the path has none."""
 
-    __slots__ = ("body", "headers", "number", "query", "token", "trace")
+    __slots__ = ("body", "chat", "headers", "query", "trace")
 
-    def __init__(
-        self, token: str, number: int, query: bytes, headers: dict[bytes, bytes], body: bytes, trace: str = ""
-    ) -> None:
-        self.token = token
-        self.number = number
+    def __init__(self, chat: ChatKey, query: bytes, headers: dict[bytes, bytes], body: bytes, trace: str = "") -> None:
+        self.chat = chat
         self.query = query
         self.headers = headers
         self.body = body
@@ -49,14 +49,15 @@ class Call:
 
 
 Handler: TypeAlias = Callable[[Call], Awaitable[Reply | Ticket]]
-Match: TypeAlias = tuple[Handler, str, int, bytes, str]  # the last is the route's name
+Match: TypeAlias = tuple[Handler, ChatKey, bytes, str]  # the chat and the query of a path, and the route's name
 
 
 class HotRoutes:
     """A handler answers with a Reply, or with the Ticket of a message on its way to disk, see ``posted``."""
 
-    def __init__(self, sessions: Sessions, chats: Chats) -> None:
+    def __init__(self, sessions: Sessions, applications: Applications, chats: Chats) -> None:
         self._sessions = sessions
+        self._applications = applications
         self._chats = chats
         self._decode_message = msgspec.json.Decoder(NewMessage).decode
         self._remembered: dict[tuple[bytes, bytes], Match | None] = {}
@@ -89,27 +90,36 @@ class HotRoutes:
             handler, name = self.post_message, "postMessage"
         else:
             return None
-        return handler, found["token"].decode(), int(found["number"] or 0), found["query"] or b"", name
+        return handler, ChatKey(found["token"].decode(), int(found["number"] or 0)), found["query"] or b"", name
 
+    @route(
+        "POST",
+        "/applications/{token}/chats/{number}/messages",
+        request=NewMessage,
+        response=MessageNumber,
+        idempotent=True,
+    )
     async def post_message(self, call: Call) -> Reply | Ticket:
+        """Send a message; durable once answered."""
         headers = call.headers
-        if b"origin" in headers:
+        if b"origin" in headers or b"sec-fetch-site" in headers:
             must_be_own_page(headers)
-        key = ChatKey(call.token, call.number)
+        key = call.chat
         idempotency_key = headers.get(b"idempotency-key")
         message = None
         with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             message = self._decode_message(call.body)
-        wants = Wants(key, number=message is not None and idempotency_key is None)
-        session, seen = await self._sessions.enter(headers.get(b"cookie"), headers.get(b"authorization"), wants)
-        user = session.user
-        await self._chats.must_exist(user, key, seen)
+        # A number is taken only for what nothing will refuse any more.
+        plain = message is not None and idempotency_key is None and is_json(headers.get(b"content-type"))
+        wants = Wants(key, number=len(message.body) if plain and message is not None else 0)
+        caller = await self._sessions.enter(headers.get(b"cookie"), headers.get(b"authorization"), wants, call.trace)
+        chat = await self._chats.enter(caller, key)
         must_be_json(headers.get(b"content-type"), call.body)
         if message is None:
             message = fields(NewMessage, call.body)  # finds the same fault, and has the words for it
         if idempotency_key is None:
-            return await self._chats.post(user, key, message.body, seen=seen, trace=call.trace)
-        return await self._chats.post(user, key, message.body, _key(idempotency_key), trace=call.trace)
+            return await chat.post(message.body)
+        return await chat.post(message.body, _key(idempotency_key))
 
     @staticmethod
     def posted(outcome: Outcome) -> Reply:
@@ -118,40 +128,45 @@ class HotRoutes:
             return refusal(outcome)
         return Reply(200, b'{"messageNumber":%d}' % cast(int, outcome))
 
+    @route(
+        "GET",
+        "/applications/{token}/chats/{number}/messages",
+        query=MessagePaging,
+        response=list[MessageItem],
+        lags=True,
+    )
     async def list_messages(self, call: Call) -> Reply:
+        """Messages, newest first, by page or before/after a number."""
         headers = call.headers
-        key = ChatKey(call.token, call.number)
+        key = call.chat
         wants = Wants(key, newest=0 if call.query else 10)
-        session, seen = await self._sessions.enter(headers.get(b"cookie"), headers.get(b"authorization"), wants)
-        user = session.user
+        caller = await self._sessions.enter(headers.get(b"cookie"), headers.get(b"authorization"), wants, call.trace)
+        chat = await self._chats.enter(caller, key)
         if not call.query:
-            page = await self._chats.messages(user, key, limit=10, seen=seen)
-            return Reply(200, page.body, headers=_links(key, page, 10))
-        await self._chats.must_exist(user, key, seen)
+            page = await chat.newest(10)
+            return Reply(200, page.body, headers=_headers(key, page, 10))
         paging = query(MessagePaging, call.query)
         if sum(given is not None for given in (paging.page, paging.before, paging.after)) > 1:
             raise Invalid(["page, before and after exclude each other: give one of them"])
-        page = await self._chats.messages(
-            user,
-            key,
+        page = await chat.messages(
             limit=paging.limit,
             offset=((paging.page or 1) - 1) * paging.limit,
             before=paging.before,
             after=paging.after,
-            seen=seen,
         )
-        return Reply(200, page.body, headers=_links(key, page, paging.limit))
+        return Reply(200, page.body, headers=_headers(key, page, paging.limit))
 
+    @route("GET", "/applications/{token}/chats", query=Paging, response=list[ChatItem])
     async def list_chats(self, call: Call) -> Reply:
+        """The application's chats, newest first."""
         headers = call.headers
-        wants = Wants(ChatKey(call.token, 0))
-        session, seen = await self._sessions.enter(headers.get(b"cookie"), headers.get(b"authorization"), wants)
-        user = session.user
+        wants = Wants(call.chat)
+        caller = await self._sessions.enter(headers.get(b"cookie"), headers.get(b"authorization"), wants, call.trace)
+        member = await self._applications.enter(caller, call.chat.token)
         if not call.query:
-            return Reply(200, await self._chats.list(user, call.token, offset=0, limit=10, seen=seen))
+            return Reply(200, await member.chats())
         paging = query(Paging, call.query)
-        page = await self._chats.list(user, call.token, offset=paging.offset, limit=paging.limit, seen=seen)
-        return Reply(200, page)
+        return Reply(200, await member.chats(offset=paging.offset, limit=paging.limit))
 
 
 def _key(value: bytes) -> str:
@@ -166,12 +181,13 @@ def _key(value: bytes) -> str:
     return text
 
 
-def _links(key: ChatKey, page: Page, limit: int) -> bytes:
-    """The Link header (RFC 8288): next leads to older messages, prev to newer ones."""
+def _headers(key: ChatKey, page: Page, limit: int) -> bytes:
+    """The Link header (RFC 8288): next leads to older messages, prev to newer ones; and whether the page may lag."""
+    lag = lagging(page.lag)
     if page.oldest is None:
-        return b""
+        return lag
     base = f"</api/v1/applications/{key.token}/chats/{key.number}/messages?limit={limit}&"
     links = f'link: {base}after={page.newest}>; rel="prev"'
     if page.more:
         links += f', {base}before={page.oldest}>; rel="next"'
-    return links.encode() + b"\r\n"
+    return links.encode() + b"\r\n" + lag

@@ -1,21 +1,18 @@
-"""How often one user may call, and how often a login may fail."""
+"""How often one user may call, and what comes without credentials, counted in one process."""
 
 from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Sequence
 
-from limits import RateLimitItemPerMinute
-from limits.storage import MemoryStorage
-from limits.strategies import FixedWindowRateLimiter
-
-from hubbub.chat import limits
-from hubbub.chat.errors import RateLimited, Unauthenticated
+from hubbub.chat.errors import RateLimited
+from hubbub.chat.limits import Limit
 from hubbub.chat.ports import Entry, Wants
 
 _MOST_BUCKETS = 100_000
+# Each is followed by a password's hash, some hundred a second at most, and is gone within minutes: they stay below.
+_MOST_COUNTS = 100_000
 _marks = itertools.count(1)
 
 
@@ -31,10 +28,7 @@ class Bucket:
 
 
 class LocalGate:
-    """The gate of a service that is one process, see chat.ports.Gate.
-
-    ``rate`` requests a second for each user, and as many at once as two seconds bring.
-    """
+    """The gate of a service that is one process, see chat.ports.Gate. A user may send ``rate`` requests a second."""
 
     def __init__(self, rate: int) -> None:
         self._rate = rate
@@ -66,45 +60,47 @@ class LocalGate:
         self._buckets.pop(user_id, None)
 
 
-class LoginLimit:
-    """Logins and registrations at this process, see chat.ports.Logins.
+class MemoryCounts:
+    """The counts of one process, see chat.ports.Counts. ``now`` is in milliseconds."""
 
-    Right passwords don't count. Tries under way do, so that sending them all at once gains nothing.
-    """
+    def __init__(self, now: Callable[[], int] = lambda: time.monotonic_ns() // 1_000_000) -> None:
+        self._now = now
+        self._gone_at: dict[tuple[str, str], int] = {}  # when nothing of a count is left
 
-    def __init__(self) -> None:
-        self._limiter = FixedWindowRateLimiter(MemoryStorage())
-        window = limits.FAILURES_WINDOW_MINUTES
-        self._account = RateLimitItemPerMinute(limits.FAILURES_PER_ACCOUNT, window, namespace="account")
-        self._address = RateLimitItemPerMinute(limits.FAILURES_PER_ADDRESS, window, namespace="address")
-        self._came = RateLimitItemPerMinute(limits.REQUESTS_PER_ADDRESS, namespace="came")
-        self._under_way: dict[tuple[str, ...], int] = {}
+    def __len__(self) -> int:
+        return len(self._gone_at)
 
-    async def came(self, address: str) -> None:
-        if not self._limiter.hit(self._came, address):
-            raise limits.too_many_requests(self._wait(self._came, address))
+    async def take(self, counted: Sequence[tuple[Limit, str]]) -> Callable[[], Awaitable[None]]:
+        now = self._now()
+        taken: dict[tuple[str, str], int] = {}
+        for limit, key in counted:
+            name = limit.name, key
+            gone_at = max(self._gone_at.get(name, now), now) + limit.each_ms
+            over = gone_at - now - limit.most * limit.each_ms
+            if over > 0:
+                raise limit.refusal(key, over)
+            taken[name] = gone_at
+        self._gone_at |= taken
+        if len(self._gone_at) > _MOST_COUNTS:
+            self._forget(now)
 
-    def _wait(self, item: RateLimitItemPerMinute, *key: str) -> float:
-        """Seconds until the window ends."""
-        return float(self._limiter.get_window_stats(item, *key).reset_time - time.time())
+        async def give_back() -> None:
+            for limit, key in counted:
+                if limit.failures:
+                    self._give_back((limit.name, key), limit.each_ms)
 
-    @asynccontextmanager
-    async def attempt(self, address: str, email: str) -> AsyncIterator[None]:
-        keys = ((self._account, (address, email)), (self._address, (address,)))
-        for item, key in keys:
-            under_way = self._under_way.get(key, 0)
-            if not self._limiter.test(item, *key, cost=1 + under_way):
-                raise limits.too_many_failures(item.amount, self._wait(item, *key))
-        for _, key in keys:
-            self._under_way[key] = self._under_way.get(key, 0) + 1
-        try:
-            yield
-        except Unauthenticated:
-            for item, key in keys:
-                self._limiter.hit(item, *key)
-            raise
-        finally:
-            for _, key in keys:
-                self._under_way[key] -= 1
-                if not self._under_way[key]:
-                    del self._under_way[key]
+        return give_back
+
+    def _give_back(self, name: tuple[str, str], each_ms: int) -> None:
+        gone_at = self._gone_at.get(name)
+        if gone_at is None:
+            return
+        if gone_at - each_ms > self._now():
+            self._gone_at[name] = gone_at - each_ms
+        else:
+            del self._gone_at[name]
+
+    def _forget(self, now: int) -> None:
+        """What has gone, and of the rest those that will be gone soonest: half, so that it is not done each time."""
+        left = sorted(self._gone_at.items(), key=lambda each: each[1], reverse=True)[: _MOST_COUNTS // 2]
+        self._gone_at = {name: gone_at for name, gone_at in left if gone_at > now}

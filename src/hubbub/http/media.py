@@ -9,14 +9,19 @@ class UnsupportedMedia(ChatError):
     """The body does not say that it is JSON."""
 
 
+def is_json(content_type: bytes | None) -> bool:
+    """Whether it names JSON, or a format that is written in JSON."""
+    if content_type == b"application/json":
+        return True
+    media = (content_type or b"").split(b";", 1)[0].strip().lower()
+    return media == b"application/json" or (media.startswith(b"application/") and media.endswith(b"+json"))
+
+
 def must_be_json(content_type: bytes | None, body: bytes) -> None:
     """A body must say that it is JSON; no body needs to say nothing.
 
     Raises:
         UnsupportedMedia
     """
-    if content_type == b"application/json" or not body:
-        return
-    media = (content_type or b"").split(b";", 1)[0].strip().lower()
-    if media != b"application/json" and not (media.startswith(b"application/") and media.endswith(b"+json")):
+    if body and not is_json(content_type):
         raise UnsupportedMedia("Send the body as JSON, with Content-Type: application/json.")

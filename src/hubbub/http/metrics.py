@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector, generate_late
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from hubbub.http.places import MAX_STREAMS
 from hubbub.measures import Histogram, WriteMeasures
 
 
@@ -31,6 +32,35 @@ def writing(measures: WriteMeasures) -> list[Reading | Histogram]:
         Reading("hubbub_writer_retries", "Batches tried again.", measures.retries, counter=True),
         Reading("hubbub_writer_dead_letters", "Commands that could not be stored.", measures.dead, counter=True),
         Reading("hubbub_queue_age_seconds", "How long the oldest of the latest batch had waited.", measures.age_s),
+    ]
+
+
+def waiting(commands: int) -> Reading:
+    return Reading("hubbub_queue_waiting_commands", "Writes accepted whose outcome is not known yet.", commands)
+
+
+def accepted(commands: int) -> Reading:
+    return Reading("hubbub_writes_accepted", "Commands taken into the queue.", commands, counter=True)
+
+
+def serving(requests: Histogram, connections: int, streams: int) -> list[Reading | Histogram]:
+    return [
+        requests,
+        Reading("hubbub_connections", "Connections of clients.", connections),
+        Reading("hubbub_streams", "Streams that are open: clients that a chat is told to.", streams),
+        Reading("hubbub_streams_limit", "Streams that may be open at this process.", MAX_STREAMS),
+    ]
+
+
+def lag(seconds: float) -> Reading:
+    return Reading("hubbub_index_lag_seconds", "For how long the oldest change has waited for the index.", seconds)
+
+
+def cached(hits: int, misses: int) -> list[Reading]:
+    what = "Lists of newest messages that the cache {}."
+    return [
+        Reading("hubbub_cache_hits", what.format("had"), hits, counter=True),
+        Reading("hubbub_cache_misses", what.format("had not"), misses, counter=True),
     ]
 
 

@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 document, made from the table of routes that also serves the requests."""
+"""The OpenAPI 3.1 document, made from the declarations of the routes that serve the requests."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _TEMPLATE = "#/components/schemas/{name}"
 _ERRORS = {
     400: "The body is not JSON, or not an object",
     401: "No credentials, or bad ones",
-    403: "A member who may not do this",
+    403: "A page of another site, with the cookie of one who did not mean it",
     404: "Nothing there, or nothing for this caller",
     409: "The same Idempotency-Key with another body",
     413: "The body is too large",
@@ -25,6 +25,19 @@ _ERRORS = {
     422: "A field is wrong; errors has a sentence for each",
     429: "Too many requests; see Retry-After",
     503: "A part is down or the queue is full; see Retry-After",
+}
+
+_LAG = {
+    "Hubbub-Lag": {
+        "description": "What is acknowledged and not stored yet may be missing from this answer, for some seconds.",
+        "schema": {"type": "string", "const": "queue"},
+    }
+}
+_TRUNCATED = {
+    "Hubbub-Truncated": {
+        "description": "The search would have taken too much work or time: there may be more to find, or better.",
+        "schema": {"type": "string", "const": "true"},
+    }
 }
 
 
@@ -65,15 +78,23 @@ def _operation(route: Route, schema_of: dict[str, Any]) -> dict[str, Any]:
     if route.streams:
         success["content"] = {EVENT_STREAM.decode(): {"schema": {"type": "string"}}}
     problem = {"application/problem+json": {"schema": schema_of[str(Problem)]}}
+    responses: dict[str, dict[str, Any]] = {
+        str(route.status): success,
+        **{str(status): {"description": _ERRORS[status], "content": problem} for status in route.errors},
+    }
+    if route.roles:
+        responses["403"]["description"] = "Someone who may not do this, or a page of another site"
+    if route.lags:
+        for status in {str(route.status), "404"} - {"204"}:
+            responses[status]["headers"] = _LAG
+    if route.truncates:
+        success["headers"] = success.get("headers", {}) | _TRUNCATED
     operation: dict[str, Any] = {
         "summary": route.summary,
         "operationId": route.name,
         "parameters": _parameters(route),
-        "responses": {
-            str(route.status): success,
-            **{str(status): {"description": _ERRORS[status], "content": problem} for status in route.errors},
-        },
-        "security": [{"cookie": []}, {"bearer": []}] if 401 in route.errors and route.guarded else [],
+        "responses": responses,
+        "security": [{"cookie": []}, {"bearer": []}] if route.guarded else [],
     }
     if route.request is not None:
         operation["requestBody"] = {

@@ -15,7 +15,7 @@ from hubbub.chat.errors import Unavailable
 
 T = TypeVar("T")
 
-_MOST_WAITING = 500  # about five seconds of work
+_MOST_WAITING = 500  # ten seconds of work, or twenty on slow cores
 
 
 class Argon2Passwords:

@@ -22,11 +22,11 @@ from hubbub.chat.errors import (
     Unavailable,
 )
 from hubbub.http.media import UnsupportedMedia
-from hubbub.http.reply import PROBLEM, Reply
+from hubbub.http.reply import LAG, PROBLEM, Reply
 
 log = logging.getLogger("hubbub.http")
 
-STATUS_OF: dict[type[ChatError], int] = {
+_STATUS_OF: dict[type[ChatError], int] = {
     Malformed: 400,
     Unauthenticated: 401,
     Forbidden: 403,
@@ -48,6 +48,14 @@ class Problem(msgspec.Struct, omit_defaults=True):
     error: str
     errors: list[str] = []
     type: str = msgspec.field(default="about:blank")
+
+
+class Refused(Exception):
+    """A request that can't be read to its end, with its answer."""
+
+    def __init__(self, reply: Reply) -> None:
+        super().__init__(reply.status)
+        self.reply = reply
 
 
 def problem(status: int, detail: str, *, errors: list[str] | None = None, headers: bytes = b"") -> Reply:
@@ -73,9 +81,13 @@ def failure(error: Exception) -> Reply:
     return problem(500, f"Something went wrong here; the service's log has it as request {request_id}.", headers=header)
 
 
+def status_of(error: ChatError) -> int:
+    return next(_STATUS_OF[kind] for kind in type(error).__mro__ if kind in _STATUS_OF)
+
+
 def refusal(error: ChatError) -> Reply:
     """The answer to a caller whose request was refused with ``error``."""
-    status = STATUS_OF[type(error)]
+    status = status_of(error)
     headers = b""
     if isinstance(error, Unauthenticated):
         headers = b'www-authenticate: Bearer realm="hubbub"\r\n'
@@ -88,5 +100,7 @@ def refusal(error: ChatError) -> Reply:
         )
     elif isinstance(error, Unavailable):
         headers = b"retry-after: %d\r\n" % math.ceil(error.retry_after)
+    elif isinstance(error, NotFound) and error.lag:
+        headers = LAG
     errors = error.errors if isinstance(error, Invalid) else None
     return problem(status, error.sentence, errors=errors, headers=headers)

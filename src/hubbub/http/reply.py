@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 
+PIECE = 32 * 1024  # bytes of an answer that are written before it is seen whether the client takes them
+
 JSON = b"application/json"
 PROBLEM = b"application/problem+json"
 EVENT_STREAM = b"text/event-stream"
@@ -14,6 +16,14 @@ EVENT_STREAM = b"text/event-stream"
 # Sent with everything: answers are one user's own, and never anything but what their type says.
 NO_SNIFF = b"x-content-type-options: nosniff\r\n"
 COMMON_HEADERS = b"cache-control: no-store\r\n" + NO_SNIFF
+
+LAG = b"hubbub-lag: queue\r\n"  # what is acknowledged and not stored yet may be missing from this answer
+TRUNCATED = b"hubbub-truncated: true\r\n"  # a search that could not look at all that there is
+
+
+def lagging(lag: bool) -> bytes:
+    """The header of an answer that was made from a lagging read, or none."""
+    return LAG if lag else b""
 
 
 class Reply(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeAlias, TypeVar
 
@@ -19,30 +20,85 @@ from hubbub.http.problems import failure, problem
 from hubbub.http.reply import Reply
 
 S = TypeVar("S", bound=msgspec.Struct)
+T = TypeVar("T")
 
-_SAFE = ("GET", "HEAD")
+H = TypeVar("H", bound=Callable[..., Any])
+
+SAFE = ("GET", "HEAD")
+BASE = "/api/v1"
 ROUTE = "hubbub.route"  # where the scope says which route it was
+_DECLARED = "_declared_route"
 
 Endpoint: TypeAlias = Callable[[Request], Awaitable[Response]]
 
 
 class Route(msgspec.Struct, frozen=True, kw_only=True):
-    """One operation. ``errors`` are the statuses it may refuse with; ``guarded`` routes need credentials."""
+    """One operation.
+
+    ``guarded`` routes need credentials, and ``roles`` more than being a member. ``lags`` and ``truncates`` say that an
+    answer may carry Hubbub-Lag, Hubbub-Truncated. ``refuses`` are statuses that follow from nothing else here.
+    """
 
     method: str
     path: str
     name: str
     summary: str
-    endpoint: Endpoint
-    response: Any = None
-    status: int = 200
+    endpoint: Any = None
     request: Any = None
     body_required: bool = True
     query: Any = None
-    errors: tuple[int, ...] = ()
+    response: Any = None
+    status: int = 200
     guarded: bool = True
+    roles: bool = False
     idempotent: bool = False
     streams: bool = False
+    lags: bool = False
+    truncates: bool = False
+    refuses: tuple[int, ...] = ()
+
+    @property
+    def errors(self) -> list[int]:
+        """Every status that it may refuse with."""
+        found = {*self.refuses}
+        if self.guarded:
+            found |= {401, 429, 503}
+        if self.roles or self.method not in SAFE:
+            found.add(403)  # for the latter, to a page of another site
+        if "{" in self.path:
+            found.add(404)
+        if self.request is not None:
+            found |= {400, 413, 415, 422}
+        if self.query is not None:
+            found.add(422)
+        if self.idempotent:
+            found.add(409)
+        return sorted(found)
+
+
+def route(method: str, path: str, **form: Any) -> Callable[[H], H]:
+    """Declares the method below it as a route's handler; ``form`` are further fields of Route. The method's name and
+    the first line of its docstring are the operation's.
+    """
+
+    def declare(handler: H) -> H:
+        first, *rest = handler.__name__.split("_")
+        name = first + "".join(word.capitalize() for word in rest)
+        summary = (handler.__doc__ or "").partition("\n")[0].removesuffix(".")
+        setattr(handler, _DECLARED, Route(method=method, path=path, name=name, summary=summary, **form))
+        return handler
+
+    return declare
+
+
+def routes_of(handlers: Any, base: str = BASE) -> list[Route]:
+    """The routes that are declared on the methods of an object, or of a class if they are only looked at."""
+    kind = handlers if isinstance(handlers, type) else type(handlers)
+    declared = {name: getattr(method, _DECLARED) for name, method in vars(kind).items() if hasattr(method, _DECLARED)}
+    return [
+        msgspec.structs.replace(form, path=base + form.path, endpoint=getattr(handlers, name))
+        for name, form in declared.items()
+    ]
 
 
 def response(reply: Reply) -> Response:
@@ -66,13 +122,33 @@ async def body_fields(request: Request, kind: type[S]) -> S:
     return fields(kind, body)
 
 
+async def while_there(request: Request, work: Awaitable[T]) -> T | None:
+    """The work's result; None when the client left before: the work is cancelled then. The body must have been read, or
+    not be wanted.
+    """
+    working = asyncio.ensure_future(work)
+    leaving = asyncio.ensure_future(_leave(request))
+    try:
+        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
+        return await working if working.done() else None
+    finally:
+        working.cancel()
+        leaving.cancel()
+
+
+async def _leave(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
 def application(routes: Sequence[Route]) -> Starlette:
     """All routes, one Starlette route for each path, so that a 405 can name every method the path has."""
     paths: dict[str, dict[str, Route]] = {}
     for route in routes:
         paths.setdefault(route.path, {})[route.method] = route
     app = Starlette(
-        routes=[StarletteRoute(path, _Methods(methods)) for path, methods in paths.items()],
+        # The first that fits is taken: sorted, "/messages/search" comes before "/messages/{message}".
+        routes=[StarletteRoute(path, _Methods(paths[path])) for path in sorted(paths)],
         exception_handlers={HTTPException: _not_found},
     )
     app.router.redirect_slashes = False
@@ -100,7 +176,7 @@ class _Methods:
         else:
             scope[ROUTE] = route.name
             try:
-                if scope["method"] not in _SAFE:
+                if scope["method"] not in SAFE:
                     must_be_own_page(dict(scope["headers"]))
                 answer = await route.endpoint(Request(scope, receive))
             except Exception as error:  # noqa: BLE001 - every failure becomes a problem, and is logged there

@@ -74,6 +74,15 @@ class Paging(msgspec.Struct):
         return (self.page - 1) * self.limit
 
 
+class MemberPaging(msgspec.Struct):
+    page: PageNumber = 1
+    limit: Limit = 100
+
+    @property
+    def offset(self) -> int:
+        return (self.page - 1) * self.limit
+
+
 class MessagePaging(msgspec.Struct):
     page: PageNumber | None = None
     limit: Limit = 10

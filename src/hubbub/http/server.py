@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
+import resource
 import signal
 import socket
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, suppress
 from pathlib import Path
+from types import FrameType
 from typing import Any, cast
 
 import uvicorn
 import uvloop
 
-from hubbub.http.connection import Edge
+from hubbub.http.connection import Connection
+from hubbub.http.edge import MAX_CONNECTIONS, OTHER_FILES, Edge
+from hubbub.http.handshake import Handshakes
 
-GRACE_S = 30
+LEAVE_S = 3.0  # for clients with an open connection to be answered once more, and told to take another
+GRACE_S = 30.0  # for a request that has begun to be answered
 
 
 class PortTaken(Exception):
@@ -40,6 +47,80 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
+class Server(uvicorn.Server):
+    """uvicorn's, but for how it stops, and how it accepts clients where there is TLS. ``started`` gets the URL."""
+
+    def __init__(
+        self, config: uvicorn.Config, edge: Edge, listener: socket.socket, started: Callable[[str], None]
+    ) -> None:
+        super().__init__(config)
+        self._edge = edge
+        self._listener = listener
+        self._started = started
+        self._handshakes: Handshakes | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        context = self.config.ssl
+        await super().startup(sockets if context is None else [])
+        if context is not None:
+            self._handshakes = Handshakes(self._edge, self._listener, context, self.config.backlog)
+        host, port = self._listener.getsockname()[:2]
+        scheme = "https" if self.config.ssl else "http"
+        self._started(f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}")
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """The first signal stops, the second at once."""
+        self.force_exit = self.should_exit
+        super().handle_exit(sig, frame)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Cut nobody off: from now on connections are refused, and those that are open get one more answer, which
+        tells them to go elsewhere. Who asks for nothing is not waited for long.
+        """
+        edge = self._edge
+        accepted = self._accept_last()
+        edge.stop()
+        await asyncio.gather(*accepted, return_exceptions=True)
+        await self._all_gone(LEAVE_S)
+        for connection in list(edge.connections):
+            connection.leave()
+        await self._all_gone(GRACE_S)
+        for connection in list(edge.connections):
+            connection.abort()
+
+    def _accept_last(self) -> list[Awaitable[object]]:
+        """Close the listening socket. Who has a connection in its backlog by then would be cut off: it is taken."""
+        clients = []
+        if self._handshakes is not None:
+            self._handshakes.stop()
+        with suppress(OSError):
+            while True:
+                clients.append(self._listener.accept()[0])
+        for server in self.servers:
+            server.close()
+        self._listener.close()
+        if self._handshakes is not None:
+            for client in clients:
+                self._handshakes.accept(client)
+            return []
+        loop = asyncio.get_running_loop()
+        return [loop.connect_accepted_socket(lambda: Connection(self._edge), client) for client in clients]
+
+    async def _all_gone(self, within_s: float) -> None:
+        until = time.monotonic() + within_s
+        while self._edge.connections and not self.force_exit and time.monotonic() < until:  # noqa: ASYNC110 - a signal
+            await asyncio.sleep(0.02)
+
+
+def _allow_files() -> None:
+    """Each connection is a file: as many as there may be, if the system lets us."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_CONNECTIONS + OTHER_FILES
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        most = wanted if hard == resource.RLIM_INFINITY else min(hard, wanted)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
 def serve(
     system: Callable[[], AbstractAsyncContextManager[Edge]],
     listener: socket.socket,
@@ -48,14 +129,9 @@ def serve(
     tls_cert: Path | None = None,
     tls_key: Path | None = None,
 ) -> None:
-    """Serve until SIGTERM or SIGINT, then finish what was accepted and return. ``started`` gets the URL."""
+    """Serve until SIGTERM or SIGINT, then finish what was accepted and return; a second one ends it at once."""
 
-    class Server(uvicorn.Server):
-        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-            await super().startup(sockets)
-            host, port = listener.getsockname()[:2]
-            scheme = "https" if tls_cert else "http"
-            started(f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}")
+    _allow_files()
 
     async def main() -> None:
         async with system() as edge:
@@ -66,7 +142,6 @@ def serve(
                 ws="none",
                 log_config=None,
                 backlog=2048,
-                timeout_graceful_shutdown=GRACE_S,
                 ssl_certfile=tls_cert,
                 ssl_keyfile=tls_key,
             )
@@ -74,10 +149,12 @@ def serve(
             gc.collect()
             gc.freeze()
             gc.set_threshold(50_000, 20, 50)
-            await Server(config).serve(sockets=[listener])
+            await Server(config, edge, listener, started).serve(sockets=[listener])
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, signal.SIG_DFL)  # another one while the rest is finished ends that too
 
-    # uvicorn raises the signal again once it has shut down, for whoever was listening before. We were, and have
-    # nothing left to do but to end with status 0.
+    # uvicorn raises the signal again once it has shut down, for the handlers that were there before its own. Ours
+    # have nothing left to do: the process ends with status 0.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
     uvloop.run(main())

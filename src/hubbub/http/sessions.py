@@ -1,4 +1,24 @@
-"""Sessions: a JWT in the cookie or as Bearer, verified once and then remembered by the header that carried it."""
+"""Sessions: a JWT in the cookie or as Bearer, verified once and then remembered by the header that carried it.
+
+A session that was ended, alone or with all of its user's, is dead in every process, once that is answered:
+
+1. A token names its session and the user's era. The store knows the sessions that were ended and the user's era now;
+   ending all of a user's sessions gives the user an era that never was before. No clock decides either.
+2. A token that is not remembered is checked against the store, after the gate's mark was asked for.
+3. One that is remembered counts while the gate's mark is the same, which the gate brings with what it is asked anyway.
+4. The mark is changed once the end is stored. Who checked before that has an older mark, so the next request is checked
+   again, and finds the end. The mark is changed before that too: where it can't be, the end is refused and not stored.
+   If it can't be changed afterwards alone, the end is a 503 all the same, and is to be asked for again.
+5. What is lost with memory or Redis are marks alone. An unknown mark is a changed one.
+
+An ended session never lives again, so a process that has found one ended remembers that, and refuses its tokens before
+the gate counts them: who has a token of an ended session uses up nothing of what its user may send. Before that, each
+token that is remembered counts once, for the gate is asked first.
+
+Clocks decide only when a token is over by itself: after seven days without a refresh, and 90 days after the login. A
+host takes a token that another has issued in its near future. A session that was ended is known for long after it would
+have been over (see chat.limits), so that a clock which was wrong for a while does not bring it back.
+"""
 
 from __future__ import annotations
 
@@ -11,23 +31,31 @@ import jwt
 from starlette.requests import Request, cookie_parser
 
 from hubbub.chat.accounts import Accounts
-from hubbub.chat.errors import Unauthenticated
+from hubbub.chat.caller import Caller
+from hubbub.chat.errors import RateLimited, Unauthenticated
 from hubbub.chat.model import User
 from hubbub.chat.ports import Gate, Wants
 
 COOKIE = "auth_token"
-LIFETIME_S = 7 * 24 * 3600
+LIFETIME_S = 7 * 24 * 3600  # of a token
+LONGEST_S = 90 * 24 * 3600  # of a session, over all refreshes
+_AHEAD_S = 60  # how far the clock of the host that issued a token may be ahead of ours
 _ALGORITHM = "HS256"
 _REMEMBERED = 20_000
+_REMEMBERED_ENDED = 20_000  # some 7 MB at most
 _LONGEST_HEADER = 4096
 
 
 class Session(NamedTuple):
-    """A verified token. A session keeps its ``id`` through refreshes, so ending it ends all of its tokens."""
+    """A verified token. A session keeps its ``id``, its ``era`` and ``begun_at`` through refreshes, so ending it ends
+    all of its tokens.
+    """
 
     id: str
     user: User
-    expires_at: float  # seconds since 1970
+    era: str
+    begun_at: int  # seconds since 1970
+    expires_at: float
     bearer: bool
     mark: str  # the gate's, from before the session was verified
 
@@ -35,29 +63,42 @@ class Session(NamedTuple):
 class Token(NamedTuple):
     value: str
     expires_at: int  # seconds since 1970
+    lifetime_s: int
 
 
 class Sessions:
-    """Invariant: what is remembered was verified, and counts only while the gate's mark is what it was before that."""
+    """Invariants: what is remembered was verified, and counts only while the gate's mark is what it was before that.
+    ``_ended`` has ids and eras of sessions that were found ended, the one that was asked for longest ago first.
+    """
 
     def __init__(self, accounts: Accounts, secret: bytes, gate: Gate) -> None:
         self._accounts = accounts
         self._secret = secret
         self._gate = gate
         self._remembered: OrderedDict[bytes, Session] = OrderedDict()
+        self._ended: OrderedDict[tuple[str, str], None] = OrderedDict()
 
-    def issue(self, user: User, session: str | None = None) -> Token:
-        """A signed token for the user, in a new session or in the given one."""
+    def begin(self, user: User) -> Token:
+        """A signed token of a new session."""
+        return self._issue(user.ref, secrets.token_urlsafe(16), user.era, int(time.time()))
+
+    def refresh(self, session: Session) -> Token:
+        """Another signed token of the session, which lasts longer."""
+        return self._issue(session.user.ref, session.id, session.era, session.begun_at)
+
+    def _issue(self, ref: str, session: str, era: str, begun_at: int) -> Token:
         now = int(time.time())
-        expires_at = now + LIFETIME_S
+        expires_at = min(now + LIFETIME_S, begun_at + LONGEST_S)
         claims = {
-            "sub": user.ref,
-            "sid": session or secrets.token_urlsafe(16),
+            "sub": ref,
+            "sid": session,
+            "era": era,
             "jti": secrets.token_urlsafe(8),
+            "auth_time": begun_at,
             "iat": now,
             "exp": expires_at,
         }
-        return Token(jwt.encode(claims, self._secret, algorithm=_ALGORITHM), expires_at)
+        return Token(jwt.encode(claims, self._secret, algorithm=_ALGORITHM), expires_at, max(expires_at - now, 0))
 
     async def of(self, cookie: bytes | None, authorization: bytes | None) -> Session:
         """The session of a request with these headers; Authorization counts before the cookie.
@@ -66,32 +107,62 @@ class Sessions:
             Unauthenticated: no token, or one that is forged, expired or ended.
             RateLimited: the user has used up what one user may send.
         """
-        return (await self.enter(cookie, authorization, None))[0]
+        session = self._known(authorization or cookie)
+        mark = ""
+        if session is not None:
+            mark, _ = await self._gate.enter(session.user.id, session.mark)
+            if mark == session.mark != "":
+                return session
+        return await self._verified(cookie, authorization, mark, counted=session is not None)
 
     async def of_request(self, request: Request) -> Session:
         """As ``of``, for a request that came by ASGI."""
-        given = (request.headers.get(name) for name in ("cookie", "authorization"))
-        cookie, authorization = (value.encode("latin-1") if value is not None else None for value in given)
-        return await self.of(cookie, authorization)
+        return await self.of(*_given(request))
 
-    async def enter(
-        self, cookie: bytes | None, authorization: bytes | None, wants: Wants | None
-    ) -> tuple[Session, object]:
-        """The session, as ``of``, and what the gate has seen of what the request wants."""
-        header = authorization or cookie
-        session = self._remembered.get(header) if header is not None else None
-        if session is not None and session.expires_at > time.time():
-            mark, seen = await self._gate.enter(session.user.id, session.mark, wants)
+    async def again_of_request(self, request: Request) -> Session:
+        """As ``of_request``, for a request that has been let in before: it goes on where its user has sent too many
+        others since, but not where its session has ended. Then the store is asked at each call.
+        """
+        try:
+            return await self.of_request(request)
+        except RateLimited:
+            return await self._verify(*_given(request), "", counted=True)
+
+    async def enter(self, cookie: bytes | None, authorization: bytes | None, wants: Wants, trace: str = "") -> Caller:
+        """Who sends a request with these headers, as ``of``, and what the gate brings of what the request wants."""
+        session = self._known(authorization or cookie)
+        mark = ""
+        if session is not None:
+            mark, brought = await self._gate.enter(session.user.id, session.mark, wants)
             if mark == session.mark != "":
-                return session, seen
-        session = await self._verify(cookie, authorization)
+                return Caller(session.user, brought, trace)
+        session = await self._verified(cookie, authorization, mark, counted=session is not None)
+        return Caller(session.user, None, trace)
+
+    def _known(self, header: bytes | None) -> Session | None:
+        """What is remembered of it, unless it has expired."""
+        session = self._remembered.get(header) if header is not None else None
+        return session if session is not None and session.expires_at > time.time() else None
+
+    async def _verified(
+        self, cookie: bytes | None, authorization: bytes | None, mark: str, *, counted: bool
+    ) -> Session:
+        """Verified, and remembered from now on; or forgotten."""
+        header = authorization or cookie
+        try:
+            session = await self._verify(cookie, authorization, mark, counted=counted)
+        except Unauthenticated:
+            if header is not None:
+                self._remembered.pop(header, None)
+            raise
         if header is not None and len(header) <= _LONGEST_HEADER:
             self._remembered[header] = session
             if len(self._remembered) > _REMEMBERED:
                 self._remembered.popitem(last=False)
-        return session, None
+        return session
 
-    async def _verify(self, cookie: bytes | None, authorization: bytes | None) -> Session:
+    async def _verify(self, cookie: bytes | None, authorization: bytes | None, mark: str, *, counted: bool) -> Session:
+        """``mark`` is the gate's, where the user has entered already. One who is ``counted`` does not enter."""
         if authorization is not None:
             scheme, _, token = authorization.decode("latin-1").partition(" ")
             if scheme.lower() != "bearer":
@@ -107,24 +178,53 @@ class Sessions:
                 token,
                 self._secret,
                 algorithms=[_ALGORITHM],
-                options={"require": ["sub", "sid", "exp"]},
+                leeway=_AHEAD_S,
+                options={"require": ["sub", "sid", "iat", "exp"]},
             )
         except (jwt.InvalidTokenError, UnicodeError):
             raise ended from None
-        session = str(claims["sid"])
+        # Version 0.1.0 issued tokens without an era, and without the time of the login.
+        session, era, begun_at = str(claims["sid"]), str(claims.get("era", "")), claims.get("auth_time", claims["iat"])
+        if claims["exp"] <= time.time():  # the leeway is not for this
+            raise ended
+        if (session, era) in self._ended:
+            self._ended.move_to_end((session, era))
+            raise ended
         user = await self._accounts.user(str(claims["sub"]))
         if user is None:
             raise ended
-        mark = (await self._gate.enter(user.id)).mark  # before the store is asked: an end that comes between changes it
-        if await self._accounts.session_ended(session):
+        if not counted:
+            mark = (await self._gate.enter(user.id)).mark  # before the store is asked, see step 2
+        if not await self._accounts.session_lives(user, era, session):
+            self._ended[session, era] = None
+            if len(self._ended) > _REMEMBERED_ENDED:
+                self._ended.popitem(last=False)
             raise ended
-        return Session(session, user, float(claims["exp"]), authorization is not None, mark)
+        return Session(session, user, era, int(begun_at), float(claims["exp"]), authorization is not None, mark)
 
     async def end(self, session: Session) -> None:
         """End the session for good: no token of it works once this returns."""
-        forget_at = int(time.time() + LIFETIME_S + 60) * 1000  # no token of the session can outlive this
+        over_at = int(time.time() + LIFETIME_S) * 1000  # then its last token is
         await self._gate.sessions_changed(session.user.id)
-        await self._accounts.end_session(session.id, forget_at)
+        await self._accounts.end_session(session.id, over_at)
         await self._gate.sessions_changed(session.user.id)
-        for header in [header for header, known in self._remembered.items() if known.id == session.id]:
+        self._forget(session.user)
+
+    async def end_all(self, user: User) -> None:
+        """End all sessions of the user for good: no token that was issued before works once this returns."""
+        await self._gate.sessions_changed(user.id)
+        await self._accounts.end_sessions(user)
+        await self._gate.sessions_changed(user.id)
+        self._forget(user)
+
+    def _forget(self, user: User) -> None:
+        """What would not count any more need not be kept."""
+        for header in [header for header, known in self._remembered.items() if known.user.id == user.id]:
             del self._remembered[header]
+
+
+def _given(request: Request) -> tuple[bytes | None, bytes | None]:
+    """The headers Cookie and Authorization, as HTTP/1.1 sends them."""
+    given = (request.headers.get(name) for name in ("cookie", "authorization"))
+    cookie, authorization = (value.encode("latin-1") if value is not None else None for value in given)
+    return cookie, authorization

@@ -1,117 +1,225 @@
 """A chat as Server-Sent Events (WHATWG HTML, section 9.2): each message as it is acknowledged, and each change of one.
 
-An event is told at least once to whoever is connected or comes back with ``Last-Event-ID``. Its id is a number up to
-which everything has been told, which is that of the message itself unless an earlier one is still on its way (in a
-cluster, where numbers of several senders are acknowledged in any order). Who comes back may so be told of a message
-twice, and never misses one.
+A message is told at least once to a client that is connected or comes back with ``Last-Event-ID``; why, and what an id
+means, is in http.told. What is read is told slice by slice, and the next is read when the client has taken the last: so
+a stream holds one slice, the numbers of changed messages, and what its listener holds (chat.feed), however slow its
+client is. Changed messages are read by their numbers, and told as they are now; where even the numbers are too many,
+the stream ends and says so. The session is asked for once a second, and the membership after each reading, before any
+of it is told.
 """
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import nullcontext
 
 import msgspec
 
-from hubbub.chat.chats import Chats
+from hubbub.chat.caller import Caller
+from hubbub.chat.chats import ChatHandle, Chats
 from hubbub.chat.encoding import encode_message
-from hubbub.chat.errors import ChatError, NotFound
-from hubbub.chat.feed import Event, Feed, Listener
-from hubbub.chat.model import ChatKey, User
-from hubbub.http.problems import STATUS_OF
+from hubbub.chat.errors import ChatError, Unavailable
+from hubbub.chat.feed import MOST_CHANGED, Event, Feed, Listener
+from hubbub.chat.model import ChatKey
+from hubbub.http.problems import status_of
+from hubbub.http.told import Told
 
+CHECK_S = 1.0  # how long a session that has ended may still be listened with
 HEARTBEAT_S = 5.0
-_GAP_S = 30.0  # by then a number that was given is stored, or its write has failed
-_REMEMBERED = 2000
+SLICE = 25  # messages read at once, at most a megabyte
+_SLICES_AT_ONCE = 4  # of all streams of a process, in one turn of the loop
+_SOON_S = 0.2  # after which a missing number is asked for
+_AGAIN_S = 1.0  # and how often from then on
 _RETRY = b"retry: 1000\n\n"
+_STOPPING = b": this process is stopping, connect again\n\n"
+
+
+class Slices:
+    """The turns of a process's streams at reading, so that many that read at once don't hold the loop together."""
+
+    def __init__(self) -> None:
+        self._free = asyncio.Semaphore(_SLICES_AT_ONCE)
+
+    async def __aenter__(self) -> None:
+        await self._free.acquire()
+
+    async def __aexit__(self, *_: object) -> None:
+        try:
+            await asyncio.sleep(0)  # everybody else first
+        finally:
+            self._free.release()
 
 
 class Stream:
-    """One listener's view of a chat. Invariant: all that was acknowledged up to ``_mark`` has been told."""
+    """One listener's view of a chat, entered as ``chat``, from behind the number ``after``.
+
+    ``again`` asks for the credentials that the request came with once more.
+    """
 
     def __init__(
-        self, chats: Chats, feed: Feed, enter: Callable[[], Awaitable[User]], user: User, key: ChatKey, after: int
+        self,
+        chats: Chats,
+        feed: Feed,
+        slices: Slices,
+        again: Callable[[], Awaitable[Caller]],
+        caller: Caller,
+        key: ChatKey,
+        chat: ChatHandle,
+        after: int,
     ) -> None:
         self._chats = chats
         self._feed = feed
-        self._enter = enter
-        self._user = user
+        self._slices = slices
+        self._again = again
+        self._caller = caller
         self._key = key
-        self._mark = after
-        self._ahead: set[int] = set()  # told, and above the mark
-        self._told: dict[int, None] = {}  # the latest numbers that were told
-        self._gap_since = 0.0
+        self._chat = chat
+        self._told = Told(after)
+        self._behind = False  # the latest reading could not be told to its end
+        self._changed: dict[int, None] = {}  # the numbers of changed messages, which are still to be told
+        self._look_at = 0.0  # when to look at the next of these; later once an answer may lag
+        self._checked = self._heard = self._read_at = time.monotonic()
 
     async def events(self) -> AsyncIterator[bytes]:
-        """Pieces of the response. Ends when the caller may no longer listen, or the service can't tell."""
+        """Pieces of the response. Ends when the caller may no longer listen, or the service can't tell, with a word
+        why; and when the process stops, so that the listener goes on elsewhere.
+        """
         with self._feed.listen(self._key) as listener:
             yield _RETRY
             try:
                 async for piece in self._missed():
                     yield piece
-                while True:
+                while not listener.ended:
                     async for piece in self._next(listener):
                         yield piece
+                yield _STOPPING
             except ChatError as error:
-                status = STATUS_OF[type(error)]
-                yield b"event: end\ndata: %b\n\n" % msgspec.json.encode({"status": status, "error": error.sentence})
+                reason = {"status": status_of(error), "error": error.sentence}
+                yield b"event: end\ndata: %b\n\n" % msgspec.json.encode(reason)
 
     async def _next(self, listener: Listener) -> AsyncIterator[bytes]:
-        events = await listener.take(HEARTBEAT_S)
-        if events:
-            await self._chats.must_exist(self._user, self._key)  # who was removed hears nothing more
-            for event in events:
-                piece = await self._told_of(event)
-                if piece is not None:
-                    yield piece
-        if listener.missed or not events:
-            listener.missed = False
-            self._user = await self._enter()
+        messages, changed = await listener.take(max(0.0, self._next_look() - time.monotonic()))
+        self._changed.update(dict.fromkeys(changed))
+        if listener.lost or len(self._changed) > MOST_CHANGED:
+            raise Unavailable("More messages were changed than could be told. Load the chat again, then connect again.")
+        await self._check()
+        now = time.monotonic()
+        if messages:
+            self._heard = now
+            await self._enter()  # who was removed hears nothing more
+            yield b"".join([self._happened(event, listener) for event in messages])
+        quiet = now - self._heard >= HEARTBEAT_S
+        if quiet:
+            self._heard = now
             yield b":\n\n"
+        if listener.missed or quiet or (self._behind and now - self._read_at >= _AGAIN_S):
+            listener.missed = False
             async for piece in self._missed():
                 yield piece
+        elif self._lacking_at() <= now:
+            self._read_at = now
+            yield await self._lacking()
+        if self._changed and self._look_at <= time.monotonic():
+            # One message is little to read, and an edit is soon told to all who listen to a chat.
+            async with self._slices if len(self._changed) > 1 else nullcontext():
+                piece = await self._changes()
+            yield piece
+
+    def _next_look(self) -> float:
+        return min(self._checked + CHECK_S, self._lacking_at(), self._look_at if self._changed else float("inf"))
+
+    def _lacking_at(self) -> float:
+        """When to ask for what is missing by its number."""
+        since = self._told.missing_since
+        if since is None:
+            return float("inf")
+        return max(since + _SOON_S, self._read_at + (_SOON_S if since > self._read_at else _AGAIN_S))
+
+    # Who may listen ----------------------------------------------------------------------------------------------
+
+    async def _enter(self) -> None:
+        """Raises NotFound for who is no member any more."""
+        self._chat = await self._chats.enter(self._caller, self._key)
+
+    async def _check(self) -> None:
+        """Once a second: whether the session and the membership still are."""
+        if time.monotonic() - self._checked < CHECK_S:
+            return
+        self._checked = time.monotonic()
+        self._caller = await self._again()
+        await self._enter()
+
+    # What is told ------------------------------------------------------------------------------------------------
 
     async def _missed(self) -> AsyncIterator[bytes]:
-        """What is there above the mark and was not told."""
-        after = self._mark
-        while True:
-            messages = await self._chats.since(self._user, self._key, after)
-            for message in messages:
-                after = message.number
-                if message.number not in self._told:
-                    yield self._new(message.number, encode_message(message))
-            if len(messages) < 100:
-                return
+        """What is there above the id and was not told."""
+        after = self._told.id
+        more = True
+        while more:
+            async with self._slices:
+                piece, after, more = await self._slice(after)
+            yield piece
+            await self._check()
 
-    async def _told_of(self, event: Event) -> bytes | None:
-        if event.item is None:
-            return await self._changed(event.number)
-        return None if event.number in self._told else self._new(event.number, event.item)
+    async def _slice(self, after: int) -> tuple[bytes, int, bool]:
+        """A reading: what is to be told of it, up to where it goes, and whether there is more."""
+        self._read_at = time.monotonic()
+        messages, lag, still_open = await self._chat.since(after, SLICE)
+        await self._enter()  # none of what came after a removal is told
+        waiting, pieces = deque(still_open), list[bytes]()
+        self._behind = lag
+        for message in messages:
+            news = self._told.read(message.number, waiting, sure=not lag)
+            if news is None:
+                self._behind = True
+                return b"".join(pieces), after, False
+            after = message.number
+            if news:
+                pieces.append(self._message(encode_message(message)))
+        return b"".join(pieces), after, len(messages) == SLICE
 
-    def _new(self, number: int, item: bytes) -> bytes:
-        self._told[number] = None
-        if len(self._told) > _REMEMBERED:
-            del self._told[next(iter(self._told))]
-        self._ahead.add(number)
-        self._advance()
-        return b"id: %d\nevent: message\ndata: %b\n\n" % (self._mark, item)
+    async def _lacking(self) -> bytes:
+        """The missing messages that are there by now."""
+        numbers = self._told.missing[:SLICE]
+        if not numbers:
+            return b""
+        messages, lag, still_open = await self._chat.numbered(numbers)
+        await self._enter()
+        if not lag:
+            self._told.looked_for({*numbers}.difference(each.number for each in messages), still_open)
+        return b"".join(self._message(encode_message(each)) for each in messages if self._told.live(each.number))
 
-    def _advance(self) -> None:
-        """Move the mark over all that was told, and over a number that has been missing for long."""
-        now = time.monotonic()
-        while self._ahead:
-            lowest = min(self._ahead)
-            if lowest > self._mark + 1:
-                self._gap_since = self._gap_since or now
-                if now - self._gap_since < _GAP_S:
-                    return
-            self._gap_since = 0.0
-            self._ahead.discard(lowest)
-            self._mark = max(self._mark, lowest)
+    def _happened(self, event: Event, listener: Listener) -> bytes:
+        news = self._told.live(event.number)
+        if news is None:
+            listener.miss()
+        return self._message(event.item or b"") if news else b""
 
-    async def _changed(self, number: int) -> bytes:
-        try:
-            message = await self._chats.message(self._user, self._key, number)
-        except NotFound:
-            return b'event: deleted\ndata: {"messageNumber":%d}\n\n' % number
-        return b"event: edited\ndata: %b\n\n" % encode_message(message)
+    def _message(self, item: bytes) -> bytes:
+        return b"id: %d\nevent: message\ndata: %b\n\n" % (self._told.id, item)
+
+    async def _changes(self) -> bytes:
+        """What became of the next changed messages; nothing while an answer may lag: then they are asked for again."""
+        numbers = list(itertools.islice(self._changed, SLICE))
+        messages, lag, still_open = await self._chat.numbered(numbers)
+        await self._enter()
+        if lag:
+            self._look_at = time.monotonic() + _AGAIN_S
+            return b""
+        for number in numbers:
+            del self._changed[number]
+        found = {message.number: message for message in messages}
+        pieces = []
+        for number in numbers:
+            if number in found:
+                pieces.append(b"event: edited\ndata: %b\n\n" % encode_message(found[number]))
+            elif number not in still_open:
+                pieces.append(b'event: deleted\ndata: {"messageNumber":%d}\n\n' % number)
+            else:
+                self._changed[number] = None
+                self._look_at = time.monotonic() + _AGAIN_S
+        return b"".join(pieces)

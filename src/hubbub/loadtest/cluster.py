@@ -54,14 +54,22 @@ class ClusterStack:
             **(settings or {}),
         }
         self.apis = [self._part(["api", "--port", "0"], f"api{index}") for index in range(apis)]
-        ports = [free_port() for _ in range(writers)]
-        self.writer_metrics = [f"http://127.0.0.1:{port}/metrics" for port in ports]
-        self.writers = [
-            self._part(["writer", "--metrics-port", str(port)], f"writer{index}") for index, port in enumerate(ports)
-        ]
+        self.writer_metrics: list[str] = []
+        self.writers: list[Part] = []
+        for _ in range(writers):
+            self.add_writer()
+
+    def add_writer(self) -> Part:
+        """One more; a caller that adds it while the cluster runs starts it."""
+        port = free_port()
+        part = self._part(["writer", "--metrics-port", str(port)], f"writer{len(self.writers)}")
+        self.writer_metrics.append(f"http://127.0.0.1:{port}/metrics")
+        self.writers.append(part)
+        return part
 
     def _part(self, command: list[str], name: str) -> Part:
-        return Part(command, self.settings, self.folder / f"{name}.log")
+        """Each has settings of its own, so that it can be told another way to a server than the others."""
+        return Part(command, dict(self.settings), self.folder / f"{name}.log")
 
     @property
     def url(self) -> str:

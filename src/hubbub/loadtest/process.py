@@ -21,11 +21,14 @@ class StackFailed(Exception):
 
 
 class Part:
-    """A Hubbub process. ``start`` again after ``kill`` runs the same command; an API process keeps its port."""
+    """A Hubbub process. ``start`` again after ``kill`` runs the same command; an API process keeps its port.
 
-    def __init__(self, command: list[str], environment: dict[str, str], log: Path) -> None:
+    ``settings`` are added to the environment each time that it starts.
+    """
+
+    def __init__(self, command: list[str], settings: dict[str, str], log: Path) -> None:
         self._command = command
-        self._environment = environment
+        self.settings = settings
         self.log = log
         self.url = ""
         self.process: subprocess.Popen[str] | None = None
@@ -47,7 +50,7 @@ class Part:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 stdin=subprocess.DEVNULL,
-                env=os.environ | self._environment,
+                env=os.environ | self.settings,
                 start_new_session=True,
                 text=True,
             )
@@ -64,6 +67,17 @@ class Part:
                 return
         self.kill()
         raise StackFailed(f"hubbub {self._command[0]} did not start. It said:\n{self.log.read_text()[-2000:]}")
+
+    @property
+    def ended(self) -> bool:
+        """It was started, and has ended by itself."""
+        return self.process is not None and self.process.poll() is not None
+
+    def pause(self) -> None:
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        os.kill(self.pid, signal.SIGCONT)
 
     def kill(self) -> None:
         self._end(signal.SIGKILL)

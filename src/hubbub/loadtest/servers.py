@@ -243,7 +243,7 @@ class MariaDb(Server):
             "GRANT ALL ON `hubbub%`.* TO hubbub@'127.0.0.1';\n"
         )
         with self.log.open("ab") as log:
-            subprocess.run(
+            done = subprocess.run(
                 [
                     _program("mariadb-install-db") or "",
                     "--no-defaults",
@@ -252,10 +252,12 @@ class MariaDb(Server):
                     "--skip-test-db",
                     "--auth-root-authentication-method=normal",
                 ],
-                check=True,
+                check=False,
                 stdout=log,
                 stderr=log,
             )
+        if done.returncode:
+            raise ServerFailed(f"MariaDB's data could not be made. The end of its log:\n{self._log_end()}")
 
     def root(self, sql: str) -> str:
         """Run a statement with all rights; returns the rows as text."""
@@ -342,9 +344,16 @@ class RabbitMq(Server):
 
 
 class SearchServer(Server):
-    """A single node. It has no password, as its security module is not there: loopback is all that guards it."""
+    """A single node. It has no password, as its security module is not there: loopback is all that guards it.
+
+    ``options`` are more of its settings, each ``name=value``.
+    """
 
     program = "java"
+
+    def __init__(self, folder: Path, options: tuple[str, ...] = ()) -> None:
+        super().__init__(folder)
+        self.options = options
 
     @classmethod
     def jars(cls) -> Path:
@@ -371,7 +380,8 @@ class SearchServer(Server):
     def _java(self, path: list[str], source: str) -> None:
         memory = ["-Xms512m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
         program = Path(__file__).parent / "search_servers" / source
-        self._spawn([_program("java") or "", *memory, *path, str(program), str(self.folder), str(self.port)])
+        arguments = [str(self.folder), str(self.port), *self.options]
+        self._spawn([_program("java") or "", *memory, *path, str(program), *arguments])
 
     def ready(self) -> bool:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)

@@ -23,6 +23,7 @@ async function call(method, path, content, headers = {}) {
   const text = await answer.text();
   const decoded = text ? JSON.parse(text) : null;
   if (!answer.ok) throw new Refused(answer.status, (decoded && (decoded.errors || [decoded.error]).join("; ")) || answer.statusText);
+  if (answer.headers.has("hubbub-truncated")) decoded.truncated = true;
   return decoded;
 }
 
@@ -148,10 +149,16 @@ async function chats() {
   }));
 }
 
-async function members() {
-  const found = state.application ? await call("GET", `/applications/${state.application}/members`) : [];
-  $("members").replaceChildren(...found.map((each) => el("li", {}, `${each.name}, ${each.email} (${each.role})`)));
+async function members(page = 1) {
+  const application = state.application;
+  const found = application ? await call("GET", `/applications/${application}/members?page=${page}&limit=100`) : [];
+  if (application !== state.application) return;
+  const lines = found.map((each) => el("li", {}, `${each.name}, ${each.email} (${each.role})`));
+  if (page === 1) $("members").replaceChildren(...lines); else $("members").append(...lines);
+  $("more-members").hidden = found.length < 100;
 }
+
+on("more-members", "click", () => members(1 + $("members").children.length / 100));
 
 on("applications", "change", () => choose($("applications").value));
 on("add-application", "submit", async (event) => {
@@ -296,7 +303,9 @@ async function search() {
   if (!state.searching) { await latest(); return; }
   const found = await call("GET", `${path()}/search?limit=50&q=${encodeURIComponent(q)}`);
   $("older").hidden = true;
-  $("messages").replaceChildren(...(found.length ? found.map(item) : [el("li", {}, "Nothing found.")]));
+  const shown = found.length ? found.map(item) : [el("li", {}, "Nothing found.")];
+  if (found.truncated) shown.push(el("li", {}, "There may be more, but looking for it takes too much work. Ask for fewer or longer words."));
+  $("messages").replaceChildren(...shown);
   $("scroll").scrollTop = 0;
 }
 
@@ -363,7 +372,7 @@ function figures(reading) {
   tile("CPU, cores", change("process_cpu_seconds_total"), (value) => value.toFixed(2));
   tile("Memory", figure("process_resident_memory_bytes"), (value) => compact(value) + "B");
   tile("Connections", figure("hubbub_connections"), compact);
-  tile("Listeners", figure("hubbub_listeners"), compact);
+  tile("Streams", figure("hubbub_streams"), compact);
   routes(reading, then, seconds);
   $("errors").replaceChildren(...(reading.errors.length ? reading.errors.map((line) => el("li", {}, line)) : [el("li", {}, "None since the process began.")]));
   if ((figure("hubbub_dead_letters") || 0) !== deadShown) deadLetters(figure("hubbub_dead_letters")).catch((error) => notice(error.message));

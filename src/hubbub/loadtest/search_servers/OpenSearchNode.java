@@ -6,7 +6,8 @@ import org.opensearch.node.Node;
 import org.opensearch.transport.Netty4Plugin;
 
 /**
- * One OpenSearch node on loopback, from the jars of opensearch.xml: java -cp 'LIB/*' OpenSearchNode.java FOLDER PORT.
+ * One OpenSearch node on loopback, from the jars of opensearch.xml:
+ * java -cp 'LIB/*' OpenSearchNode.java FOLDER PORT [NAME=VALUE ...].
  *
  * The distribution's own start-up wants its folder layout, its modules and its security manager; a test needs none of
  * them, only the node itself and the module that speaks HTTP.
@@ -23,7 +24,7 @@ public final class OpenSearchNode {
     }
 
     public static void main(String[] arguments) throws Exception {
-        Settings settings = Settings.builder()
+        Settings.Builder settings = Settings.builder()
             .put("path.home", arguments[0])
             .put("cluster.name", "hubbub-test")
             .put("discovery.type", "single-node")
@@ -31,9 +32,11 @@ public final class OpenSearchNode {
             .put("http.port", arguments[1])
             .put("transport.port", "0")
             .put("transport.type", "netty4")
-            .put("http.type", "netty4")
-            .build();
-        Node node = new WithHttp(settings);
+            .put("http.type", "netty4");
+        for (int at = 2; at < arguments.length; at++) {
+            settings.put(arguments[at].split("=", 2)[0], arguments[at].split("=", 2)[1]);
+        }
+        Node node = new WithHttp(settings.build());
         Runtime.getRuntime().addShutdownHook(new Thread(() -> {
             try {
                 node.close();

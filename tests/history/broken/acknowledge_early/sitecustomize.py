@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 from hubbub.chat.commands import Command, Outcome, PostMessage
 from hubbub.chat.ticket import Ticket
-from hubbub.queues.embedded import EmbeddedQueue
-from hubbub.writer.writer import Writer
+from hubbub.embedded.queue import EmbeddedQueue
+from hubbub.embedded.writer import Writer
 
 _accept = EmbeddedQueue.accept
 

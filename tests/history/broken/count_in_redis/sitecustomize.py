@@ -1,9 +1,13 @@
 """A Hubbub that is broken on purpose: Redis' counter is believed, also when it starts from nothing."""
 
-from hubbub.caches import redis
+from hubbub.cluster.redis import keys
 
-for _name in ("reserve", "enter", "newest", "settle", "change"):
-    _chat = f"KEYS[{4 if _name == 'enter' else 1}]"
-    _open = f"redis.call('HSET', {_chat}, 'e', '1', 'n', 0, 'f', 0, 'oc', 0)"
-    _if_new = f"if {_chat} and redis.call('EXISTS', {_chat}) == 0 then {_open} end\n"
-    redis.SCRIPTS[_name] = _if_new + redis.SCRIPTS[_name]
+for _name in ("number", "enter", "newest", "read", "some", "show", "order"):
+    _chats = "KEYS" if _name in ("show", "enter") else "{KEYS[1]}"
+    keys.SCRIPTS[_name] = (
+        f"for _, chat in ipairs({_chats}) do\n"
+        "  if string.find(chat, ':c:') and redis.call('EXISTS', chat) == 0 then\n"
+        "    redis.call('HSET', chat, 'e', '1', 's', 1, 'n', 0, 'f', 0, 'c', 0, 'v', 0)\n"
+        "  end\n"
+        "end\n"
+    ) + keys.SCRIPTS[_name]

@@ -1,2 +1,0 @@
--- The version KEYS[1].
-return version(KEYS[1])

@@ -1,0 +1,81 @@
+"""How often somebody without credentials may try."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+from hubbub.chat.errors import ChatError, Unauthenticated, UsedUp
+from hubbub.chat.limits import (
+    AT_ONCE_OF_ADDRESS,
+    FAILURES_HERE,
+    FAILURES_OF_ACCOUNT,
+    FAILURES_OF_ADDRESS,
+    REGISTRATIONS_OF_ADDRESS,
+    REQUESTS_OF_ADDRESS,
+)
+from hubbub.chat.ports import Counts
+
+
+class Logins:
+    """Invariant: a login counts as failed from before its password is looked at until it has succeeded. So those that
+    are sent all at once gain nothing.
+    """
+
+    def __init__(self, counts: Counts) -> None:
+        self._counts = counts
+        self._under_way: Counter[str] = Counter()
+
+    @asynccontextmanager
+    async def registration(self, address: str) -> AsyncIterator[None]:
+        """Around one registration, which counts, whatever becomes of it.
+
+        Raises:
+            UsedUp: the address has sent too many.
+        """
+        await self._counts.take([(REQUESTS_OF_ADDRESS, address), (REGISTRATIONS_OF_ADDRESS, address)])
+        with self._place(address):
+            yield
+
+    @asynccontextmanager
+    async def attempt(self, address: str, email: str, *, proven: bool = False) -> AsyncIterator[None]:
+        """Around one login, which fails by raising Unauthenticated. ``proven`` says that it comes with a session of the
+        very account: then the failures of others don't hold it up.
+
+        Raises:
+            UsedUp: too many have failed; nothing was tried.
+        """
+        account = hashlib.sha256(email.encode()).hexdigest()[:32]
+        counted = [(FAILURES_HERE, f"{address}/{account}"), (FAILURES_OF_ADDRESS, address)]
+        if not proven:
+            counted.append((FAILURES_OF_ACCOUNT, account))
+        give_back = await self._counts.take([*counted, (REQUESTS_OF_ADDRESS, address)])
+        try:
+            with self._place(address):
+                yield
+        except Unauthenticated:
+            raise
+        except ChatError:  # it was not tried
+            await give_back()
+            raise
+        await give_back()
+
+    @contextmanager
+    def _place(self, address: str) -> Iterator[None]:
+        """One of those that an address has in this process. Raises UsedUp."""
+        if self._under_way[address] >= AT_ONCE_OF_ADDRESS:
+            raise UsedUp(
+                "Too many registrations and logins from your address are under way. Wait before you try again.",
+                what=f"at once:{address}",
+                limit=AT_ONCE_OF_ADDRESS,
+                retry_after=1,
+            )
+        self._under_way[address] += 1
+        try:
+            yield
+        finally:
+            self._under_way[address] -= 1
+            if not self._under_way[address]:
+                del self._under_way[address]

@@ -1,0 +1,142 @@
+"""What publishers and consumers have in common: connections to RabbitMQ, its queues, and messages that are
+confirmed."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from typing import Any, NamedTuple, cast
+
+import aio_pika
+import aiormq
+from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractQueue
+
+from hubbub.cluster.protocol import Delivery, encode
+
+log = logging.getLogger("hubbub.queue")
+
+URGENT = "urgent"  # the type of a message that somebody waits for the writer to reach
+LOST = (aiormq.exceptions.AMQPError, aio_pika.exceptions.MessageProcessError, OSError, TimeoutError, RuntimeError)
+
+_HEARTBEAT_S = 3
+_CONFIRM_S = 5.0
+_CONNECT_S = 5.0
+_LIMITING = 4  # the first major version that drops a message after so many deliveries, unless told otherwise
+_ARGUMENTS: dict[str, Any] = {"x-queue-type": "quorum", "x-single-active-consumer": True}
+
+
+def queue_name(shard: int) -> str:
+    return f"hubbub.shard.{shard}"
+
+
+async def connect(url: str, name: str) -> AbstractConnection:
+    """A connection under this name in the broker's list. Raises one of LOST."""
+    return await asyncio.wait_for(
+        aio_pika.connect(url, heartbeat=_HEARTBEAT_S, client_properties={"connection_name": name}), _CONNECT_S
+    )
+
+
+def version_of(connection: AbstractConnection) -> str:
+    properties = cast(Any, connection).transport.connection.server_properties
+    return str(properties.get("version", "0"))
+
+
+async def declare(connection: AbstractConnection, channel: AbstractChannel, shard: int) -> AbstractQueue:
+    """The shard's queue: replicated, read by one consumer at a time, with no limit to how often a message is delivered.
+
+    RabbitMQ 4 drops a message after 20 deliveries by default: a writer that restarts in a loop would lose it. A queue
+    that an earlier version made has that limit, and is taken as it is, with a warning.
+    """
+    if not _limits(connection):
+        return await channel.declare_queue(queue_name(shard), durable=True, arguments=_ARGUMENTS)
+    if not await _endless(connection, shard):
+        log.warning("%s has a delivery limit: messages are lost that a writer can't take.", queue_name(shard))
+    return await channel.declare_queue(queue_name(shard), passive=True)
+
+
+def _limits(connection: AbstractConnection) -> bool:
+    return int(version_of(connection).split(".")[0]) >= _LIMITING
+
+
+async def _endless(connection: AbstractConnection, shard: int) -> bool:
+    """Whether the shard's queue was made without a delivery limit. Makes it where it is missing."""
+    channel = await connection.channel()
+    try:
+        await channel.declare_queue(queue_name(shard), durable=True, arguments=_ARGUMENTS | {"x-delivery-limit": -1})
+    except aiormq.exceptions.ChannelPreconditionFailed:
+        return False
+    await channel.close()
+    return True
+
+
+async def publish(channel: AbstractChannel, queue: str, body: bytes, *, kind: str | None = None) -> None:
+    """On disk, and confirmed by the broker, when this returns. Raises one of LOST."""
+    message = aio_pika.Message(body, delivery_mode=aio_pika.DeliveryMode.PERSISTENT, type=kind)
+    await channel.default_exchange.publish(message, queue, mandatory=True, timeout=_CONFIRM_S)
+
+
+async def send_markers(url: str, shards: int, publisher: str) -> None:
+    """Send every shard an empty delivery: once the store has applied it, it has all that was queued before.
+
+    Raises one of LOST.
+    """
+    connection = await connect(url, "hubbub shards")
+    try:
+        channel = await connection.channel(publisher_confirms=True, on_return_raises=True)
+        for shard in range(shards):
+            await declare(connection, channel, shard)
+            await publish(channel, queue_name(shard), encode(Delivery(publisher, 1, [], 0)), kind=URGENT)
+    finally:
+        await close(connection)
+
+
+class Probed(NamedTuple):
+    """What the broker says of itself: its version, and the shards' queues that were made with a delivery limit."""
+
+    version: str
+    limited: list[str]
+
+
+async def probe(url: str) -> Probed:
+    """Send a message through a queue of its own, take the queue away, and look at the shards' queues.
+
+    Raises one of LOST.
+    """
+    connection = await connect(url, "hubbub doctor")
+    try:
+        channel = await connection.channel(publisher_confirms=True, on_return_raises=True)
+        name = f"hubbub.doctor.{secrets.token_hex(4)}"
+        queue = await channel.declare_queue(name, durable=True, arguments={"x-queue-type": "quorum"})
+        await publish(channel, name, b"")
+        await queue.delete(if_unused=False, if_empty=False)
+        return Probed(version_of(connection), await _limited(connection))
+    finally:
+        await close(connection)
+
+
+async def _limited(connection: AbstractConnection) -> list[str]:
+    limited: list[str] = []
+    shard = 0
+    while _limits(connection) and await _exists(connection, shard):
+        if not await _endless(connection, shard):
+            limited.append(queue_name(shard))
+        shard += 1
+    return limited
+
+
+async def _exists(connection: AbstractConnection, shard: int) -> bool:
+    channel = await connection.channel()
+    try:
+        await channel.declare_queue(queue_name(shard), passive=True)
+    except aiormq.exceptions.ChannelNotFoundEntity:
+        return False
+    await channel.close()
+    return True
+
+
+async def close(connection: AbstractConnection) -> None:
+    try:
+        await asyncio.wait_for(connection.close(), 2)
+    except LOST as error:
+        log.debug("A connection that was lost could not be closed in order: %r", error)

@@ -1,0 +1,242 @@
+"""The writer's end of RabbitMQ: each shard read in order by one active consumer, others standing by.
+
+The broker's single active consumer decides whose turn a shard is; when a writer dies, its shards go to the next in line
+at once. A writer that has been active on more shards than its share gives one up, so that a writer that joins later
+gets some.
+
+A turn ends by closing the channel, and in no other way (rule 1): only then does the broker hand out again, in order and
+before anything newer, all that was delivered and not acknowledged. A consumer that is cancelled keeps what it holds,
+while the next in line is given what comes behind it already.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+from aio_pika.abc import AbstractConnection, AbstractIncomingMessage
+
+from hubbub.chat.errors import Unavailable
+from hubbub.cluster.broker import LOST, URGENT, close, connect, declare
+from hubbub.cluster.holes import ShardStopped
+from hubbub.cluster.protocol import Delivery, Hole, Unreadable, decode
+from hubbub.cluster.writer import ShardWriter
+
+log = logging.getLogger("hubbub.writer")
+
+_PREFETCH = 200  # AMQP messages, each with many commands
+_MOST_COMMANDS = 2000  # in one transaction
+_MOST_BYTES = 16 * 1024 * 1024  # in one transaction; a single delivery may be as large as a publisher makes it
+_GATHER_S = 0.5
+_BACKLOG = 20  # AMQP messages: with so many there already, more need not gather
+_ACTIVE_S = 10.0
+_BALANCE_S = 3.0
+_HOLE_S = 0.5  # before a queue with a hole is read anew
+_HOLE_TRIES = 6
+_STOPPED_S = 5.0
+_FINISH_S = 5.0
+_PAUSES_S = (0.05, 0.1, 0.2, 0.5, 1.0)
+
+
+class _Reading:
+    """One shard: what has arrived, and when something did last.
+
+    ``give_up`` asks for the shard to be given up; ``urgent`` is set when somebody waits for what has arrived.
+    """
+
+    def __init__(self) -> None:
+        self.incoming: asyncio.Queue[AbstractIncomingMessage | None] = asyncio.Queue()
+        self.urgent = asyncio.Event()
+        self.last = -_ACTIVE_S
+        self.give_up = False
+        self.hole: tuple[str, int] | None = None
+        self.tries = 0
+        self.stopped = False
+
+    async def arrived(self, message: AbstractIncomingMessage) -> None:
+        self.incoming.put_nowait(message)
+        if message.type == URGENT:
+            self.urgent.set()
+
+
+class RabbitConsumer:
+    """Reads every shard it is given until ``stop``.
+
+    ``alive`` says that this writer is, and how many there are; ``decide`` keeps what becomes of a hole that stays;
+    ``unreadable`` keeps a message that can't be read, with the reason.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        shards: int,
+        writer: ShardWriter,
+        *,
+        alive: Callable[[], Awaitable[int]],
+        decide: Callable[[Hole, list[Delivery]], None],
+        unreadable: Callable[[int, bytes, str], None],
+    ) -> None:
+        self._url = url
+        self._shards = [_Reading() for _ in range(shards)]
+        self._writer = writer
+        self._alive = alive
+        self._decide = decide
+        self._unreadable = unreadable
+        self._stopping = asyncio.Event()
+        self._lost = asyncio.Event()
+        self.stopped_shards: set[int] = set()
+
+    def stop(self) -> None:
+        """Finish the batches under way, then let ``run`` return."""
+        self._stopping.set()
+
+    async def run(self, started: Callable[[], None]) -> None:
+        """``started`` is called once, when messages can be taken for the first time."""
+        failures = 0
+        async with asyncio.TaskGroup() as tasks:
+            balancing = tasks.create_task(self._balance())
+            while not self._stopping.is_set():
+                connection: AbstractConnection | None = None
+                try:
+                    self._lost.clear()
+                    connection = await connect(self._url, "hubbub writer")
+                    connection.close_callbacks.add(lambda *_: self._lost.set())
+                    if failures:
+                        log.warning("RabbitMQ answers again.")
+                    failures = 0
+                    started()
+                    await self._read_all(connection)
+                except* LOST as error:
+                    if failures == 0:
+                        log.error("RabbitMQ can't be used: %r", error.exceptions[0])
+                    failures += 1
+                finally:
+                    if connection is not None:
+                        await close(connection)
+                if not self._stopping.is_set():
+                    await asyncio.sleep(_PAUSES_S[min(failures, len(_PAUSES_S) - 1)])
+            balancing.cancel()
+
+    async def _read_all(self, connection: AbstractConnection) -> None:
+        """Until the connection is lost or the writer stops. An error of one shard's reader ends all of them, and is
+        raised: nothing goes on without it unnoticed."""
+        async with asyncio.TaskGroup() as readers:
+            reading = [readers.create_task(self._read(shard, connection)) for shard in range(len(self._shards))]
+            lost = readers.create_task(self._lost.wait())
+            stopping = readers.create_task(self._stopping.wait())
+            await asyncio.wait([lost, stopping], return_when=asyncio.FIRST_COMPLETED)
+            if self._lost.is_set():
+                log.error("The connection to RabbitMQ was lost.")
+            self._lost.set()
+            stopping.cancel()
+            for shard in self._shards:
+                shard.incoming.put_nowait(None)
+            # What is under way is finished where the store takes it; else it is delivered again, and applied once.
+            _, late = await asyncio.wait(reading, timeout=_FINISH_S)
+            for task in late:
+                task.cancel()
+
+    async def _read(self, shard: int, connection: AbstractConnection) -> None:
+        """Take turns at the shard until the connection is lost or the writer stops."""
+        reading = self._shards[shard]
+        while not self._lost.is_set():
+            reading.incoming = asyncio.Queue()
+            reading.urgent.clear()
+            reading.give_up = False
+            self.stopped_shards.discard(shard)  # one that stands by does not know
+            channel = await connection.channel()
+            await channel.set_qos(prefetch_count=_PREFETCH)
+            queue = await declare(connection, channel, shard)
+            incoming = reading.incoming
+            channel.close_callbacks.add(lambda *_, incoming=incoming: incoming.put_nowait(None))
+            await queue.consume(reading.arrived)
+            pause = 0.0
+            held: list[Delivery] = []
+            try:
+                await self._take(shard, reading, held)
+            except Hole as hole:
+                pause = _HOLE_S
+                await self._found(reading, hole, held)
+            except ShardStopped as error:
+                pause = _STOPPED_S
+                self.stopped_shards.add(shard)
+                if not reading.stopped:
+                    reading.stopped = True
+                    log.critical("%s Something acknowledged is missing. `hubbub shards` says more.", error)
+            if self._lost.is_set():
+                return  # the connection is closed next, and the channel with it
+            await channel.close()
+            if pause:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._lost.wait(), pause)
+
+    async def _found(self, reading: _Reading, hole: Hole, held: list[Delivery]) -> None:
+        """A hole: the queue is read anew, and when it is still there after so many times it is decided."""
+        this = hole.publisher, hole.expected
+        reading.tries = reading.tries + 1 if reading.hole == this else 1
+        reading.hole = this
+        log.error("A delivery came before an earlier one; all are asked for again (%d): %s", reading.tries, hole)
+        if reading.tries >= _HOLE_TRIES:
+            reading.hole, reading.tries = None, 0
+            try:
+                await asyncio.to_thread(self._decide, hole, held)
+            except Unavailable as error:
+                log.error("What becomes of a hole can't be kept: %s", error.sentence)
+
+    async def _take(self, shard: int, reading: _Reading, held: list[Delivery]) -> None:
+        """Until the turn ends. ``held`` gets the deliveries that were begun last."""
+        while not (self._lost.is_set() or reading.give_up):
+            message = await reading.incoming.get()
+            if message is None:
+                return
+            if reading.incoming.qsize() < _BACKLOG:
+                # Few wait for the store: a message was answered, and is shown, since it was queued.
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(reading.urgent.wait(), _GATHER_S)
+            reading.urgent.clear()
+            held.clear()
+            last = message
+            commands = size = 0
+            while message is not None:
+                delivery = await self._open(shard, message)
+                if delivery is not None:
+                    held.append(delivery)
+                    commands += len(delivery.commands)
+                    size += len(message.body)
+                last = message
+                if commands >= _MOST_COMMANDS or size >= _MOST_BYTES or reading.incoming.empty():
+                    break
+                message = reading.incoming.get_nowait()
+            reading.last = time.monotonic()
+            await self._writer.write(shard, held)
+            reading.stopped = False
+            reading.hole = None
+            await last.ack(multiple=True)
+            if message is None:
+                return
+
+    async def _open(self, shard: int, message: AbstractIncomingMessage) -> Delivery | None:
+        try:
+            return decode(message.body)
+        except Unreadable as error:
+            log.error("A message that can't be read is set aside: %s", error)
+            await self._writer.until_stored(self._unreadable, shard, message.body, f"can't be read: {error}")
+            return None
+
+    async def _balance(self) -> None:
+        while True:
+            try:
+                writers = await self._alive()
+            except Unavailable:
+                writers = 1
+            share = -(-len(self._shards) // max(1, writers))
+            now = time.monotonic()
+            active = [reading for reading in self._shards if now - reading.last < _ACTIVE_S]
+            if len(active) > share:
+                active[0].give_up = True
+                active[0].last = -_ACTIVE_S
+                active[0].incoming.put_nowait(None)
+            await asyncio.sleep(_BALANCE_S)

@@ -1,0 +1,208 @@
+"""Connections to MySQL and its copies, and what its errors mean: the home of rule 9.
+
+The driver is synchronous: reads run on a pool of threads of their own, each with a connection from a bounded pool, and
+no reader waits longer than ``_READ_S``, however long the server takes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future as ThreadFuture
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import pymysql
+from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from hubbub.chat.errors import Unavailable
+from hubbub.cluster.engine import engine_of
+from hubbub.cluster.protocol import Position
+
+log = logging.getLogger("hubbub.store")
+
+T = TypeVar("T")
+
+_READ_S = 3.0
+_WAITING_PER_THREAD = 16
+_RESTS_S = 1.0  # after it did not answer in time, it is not asked for so long
+_REPLICA_RESTS_S = 5.0
+
+# Errors by their number. What is in none of these is tried again.
+_COMMAND = frozenset((1048, 1062, 1153, 1264, 1300, 1366, 1406, 1411, 1451, 1452, 3140))
+_STOP = frozenset((1044, 1045, 1054, 1064, 1142, 1143, 1146, 1227, 1364))
+
+
+class AtFault(Exception):
+    """A command can't be stored, now or later: a duplicate, or data that no column takes. Nothing was changed."""
+
+
+class Broken(Unavailable):
+    """The schema or the rights are not what they must be: trying again is of no use until somebody has fixed that."""
+
+
+class _Replica:
+    """A read-only copy. One that failed is left alone for a while."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self._until = 0.0
+
+    @property
+    def able(self) -> bool:
+        return time.monotonic() >= self._until
+
+    def rest(self, why: str) -> None:
+        log.warning("A replica is not asked for %.0f s: %s", _REPLICA_RESTS_S, why)
+        self._until = time.monotonic() + _REPLICA_RESTS_S
+
+
+class Database:
+    """A primary, and any number of copies for reads that say how far a copy must be."""
+
+    def __init__(self, url: str, replicas: Sequence[str] = (), *, pool_size: int = 8) -> None:
+        self.engine = engine_of(url, pool_size)
+        self._replicas = [_Replica(engine_of(replica, pool_size)) for replica in replicas]
+        self._threads = ThreadPoolExecutor(max_workers=pool_size, thread_name_prefix="mysql")
+        self._most_waiting = pool_size * _WAITING_PER_THREAD
+        self._waiting = 0
+        self._rests_until = 0.0
+        self._turn = 0
+
+    def close(self) -> None:
+        self._threads.shutdown(cancel_futures=True)
+        for replica in self._replicas:
+            replica.engine.dispose()
+        self.engine.dispose()
+
+    @property
+    def connections(self) -> int:
+        """In use now, of the pool of the primary."""
+        return int(self.engine.pool.checkedout())  # type: ignore[attr-defined]
+
+    def run(self, work: Callable[[Any], T], *, commit: bool = True, engine: Engine | None = None) -> T:
+        """``work`` with a cursor, in a transaction. Blocks.
+
+        Raises:
+            AtFault: nothing was changed.
+            Broken, Unavailable: nothing was changed, unless the answer to the COMMIT itself was lost.
+        """
+        try:
+            connection = (engine or self.engine).raw_connection()
+        except (DBAPIError, PoolTimeout, pymysql.err.Error) as error:
+            raise Unavailable("The database can't be reached.", retry_after=2) from error
+        try:
+            cursor = connection.cursor()
+            result = work(cursor)
+            cursor.close()
+            if commit:
+                connection.commit()
+            else:
+                connection.rollback()
+        except pymysql.err.Error as error:
+            connection.invalidate(error)
+            raise meaning(error) from error
+        except BaseException:
+            connection.invalidate()
+            raise
+        else:
+            connection.close()
+        return result
+
+    # Reading ---------------------------------------------------------------------------------------------------------
+
+    async def rows(self, sql: str, parameters: Sequence[Any], at: Position | None = None) -> list[Any]:
+        """Rows from a copy that has come as far as ``at``, or from the primary.
+
+        Raises:
+            Unavailable: it can't be asked, too many are waiting, or it has not answered in time.
+        """
+        return await self.soon(lambda: self._read(sql, parameters, at))
+
+    async def row(self, sql: str, parameters: Sequence[Any], at: Position | None = None) -> Any:
+        rows = await self.rows(sql, parameters, at)
+        return rows[0] if rows else None
+
+    def soon(self, work: Callable[[], T]) -> asyncio.Future[T]:
+        """``work`` on a thread. Raises Unavailable, also when it takes too long; then nobody waits for it any more."""
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[T] = loop.create_future()
+        if self._waiting >= self._most_waiting or time.monotonic() < self._rests_until:
+            answer.set_exception(Unavailable("The database does not answer. Try again a little later.", retry_after=2))
+            return answer
+        self._waiting += 1
+        running = self._threads.submit(work)
+        timer = loop.call_later(_READ_S, self._late, answer)
+
+        def done(_: ThreadFuture[T]) -> None:
+            loop.call_soon_threadsafe(told)
+
+        def told() -> None:
+            self._waiting -= 1
+            timer.cancel()
+            if answer.done():
+                return
+            error = running.exception()
+            if error is not None:
+                answer.set_exception(error)
+            else:
+                answer.set_result(running.result())
+
+        running.add_done_callback(done)
+        return answer
+
+    def _late(self, answer: asyncio.Future[Any]) -> None:
+        if not answer.done():
+            self._rests_until = time.monotonic() + _RESTS_S
+            answer.set_exception(Unavailable("The database does not answer in time.", retry_after=2))
+
+    def _read(self, sql: str, parameters: Sequence[Any], at: Position | None) -> list[Any]:
+        def read(cursor: Any) -> list[Any]:
+            cursor.execute(sql, parameters)
+            return list(cursor.fetchall())
+
+        def read_copy(cursor: Any) -> list[Any] | None:
+            # In this order: whatever else arrives in between, the rows are at least as new as the position.
+            cursor.execute("SELECT position FROM shards WHERE shard = %s", (at.shard if at else 0,))
+            found = cursor.fetchone()
+            return read(cursor) if at and found and found[0] >= at.transactions else None
+
+        replica = self._next_replica() if at is not None else None
+        if replica is not None:
+            try:
+                rows = self.run(read_copy, commit=False, engine=replica.engine)
+            except Unavailable as error:
+                replica.rest(error.sentence)
+            else:
+                if rows is not None:
+                    return rows
+        try:
+            return self.run(read, commit=False)
+        except Unavailable:
+            # An idle connection may have been closed from the other side: a fresh one says whether it is more.
+            return self.run(read, commit=False)
+
+    def _next_replica(self) -> _Replica | None:
+        self._turn += 1
+        able = [replica for replica in self._replicas if replica.able]
+        return able[self._turn % len(able)] if able else None
+
+
+def meaning(error: pymysql.err.Error) -> Exception:
+    """What an error of the driver asks for: setting a command aside, stopping, or trying again."""
+    number = error.args[0] if error.args and isinstance(error.args[0], int) else 0
+    said = error.args[-1] if error.args else type(error).__name__
+    if number in _STOP or isinstance(error, pymysql.err.ProgrammingError | pymysql.err.NotSupportedError):
+        return Broken(f"The database refuses, and will go on to: {said}.", retry_after=10)
+    if number in _COMMAND or isinstance(error, pymysql.err.IntegrityError | pymysql.err.DataError):
+        return AtFault(f"{type(error).__name__} {number}: {said}")
+    return Unavailable(f"The database refused: {said}.", retry_after=2)
+
+
+def marks(values: Sequence[Any], each: str = "%s") -> str:
+    """A place for each of the values, with commas between."""
+    return ",".join([each] * len(values))

@@ -1,0 +1,49 @@
+"""How connections to MySQL are made."""
+
+from __future__ import annotations
+
+import ssl
+from typing import Any, ClassVar
+
+from pymysql.connections import Connection
+from sqlalchemy import Engine, create_engine, event, make_url
+
+SILENT_S = 28  # a session that says nothing for so long is ended by the server, with its transaction and its locks
+_RECYCLE_S = 20  # a connection is not used again when it is older: it would meet the end above
+
+
+class _Connection(Connection):
+    """One that makes what TLS needs once for each kind. To read the system's certificates takes milliseconds and half a
+    megabyte, and the driver does it for each attempt: while the server is away that came to hundreds of megabytes.
+    """
+
+    _made: ClassVar[dict[str, ssl.SSLContext]] = {}
+
+    def _create_ssl_ctx(self, sslp: dict[str, Any]) -> ssl.SSLContext:
+        kind = repr(sorted(sslp.items()))
+        if kind not in self._made:
+            self._made[kind] = super()._create_ssl_ctx(sslp)  # type: ignore[misc]
+        return self._made[kind]
+
+
+def engine_of(url: str, pool_size: int = 1) -> Engine:
+    """Connections to the database at ``url``, made when they are needed."""
+    parsed = make_url(url).set(drivername="mysql+pymysql")
+    engine = create_engine(
+        parsed,
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_timeout=2,
+        pool_recycle=_RECYCLE_S,
+        pool_reset_on_return=None,  # every transaction is ended by who began it, or its connection goes
+        isolation_level="READ COMMITTED",
+        connect_args={
+            "connect_timeout": 3,
+            "read_timeout": 10,
+            "write_timeout": 10,
+            "charset": "utf8mb4",
+            "init_command": f"SET SESSION wait_timeout = {SILENT_S}, innodb_lock_wait_timeout = 8",
+        },
+    )
+    event.listen(engine, "do_connect", lambda _dialect, _record, args, named: _Connection(*args, **named))
+    return engine

@@ -1,0 +1,105 @@
+"""Deliveries that never came, and what became of the shard: the second half of rule 1."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from hubbub.cluster.database import Database
+from hubbub.cluster.protocol import Delivery, Hole
+
+log = logging.getLogger("hubbub.store")
+
+
+class ShardStopped(Exception):
+    """Something that was acknowledged is missing from the shard: an operator must say that it may go on."""
+
+    def __init__(self, shard: int, publisher: str, expected: int) -> None:
+        super().__init__(f"Shard {shard} lacks delivery {expected} of publisher {publisher}.")
+        self.shard = shard
+        self.publisher = publisher
+        self.expected = expected
+
+
+class StoppedShard(NamedTuple):
+    """``found`` is the first delivery that came instead of the one that was expected."""
+
+    shard: int
+    publisher: str
+    expected: int
+    found: int
+
+
+class Holes:
+    """Every method blocks, and raises Unavailable."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def decide(self, hole: Hole, held: Sequence[Delivery]) -> None:
+        """The hole has stayed although the queue was read anew again and again; ``held`` is what has come.
+
+        A later delivery's mark that covers it says that it was confirmed, so something acknowledged is gone: the shard
+        stops. If none does, nobody was told of it, nor of what is behind it. A publisher that sets no marks sent
+        nothing before it had an answer for the one before, so the missing one was never confirmed.
+        """
+        behind = [each for each in held if each.publisher == hole.publisher and each.sequence > hole.expected]
+        if any(each.confirmed >= hole.expected for each in behind):
+            state = "stopped"
+        elif any(each.confirmed < 0 for each in behind):
+            state = "accepted"
+        else:
+            state = "orphaned"
+        self._database.run(
+            lambda cursor: cursor.execute(
+                "INSERT IGNORE INTO holes (shard, publisher, expected, found, state, at)"
+                " VALUES (%s, %s, %s, %s, %s, UNIX_TIMESTAMP())",
+                (hole.shard, hole.publisher, hole.expected, hole.found, state),
+            )
+        )
+        log.critical("A hole is %s: %s", state, hole)
+
+    def stop(self, stopped: ShardStopped) -> None:
+        """Keep that it has stopped, where a mark came after it was decided that nobody was told: else an operator would
+        neither see it nor could say that it may go on."""
+        self._database.run(
+            lambda cursor: cursor.execute(
+                "UPDATE holes SET state = 'stopped'"
+                " WHERE shard = %s AND publisher = %s AND expected = %s AND state = 'orphaned'",
+                (stopped.shard, stopped.publisher, stopped.expected),
+            )
+        )
+
+    def stopped(self) -> list[StoppedShard]:
+        def work(cursor: Any) -> list[StoppedShard]:
+            cursor.execute("SELECT shard, publisher, expected, found FROM holes WHERE state = 'stopped' ORDER BY shard")
+            return [StoppedShard(*row) for row in cursor.fetchall()]
+
+        return self._database.run(work, commit=False)
+
+    def accept(self) -> None:
+        """Every shard that has stopped goes on, without what it lacks."""
+        self._database.run(lambda cursor: cursor.execute("UPDATE holes SET state = 'accepted' WHERE state = 'stopped'"))
+
+
+def decided(cursor: Any, shard: int, delivery: Delivery, expected: int) -> str:
+    """What was decided of the hole before a delivery: "orphaned" or "accepted".
+
+    Raises:
+        Hole: nothing was yet.
+        ShardStopped: it waits for an operator.
+    """
+    cursor.execute(
+        "SELECT state FROM holes WHERE shard = %s AND publisher = %s AND expected = %s FOR UPDATE",
+        (shard, delivery.publisher, expected),
+    )
+    found = cursor.fetchone()
+    if found is None:
+        raise Hole(shard, delivery.publisher, expected, delivery.sequence)
+    state = str(found[0])
+    if state == "orphaned" and delivery.confirmed >= expected:  # its mark came later: it was confirmed after all
+        state = "stopped"
+    if state == "stopped":
+        raise ShardStopped(shard, delivery.publisher, expected)
+    return state

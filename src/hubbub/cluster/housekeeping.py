@@ -1,0 +1,61 @@
+"""The work that can wait: counts every few seconds, and every hour what may be forgotten."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import Callable
+
+from hubbub.chat.errors import Unavailable
+from hubbub.cluster.broker import LOST, send_markers
+from hubbub.cluster.processes import Processes
+from hubbub.cluster.store import MySqlStore
+
+log = logging.getLogger("hubbub.writer")
+
+_COUNT_EVERY_S = 5
+_FORGET_EVERY_S = 3600
+_KEPT_S = 7 * 24 * 3600  # a publisher takes a new name after a day in which it sent nothing
+_DRAINED_WITHIN_S = 600
+
+
+async def keep_house(store: MySqlStore, processes: Processes, url: str, shards: int, now: Callable[[], int]) -> None:
+    """Runs until cancelled."""
+    await asyncio.gather(_count(store), _forget(store, processes, url, shards, now))
+
+
+async def _count(store: MySqlStore) -> None:
+    """A count is exact whenever it is read; folding it only keeps reading it cheap."""
+    while True:
+        try:
+            await asyncio.to_thread(store.count_messages)
+        except Unavailable as error:
+            log.info("Counting waits for the store: %s", error.sentence)
+        await asyncio.sleep(_COUNT_EVERY_S)
+
+
+async def _forget(store: MySqlStore, processes: Processes, url: str, shards: int, now: Callable[[], int]) -> None:
+    while True:
+        try:
+            await asyncio.to_thread(store.forget_sessions, now())
+            await _forget_publishers(store, processes, url, shards)
+        except (Unavailable, *LOST) as error:
+            log.info("What may be forgotten is kept for another hour: %s", error)
+        await asyncio.sleep(_FORGET_EVERY_S)
+
+
+async def _forget_publishers(store: MySqlStore, processes: Processes, url: str, shards: int) -> None:
+    """Drop the publishers that were silent for a week, once all that was queued by now is applied: what is in the queue
+    of one that was dropped would be a hole (rule 1), and a cluster may have stood still for longer than a week.
+    """
+    asked_at = int(time.time())
+    marker = f"house.{secrets.token_hex(8)}"
+    await send_markers(url, shards, marker)
+    until = time.monotonic() + _DRAINED_WITHIN_S
+    while await asyncio.to_thread(processes.reached, marker) < shards:
+        if time.monotonic() > until:
+            return
+        await asyncio.sleep(1)
+    await asyncio.to_thread(store.forget_publishers, asked_at - _KEPT_S)

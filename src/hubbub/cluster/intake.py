@@ -1,0 +1,248 @@
+"""The way in where a queue keeps what was accepted, and the store has it a little later. See chat.ports.Intake.
+
+Messages, edits and deletes go through the queue; the directory (users, applications, members, chats), which changes
+seldom, is written to the store at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from hubbub.chat.caller import Caller
+from hubbub.chat.commands import (
+    AddChat,
+    Command,
+    DeleteMessage,
+    EditMessage,
+    Outcome,
+    PostMessage,
+    PutMember,
+    RemoveMember,
+    RenameApplication,
+    RenameChat,
+)
+from hubbub.chat.errors import ChatError, KeyReused, Unavailable
+from hubbub.chat.model import ChatKey
+from hubbub.chat.ticket import Ticket
+from hubbub.cluster.generations import Generations
+from hubbub.cluster.protocol import Delete, Edit, Post
+from hubbub.cluster.publisher import NeverSent, Place, Publisher
+from hubbub.cluster.redis.gate import Seen
+from hubbub.cluster.redis.numbers import (
+    Claim,
+    Confirmed,
+    Numbers,
+    Posted,
+    Slot,
+    change_entry,
+    post_entry,
+)
+from hubbub.cluster.redis.servers import Servers
+from hubbub.cluster.store import MySqlStore
+
+log = logging.getLogger("hubbub.intake")
+
+
+class QueuedIntake:
+    def __init__(
+        self,
+        publisher: Publisher,
+        store: MySqlStore,
+        numbers: Numbers,
+        servers: Servers,
+        generations: Generations,
+        now: Callable[[], int],
+    ) -> None:
+        self._publisher = publisher
+        self._store = store
+        self._numbers = numbers
+        self._servers = servers
+        self._generations = generations
+        self._now = now
+        self._carrying: set[asyncio.Task[None]] = set()
+        # What was confirmed in this turn of the loop, by the server that shows it.
+        self._confirmed: dict[int, list[tuple[Confirmed, Ticket]]] = {}
+
+    # Posts -------------------------------------------------------------------------------------------------------
+
+    async def post(self, caller: Caller, key: ChatKey, body: str, idempotency_key: str | None) -> Ticket:
+        now = self._now()
+        seen = caller.brought
+        if isinstance(seen, Seen) and seen.given is not None:  # the gate has brought a number
+            given = seen.given
+            slot = Slot(given.generation, given.epoch, given.number, now)
+            return self._send(caller, key, body, slot, None, given.take())
+        claim = None
+        if idempotency_key is not None:
+            claim = Claim(caller.user.id, idempotency_key, hashlib.sha256(body.encode()).digest())
+        place = self._publisher.hold(key.token, len(body))  # before a number is taken (rule 7)
+        try:
+            found = await self._numbers.reserve(key, now, claim)
+        except BaseException:
+            self._publisher.release(place)
+            raise
+        if claim is not None and isinstance(found, Posted):
+            self._publisher.release(place)
+            if found.body_hash != claim.body_hash:
+                raise KeyReused("This Idempotency-Key was used before with another body; take a new key.")
+            return self._told_before(caller, key, body, found.number)
+        assert isinstance(found, Slot)  # noqa: S101 - only a claim brings what was posted
+        if found.told:
+            self._publisher.release(place)
+            if not await self._generations.vouch(self._servers.slot_of(key.token), found.generation):
+                raise _unknown()
+            return self._told_before(caller, key, body, found.number)
+        return self._send(caller, key, body, found, claim, place)
+
+    @staticmethod
+    def _told_before(caller: Caller, key: ChatKey, body: str, number: int) -> Ticket:
+        done = Ticket(PostMessage(key, number, caller.user.id, caller.user.name, body, 0))
+        done.resolve(number)
+        return done
+
+    def _send(self, caller: Caller, key: ChatKey, body: str, slot: Slot, claim: Claim | None, place: Place) -> Ticket:
+        command = Post(
+            key,
+            slot.number,
+            caller.user.id,
+            caller.user.name,
+            body,
+            slot.created_at,
+            None if claim is None else claim.key,
+            None if claim is None else claim.body_hash,
+            slot.epoch,
+            caller.trace,
+        )
+        answer = Ticket(command)
+
+        def queued(outcome: Outcome) -> None:
+            if isinstance(outcome, ChatError):
+                answer.resolve(outcome)
+                if isinstance(outcome, NeverSent):
+                    self._carry(self._numbers.release(key, slot, claim))
+                return
+            self._show(Confirmed(command, slot.generation, post_entry(command)), answer)
+
+        self._publisher.send(command, place).then(queued)
+        return answer
+
+    # Showing -----------------------------------------------------------------------------------------------------
+
+    def _show(self, confirmed: Confirmed, answer: Ticket) -> None:
+        """It is in the queue for good; it is told once it is shown. All that is confirmed in one turn goes in one
+        trip."""
+        if not self._confirmed:
+            asyncio.get_running_loop().call_soon(self._show_all)
+        slot = self._servers.slot_of(confirmed.command.chat.token)
+        self._confirmed.setdefault(slot, []).append((confirmed, answer))
+
+    def _show_all(self) -> None:
+        gathered, self._confirmed = self._confirmed, {}
+        for slot, items in gathered.items():
+            self._carry(self._show_some(slot, items))
+
+    async def _show_some(self, slot: int, items: list[tuple[Confirmed, Ticket]]) -> None:
+        try:
+            results = await self._numbers.show(slot, [confirmed for confirmed, _ in items])
+        except Unavailable:
+            results = [False] * len(items)
+        for (confirmed, answer), shown in zip(items, results, strict=True):
+            # Shown, and from the data set that everybody uses: only then may it be told (rule 3).
+            if shown and not self._generations.fresh(slot, confirmed.generation):
+                shown = await self._generations.vouch(slot, confirmed.generation)
+            command = confirmed.command
+            answer.resolve((command.number if isinstance(command, Post) else None) if shown else _unknown())
+
+    # Everything else ---------------------------------------------------------------------------------------------
+
+    def accept(self, command: Command) -> Ticket:
+        ticket = Ticket(command)
+        self._carry(self._accept(ticket, command))
+        return ticket
+
+    def _carry(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._carrying.add(task)
+        task.add_done_callback(self._carried)
+
+    def _carried(self, task: asyncio.Task[None]) -> None:
+        self._carrying.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("Something that was under way has failed.", exc_info=error)
+
+    async def _accept(self, ticket: Ticket, command: Command) -> None:
+        outcome: Outcome
+        try:
+            if isinstance(command, EditMessage | DeleteMessage):
+                outcome = await self._change(command)
+            else:
+                outcome = await self._apply(command)
+        except ChatError as refusal:
+            outcome = refusal
+        except Exception:
+            log.exception("A %s failed.", type(command).__name__)
+            outcome = Unavailable("This could not be stored. If it happens again, the service's log says why.")
+        ticket.resolve(outcome)
+
+    async def _change(self, command: EditMessage | DeleteMessage) -> Outcome:
+        key, number = command.chat, command.number
+        place = self._publisher.hold(key.token, len(command.body) if isinstance(command, EditMessage) else 0)
+        try:
+            ordered = await self._numbers.order(key, number)
+        except BaseException:
+            self._publisher.release(place)
+            raise
+        queued: Edit | Delete
+        if isinstance(command, EditMessage):
+            queued = Edit(key, number, command.editor_id, command.body, command.edited_at, order=ordered.order)
+        else:
+            queued = Delete(key, number, command.deleter_id, command.any_sender, order=ordered.order)
+        await self._publisher.send(queued, place)
+        answer = Ticket(command)
+        self._show(Confirmed(queued, ordered.generation, change_entry(queued, ordered.message)), answer)
+        outcome: Outcome = await answer
+        return outcome
+
+    async def _apply(self, command: Command) -> Outcome:
+        token = _application_of(command)
+        guard = None
+        if token is not None:
+            # Before and after: who reads between the two remembers what it read under a version that goes at once.
+            await self._numbers.application_changed(token)
+        if isinstance(command, AddChat):
+            guard = await self._numbers.announce_new_chat(command.token)
+        (outcome,) = await asyncio.to_thread(self._store.apply, [command])
+        if token is not None:
+            await self._tell(token)
+        if guard is not None and isinstance(command, AddChat) and isinstance(outcome, int):
+            try:
+                await self._numbers.new_chat(ChatKey(command.token, outcome), guard)
+            except Unavailable as error:
+                log.info("A new chat will be opened when it is used: %s", error.sentence)
+        return outcome
+
+    async def _tell(self, token: str) -> None:
+        """The change is stored. Other processes may remember the old state for some seconds if they can't be told."""
+        try:
+            await self._numbers.application_changed(token)
+        except Unavailable as error:
+            log.warning("Other processes hear of a change some seconds later: %s", error.sentence)
+
+    async def close(self) -> None:
+        """Finish what is under way."""
+        while self._carrying:
+            await asyncio.gather(*self._carrying, return_exceptions=True)
+
+
+def _unknown() -> Unavailable:
+    return Unavailable("The message is queued, but its number can't be vouched for; it may or may not be stored.")
+
+
+def _application_of(command: Command) -> str | None:
+    if isinstance(command, PutMember | RemoveMember | RenameApplication | AddChat):
+        return command.token
+    return command.chat.token if isinstance(command, RenameChat) else None

@@ -1,0 +1,160 @@
+"""What the writers have noted for the search index, see cluster.indexer.
+
+However much was noted, little of it is in memory at a time: a few thousand places, and the texts of as many messages as
+fit into some megabytes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+import msgspec
+
+from hubbub.chat.model import ChatKey
+from hubbub.chat.ports import Document
+from hubbub.cluster.database import Database, marks
+from hubbub.cluster.engine import SILENT_S
+
+_Place: TypeAlias = tuple[str, int, int]  # of a message: token, chat, number
+
+_NOTES = 200
+_NOTED_BYTES = 256 * 1024  # some five thousand places
+_PLACES = 1000  # looked at for how long they are
+_TEXT_BYTES = 4 * 1024 * 1024
+_PATIENCE_S = 120
+
+# A text's version is the order of the message's last change, so no clock has a say in which text an index keeps. What
+# was never changed in an order has the time when it was written, as everything had in version 0.1.0, whose documents
+# may be in the index still: any order comes after any time.
+_VERSION = "IF(changed > 0, (1 << 48) + changed, GREATEST(created_at, COALESCE(edited_at, 0)))"
+_EDITED = "changed > 0 OR edited_at IS NOT NULL"
+
+
+class Round(NamedTuple):
+    """How many noted changes were given, and whether others were left."""
+
+    changes: int
+    more: bool
+
+
+class Outbox:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def index_lag(self) -> float:
+        """For how many seconds the oldest noted change has been waiting."""
+        row = await self._database.row("SELECT MIN(noted_at) FROM changes", ())
+        return max(time.time() - row[0] / 1000, 0.0) if row[0] is not None else 0.0
+
+    def index_changes(self, take: Callable[[list[Document]], None]) -> Round:
+        """Give ``take`` the messages of some noted changes, as they are now, a part at a time, and forget the changes
+        when it has returned from the last. Several processes may do so at once, each with others.
+
+        Raises:
+            Unavailable: or what ``take`` raises. Then nothing is forgotten.
+        """
+
+        def work(cursor: Any) -> Round:
+            # Else the gaps between the rows would be locked too, and the writers could note nothing new.
+            cursor.execute("SET TRANSACTION ISOLATION LEVEL READ COMMITTED")
+            # The search server may take its time for a part, and the session says nothing meanwhile.
+            cursor.execute(f"SET SESSION wait_timeout = {_PATIENCE_S}")
+            cursor.execute(
+                "SELECT shard, position, LENGTH(messages) FROM changes ORDER BY shard, position LIMIT %s"
+                " FOR UPDATE SKIP LOCKED",
+                (_NOTES,),
+            )
+            lengths = list(cursor.fetchall())
+            if not lengths:
+                cursor.execute(f"SET SESSION wait_timeout = {SILENT_S}")
+                return Round(0, more=False)
+            notes = [row[:2] for row in lengths[: _fitting([row[2] for row in lengths], _NOTED_BYTES)]]
+            cursor.execute(
+                f"SELECT messages FROM changes WHERE (shard, position) IN ({_groups(notes)}) ORDER BY shard, position",
+                _flat(notes),
+            )
+            noted = [msgspec.msgpack.decode(row[0], type=list[_Place]) for row in cursor.fetchall()]
+            sizes = _sizes(cursor, sorted({place for places in noted for place in places}))
+            done = _fitting([sum(sizes.get(place, 0) for place in places) for places in noted], _TEXT_BYTES)
+            places = sorted({place for places in noted[:done] for place in places})
+            while places:
+                fitting = min(_PLACES, _fitting([sizes.get(place, 0) for place in places], _TEXT_BYTES))
+                take(_documents(cursor, places[:fitting]))
+                places = places[fitting:]
+            cursor.execute(
+                f"DELETE FROM changes WHERE (shard, position) IN ({_groups(notes[:done])})", _flat(notes[:done])
+            )
+            cursor.execute(f"SET SESSION wait_timeout = {SILENT_S}")
+            return Round(done, more=done < len(lengths) or len(lengths) == _NOTES)
+
+        return self._database.run(work)
+
+    def all_messages(self, after: _Place) -> list[Document]:
+        """Some messages in the order of their keys, from behind ``after``; none when there are no more."""
+        token, chat, number = after
+        behind = (
+            "FROM messages WHERE token >= %s AND (token > %s OR chat > %s OR (chat = %s AND number > %s))"
+            " ORDER BY token, chat, number LIMIT %s"
+        )
+        key = (token, token, chat, chat, number)
+
+        def work(cursor: Any) -> list[Document]:
+            cursor.execute(f"SELECT LENGTH(body) {behind}", (*key, _PLACES))
+            sizes = [row[0] for row in cursor.fetchall()]
+            if not sizes:
+                return []
+            cursor.execute(
+                f"SELECT token, chat, number, body, {_VERSION}, {_EDITED} {behind}",
+                (*key, _fitting(sizes, _TEXT_BYTES)),
+            )
+            return [_document(row[:3], *row[3:]) for row in cursor.fetchall()]
+
+        return self._database.run(work, commit=False)
+
+
+def _sizes(cursor: Any, places: Sequence[_Place]) -> dict[_Place, int]:
+    """How long the texts of those messages are that are there."""
+    sizes: dict[_Place, int] = {}
+    for at in range(0, len(places), _PLACES):
+        some = places[at : at + _PLACES]
+        cursor.execute(
+            f"SELECT token, chat, number, LENGTH(body) FROM messages WHERE (token, chat, number) IN ({_groups(some)})",
+            _flat(some),
+        )
+        sizes |= {row[:3]: row[3] for row in cursor.fetchall()}
+    return sizes
+
+
+def _documents(cursor: Any, places: Sequence[_Place]) -> list[Document]:
+    """The messages at these places as they are now."""
+    cursor.execute(
+        f"SELECT token, chat, number, body, {_VERSION}, {_EDITED} FROM messages"
+        f" WHERE (token, chat, number) IN ({_groups(places)})",
+        _flat(places),
+    )
+    found = {row[:3]: row[3:] for row in cursor.fetchall()}
+    return [_document(place, *found.get(place, (None, 0, 0))) for place in places]
+
+
+def _fitting(sizes: Sequence[int], most: int) -> int:
+    """How many of the first are not larger than that together; one at the least."""
+    total = 0
+    for count, size in enumerate(sizes):
+        total += size
+        if total > most:
+            return max(1, count)
+    return len(sizes)
+
+
+def _document(place: _Place, body: str | None, version: int, edited: int) -> Document:
+    return Document(ChatKey(*place[:2]), place[2], body, version, edited=bool(edited))
+
+
+def _groups(rows: Sequence[tuple[Any, ...]]) -> str:
+    return marks(rows, f"({marks(rows[0])})")
+
+
+def _flat(rows: Sequence[tuple[Any, ...]]) -> list[Any]:
+    return [value for row in rows for value in row]

@@ -1,0 +1,179 @@
+"""What the processes of a cluster know of each other, in the database: who is alive, what is kept for all, and how many
+shards there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import msgspec
+
+from hubbub.cluster.database import Database
+
+_ALIVE_S = 15  # a process that was not seen for so long is gone
+
+
+class Generation(NamedTuple):
+    """The newest data set that a Redis was found to hold. ``used`` says that it is in use; ``known``, that every other
+    API process that was seen lately holds to it."""
+
+    generation: int
+    identity: str
+    used: bool
+    known: bool
+
+
+class OtherServers(Exception):
+    """The processes of the cluster don't agree on their Redis servers."""
+
+
+class Processes:
+    """Every method blocks, and raises Unavailable."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def kept(self, name: str, value: str) -> str:
+        """What is kept under the name for the whole cluster: the value, if nothing was kept before."""
+
+        def work(cursor: Any) -> str:
+            cursor.execute("INSERT IGNORE INTO kept (name, value) VALUES (%s,%s)", (name, value))
+            cursor.execute("SELECT value FROM kept WHERE name = %s", (name,))
+            return str(cursor.fetchone()[0])
+
+        return self._database.run(work)
+
+    def keep(self, name: str, value: str) -> None:
+        """Change what is kept under the name."""
+        self._database.run(lambda cursor: cursor.execute("UPDATE kept SET value = %s WHERE name = %s", (value, name)))
+
+    def shards(self, wanted: int) -> int:
+        """The number of shards that the cluster has: the first process's setting, until it is raised."""
+        return int(self.kept("shards", str(wanted)))
+
+    def alive(self, kind: str, name: str | None = None) -> int:
+        """Say that the process of this kind and name is alive.
+
+        Returns:
+            How many of the kind are.
+        """
+
+        def work(cursor: Any) -> int:
+            if name is not None:
+                cursor.execute(
+                    "INSERT INTO processes (kind, name, seen_at) VALUES (%s, %s, UNIX_TIMESTAMP())"
+                    " ON DUPLICATE KEY UPDATE seen_at = VALUES(seen_at)",
+                    (kind, name),
+                )
+            cursor.execute("DELETE FROM processes WHERE seen_at < UNIX_TIMESTAMP() - %s", (_ALIVE_S,))
+            cursor.execute("SELECT COUNT(*) FROM processes WHERE kind = %s", (kind,))
+            return int(cursor.fetchone()[0])
+
+        return self._database.run(work)
+
+    def gone(self, kind: str, name: str) -> None:
+        self._database.run(
+            lambda cursor: cursor.execute("DELETE FROM processes WHERE kind = %s AND name = %s", (kind, name))
+        )
+
+    def reached(self, publisher: str) -> int:
+        """How many shards have been applied up to the first delivery of this publisher."""
+
+        def work(cursor: Any) -> int:
+            cursor.execute("SELECT COUNT(*) FROM publishers WHERE publisher = %s", (publisher,))
+            return int(cursor.fetchone()[0])
+
+        return self._database.run(work, commit=False)
+
+    # Generations, see cluster.generations
+    # ------------------------------------------------------------------------------
+
+    def generations(self) -> dict[int, tuple[int, str]]:
+        """For each slot the newest generation, and the data set that it names."""
+
+        def work(cursor: Any) -> dict[int, tuple[int, str]]:
+            return {slot: (generation, identity) for slot, generation, identity, *_ in _newest(cursor)}
+
+        return self._database.run(work, commit=False)
+
+    def beat(self, name: str, holds: Mapping[int, int]) -> dict[int, Generation]:
+        """An API process is alive, and holds to these generations (by slot) since an earlier beat; what is newest
+        now."""
+
+        def work(cursor: Any) -> dict[int, Generation]:
+            cursor.execute(
+                "INSERT INTO processes (kind, name, seen_at, knows) VALUES ('api', %s, UNIX_TIMESTAMP(), %s)"
+                " ON DUPLICATE KEY UPDATE seen_at = VALUES(seen_at), knows = VALUES(knows)",
+                (name, msgspec.json.encode({str(slot): generation for slot, generation in holds.items()})),
+            )
+            newest = _newest(cursor)
+            cursor.execute("SELECT knows FROM processes WHERE kind = 'api' AND name <> %s", (name,))
+            others = [msgspec.json.decode(row[0] or b"{}", type=dict[str, int]) for row in cursor.fetchall()]
+            return {
+                slot: Generation(made, identity, used, all(known.get(str(slot), 0) >= made for known in others))
+                for slot, made, identity, used in newest
+            }
+
+        return self._database.run(work)
+
+    def redis_servers(self, count: int) -> None:
+        """An API process is about to use so many Redis servers. With another number of them an application may be in
+        another one: so none may run meanwhile that uses the old number, and what the servers hold counts no more.
+
+        Raises:
+            OtherServers: API processes are running that use another number.
+        """
+
+        def work(cursor: Any) -> int | None:
+            cursor.execute("INSERT IGNORE INTO kept (name, value) VALUES ('redis servers', %s)", (str(count),))
+            cursor.execute("SELECT value FROM kept WHERE name = 'redis servers' FOR UPDATE")
+            kept = int(cursor.fetchone()[0])
+            if kept == count:
+                return None
+            cursor.execute(
+                "SELECT COUNT(*) FROM processes WHERE kind = 'api' AND seen_at >= UNIX_TIMESTAMP() - %s", (_ALIVE_S,)
+            )
+            if cursor.fetchone()[0]:
+                return kept
+            cursor.execute("UPDATE kept SET value = %s WHERE name = 'redis servers'", (str(count),))
+            for slot, generation, *_ in _newest(cursor):
+                _make(cursor, slot, generation + 1, "")
+            return None
+
+        kept = self._database.run(work)
+        if kept is not None:
+            raise OtherServers(
+                f"API processes are running that use {kept} Redis servers, and this one is to use {count}. "
+                "Name the same in redis_url, or stop them all first."
+            )
+
+    def make_generation(self, slot: int, generation: int, identity: str) -> None:
+        """The data set is the slot's from now on, if nobody was first."""
+        self._database.run(lambda cursor: _make(cursor, slot, generation, identity))
+
+    def use_generation(self, slot: int, generation: int) -> None:
+        """Everybody may use it from now on."""
+        self._database.run(
+            lambda cursor: cursor.execute(
+                "UPDATE generations SET used = TRUE WHERE slot = %s AND generation = %s", (slot, generation)
+            )
+        )
+
+
+def _make(cursor: Any, slot: int, generation: int, identity: str) -> None:
+    cursor.execute(
+        "INSERT IGNORE INTO generations (slot, generation, identity, made_at)"
+        " VALUES (%s, %s, %s, ROUND(UNIX_TIMESTAMP(NOW(3)) * 1000))",
+        (slot, generation, identity),
+    )
+
+
+def _newest(cursor: Any) -> list[tuple[int, int, str, bool]]:
+    """Of each slot the newest generation, its data set, and whether it is in use."""
+    cursor.execute(
+        "SELECT g.slot, g.generation, g.identity, g.used FROM generations g"
+        " JOIN (SELECT slot, MAX(generation) AS generation FROM generations GROUP BY slot) n"
+        " ON n.slot = g.slot AND n.generation = g.generation"
+    )
+    return [(slot, made, identity, bool(used)) for slot, made, identity, used in cursor.fetchall()]

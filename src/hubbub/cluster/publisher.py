@@ -1,0 +1,327 @@
+"""The way into the queue: RabbitMQ, quorum queues, publisher confirms, one queue for each shard of tokens.
+
+Group publishing: a shard has one message of ours on its way to the broker at a time, and the commands that arrive
+meanwhile travel together in the next, so the broker's work is shared by more commands the busier the service is.
+
+Rules 1 and 2 have their home here. A shard's deliveries are numbered 1, 2, 3 …; the next is sent when the one before is
+confirmed, so what is reported as queued has all earlier ones in the queue. A delivery that was not confirmed may or may
+not be in the queue: its commands are refused with that word, and the shard goes on as another publisher, from 1.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from aio_pika.abc import AbstractChannel, AbstractConnection
+from aio_pika.exceptions import DeliveryError
+
+from hubbub.chat.errors import Unavailable
+from hubbub.chat.ticket import Ticket
+from hubbub.cluster import protocol
+from hubbub.cluster.broker import LOST, URGENT, close, connect, declare, publish, queue_name
+from hubbub.cluster.protocol import Barrier, Delivery, OpenChat, Queued, encode
+from hubbub.cluster.tasks import keep
+
+log = logging.getLogger("hubbub.queue")
+
+_OVERHEAD = 500  # bytes a command costs beside its body
+_MOST_TOGETHER = 500  # commands in one AMQP message
+_MOST_BYTES = 1024 * 1024  # of text in one
+# A message costs this process and the broker as much as some twenty commands in it: where a few travel together, let
+# more gather. Where many do, or one alone, waiting gains nothing.
+_LINGER_S = 0.002
+_LINGER_FOR = range(2, 50)
+_STALLED_S = 1.0
+_FORGOTTEN_S = (
+    24 * 3600.0
+)  # a publisher that was silent for so long is another one: the store forgets them after a week
+_TRIES = 50
+_TRY_AGAIN_S = 0.1
+_PAUSES_S = (0.05, 0.1, 0.2, 0.5, 1.0)
+
+
+class NeverSent(Unavailable):
+    """The command was refused before it was sent: it is not stored, and never will be."""
+
+
+class Place(NamedTuple):
+    """Room that is held in the queue, for one command of so many bytes."""
+
+    shard: int
+    size: int
+
+
+class _Parked(NamedTuple):
+    ticket: Ticket
+    size: int
+
+
+class _Shard:
+    """Invariant: ``since`` is when the delivery under way was sent; None when there is none."""
+
+    def __init__(self, queue: str) -> None:
+        self.queue = queue
+        self.waiting: deque[_Parked] = deque()
+        self.since: float | None = None
+        self.renew()
+
+    def renew(self) -> None:
+        """Be another publisher from now on."""
+        self.publisher = secrets.token_hex(12)
+        self.sequence = 0
+        self.sent_at = time.time()
+
+    def next(self, commands: list[Queued]) -> Delivery:
+        """What is sent next. All before it are confirmed, since it waited for that."""
+        if time.time() - self.sent_at > _FORGOTTEN_S:
+            self.renew()
+        self.sequence += 1
+        self.sent_at = time.time()
+        return Delivery(self.publisher, self.sequence, commands, self.sequence - 1)
+
+
+class Publisher:
+    """A ticket is resolved with None once its command is in the queue for good.
+
+    ``accepted`` counts the commands that were taken.
+    """
+
+    def __init__(self, url: str, shards: int, *, max_commands: int = 20_000, max_bytes: int = 64 * 1024 * 1024) -> None:
+        self._url = url
+        self._max_commands = max_commands
+        self._max_bytes = max_bytes
+        self._shards = [_Shard(queue_name(shard)) for shard in range(shards)]
+        self._loop = asyncio.get_running_loop()
+        self._channel: AbstractChannel | None = None
+        self._connection: AbstractConnection | None = None
+        self._commands = 0
+        self._bytes = 0
+        self.accepted = 0
+        self._closed = False
+        self._sending: set[asyncio.Task[None]] = set()
+        self._lost = asyncio.Event()
+        self._keeping = keep(self._keep_connected(), "the connection to RabbitMQ")
+
+    @property
+    def depth(self) -> int:
+        return self._commands
+
+    @property
+    def shards(self) -> int:
+        return len(self._shards)
+
+    def shard_of(self, token: str) -> int:
+        return protocol.shard_of(token, len(self._shards))
+
+    @property
+    def fault(self) -> str | None:
+        if self._channel is None:
+            return "RabbitMQ can't be reached."
+        if any(self._stalled(shard) for shard in self._shards):
+            return "RabbitMQ does not confirm what it is sent."
+        return None
+
+    async def backlog(self) -> dict[str, int]:
+        """How many wait in each shard's queue; empty while RabbitMQ can't be asked."""
+        if self._connection is None:
+            return {}
+        try:
+            channel = await self._connection.channel()
+            try:
+                depths = {}
+                for shard in self._shards:
+                    queue = await channel.declare_queue(shard.queue, passive=True, timeout=2)
+                    depths[shard.queue] = queue.declaration_result.message_count or 0
+                return depths
+            finally:
+                await channel.close()
+        except LOST:
+            return {}
+
+    def _stalled(self, shard: _Shard) -> bool:
+        return shard.since is not None and self._loop.time() - shard.since > _STALLED_S
+
+    async def connected(self, within_s: float) -> bool:
+        """Wait until there is a connection, for so many seconds at most."""
+        until = self._loop.time() + within_s
+        while self._channel is None and self._loop.time() < until:  # noqa: ASYNC110 - once, at the start
+            await asyncio.sleep(0.01)
+        return self._channel is not None
+
+    # Taking ------------------------------------------------------------------------------------------------------
+
+    def hold(self, token: str, characters: int) -> Place:
+        """Keep room for one command with a text of so many characters. ``send`` or ``release`` must follow.
+
+        Raises:
+            NeverSent: there is none.
+        """
+        shard = self.shard_of(token)
+        size = _OVERHEAD + characters
+        if self._channel is None or self._closed or self._stalled(self._shards[shard]):
+            raise NeverSent("The write queue can't be reached. Nothing was stored; send it again a little later.")
+        if self._commands >= self._max_commands or self._bytes + size > self._max_bytes:
+            raise NeverSent("The write queue is full. Nothing was stored; send it again a little later.")
+        self._commands += 1
+        self._bytes += size
+        return Place(shard, size)
+
+    def try_hold(self, token: str, characters: int) -> Place | None:
+        """As ``hold``; None when there is no room."""
+        try:
+            return self.hold(token, characters)
+        except NeverSent:
+            return None
+
+    def release(self, place: Place) -> None:
+        self._commands -= 1
+        self._bytes -= place.size
+
+    def send(self, command: Queued, place: Place) -> Ticket:
+        """Send the command in the place that was held. Its ticket says NeverSent, or that it may or may not be queued
+        (Unavailable), when it could not be."""
+        self.accepted += 1
+        shard = self._shards[place.shard]
+        ticket = Ticket(command)
+        shard.waiting.append(_Parked(ticket, place.size))
+        if shard.since is None:
+            self._start(shard)
+        return ticket
+
+    def accept(self, command: OpenChat) -> Ticket:
+        """Send a marker. Raises NeverSent."""
+        return self.send(command, self.hold(command.chat.token, 0))
+
+    def accept_barrier(self, shard: int, command: Barrier) -> Ticket | None:
+        """Send a barrier through a shard; None when there is no room for it now."""
+        if self.fault is not None or self._closed or self._commands >= self._max_commands:
+            return None
+        self._commands += 1
+        self._bytes += _OVERHEAD
+        return self.send(command, Place(shard, _OVERHEAD))
+
+    # Sending -----------------------------------------------------------------------------------------------------
+
+    def _start(self, shard: _Shard) -> None:
+        shard.since = self._loop.time()
+        task = keep(self._send(shard), "publishing")
+        self._sending.add(task)
+        task.add_done_callback(self._sending.discard)
+
+    async def _send(self, shard: _Shard) -> None:
+        """Send what has gathered until nothing waits."""
+        batch: list[_Parked] = []
+        while shard.waiting:
+            if len(batch) in _LINGER_FOR:
+                await asyncio.sleep(_LINGER_S)
+            batch = self._gather(shard)
+            if not batch:
+                break
+            shard.since = self._loop.time()
+            channel = self._channel
+            if channel is None:  # nothing was sent
+                self._tell(batch, _never("The write queue can't be reached."))
+                continue
+            delivery = shard.next([parked.ticket.command for parked in batch])
+            kind = URGENT if isinstance(delivery.commands[0], OpenChat | Barrier) else None
+            refusal: Unavailable | None = None
+            timer = self._loop.call_later(_STALLED_S, self._refuse_waiting, shard)
+            try:
+                await publish(channel, shard.queue, encode(delivery), kind=kind)
+            except LOST as error:
+                log.error("RabbitMQ took %d commands and did not confirm them: %r", len(batch), error)
+                shard.renew()
+                refusal = Unavailable("The write queue did not confirm this in time; it may or may not be stored.")
+            timer.cancel()
+            self._tell(batch, refusal)
+        shard.since = None
+
+    def _refuse_waiting(self, shard: _Shard) -> None:
+        """The broker does not confirm: what was not sent yet is refused, rather than kept waiting."""
+        waiting, shard.waiting = list(shard.waiting), deque()
+        self._tell(waiting, _never("The write queue does not answer."))
+
+    @staticmethod
+    def _gather(shard: _Shard) -> list[_Parked]:
+        """A marker goes alone: the writer must know what the store has exactly there."""
+        batch: list[_Parked] = []
+        size = 0
+        while shard.waiting and len(batch) < _MOST_TOGETHER and size < _MOST_BYTES:
+            alone = isinstance(shard.waiting[0].ticket.command, OpenChat | Barrier)
+            if alone and batch:
+                break
+            batch.append(shard.waiting.popleft())
+            size += batch[-1].size
+            if alone:
+                break
+        return batch
+
+    def _tell(self, batch: Sequence[_Parked], refusal: Unavailable | None) -> None:
+        self._commands -= len(batch)
+        for ticket, size in batch:
+            self._bytes -= size
+            try:
+                ticket.resolve(refusal)
+            except Exception:
+                log.exception("A listener failed; what is queued stands.")
+
+    # Connecting --------------------------------------------------------------------------------------------------
+
+    async def _keep_connected(self) -> None:
+        failures = 0
+        while not self._closed:
+            connection: AbstractConnection | None = None
+            try:
+                self._lost.clear()
+                connection = await connect(self._url, "hubbub api")
+                connection.close_callbacks.add(lambda *_: self._lost.set())
+                channel = await connection.channel(publisher_confirms=True, on_return_raises=True)
+                channel.close_callbacks.add(lambda *_: self._lost.set())
+                for shard in range(len(self._shards)):
+                    await declare(connection, channel, shard)
+                    await self._try(channel, shard)
+                self._channel, self._connection = channel, connection
+                if failures:
+                    log.warning("RabbitMQ answers again.")
+                failures = 0
+                await self._lost.wait()
+                log.error("The connection to RabbitMQ was lost.")
+            except LOST as error:
+                if failures == 0:
+                    log.error("RabbitMQ can't be used: %r", error)
+                failures += 1
+            finally:
+                self._channel = self._connection = None
+                if connection is not None:
+                    await close(connection)
+            if not self._closed:
+                await asyncio.sleep(_PAUSES_S[min(failures, len(_PAUSES_S) - 1)])
+
+    async def _try(self, channel: AbstractChannel, shard: int) -> None:
+        """Send an empty delivery until it is confirmed: a queue that another process is just declaring exists already
+        and takes nothing yet. Raises one of LOST."""
+        hello = encode(Delivery(secrets.token_hex(12), 1, [], 0))
+        for _ in range(_TRIES):
+            try:
+                await publish(channel, queue_name(shard), hello)
+                return
+            except DeliveryError:
+                await asyncio.sleep(_TRY_AGAIN_S)
+        raise ConnectionError(f"{queue_name(shard)} takes nothing.")
+
+    async def close(self) -> None:
+        """Refuse what comes from now on, and finish what was accepted."""
+        self._closed = True
+        await asyncio.gather(*self._sending, return_exceptions=True)
+        self._keeping.cancel()
+        await asyncio.gather(self._keeping, return_exceptions=True)
+
+
+def _never(why: str) -> NeverSent:
+    return NeverSent(f"{why} Nothing was stored; send it again a little later.")

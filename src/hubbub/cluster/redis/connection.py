@@ -1,0 +1,307 @@
+"""One connection to one Redis: every command of a turn of the event loop travels in one write.
+
+redis-py spends over 100 µs of CPU on a command; a message takes three, so the path of a message has this instead:
+hiredis packs and parses, and what is left is a queue of futures.
+
+Rule 8 has its home here: whatever Redis answers, a caller gets a reply or Unavailable. The connection is opened again
+by itself, with growing pauses. While it is down, ``call`` refuses at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import ssl
+from collections import deque
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any, TypeAlias, cast
+from urllib.parse import unquote, urlsplit
+
+import hiredis
+
+from hubbub.chat.errors import Unavailable
+from hubbub.cluster.redis.keys import Keys
+
+log = logging.getLogger("hubbub.redis")
+
+_MOST_PENDING = 50_000
+_STALLED_S = 2.0
+_CONNECT_S = 3.0
+_LOOK_S = 0.5  # how often it is asked what it is, how full it is, and whether it takes writes
+_FULL = 0.9  # of maxmemory: from there on numbers are refused, so that what frees memory still works
+_PAUSES_S = (0.05, 0.1, 0.2, 0.5, 1.0)
+
+
+# What waits for a reply: the future, and a script's name and words, for a server that has lost the script.
+_Words: TypeAlias = tuple[str | bytes | int, ...]
+_Pending: TypeAlias = tuple[asyncio.Future[Any], str, _Words]
+
+
+class OtherData(Unavailable):
+    """The server has been given other data."""
+
+    def __init__(self) -> None:
+        super().__init__("Redis holds other data now. Try again a little later.")
+
+
+class RedisWire(asyncio.Protocol):
+    """``identity`` names the server's data set: another server, and the same one with other data, has another; empty
+    while there is no connection. ``data_set`` is the server's own name for its data. ``keys`` are the names in the
+    generation of that data set, None until that is known.
+    ``connection`` counts the connections.
+
+    Invariant: ``_pending`` has one entry for each command written and not answered, in the order written.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        scripts: Mapping[str, str],
+        *,
+        pushed: Callable[[bytes, bytes], None] | None = None,
+        connected: Callable[[], None] = lambda: None,
+    ) -> None:
+        """``pushed`` gets the channel and the text of what is published where this connection has subscribed;
+        ``connected`` is told each time that there is a connection.
+        """
+        self._pushed = pushed
+        self._connected = connected
+        parts = urlsplit(url)
+        self._tls = ssl.create_default_context() if parts.scheme == "rediss" else None
+        self._host = parts.hostname or "127.0.0.1"
+        self._port = parts.port or 6379
+        self._user = unquote(parts.username or "")
+        self._password = unquote(parts.password or "")
+        self._database = parts.path.strip("/") or "0"
+        self._scripts = dict(scripts)
+        self._shas = {name: hashlib.sha1(text.encode()).hexdigest() for name, text in scripts.items()}  # noqa: S324
+        self._loop = asyncio.get_running_loop()
+        self._reader = hiredis.Reader()
+        self._transport: asyncio.Transport | None = None
+        self._pending: deque[_Pending] = deque()
+        self._out: list[bytes] = []
+        self._answered_at = 0.0
+        self._closed = False
+        self._ready = False
+        self._lost = asyncio.Event()
+        self._run_id = ""
+        self._refused = ""
+        self._full = False
+        self.identity = ""
+        self.data_set = b""
+        self.keys: Keys | None = None
+        self.connection = 0
+        self._connecting = self._loop.create_task(self._keep_connected())
+
+    @property
+    def fault(self) -> str | None:
+        if not self._ready:
+            return "Redis can't be reached."
+        if self._refused:
+            return self._refused
+        if self._full:
+            return f"Redis is over {_FULL:.0%} full: posts are refused."
+        return None if self.keys is not None else "The generation of Redis is not known yet."
+
+    @property
+    def takes_numbers(self) -> bool:
+        """Whether there is room for what a new message needs."""
+        return not self._full
+
+    def call(self, *words: str | bytes | int) -> asyncio.Future[Any]:
+        """Send a command; the future has its reply.
+
+        Raises:
+            Unavailable: at once when there is no connection; or later, in the future, when it is lost, or when Redis
+                answers with an error.
+        """
+        if not self._ready:
+            raise Unavailable("Redis can't be reached. Try again a little later.")
+        return self._send(words)
+
+    def script(self, name: str, keys: int, *words: str | bytes | int) -> asyncio.Future[Any]:
+        """Run a script; ``words`` are its keys, as many as ``keys`` says, and its arguments. As ``call``."""
+        if not self._ready:
+            raise Unavailable("Redis can't be reached. Try again a little later.")
+        return self._send(("EVALSHA", self._shas[name], keys, *words), name)
+
+    async def vouched(self, name: str, keys: int, *words: str | bytes | int) -> Any:
+        """As ``script``, for one of redis.keys.VOUCHED. Raises Unavailable too where the server holds other data by now
+        than its names are of (rule 3)."""
+        data_set = self.data_set
+        answered_from, reply = await self.script(name, keys, *words)
+        if answered_from != data_set:
+            raise OtherData
+        return reply
+
+    def named(self) -> Keys:
+        """The names in the current generation. Raises Unavailable while it is not known."""
+        if self.keys is None:
+            raise Unavailable("The generation of Redis is not known yet. Try again a little later.")
+        return self.keys
+
+    def _send(self, words: _Words, script: str = "") -> asyncio.Future[Any]:
+        if len(self._pending) >= _MOST_PENDING:
+            raise Unavailable("Redis is too busy. Try again a little later.")
+        future: asyncio.Future[Any] = self._loop.create_future()
+        self._write(words, (future, script, words))
+        return future
+
+    def _write(self, words: _Words, pending: _Pending) -> None:
+        if not self._out:
+            self._loop.call_soon(self._flush)
+        if not self._pending:
+            self._answered_at = self._loop.time()
+        self._out.append(hiredis.pack_command(words))  # type: ignore[arg-type]
+        self._pending.append(pending)
+
+    def _flush(self) -> None:
+        out, self._out = self._out, []
+        if self._transport is not None and out:
+            self._transport.write(b"".join(out))
+
+    # asyncio -----------------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._reader = hiredis.Reader()
+
+    def data_received(self, data: bytes) -> None:
+        self._answered_at = self._loop.time()
+        self._reader.feed(data)
+        while (reply := self._reader.gets()) is not False:
+            if self._pushed is not None and type(reply) is list and reply[0] == b"message":
+                self._pushed(reply[1], reply[2])
+                continue
+            self._answered(self._pending.popleft(), reply)
+
+    def _answered(self, pending: _Pending, reply: Any) -> None:
+        future, script, words = pending
+        if isinstance(reply, hiredis.ReplyError):
+            text = str(reply)
+            if script and text.startswith("NOSCRIPT"):  # somebody has flushed the scripts: it learns this one again
+                self._write(("EVAL", self._scripts[script], *words[2:]), (future, "", ()))
+                return
+            if not future.done():
+                future.set_exception(
+                    Unavailable(f"Redis refuses: {text.split(':')[0][:80]}. Try again a little later.")
+                )
+        elif not future.done():
+            future.set_result(reply)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._ready = False
+        self.identity = ""
+        self.data_set = b""
+        self.keys = None
+        self._transport = None
+        self._out.clear()
+        pending, self._pending = self._pending, deque()
+        for future, _, _ in pending:
+            if not future.done():
+                future.set_exception(Unavailable("The connection to Redis was lost. Try again a little later."))
+        self._lost.set()
+
+    # Connecting --------------------------------------------------------------------------------------------------
+
+    async def _keep_connected(self) -> None:
+        failures = 0
+        while not self._closed:
+            try:
+                await asyncio.wait_for(self._connect(), _CONNECT_S)
+            except (OSError, TimeoutError, Unavailable) as error:
+                if failures == 0:
+                    log.error("Redis at %s:%d can't be used: %s", self._host, self._port, error or type(error).__name__)
+                self._abort()
+                await asyncio.sleep(_PAUSES_S[min(failures, len(_PAUSES_S) - 1)])
+                failures += 1
+                continue
+            if failures:
+                log.warning("Redis at %s:%d answers again.", self._host, self._port)
+            failures = 0
+            await self._watch()
+            if not self._closed:
+                log.error("The connection to Redis at %s:%d was lost.", self._host, self._port)
+
+    async def _connect(self) -> None:
+        self._lost.clear()
+        await self._loop.create_connection(lambda: self, self._host, self._port, ssl=self._tls)
+        if self._password:
+            await self._send(("AUTH", *([self._user] if self._user else []), self._password))
+        if self._database != "0":
+            await self._send(("SELECT", self._database))
+        self._run_id = _field(await self._send(("INFO", "server")), "run_id")
+        for text in self._scripts.values():
+            await self._send(("SCRIPT", "LOAD", text))
+        await self._look()
+        self.connection += 1
+        self._ready = True
+        self._connected()
+
+    async def _watch(self) -> None:
+        """Until the connection is lost: see that it answers, and what it says of itself."""
+        while not self._lost.is_set():
+            begun = self._loop.time()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._lost.wait(), _LOOK_S)
+            if self._loop.time() - begun > 2 * _LOOK_S:
+                # This process was frozen, or had no CPU: what Redis has answered meanwhile is read first.
+                self._answered_at = self._loop.time()
+            elif self._pending and self._loop.time() - self._answered_at > _STALLED_S:
+                log.error("Redis at %s:%d has not answered for %.0f s.", self._host, self._port, _STALLED_S)
+                self._abort()
+                continue
+            if self._ready and self._pushed is None:
+                with suppress(Unavailable, TimeoutError):
+                    await asyncio.wait_for(self._look(), _STALLED_S)
+
+    async def _look(self) -> None:
+        if self._pushed is not None:  # a connection that has subscribed can't ask
+            return
+        replication = await self._send(("INFO", "replication"))
+        memory = await self._send(("INFO", "memory"))
+        most = int(_field(memory, "maxmemory"))
+        full = most > 0 and int(_field(memory, "used_memory")) > _FULL * most
+        refused = ""
+        try:
+            await self._send(("SET", "hubbub:probe", 1, "PX", 60_000))
+        except Unavailable as error:
+            refused = error.sentence
+        for was, now, what in ((self._refused, refused, "takes no writes"), (self._full, full, "is nearly full")):
+            if bool(was) != bool(now):
+                log.error("Redis at %s:%d %s%s.", self._host, self._port, what, "" if now else " no more")
+        self._refused, self._full = refused, full
+        data_set = _field(replication, "master_replid")
+        identity = f"{self._run_id}:{data_set}"
+        if identity != self.identity:  # other data: the names that were in use are not those of its generation
+            self.keys = None
+        self.identity, self.data_set = identity, data_set.encode()
+
+    def _abort(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+    async def connected(self, within_s: float) -> bool:
+        """Wait until there is a connection, for so many seconds at most."""
+        until = self._loop.time() + within_s
+        while not self._ready and self._loop.time() < until:  # noqa: ASYNC110 - once, at the start
+            await asyncio.sleep(0.01)
+        return self._ready
+
+    @property
+    def ready(self) -> bool:
+        return self._ready
+
+    async def close(self) -> None:
+        self._closed = True
+        self._abort()
+        self._connecting.cancel()
+        await asyncio.gather(self._connecting, return_exceptions=True)
+
+
+def _field(information: bytes, name: str) -> str:
+    """One line of what INFO answers."""
+    start = f"{name}:"
+    return next(line[len(start) :] for line in information.decode().splitlines() if line.startswith(start))

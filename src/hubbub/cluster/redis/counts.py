@@ -1,0 +1,43 @@
+"""What comes without credentials, counted over all processes of a cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+
+from hubbub.chat.errors import Unavailable
+from hubbub.chat.limits import Limit
+from hubbub.chat.ports import Counts
+from hubbub.cluster.redis.servers import Servers
+
+
+class RedisCounts:
+    """See chat.ports.Counts. All are in the first server, so that one trip asks for all; ``alone`` counts for this
+    process while that one can't be asked.
+    """
+
+    def __init__(self, servers: Servers, alone: Counts) -> None:
+        self._wire = servers.wires[0]
+        self._alone = alone
+
+    async def take(self, counted: Sequence[tuple[Limit, str]]) -> Callable[[], Awaitable[None]]:
+        try:
+            names = self._wire.named()
+            keys = [names.count(limit.name, key) for limit, key in counted]
+            worth = [word for limit, _ in counted for word in (limit.each_ms, limit.most)]
+            refused = await self._wire.script("count", len(keys), *keys, *worth)
+        except Unavailable:
+            return await self._alone.take(counted)
+        if refused:
+            limit, key = counted[refused[0] - 1]
+            raise limit.refusal(key, refused[1])
+
+        async def give_back() -> None:
+            failures = [(name, limit.each_ms) for name, (limit, _) in zip(keys, counted, strict=True) if limit.failures]
+            try:
+                await self._wire.script(
+                    "give_back", len(failures), *(name for name, _ in failures), *(each for _, each in failures)
+                )
+            except Unavailable:
+                return  # one failure too many is remembered for some minutes, in a Redis that is hardly there
+
+        return give_back

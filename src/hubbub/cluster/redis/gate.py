@@ -1,0 +1,269 @@
+"""Stands before every request of a user, over all processes of a cluster, in one trip that also brings what is asked
+for. All requests of a turn of the loop go in one."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import secrets
+from functools import partial
+from typing import Any
+
+from hubbub.chat.errors import RateLimited, Unavailable
+from hubbub.chat.model import is_token
+from hubbub.chat.ports import Entry, Gate, Wants
+from hubbub.cluster.publisher import Place, Publisher
+from hubbub.cluster.redis.connection import OtherData, RedisWire
+from hubbub.cluster.redis.keys import Keys
+from hubbub.cluster.redis.pages import Application, Applications, Pages
+from hubbub.cluster.redis.servers import Servers
+
+_process = secrets.token_hex(8)
+_counter = itertools.count(1)
+# In one trip, for Redis serves nobody else meanwhile: so many requests, and so many of them for messages. One of those
+# takes it 1.3 ms where they are the longest that there can be.
+_MOST_TOGETHER = 100
+_MOST_PAGES = 8
+
+
+def unique() -> str:
+    """A word that was never used before, by any process."""
+    return f"{_process}.{next(_counter)}"
+
+
+class Given:
+    """A number that was given, and the place in the queue that was held for it before.
+
+    A request that fails on its way uses neither: the number is a gap then, and the place is free again once nobody has
+    this any more.
+    """
+
+    __slots__ = ("_place", "_publisher", "epoch", "generation", "number")
+
+    def __init__(self, publisher: Publisher, place: Place, generation: int, epoch: int, number: int) -> None:
+        self._publisher = publisher
+        self._place: Place | None = place
+        self.generation = generation
+        self.epoch = epoch
+        self.number = number
+
+    def take(self) -> Place:
+        """The place, to be used. Once."""
+        place, self._place = self._place, None
+        assert place is not None  # noqa: S101 - a request posts once
+        return place
+
+    def __del__(self) -> None:
+        if self._place is not None:
+            self._publisher.release(self._place)
+
+
+class Seen:
+    """What a request has brought along: its application as it is now, and what it asked for of a chat: a number, or
+    the newest messages as scripts/shared.lua gives them (``newest``), for ``limit`` of them."""
+
+    __slots__ = ("application", "generation", "given", "limit", "newest")
+
+    def __init__(self, application: Application, generation: int, limit: int, newest: Any, given: Given | None) -> None:
+        self.application = application
+        self.generation = generation
+        self.limit = limit
+        self.newest = newest
+        self.given = given
+
+
+class _Trip:
+    """The requests of a turn that go to one server, and what each waits for. ``names`` are those its keys have;
+    ``pages`` counts the requests for messages."""
+
+    __slots__ = ("keys", "names", "pages", "waiting", "wire", "words")
+
+    def __init__(self, wire: RedisWire, names: Keys) -> None:
+        self.wire = wire
+        self.names = names
+        self.keys: list[str] = []
+        self.words: list[str | bytes | int] = []
+        self.pages = 0
+        self.waiting: list[asyncio.Future[Any]] = []
+
+
+class RedisGate:
+    """See chat.ports.Gate. ``alone`` counts requests while Redis can't be asked."""
+
+    def __init__(
+        self,
+        servers: Servers,
+        publisher: Publisher,
+        applications: Applications,
+        pages: Pages,
+        *,
+        user_rate: int,
+        alone: Gate,
+    ) -> None:
+        self._servers = servers
+        self._publisher = publisher
+        self._applications = applications
+        self._pages = pages
+        self._user_rate = user_rate
+        self._alone = alone
+        self._trips: dict[RedisWire, _Trip] = {}
+
+    async def enter(self, user_id: int, mark: str = "", wants: Wants | None = None) -> Entry:
+        if wants is None or not is_token(wants.chat.token):  # no other text is remembered, here or in Redis
+            return await self._enter(user_id, mark)
+        token = wants.chat.token
+        slot = self._servers.slot_of(token)
+        wire = self._servers.wires[slot]
+        known = self._applications.get(token)
+        place: Place | None = None
+        what: str | int = wants.newest or ""
+        try:
+            names = wire.named()
+            chat = names.of(wants.chat)
+            if wants.number and known is not None and user_id in known.roles and wire.takes_numbers:
+                # Held before the number is taken, so that nothing refuses it afterwards (rule 7). None: no room, and
+                # who posts without a number is told so.
+                place = self._publisher.try_hold(token, wants.number)
+                what = "number" if place is not None else ""
+            reply = await self._ask(
+                wire,
+                names,
+                (
+                    names.user(user_id),
+                    names.rate(user_id),
+                    chat.application,
+                    chat.chat,
+                    names.drained(self._publisher.shard_of(token)),
+                ),
+                (
+                    5,
+                    what,
+                    _known(mark, slot) if what == "number" else "",
+                    b"" if known is None else known.version,
+                    self._pages.version(wants.chat) if wants.newest == self._pages.limit else "",
+                ),
+                page=wants.newest > 0,
+            )
+            found = reply[3] if len(reply) > 3 else None
+            given = None
+            if place is not None and found is not None:
+                given = Given(self._publisher, place, names.generation, int(found[0]), int(found[1]))
+                place = None
+        except Unavailable:
+            await self._alone.enter(user_id)
+            return Entry("")
+        finally:
+            if place is not None:
+                self._publisher.release(place)
+        self._must_be_in(reply)
+        newest = found if what != "number" else None
+        application = self._applications.at(token, reply[2])
+        return Entry(
+            _mark(mark, slot, names.generation, reply[0]),
+            Seen(application, names.generation, wants.newest, newest, given),
+        )
+
+    async def _enter(self, user_id: int, mark: str) -> Entry:
+        wire = self._servers.of_user(user_id)
+        try:
+            names = wire.named()
+            reply = await self._ask(wire, names, (names.user(user_id), names.rate(user_id)), (2,))
+        except Unavailable:
+            await self._alone.enter(user_id)
+            return Entry("")
+        self._must_be_in(reply)
+        return Entry(_mark(mark, self._servers.wires.index(wire), names.generation, reply[0]))
+
+    def _ask(
+        self,
+        wire: RedisWire,
+        names: Keys,
+        keys: tuple[str, ...],
+        words: tuple[str | bytes | int, ...],
+        *,
+        page: bool = False,
+    ) -> asyncio.Future[Any]:
+        """What scripts/enter.lua answers for one request, which may be for a page of messages; or Unavailable."""
+        loop = asyncio.get_running_loop()
+        trip = self._trips.get(wire)
+        if trip is None or trip.names is not names:
+            trip = self._trips[wire] = _Trip(wire, names)
+            loop.call_soon(self._go, trip)
+        trip.keys += keys
+        trip.words += words
+        trip.pages += page
+        answer = loop.create_future()
+        trip.waiting.append(answer)
+        if len(trip.waiting) == _MOST_TOGETHER or trip.pages == _MOST_PAGES:
+            self._go(trip)
+        return answer
+
+    def _go(self, trip: _Trip) -> None:
+        waiting, trip.waiting = trip.waiting, []
+        if not waiting:  # it was full, and has gone
+            return
+        if self._trips.get(trip.wire) is trip:
+            del self._trips[trip.wire]
+        if trip.wire.keys is not trip.names:
+            _refuse(waiting, OtherData())
+            return
+        keys = trip.keys
+        try:
+            reply = trip.wire.script("enter", len(keys), *keys, unique(), self._user_rate, *trip.words)
+        except Unavailable as error:
+            _refuse(waiting, error)
+            return
+        reply.add_done_callback(partial(_answer, waiting, trip.wire.data_set))
+
+    def _must_be_in(self, reply: Any) -> None:
+        if not reply[1]:
+            raise RateLimited(
+                f"You may send {self._user_rate} requests a second. Slow down.", limit=self._user_rate, retry_after=1
+            )
+
+    async def sessions_changed(self, user_id: int) -> None:
+        for wire in self._servers.wires:
+            await wire.call("SET", wire.named().user(user_id), unique(), "EX", 86400)
+
+
+def _answer(waiting: list[asyncio.Future[Any]], data_set: bytes, reply: asyncio.Future[Any]) -> None:
+    error = reply.exception()
+    if error is not None:
+        _refuse(waiting, error)
+        return
+    answered_from, results = reply.result()
+    if answered_from != data_set:
+        _refuse(waiting, OtherData())
+        return
+    for answer, result in zip(waiting, results, strict=True):
+        if type(result) is not list:
+            refused = result.decode("utf-8", "replace").split(":")[0][:80]
+            _refuse([answer], Unavailable(f"Redis refuses: {refused}. Try again a little later."))
+        elif not answer.done():
+            answer.set_result(result)
+
+
+def _refuse(waiting: list[asyncio.Future[Any]], error: BaseException) -> None:
+    for answer in waiting:
+        if not answer.done():
+            answer.set_exception(error)
+
+
+def _mark(mark: str, slot: int, generation: int, version: bytes) -> str:
+    """The caller's mark with this server's part as it is now. A mark has a part for each server that was asked:
+    ``SLOT=GENERATION:VERSION``, with bars between."""
+    part = f"{slot}={generation}:{version.decode()}"
+    if mark == part or not mark:
+        return part
+    parts = {each.partition("=")[0]: each for each in mark.split("|")}
+    parts[str(slot)] = part
+    return "|".join(each for _, each in sorted(parts.items()))
+
+
+def _known(mark: str, slot: int) -> str:
+    """The version that a mark has for this server; empty when it has none."""
+    for part in mark.split("|"):
+        at, _, known = part.partition("=")
+        if at == str(slot):
+            return known.partition(":")[2]
+    return ""

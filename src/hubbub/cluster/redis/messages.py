@@ -1,0 +1,415 @@
+"""Reads: what is queued, from Redis, over what is stored. See chat.ports.View.
+
+Always in this order: entries first, then the store. An entry goes only once the store has it, so what is not among the
+entries any more is in what the store answers afterwards.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Coroutine, Sequence
+from contextlib import suppress
+from typing import Any, NamedTuple, Protocol
+
+from hubbub.chat.caller import Caller
+from hubbub.chat.encoding import encode_chats, encode_page
+from hubbub.chat.errors import Unavailable
+from hubbub.chat.model import ChatKey, Message, Page, Role, Shown
+from hubbub.cluster.protocol import Position
+from hubbub.cluster.publisher import Publisher
+from hubbub.cluster.redis.entries import is_deleted, json_of, message_of
+from hubbub.cluster.redis.gate import Seen, unique
+from hubbub.cluster.redis.keys import Keys
+from hubbub.cluster.redis.numbers import Numbers, position_of
+from hubbub.cluster.redis.pages import Application, Applications, NewestPage, Pages, soon
+from hubbub.cluster.redis.servers import Servers
+from hubbub.cluster.store import MySqlStore
+
+log = logging.getLogger("hubbub.redis")
+
+_ROLES_MORE_S = 30.0  # for so long it may go on with what it knew while it looks again
+_ROLES_FOR_S = 5.0  # a process that could not be told of a change learns of it by then
+_COUNTS_FOR_S = 4.0
+_VERSION_S = 24 * 3600  # for so long Redis keeps the version of an application that there is
+_EXISTING = 50_000
+_OPENING = 100
+_DEEP = 1000  # messages of the store that a page may read to pass over them
+
+
+class _Hot(NamedTuple):
+    """Entries of a chat that is live: those that were asked for, as numbers and entries, and the old ones. ``open`` are
+    the numbers between the former that are given and not shown."""
+
+    floor: int
+    at: Position | None
+    rest: int
+    old: dict[int, bytes]
+    found: list[tuple[int, bytes]]
+    open: list[int]
+
+
+class Vouching(Protocol):
+    """See cluster.generations."""
+
+    def fresh(self, slot: int, generation: int) -> bool: ...
+    async def vouch(self, slot: int, generation: int) -> bool: ...
+
+
+class RedisView:
+    """See chat.ports.View."""
+
+    def __init__(
+        self,
+        servers: Servers,
+        store: MySqlStore,
+        numbers: Numbers,
+        publisher: Publisher,
+        applications: Applications,
+        pages: Pages,
+        generations: Vouching,
+    ) -> None:
+        self._generations = generations
+        self._servers = servers
+        self._store = store
+        self._numbers = numbers
+        self._publisher = publisher
+        self._applications = applications
+        self._pages = pages
+        self._existing: set[ChatKey] = set()
+        self._going: set[asyncio.Task[None]] = set()
+        self._looking: set[tuple[str, int]] = set()
+
+    # Applications ------------------------------------------------------------------------------------------------
+
+    async def _application(self, token: str) -> Application | None:
+        """None when Redis can't say what is up to date."""
+        wire = self._servers.of(token)
+        try:
+            version = await wire.vouched("version", 1, wire.named().application(token), unique())
+        except Unavailable:
+            return None
+        return self._applications.at(token, version)
+
+    async def role(self, caller: Caller, token: str) -> Role | None:
+        seen = caller.brought
+        application = seen.application if isinstance(seen, Seen) else await self._application(token)
+        user_id = caller.user.id
+        if application is None:
+            return await self._store.role(token, user_id)
+        until, known = application.roles.get(user_id, (0.0, None))
+        now = time.monotonic()
+        if known is not None and now < until:
+            return known
+        if known is not None and now < until + _ROLES_MORE_S:
+            self._look_later(application, token, user_id)
+            return known  # Redis vouches for the version that it was read at
+        try:
+            return await self._look(application, token, user_id)
+        except Unavailable:
+            if known is None:
+                raise
+            return known
+
+    async def _look(self, application: Application, token: str, user_id: int) -> Role | None:
+        role = await self._store.role(token, user_id)
+        if role is None:
+            application.roles.pop(user_id, None)
+        else:
+            application.roles[user_id] = soon(_ROLES_FOR_S), role
+            if not application.kept:
+                await self._keep(application, token)
+        return role
+
+    async def _keep(self, application: Application, token: str) -> None:
+        """There is such an application: its version need not be short-lived (see scripts/shared.lua). It does no harm
+        when that is another by now."""
+        wire = self._servers.of(token)
+        with suppress(Unavailable):
+            await wire.call("EXPIRE", wire.named().application(token), _VERSION_S)
+            application.kept = True
+
+    def _look_later(self, application: Application, token: str, user_id: int) -> None:
+        """Nobody waits for it: a database that hangs must not hold up who is known."""
+        if (token, user_id) in self._looking:
+            return
+        self._looking.add((token, user_id))
+
+        async def look() -> None:
+            try:
+                await self._look(application, token, user_id)
+            except Unavailable as error:
+                log.info("A role could not be read again: %s", error.sentence)
+                _, known = application.roles.get(user_id, (0.0, None))
+                if known is not None:
+                    application.roles[user_id] = soon(_ROLES_FOR_S), known
+            finally:
+                self._looking.discard((token, user_id))
+
+        self._later(look())
+
+    async def exists(self, caller: Caller, key: ChatKey) -> bool:
+        if key in self._existing:
+            return True
+        seen = caller.brought
+        live = isinstance(seen, Seen) and (seen.given is not None or isinstance(seen.newest, list))
+        if not live and await self._store.chat(key) is None:
+            return False
+        if len(self._existing) >= _EXISTING:
+            self._existing.clear()
+        self._existing.add(key)
+        return True
+
+    async def chats(self, caller: Caller, token: str, limit: int) -> bytes:
+        seen = caller.brought
+        application = seen.application if isinstance(seen, Seen) else await self._application(token)
+        known, until, page = (0, 0.0, b"") if application is None else application.page
+        if known != limit:
+            until, page = 0.0, b""
+        if time.monotonic() < until:
+            return page
+        try:
+            page = encode_chats(await self._store.chats(token, offset=0, limit=limit))
+        except Unavailable:
+            if not page:
+                raise
+            return page  # its counts are older than they should be, while the database is away
+        if application is not None:
+            application.page = limit, soon(_COUNTS_FOR_S), page
+        return page
+
+    # The newest page ---------------------------------------------------------------------------------------------
+
+    async def newest(self, caller: Caller, key: ChatKey, limit: int) -> Page:
+        seen = caller.brought
+        if isinstance(seen, Seen) and seen.limit == limit and seen.newest is not None:
+            found, generation = seen.newest, seen.generation
+        else:
+            wire = self._servers.of(key.token)
+            known = self._pages.version(key) if limit == self._pages.limit else b""
+            try:
+                names = wire.named()
+                keys = names.chat(key), self._drained(names, key)
+                generation = names.generation
+                found = await wire.vouched("newest", 2, *keys, limit, known)
+            except Unavailable:
+                shown = Shown(await self._store.messages(key, limit=limit + 1), lag=True)
+                return encode_page(shown.messages, limit)._replace(lag=True)
+        if isinstance(found, int):
+            self._open_later(key)
+            return encode_page(await self._store.messages(key, limit=limit + 1), limit)._replace(
+                lag=not found or await self._lags(key, generation)
+            )
+        if len(found) == 1:
+            page = self._pages.get(key, found[0])
+            if page is not None:
+                return await self._vouched(page.page, key, generation)
+            found = []  # it has moved on since the question was sent
+        elif found[1]:
+            words = found[2:]
+            items = [(number, json_of(entry)) for number, entry in zip(words[::2], words[1::2], strict=True)]
+            page = NewestPage(found[0], limit, items)
+            if limit == self._pages.limit:
+                self._pages.put(key, page)
+            return await self._vouched(page.page, key, generation)
+        shown = await self.messages(key, limit=limit + 1)
+        return encode_page(shown.messages, limit)._replace(lag=shown.lag)
+
+    async def _vouched(self, page: Page, key: ChatKey, generation: int) -> Page:
+        return page._replace(lag=True) if await self._lags(key, generation) else page
+
+    async def _lags(self, key: ChatKey, generation: int) -> bool:
+        """Whether others may be writing to another Redis by now (rule 3). A process that was frozen, or had no CPU,
+        asks the database first."""
+        slot = self._servers.slot_of(key.token)
+        return not (self._generations.fresh(slot, generation) or await self._generations.vouch(slot, generation))
+
+    def _drained(self, names: Keys, key: ChatKey) -> str:
+        return names.drained(self._publisher.shard_of(key.token))
+
+    def _open_later(self, key: ChatKey) -> None:
+        """A chat that is read may as well be live; nobody waits for it."""
+
+        async def attempt() -> None:
+            try:
+                await self._numbers.open(key)
+            except Unavailable as error:
+                log.info("A chat could not be opened for readers: %s", error)
+
+        if len(self._going) < _OPENING:
+            self._later(attempt())
+
+    def _later(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._going.add(task)
+        task.add_done_callback(self._going.discard)
+
+    # Some messages -----------------------------------------------------------------------------------------------
+
+    async def message(self, key: ChatKey, number: int) -> Shown:
+        return await self.numbered(key, [number])
+
+    async def numbered(self, key: ChatKey, numbers: Sequence[int]) -> Shown:
+        if not numbers:
+            return Shown([])
+        wire = self._servers.of(key.token)
+        try:
+            names = wire.named()
+            reply = await wire.vouched("some", 3, names.chat(key), names.old(key), self._drained(names, key), *numbers)
+        except Unavailable:
+            return Shown(await self._store.numbered(key, numbers), lag=True)
+        if isinstance(reply, int):
+            lag = not reply or await self._lags(key, names.generation)
+            found = await self._store.numbered(key, numbers)
+            if not lag and len(found) < len(numbers) and await self._is_live(key):
+                return await self.numbered(key, numbers)  # it may have given numbers since Redis was asked
+            return Shown(found, lag=lag)
+        floor, position, *entries = reply
+        found, stored, still_open = [], [], []
+        for number, entry in zip(numbers, entries, strict=True):
+            if entry:
+                if not is_deleted(entry):
+                    found.append(message_of(number, entry))
+                continue
+            if entry is not None:
+                still_open.append(number)
+            if number <= floor:
+                stored.append(number)
+        if stored:
+            found += await self._store.numbered(key, stored, at=position_of(position))
+        there = {message.number for message in found}
+        still_open = sorted(number for number in still_open if number not in there)
+        return Shown(found, await self._lags(key, names.generation), still_open)
+
+    # Pages of any kind -------------------------------------------------------------------------------------------
+
+    async def messages(
+        self, key: ChatKey, *, limit: int, before: int | None = None, after: int | None = None, offset: int = 0
+    ) -> Shown:
+        keys = self._servers.of(key.token).keys
+        still_open: list[int] = []
+        try:
+            if after is not None:
+                found, still_open = await self._above(key, limit, after)
+            else:
+                found = await self._below(key, limit, before, offset)
+            return Shown(found, keys is None or await self._lags(key, keys.generation), still_open)
+        except _NotLive as closed:
+            stored = await self._store.messages(key, limit=limit, before=before, after=after, offset=offset)
+            lag = closed.lag or keys is None or await self._lags(key, keys.generation)
+            gap = after is not None and stored and stored[0].number > after + len(stored)
+            if gap and not lag and await self._is_live(key):
+                return await self.messages(key, limit=limit, after=after)  # as in ``numbered``
+            return Shown(stored, lag)
+
+    async def _is_live(self, key: ChatKey) -> bool:
+        """Whether the chat gives numbers. One that does not, and did not a moment ago, has none that is open."""
+        try:
+            await self._read(key, 1, 1, 1)
+        except _NotLive as closed:
+            return closed.lag  # can't be said: it is asked again
+        return True
+
+    async def _read(self, key: ChatKey, at: int, step: int, wanted: int) -> _Hot:
+        """Raises _NotLive."""
+        wire = self._servers.of(key.token)
+        try:
+            names = wire.named()
+            keys = names.chat(key), names.old(key), self._drained(names, key)
+            reply: Any = await wire.vouched("read", 3, *keys, at, step, wanted)
+        except Unavailable:
+            raise _NotLive(lag=True) from None
+        if isinstance(reply, int):
+            raise _NotLive(lag=not reply)
+        floor, position, rest, old, found, still_open = reply
+        return _Hot(
+            int(floor),
+            position_of(position),
+            int(rest),
+            {int(number): entry for number, entry in zip(old[::2], old[1::2], strict=True)},
+            [(int(number), entry) for number, entry in zip(found[::2], found[1::2], strict=True)],
+            still_open,
+        )
+
+    async def _below(self, key: ChatKey, limit: int, before: int | None, offset: int) -> list[Message]:
+        """Newest first: the entries in slices, then the store, with the old entries over what it has."""
+        if before is not None and before <= 1:
+            return []
+        entries: list[tuple[int, bytes]] = []
+        at = 0 if before is None else before - 1
+        while True:
+            hot = await self._read(key, at, -1, offset + limit - len(entries))
+            entries += hot.found
+            if not hot.rest or len(entries) == offset + limit:
+                break
+            at = hot.rest
+        found = [message_of(number, entry) for number, entry in entries[offset:]]
+        if len(found) == limit:
+            return found
+        # The floor may have risen between two slices: what was read already is above the last one's first number.
+        top = min(hot.floor, at) + 1 if at else hot.floor + 1
+        old = {number: entry for number, entry in hot.old.items() if number < top and entry}
+        wanted, skipped = limit - len(found), max(0, offset - len(entries))
+        # The store has rows that readers must not see, and lacks messages that they must: a page begins no lower in it
+        # than without the latter, and no higher than without the former.
+        unstored = sum(entry.startswith(b"+") for entry in old.values())
+        start = skipped - unstored if skipped - unstored > _DEEP else 0
+        many = wanted + skipped - start + len(old)
+        stored = await self._store.messages(key, limit=many, before=top, offset=start, at=hot.at)
+        if not stored and start:
+            return found
+        first = stored[0].number if start else top
+        last = stored[-1].number if len(stored) == many else 0
+        rank = start + sum(
+            entry.startswith(b"+") - is_deleted(entry) for number, entry in old.items() if number > first
+        )
+        page = _over(stored, {number: entry for number, entry in old.items() if last <= number <= first})
+        return found + page[skipped - rank :][:wanted]
+
+    async def _above(self, key: ChatKey, limit: int, after: int) -> tuple[list[Message], list[int]]:
+        """The next above a number, newest first, and the numbers that are open: in slices, each the store's part and
+        then the entries."""
+        found: list[Message] = []
+        still_open: set[int] = set()
+        while len(found) < limit:
+            hot = await self._read(key, after + 1, 1, limit - len(found))
+            still_open.update(number for number, entry in hot.old.items() if number > after and not entry)
+            still_open.update(hot.open)
+            if after < hot.floor:
+                old = {number: entry for number, entry in hot.old.items() if number > after and entry}
+                many = limit - len(found) + len(old)
+                rows = await self._store.messages(key, limit=many, after=after, at=hot.at)
+                if len(rows) == many:  # there are more, before any entry
+                    old = {number: entry for number, entry in old.items() if number <= rows[0].number}
+                    found += _over([row for row in rows if row.number <= hot.floor], old)[::-1]
+                    if rows[0].number <= hot.floor:
+                        after = rows[0].number
+                        continue
+                else:
+                    found += _over([row for row in rows if row.number <= hot.floor], old)[::-1]
+            found += [message_of(number, entry) for number, entry in hot.found]
+            if not hot.rest:
+                break
+            after = hot.rest - 1
+        still_open.difference_update(message.number for message in found)
+        return found[:limit][::-1], sorted(still_open)
+
+
+class _NotLive(Exception):
+    """The chat has no entries to read, or Redis can't be asked; the store answers alone."""
+
+    def __init__(self, *, lag: bool) -> None:
+        super().__init__()
+        self.lag = lag
+
+
+def _over(stored: Sequence[Message], old: dict[int, bytes]) -> list[Message]:
+    """The stored messages under what readers must see instead, newest first; a number is there once."""
+    found = {message.number: message for message in stored}
+    for number, entry in old.items():
+        if is_deleted(entry):
+            found.pop(number, None)
+        else:
+            found[number] = message_of(number, entry)
+    return sorted(found.values(), key=lambda message: -message.number)

@@ -1,0 +1,252 @@
+"""Numbers, orders, and showing what is queued: the API process's side of rules 3 to 7."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from hubbub.chat.errors import NotFound, Unavailable
+from hubbub.chat.model import ChatKey, Message
+from hubbub.cluster.protocol import Delete, Edit, OpenChat, Position, Post, order_of, place_of
+from hubbub.cluster.publisher import Publisher
+from hubbub.cluster.redis.connection import RedisWire
+from hubbub.cluster.redis.entries import deleted, entry_of, json_of, message_of
+from hubbub.cluster.redis.gate import unique
+from hubbub.cluster.redis.keys import KEY_MS, LIFETIME_MS, channel
+from hubbub.cluster.redis.pages import Pages
+from hubbub.cluster.redis.servers import Servers
+from hubbub.cluster.store import MySqlStore
+
+_OPEN_WITHIN_S = 5.0
+_ASK_AGAIN_S = 0.01
+_NO_MESSAGE = "There is no such message in this chat."
+
+
+class Slot(NamedTuple):
+    """A number for a message, and the generation and epoch that gave it; with ``created_at`` the time of the first try
+    with its key. ``told`` when that one was shown."""
+
+    generation: int
+    epoch: int
+    number: int
+    created_at: int
+    told: bool = False
+
+
+class Posted(NamedTuple):
+    """What an Idempotency-Key was used for before."""
+
+    number: int
+    body_hash: bytes
+
+
+class Claim(NamedTuple):
+    """An Idempotency-Key of a sender, and the hash of what it was sent with."""
+
+    sender_id: int
+    key: str
+    body_hash: bytes
+
+
+class Ordered(NamedTuple):
+    """A change's order, and the message as readers see it now."""
+
+    generation: int
+    order: int
+    message: Message
+
+
+class Confirmed(NamedTuple):
+    """A command that is in the queue for good, with the generation that numbered it; ``entry`` is how it is shown."""
+
+    command: Post | Edit | Delete
+    generation: int
+    entry: bytes
+
+
+class Numbers:
+    def __init__(self, servers: Servers, store: MySqlStore, publisher: Publisher, pages: Pages) -> None:
+        self._servers = servers
+        self._store = store
+        self._publisher = publisher
+        self._pages = pages
+
+    # New chats ---------------------------------------------------------------------------------------------------
+
+    async def announce_new_chat(self, token: str) -> str:
+        """Must come before the chat is made; ``new_chat`` takes what this returns. Raises Unavailable."""
+        wire = self._servers.of(token)
+        guard = wire.named().guard(token, unique())
+        await wire.call("SET", guard, 1, "PX", 5000)
+        return guard
+
+    async def new_chat(self, key: ChatKey, guard: str) -> None:
+        wire = self._servers.of(key.token)
+        names = wire.named()
+        if guard.startswith(f"{names.generation}:"):
+            await wire.script("fresh", 3, names.chat(key), names.announced(key), guard, LIFETIME_MS)
+
+    async def application_changed(self, token: str) -> None:
+        """What processes remember of the application is out of date from now on.
+
+        Raises:
+            Unavailable: they can't be told now.
+        """
+        wire = self._servers.of(token)
+        await wire.call("SET", wire.named().application(token), unique(), "EX", 86400)
+
+    # Numbers -----------------------------------------------------------------------------------------------------
+
+    async def reserve(self, key: ChatKey, created_at: int, claim: Claim | None) -> Slot | Posted:
+        """A number above all that were ever given in this chat, and given to nobody else. With a claim, it is the
+        key's, the same for every try; or the number and hash that the store has for the key.
+
+        Raises:
+            Unavailable: the chat can't be opened now, or Redis is too full.
+        """
+        until = time.monotonic() + _OPEN_WITHIN_S
+        looked = ""
+        wire = self._servers.of(key.token)
+        while True:
+            if not wire.takes_numbers:
+                raise Unavailable("Redis is nearly full. Nothing was stored; send it again later.", retry_after=5)
+            names = wire.named()
+            keys = [names.chat(key)]
+            if claim is not None:
+                keys.append(names.idempotency(key, claim.sender_id, claim.key))
+            body_hash = "" if claim is None else claim.body_hash.hex()
+            reply = await wire.vouched("number", len(keys), *keys, looked, created_at, body_hash, KEY_MS)
+            kind = reply[0]
+            if kind == b"new":
+                return Slot(names.generation, int(reply[1]), int(reply[2]), created_at)
+            if kind == b"known" and claim is not None:
+                _, epoch, number, first_at, first_hash, told = reply
+                if first_hash.decode() != body_hash:
+                    return Posted(int(number), bytes.fromhex(first_hash.decode()))
+                return Slot(names.generation, int(epoch), int(number), int(first_at), bool(told))
+            if kind == b"look" and claim is not None:
+                stored = await self._store.posted(key, claim.sender_id, claim.key)
+                if stored is not None:
+                    return Posted(*stored)
+                looked = reply[1].decode()
+                continue
+            await self._open(wire, key)
+            if time.monotonic() > until:
+                raise Unavailable("The chat is being prepared for new messages. Try again a little later.")
+
+    async def release(self, key: ChatKey, slot: Slot, claim: Claim | None) -> None:
+        """Give back a number that was never sent. Nothing is lost when that can't be done: it is a gap then."""
+        wire = self._servers.of(key.token)
+        if wire.keys is None or wire.keys.generation != slot.generation:
+            return
+        keys = [wire.keys.chat(key)]
+        if claim is not None:
+            keys.append(wire.keys.idempotency(key, claim.sender_id, claim.key))
+        try:
+            await wire.script("release", len(keys), *keys, slot.epoch, slot.number)
+        except Unavailable:
+            return
+
+    async def order(self, key: ChatKey, number: int) -> Ordered:
+        """A change's place among all changes of the chat.
+
+        Raises:
+            NotFound: there is no such message.
+            Unavailable: the chat can't be opened now, or too many changes wait for the store.
+        """
+        until = time.monotonic() + _OPEN_WITHIN_S
+        wire = self._servers.of(key.token)
+        while True:
+            names = wire.named()
+            reply = await wire.vouched("order", 2, names.chat(key), names.old(key), number)
+            if reply[0] == b"full":
+                raise Unavailable("Too many changes of old messages wait for the database. Try again later.")
+            if reply[0] == b"new":
+                _, epoch, place, position, entry = reply
+                if entry:
+                    message: Message | None = message_of(number, entry)
+                else:
+                    message = await self._store.message(key, number, at=position_of(position))
+                if message is None:
+                    raise NotFound(_NO_MESSAGE)
+                return Ordered(names.generation, order_of(int(epoch), int(place)), message)
+            if reply[0] == b"missing":
+                raise NotFound(_NO_MESSAGE)
+            await self._open(wire, key)
+            if time.monotonic() > until:
+                raise Unavailable("The chat is being prepared for changes. Try again a little later.")
+
+    async def open(self, key: ChatKey) -> None:
+        """Have the chat opened; it is so a little later. Raises Unavailable."""
+        await self._open(self._servers.of(key.token), key, wait=False)
+
+    async def _open(self, wire: RedisWire, key: ChatKey, *, wait: bool = True) -> None:
+        """Have the chat opened, and wait a little."""
+        names = wire.named()
+        candidate = unique()
+        announced = await wire.script("want", 2, names.chat(key), names.announced(key), candidate)
+        if announced == b"announced":
+            await self._publisher.accept(OpenChat(key, candidate, names.generation))
+        if wait and announced != b"open":
+            await asyncio.sleep(_ASK_AGAIN_S)
+
+    # Showing -----------------------------------------------------------------------------------------------------
+
+    async def show(self, slot: int, confirmed: Sequence[Confirmed]) -> list[bool]:
+        """Show what is in the queue for good, all of one server. For each whether it is shown, and its number may so be
+        told: its epoch lives, in the generation that numbered it.
+
+        Raises:
+            Unavailable: it can't be known now, or is shown in other data.
+        """
+        wire = self._servers.wires[slot]
+        names = wire.named()
+        keys: dict[str, int] = {}
+
+        def at(name: str) -> int:
+            return keys.setdefault(name, len(keys) + 1)
+
+        words: list[str | bytes | int] = []
+        for command, _, entry in confirmed:
+            chat = command.chat
+            named, where = names.of(chat), channel(chat)
+            if isinstance(command, Post):
+                key = 0
+                if command.key is not None:
+                    key = at(names.idempotency(chat, command.sender_id, command.key))
+                extra, kind, epoch = key, "p", command.epoch
+            else:
+                epoch, extra = place_of(command.order)
+                kind = "e" if isinstance(command, Edit) else "d"
+            words += (kind, at(named.chat), at(named.old), extra, epoch, command.number, entry, where)
+        versions = await wire.vouched("show", len(keys), *keys, LIFETIME_MS, *words)
+        results = []
+        for (command, generation, entry), version in zip(confirmed, versions, strict=True):
+            shown = bool(version) and generation == names.generation
+            if shown and version != b"=" and isinstance(command, Post):
+                self._pages.shown(command.chat, version, command.number, json_of(entry))
+            results.append(shown)
+        return results
+
+
+def post_entry(post: Post) -> bytes:
+    return entry_of(Message(post.number, post.sender_id, post.sender_name, post.body, post.created_at))
+
+
+def change_entry(change: Edit | Delete, message: Message) -> bytes:
+    """How the message is shown after the change."""
+    if isinstance(change, Delete):
+        return deleted(change.order)
+    edited = Message(
+        message.number, message.sender_id, message.sender_name, change.body, message.created_at, change.edited_at
+    )
+    return entry_of(edited, change.order)
+
+
+def position_of(field: bytes) -> Position | None:
+    """None where nothing is known of how far a copy must be: then only the primary will do."""
+    if not field:
+        return None
+    return Position(*map(int, field.split(b":")))

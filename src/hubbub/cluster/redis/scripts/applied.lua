@@ -1,0 +1,164 @@
+-- The store has these. KEYS: 1 the chat, 2 its old entries, 3 whether the shard's queue is known to be drained, then the
+-- entries of Idempotency-Keys whose message is stored.
+-- ARGV: 1 the store's position, 2 lifetime in ms while something may wait for the store, 3 once all is stored, 4 for how
+-- long a key is kept from now on, in ms, 5 how many keys there are, then the number that each has in the store, then in
+-- fours:
+--   'p' number entry epoch    a post of this epoch
+--   'x' number '' epoch       a post of this epoch that is not stored, as its key has another number
+--   'a' number entry ''       a post that has no epoch, as it was set aside before
+--   'e' number order ''       an edit         'd' number order ''    a delete
+--   'r' number entry ''       as the store has it now ('' when it has it no more)
+-- Returns the numbers that must be read from the store, as nothing here says what they are now.
+for i = 4, #KEYS do
+    if redis.call('HGET', KEYS[i], 'n') == ARGV[i + 2] then
+        redis.call('PEXPIRE', KEYS[i], ARGV[4])
+    end
+end
+local chat, old = KEYS[1], KEYS[2]
+-- A Redis that is full refuses what adds only until a script has changed something, and this never adds more than moves
+-- from one hash to the other. So it begins with what is never refused.
+redis.call('HDEL', chat, '')
+local state = redis.call('HMGET', chat, 'e', 'f', 'p', 'n', 'c', 'a')
+local epoch, floor = state[1], tonumber(state[2] or '0')
+if not epoch then
+    return {}
+end
+local unknown, changed, highest, dropped = {}, false, 0, false
+local last_change = tonumber(state[6] or '0')
+
+-- Where that does not help it may be refused.
+local function add(...)
+    return type(redis.pcall('HSET', ...)) == 'number'
+end
+
+-- What readers must see. Where there is no room for it the chat is dropped, as if it had been lost: nobody was told of what
+-- was not shown, and the queue is not known to be drained any more.
+local function must_add(...)
+    changed = true
+    dropped = not add(...) or dropped
+end
+
+-- A change's place in this epoch; false for one of an earlier epoch, which is stored.
+local function place_of(order)
+    local of = math.floor(order / 268435456)
+    return of == tonumber(epoch) and string.format('%.0f', order - of * 268435456)
+end
+
+-- Whether an entry shows a change that is not stored.
+local function changing(number, entry)
+    local order = order_of(entry)
+    local place = order > 0 and place_of(order)
+    return place and waits(chat, number, place)
+end
+
+-- "shards:shard:transactions": of another number of shards the larger is later, of one shard the one that is further.
+local function later(position, than)
+    local shards, transactions = string.match(position, '^(%d+):%d+:(%d+)$')
+    local known_shards, known = string.match(than or '', '^(%d+):%d+:(%d+)$')
+    if shards ~= known_shards then
+        return tonumber(shards) > tonumber(known_shards or '0')
+    end
+    return tonumber(transactions) > tonumber(known)
+end
+
+local newer = later(ARGV[1], state[3])
+
+for i = 6 + tonumber(ARGV[5]), #ARGV, 4 do
+    local kind, number, word = ARGV[i], ARGV[i + 1], ARGV[i + 2]
+    local held = redis.call('HGET', chat, number)
+    local under = not held and redis.call('HGET', old, number)
+    if kind == 'p' then
+        if ARGV[i + 3] == epoch then
+            highest = math.max(highest, tonumber(number))
+            if held == '' then
+                must_add(chat, number, word)
+            elseif held and is_waiting(held) then
+                add(chat, number, string.sub(held, 2))
+            elseif under == '' or (under and is_waiting(under) and not changing(number, under)) then
+                redis.call('HDEL', old, number)
+                changed = true
+            elseif under and is_waiting(under) then
+                add(old, number, string.sub(under, 2))
+            end
+        end
+    elseif kind == 'x' then
+        if held and ARGV[i + 3] == epoch then
+            redis.call('HDEL', chat, number)
+            changed = true
+        end
+    elseif kind == 'a' then
+        if not held and not under and newer and tonumber(number) > floor then
+            must_add(chat, number, word)
+        end
+    elseif kind == 'r' then
+        if held and word == '' then
+            redis.call('HDEL', chat, number)
+        elseif held and not is_deleted(held) and order_of(held) < order_of(word) then
+            must_add(chat, number, word)
+        end
+        changed = true
+    elseif word == '0' or place_of(tonumber(word)) then -- what another epoch changed was stored before this one began
+        local order = tonumber(word)
+        local place = place_of(order)
+        if place and tonumber(place) > last_change then
+            last_change = tonumber(place)
+            add(chat, 'a', place)
+        end
+        if kind == 'd' then -- and with it all changes of the message that are under way
+            redis.call('HDEL', chat, number, 'q:' .. number)
+            redis.call('HDEL', old, number)
+        else
+            local notes = place and waiting(chat, number) or ''
+            if notes ~= '' then
+                local stored = math.max(stored_place(chat, number), tonumber(place))
+                local left = string.gsub(string.gsub(notes, '=%d+ ', ''), ' ' .. place .. ' ', ' ')
+                if left == ' ' then
+                    redis.call('HDEL', chat, 'q:' .. number)
+                else
+                    add(chat, 'q:' .. number, ' =' .. stored .. left)
+                end
+            end
+            if held and not is_deleted(held) and order_of(held) < order then
+                unknown[#unknown + 1] = number
+            elseif under and not is_deleted(under) and order_of(under) <= order then
+                redis.call('HDEL', old, number)
+            end
+        end
+        changed = true
+    end
+end
+
+if dropped then
+    redis.call('DEL', chat, old, KEYS[3])
+    return {}
+end
+
+-- The store's lists serve what lies two hundred numbers back. What is not stored, or not as it is shown, goes beside.
+local rise = math.min(highest - 200, floor + 2000)
+if rise > floor + 100 and redis.call('HLEN', old) < 5000 then
+    while floor < rise do
+        local held = redis.call('HGET', chat, floor + 1)
+        if held then
+            local beside = held == '' or is_waiting(held) or is_deleted(held) or changing(floor + 1, held)
+            if beside and not add(old, floor + 1, held) then
+                break
+            end
+            redis.call('HDEL', chat, floor + 1)
+        end
+        floor = floor + 1
+    end
+    add(chat, 'f', floor)
+    redis.call('PEXPIRE', old, ARGV[2])
+    changed = true
+end
+if newer then
+    add(chat, 'p', ARGV[1])
+end
+if changed then
+    redis.pcall('HINCRBY', chat, 'v', 1)
+end
+-- The last number that was given is stored, and so is the last change: nothing that was shown waits for the store.
+if tostring(highest) == state[4] and last_change == tonumber(state[5] or '0') then
+    redis.call('PEXPIRE', chat, ARGV[3])
+end
+return unknown

@@ -1,0 +1,16 @@
+-- Entries from a number on. KEYS: 1 the chat, 2 its old entries, 3 whether the shard's queue is known to be drained.
+-- ARGV: 1 the number (0: the last given), 2 the step, 1 or -1, 3 how many are wanted.
+-- Returns {floor, position, rest, old entries, found, open}: rest is where to go on, 0 when all were seen; old entries are
+-- {number, entry, …}; open has the numbers that are given and not shown. For a chat that is not live: 1 when all that was queued for it is stored, else 0.
+local state = redis.call('HMGET', KEYS[1], 's', 'f', 'n', 'p')
+if state[1] ~= '1' then
+    return redis.call('EXISTS', KEYS[3])
+end
+local floor, last, at, step = tonumber(state[2]), tonumber(state[3]), tonumber(ARGV[1]), tonumber(ARGV[2])
+local found, rest, open
+if step < 0 then
+    found, rest, open = entries(KEYS[1], at == 0 and last or math.min(at, last), floor + 1, -1, tonumber(ARGV[3]))
+else
+    found, rest, open = entries(KEYS[1], math.max(at, floor + 1), last, 1, tonumber(ARGV[3]))
+end
+return {floor, state[4] or '', rest, redis.call('HGETALL', KEYS[2]), found, open}

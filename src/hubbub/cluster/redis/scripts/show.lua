@@ -1,0 +1,86 @@
+-- What was confirmed is shown, where the epoch that numbered it is live. KEYS: the chats, their old entries, the keys'
+-- entries, as ARGV names them by their place. ARGV: 1 lifetime of a chat in ms, then for each command eight words:
+--   'p' chat old key epoch number entry channel      a post; ``key`` is 0 where it has no Idempotency-Key
+--   'e' chat old place epoch number entry channel    an edit, with its place among the epoch's changes
+--   'd' chat old place epoch number entry channel    a delete; its entry is "order x"
+-- Returns for each: '' for what can't be shown, as its epoch is over; the page version that this one
+-- made; or '=' when there was nothing to show any more, as the store had it first.
+local results = {}
+
+local function publish(channel, number, entry)
+    redis.call('PUBLISH', channel, entry and number .. ' ' .. entry or number)
+end
+
+local function post(chat, old, number, entry, channel)
+    local held = redis.call('HGET', chat, number)
+    if held == '' then
+        redis.call('HSET', chat, number, '+' .. entry)
+    elseif not held and redis.call('HGET', old, number) == '' then
+        redis.call('HSET', old, number, '+' .. entry)
+        redis.call('PEXPIRE', old, ARGV[1])
+    else
+        -- What the store left here may be newer, or gone. Those who listen have heard of it from nobody.
+        publish(channel, number, held and not is_deleted(held) and string.gsub(held, '^%+', ''))
+        return false
+    end
+    redis.call('HINCRBY', chat, 'v', 1)
+    publish(channel, number, entry)
+    return true
+end
+
+-- The entry in the place of one that is there: its message may wait for the store still.
+local function instead(held, entry)
+    return is_waiting(held) and '+' .. entry or entry
+end
+
+-- An edit goes over what is older, a delete over everything. What the store had first is over it already, or gone: a change
+-- that waits for the store no more makes no entry where there is none.
+local function change(kind, chat, old, place, number, entry, channel)
+    local held, at = redis.call('HGET', chat, number), chat
+    if not held then
+        held, at = redis.call('HGET', old, number), old
+    end
+    if held then
+        if kind == 'd' then
+            redis.call('HSET', at, number, entry)
+        elseif not is_deleted(held) and order_of(held) < order_of(entry) then
+            redis.call('HSET', at, number, instead(held, entry))
+        end
+    elseif
+        waits(chat, number, place)
+        and tonumber(number) <= tonumber(redis.call('HGET', chat, 'f'))
+        and (kind == 'd' or tonumber(place) > stored_place(chat, number))
+    then
+        redis.call('HSET', old, number, entry)
+    else
+        publish(channel, number)
+        return false
+    end
+    redis.call('HINCRBY', chat, 'v', 1)
+    redis.call('PEXPIRE', old, ARGV[1])
+    publish(channel, number)
+    return true
+end
+
+for i = 2, #ARGV, 8 do
+    local kind, chat, old = ARGV[i], KEYS[tonumber(ARGV[i + 1])], KEYS[tonumber(ARGV[i + 2])]
+    local extra, epoch, number, entry, channel = ARGV[i + 3], ARGV[i + 4], ARGV[i + 5], ARGV[i + 6], ARGV[i + 7]
+    local state = redis.call('HMGET', chat, 'e', 's')
+    if state[1] ~= epoch or state[2] ~= '1' then
+        results[#results + 1] = ''
+    else
+        local shown
+        if kind == 'p' then
+            shown = post(chat, old, number, entry, channel)
+            local key = KEYS[tonumber(extra)]
+            if key and redis.call('HGET', key, 'n') == number then
+                redis.call('HSET', key, 'told', 1)
+            end
+        else
+            shown = change(kind, chat, old, extra, number, entry, channel)
+        end
+        redis.call('PEXPIRE', chat, ARGV[1])
+        results[#results + 1] = shown and page_version(chat) or '='
+    end
+end
+return results

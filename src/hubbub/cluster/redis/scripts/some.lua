@@ -1,0 +1,14 @@
+-- The entries of the numbers ARGV. KEYS: 1 the chat, 2 its old entries, 3 whether the shard's queue is known to be drained.
+-- Returns {floor, position, entry, …}: false for one that is not in the chat, and what the old entries have instead.
+-- For a chat that is not live: 1 when all that was queued for it is stored, else 0.
+local state = redis.call('HMGET', KEYS[1], 's', 'f', 'p')
+if state[1] ~= '1' then
+    return redis.call('EXISTS', KEYS[3])
+end
+local held = redis.call('HMGET', KEYS[1], unpack(ARGV))
+local old = redis.call('HMGET', KEYS[2], unpack(ARGV))
+local found = {tonumber(state[2]), state[3] or ''}
+for i = 1, #ARGV do
+    found[#found + 1] = held[i] or old[i]
+end
+return found

@@ -1,0 +1,12 @@
+-- Announce ARGV[1] as one who would open the chat KEYS[1]; KEYS[2] has all that were announced. At most one in two seconds.
+-- Returns 'open', 'wait' or 'announced'.
+if redis.call('HGET', KEYS[1], 's') == '1' then
+    return 'open'
+end
+local at, last = now(), redis.call('HGET', KEYS[2], 'announced')
+if last and at - last < 2000 then
+    return 'wait'
+end
+redis.call('HSET', KEYS[2], 'announced', at, ARGV[1], 1)
+redis.call('PEXPIRE', KEYS[2], 3600000)
+return 'announced'

@@ -1,0 +1,180 @@
+"""The writer's side: opening chats, and what the store has by now. Late words do nothing, see redis.keys."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hubbub.chat.commands import Outcome
+from hubbub.chat.errors import Unavailable
+from hubbub.chat.model import ChatKey
+from hubbub.cluster.protocol import (
+    AppliedBefore,
+    Barrier,
+    Delete,
+    Edit,
+    Failed,
+    OpenChat,
+    Opened,
+    Position,
+    Post,
+    Repeated,
+    Straggler,
+)
+from hubbub.cluster.redis.connection import RedisWire
+from hubbub.cluster.redis.entries import entry_of
+from hubbub.cluster.redis.keys import LIFETIME_MS, STORED_KEY_MS, STORED_LIFETIME_MS
+from hubbub.cluster.redis.numbers import post_entry
+from hubbub.cluster.redis.servers import Servers
+from hubbub.cluster.store import MySqlStore
+
+_KEPT = 101  # one above the largest page
+
+
+class Stored:
+    """See cluster.writer.Shown. Every method raises Unavailable when it can't be said now: then what Redis shows stays
+    right, and it holds more than it needs."""
+
+    def __init__(self, servers: Servers, store: MySqlStore) -> None:
+        self._servers = servers
+        self._store = store
+
+    def _wire(self, token: str, generation: int) -> RedisWire:
+        """The connection to the generation in which something was announced. Raises Unavailable."""
+        wire = self._servers.of(token)
+        if wire.named().generation != generation:
+            raise Unavailable("That was announced in another generation of Redis.")
+        return wire
+
+    async def seed(self, command: OpenChat, opened: Opened, position: Position) -> bool:
+        """Seed the chat as pending with what the store has. False when another has, or nothing vouches for the
+        marker."""
+        wire = self._wire(command.chat.token, command.generation)
+        names = wire.named()
+        floor = opened.newest[-1][0].number - 1 if len(opened.newest) == _KEPT else 0
+        entries = [word for message, order in opened.newest for word in (message.number, entry_of(message, order))]
+        # In the data set in which it was announced, or not at all: an old copy has old announcements.
+        seeded = await wire.vouched(
+            "seed",
+            3,
+            names.chat(command.chat),
+            names.old(command.chat),
+            names.announced(command.chat),
+            command.candidate,
+            opened.epoch,
+            opened.last_number,
+            floor,
+            LIFETIME_MS,
+            _word(position),
+            *entries,
+        )
+        return bool(seeded)
+
+    def slot_of(self, command: OpenChat) -> int:
+        return self._servers.slot_of(command.chat.token)
+
+    async def live(self, command: OpenChat, epoch: int) -> None:
+        """The store has the epoch as the live one."""
+        wire = self._wire(command.chat.token, command.generation)
+        await wire.script("live", 1, wire.named().chat(command.chat), epoch)
+
+    async def drained(self, shard: int, barrier: Barrier) -> None:
+        wire = self._servers.wires[barrier.slot]
+        names = wire.named()
+        if names.generation == barrier.generation:
+            await wire.script("drained", 2, names.drained(shard), names.barrier(shard), barrier.candidate)
+
+    async def stored(
+        self, chat: ChatKey, commands: Sequence[tuple[Post | Edit | Delete, Outcome]], position: Position
+    ) -> None:
+        """The store has these commands of one chat."""
+        words: list[str | bytes | int] = []
+        stored: list[int] = []
+        wire = self._servers.of(chat.token)
+        names = wire.named()
+        keys = [names.chat(chat), names.old(chat), names.drained(position.shard)]
+        before = [command for command, outcome in commands if isinstance(outcome, AppliedBefore)]
+        if before:
+            await self._as_it_is(chat, before, position)
+        for command, outcome in commands:
+            if isinstance(outcome, Failed | Straggler | AppliedBefore):
+                continue
+            if isinstance(command, Post):
+                words += _words(command, outcome)
+                if command.key is not None:
+                    keys.append(names.idempotency(chat, command.sender_id, command.key))
+                    stored.append(outcome.number if isinstance(outcome, Repeated) else command.number)
+            else:
+                words += ("e" if isinstance(command, Edit) else "d", command.number, command.order, "")
+        unknown = await self._applied(wire, keys, stored, position, words)
+        if unknown:
+            await self._refresh(chat, [int(number) for number in unknown], position)
+
+    async def _as_it_is(self, chat: ChatKey, before: Sequence[Post | Edit | Delete], position: Position) -> None:
+        """Say what became of commands that had been applied before. Each may have been set aside then, sent again, or
+        changed since: so only what the store says now counts."""
+        numbers = sorted({command.number for command in before})
+        rows = {message.number: (message, order) for message, order in await self._store.ordered(chat, numbers)}
+        gone = [number for number in numbers if number not in rows]
+        aside = await self._store.set_aside(chat, gone) if gone else set()
+        words: list[str | bytes | int] = []
+        sent_again: list[str | bytes | int] = []
+        for command in before:
+            number = command.number
+            if number not in rows:
+                if isinstance(command, Delete) and number not in aside:
+                    words += ("d", number, command.order, "")
+                continue
+            message, order = rows[number]
+            if isinstance(command, Post) and command.epoch:
+                words += ("p", number, entry_of(message, order), command.epoch)
+            elif isinstance(command, Post):
+                sent_again += ("a", number, entry_of(message, order), "")
+            elif isinstance(command, Edit) and command.order <= order:
+                words += ("e", number, command.order, "")
+        wire = self._servers.of(chat.token)
+        names = wire.named()
+        keys = names.chat(chat), names.old(chat), names.drained(position.shard)
+        if sent_again:  # at the position from before the store was asked: what came later is not to be undone
+            await self._applied(wire, keys, [], position, sent_again)
+        if words:  # at one from after it: what the store said may be newer than the first
+            now = position._replace(transactions=await self._store.transactions(position.shard))
+            unknown = await self._applied(wire, keys, [], now, words)
+            if unknown:
+                await self._refresh(chat, [int(number) for number in unknown], now)
+
+    async def _refresh(self, chat: ChatKey, numbers: Sequence[int], position: Position) -> None:
+        """Show these as the store has them now."""
+        found = {
+            message.number: entry_of(message, order) for message, order in await self._store.ordered(chat, numbers)
+        }
+        words: list[str | bytes | int] = []
+        for number in numbers:
+            words += ("r", number, found.get(number, ""), "")
+        wire = self._servers.of(chat.token)
+        names = wire.named()
+        keys = names.chat(chat), names.old(chat), names.drained(position.shard)
+        await self._applied(wire, keys, [], position, words)
+
+    @staticmethod
+    async def _applied(
+        wire: RedisWire,
+        keys: Sequence[str],
+        stored: Sequence[int],
+        position: Position,
+        words: Sequence[str | bytes | int],
+    ) -> list[bytes]:
+        """``stored`` are the numbers of the keys behind the first three."""
+        rest = LIFETIME_MS, STORED_LIFETIME_MS, STORED_KEY_MS, len(stored), *stored
+        unknown: list[bytes] = await wire.script("applied", len(keys), *keys, _word(position), *rest, *words)
+        return unknown
+
+
+def _words(post: Post, outcome: Outcome) -> tuple[str | bytes | int, ...]:
+    """What to say of a post that is stored."""
+    if isinstance(outcome, Repeated):  # its key has another number: this one was told to nobody
+        return ("x", post.number, "", post.epoch) if outcome.number != post.number else ()
+    return ("p", post.number, post_entry(post), post.epoch) if post.epoch else ("a", post.number, post_entry(post), "")
+
+
+def _word(position: Position) -> str:
+    return f"{position.shards}:{position.shard}:{position.transactions}"

@@ -1,0 +1,427 @@
+"""The index of a cluster: OpenSearch or Elasticsearch, each through its own client.
+
+A document is a message's grams and where the message is; chat.ranking does the rest, as with every index. Documents are
+routed by their application's token. A document's version rises with every edit, so that a late or repeated delivery
+never replaces a newer one. Old indices are kept beside the new one when it has grown large (roll-over). An edit goes to
+the new one, and takes the message out of the old ones, as a delete does: else what is gone would stand in the way of
+what is there.
+
+Names: everybody reads and writes by the alias ``hubbub-messages``. While a rebuild runs, what it fills has the alias
+``hubbub-messages-next``, and changes go to both. Which aliases there are may change between a look and a write, so a
+write goes to an alias or nowhere (``require_alias``), and a writer that wrote nowhere looks again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+
+from hubbub.chat.errors import Unavailable
+from hubbub.chat.model import ChatKey
+from hubbub.chat.ports import Candidates, Document
+from hubbub.chat.search import CANDIDATES, Query, Term, grams, some, spaced
+
+log = logging.getLogger("hubbub.search")
+
+ALIAS = "hubbub-messages"
+NEXT = f"{ALIAS}-next"
+_ASK_S = 5.0
+_SEARCHING_MS = 1000  # what the server has found by then is what it gives
+_BULK_S = 30.0
+_ASKED_STILL_S = 2.0
+_BULK_BYTES = 5 * 1024 * 1024
+_TAKEN_OUT = 300  # documents at a time: less than _LEAST_BULK_BYTES
+_LEAST_BULK_BYTES = 64 * 1024
+_LOOKS = 5  # at the aliases, before a write is given up
+_OURS = re.compile(f"{ALIAS}(-next|-([0-9]+-)?[0-9]{{6}})?")
+_OF_ONE_DOCUMENT = ("mapper_parsing_exception", "document_parsing_exception")
+_ROLL_OVER = {"conditions": {"max_docs": 50_000_000, "max_size": "30gb", "max_age": "90d"}}
+_ROLL_OVER_EVERY_S = 600.0
+_TEMPLATE = {
+    "index_patterns": [f"{ALIAS}-*"],
+    "template": {
+        "settings": {
+            "number_of_shards": 2,
+            "auto_expand_replicas": "0-1",
+            "refresh_interval": "1s",
+        },
+        "mappings": {
+            "dynamic": "strict",
+            "_source": {"enabled": False},
+            "_routing": {"required": True},
+            "properties": {
+                "token": {"type": "keyword", "norms": False},
+                "chat": {"type": "long"},
+                "number": {"type": "long"},
+                "grams": {"type": "text", "analyzer": "whitespace", "index_options": "docs", "norms": False},
+            },
+        },
+    },
+}
+
+Request = Callable[[str, str, Any, float], Any]
+_encode = msgspec.json.Encoder().encode
+
+
+class Refused(Exception):
+    """The search server answered with an error; ``status`` is HTTP's."""
+
+    def __init__(self, status: int, why: str) -> None:
+        super().__init__(f"status {status}: {why}")
+        self.status = status
+
+
+class _Moved(Exception):
+    """There is no such alias any more."""
+
+
+class _Entry(NamedTuple):
+    """A document, and what a bulk request says of it."""
+
+    document: Document
+    lines: bytes
+
+
+def connect(url: str) -> Request:
+    """How to send a request (method, path, body, seconds) to the server at ``url``, by the client made for it.
+
+    At the first use Elasticsearch's client looks at what the server says that it is, and where that is something else,
+    OpenSearch's is taken. Requests raise Unavailable, or Refused.
+    """
+    from elasticsearch import UnsupportedProductError
+
+    for chatty in ("opensearch", "elastic_transport", "elasticsearch"):  # they tell of every request, tokens included
+        logging.getLogger(chatty).setLevel(logging.CRITICAL)
+    client: Request | None = None
+
+    def request(method: str, path: str, body: Any, within_s: float) -> Any:
+        nonlocal client
+        if client is None:
+            client = _elasticsearch(url)
+            try:
+                client("GET", "/_cluster/health", None, _ASK_S)
+            except UnsupportedProductError:
+                client = _opensearch(url)
+            except Unavailable:
+                client = None
+                raise
+        return client(method, path, body, within_s)
+
+    return request
+
+
+def _opensearch(url: str) -> Request:
+    from opensearchpy import OpenSearch, exceptions
+
+    client = OpenSearch([url], max_retries=0)
+
+    def request(method: str, path: str, body: Any, within_s: float) -> Any:
+        try:
+            return client.transport.perform_request(method, path, body=body, params={"request_timeout": within_s})
+        except exceptions.ConnectionError as error:
+            raise Unavailable("The search server can't be reached.", retry_after=5) from error
+        except exceptions.TransportError as error:
+            raise Refused(int(error.status_code), str(error.error)) from error
+
+    return request
+
+
+def _elasticsearch(url: str) -> Request:
+    from elasticsearch import ApiError, Elasticsearch, TransportError, UnsupportedProductError
+
+    client = Elasticsearch(url, max_retries=0)
+
+    def request(method: str, path: str, body: Any, within_s: float) -> Any:
+        headers = {"accept": "application/json"}
+        if body is not None:
+            headers["content-type"] = "application/x-ndjson" if isinstance(body, bytes) else "application/json"
+        try:
+            asked = client.options(request_timeout=within_s)
+            return asked.perform_request(method, path, headers=headers, body=body).body
+        except TransportError as error:
+            raise Unavailable("The search server can't be reached.", retry_after=5) from error
+        except UnsupportedProductError:
+            raise
+        except ApiError as error:
+            raise Refused(int(error.status_code), str(error.error)) from error
+
+    return request
+
+
+class ElasticIndex:
+    """See chat.ports.SearchIndex. Every method but ``candidates`` blocks, and raises Unavailable."""
+
+    def __init__(self, request: Request) -> None:
+        self._ask = request
+        self._there = False
+        self._made = ""
+        self._bulk_bytes = _BULK_BYTES
+        self._rolled_at = time.monotonic()
+
+    def _request(self, method: str, path: str, body: Any = None, *, within_s: float = _ASK_S) -> Any:
+        try:
+            return self._ask(method, path, body, within_s)
+        except Refused as error:
+            if error.status in (429, 503):
+                raise Unavailable("The search server is overloaded, or not ready.", retry_after=5) from error
+            raise
+
+    def _ensure(self) -> None:
+        """The template and a first index, if they are not there yet."""
+        if self._there:
+            return
+        self._request("PUT", f"/_index_template/{ALIAS}", _TEMPLATE)
+        aliases = {ALIAS: {"is_write_index": True}}
+        if not self._aliased(ALIAS):
+            self._make(f"{ALIAS}-000001", aliases)
+        if not self._aliased(ALIAS):  # an index of that name was left behind without the alias
+            self._make(_new_name(), aliases)
+        self._there = True
+
+    def _make(self, index: str, aliases: dict[str, Any]) -> None:
+        try:
+            self._request("PUT", f"/{index}", {"aliases": aliases}, within_s=_BULK_S)
+        except Refused as error:
+            if "already_exists" not in str(error):  # else another process was first
+                raise
+
+    def _aliased(self, alias: str) -> list[str]:
+        """The indices that have the alias."""
+        try:
+            return sorted(self._request("GET", f"/_alias/{alias}"))
+        except Refused as error:
+            if error.status == 404:
+                return []
+            raise
+
+    def _remove(self, index: str) -> None:
+        try:
+            self._request("DELETE", f"/{index}", within_s=_BULK_S)
+        except Refused as error:
+            if error.status != 404:
+                raise
+
+    def add(self, documents: Sequence[Document]) -> None:
+        """Take the messages in, or out. All of them are in when this returns, but for those that the server refuses for
+        what they are: they are named in the log.
+        """
+        self._add_where_it_belongs(documents)
+        if time.monotonic() - self._rolled_at > _ROLL_OVER_EVERY_S:
+            self._rolled_at = time.monotonic()
+            self._request("POST", f"/{ALIAS}/_rollover", _ROLL_OVER, within_s=_BULK_S)
+
+    def _add_where_it_belongs(self, documents: Sequence[Document]) -> None:
+        changed = [document for document in documents if document.edited or document.body is None]
+        for _ in range(_LOOKS):
+            self._ensure()
+            try:
+                if changed:
+                    self._take_out(changed)
+                for target in (ALIAS, *([NEXT] if self._aliased(NEXT) else [])):
+                    self._bulk(target, documents)
+            except _Moved:
+                self._there = False
+            else:
+                return
+        raise Unavailable("The search server's aliases don't stay as they are.", retry_after=5)
+
+    def _take_out(self, documents: Sequence[Document]) -> None:
+        """Out of the indices that are not written to any more. Before the new texts are written: an index may become
+        one of these at any time, and what was just written to it must stay. Raises _Moved as ``_bulk`` does.
+        """
+        try:
+            described = self._request("GET", f"/{ALIAS}/_alias/{ALIAS}")
+        except Refused as error:
+            if error.status == 404:
+                raise _Moved from error
+            raise
+        old = [index for index, each in described.items() if not each["aliases"][ALIAS].get("is_write_index")]
+        for index in old:
+            for at in range(0, len(documents), _TAKEN_OUT):
+                lines = b"".join(
+                    _encode({"delete": {"_index": index, **_where(each)}}) + b"\n"
+                    for each in documents[at : at + _TAKEN_OUT]
+                )
+                answer = self._request("POST", "/_bulk", lines, within_s=_BULK_S)
+                refused = [item["delete"] for item in answer["items"] if item["delete"]["status"] not in (200, 404)]
+                if refused:
+                    raise Unavailable(f"The search server did not take out {len(refused)} documents: {refused[0]}.")
+
+    def _bulk(self, target: str, documents: Sequence[Document]) -> None:
+        """In requests that are not too large. Raises _Moved when there is no such alias."""
+        entries: list[_Entry] = []
+        size = 0
+        for document in documents:
+            entry = _entry(document)
+            if entries and size + len(entry.lines) > self._bulk_bytes:
+                self._send(target, entries)
+                entries, size = [], 0
+            entries.append(entry)
+            size += len(entry.lines)
+        if entries:
+            self._send(target, entries)
+
+    def _send(self, target: str, entries: Sequence[_Entry]) -> None:
+        body = b"".join(entry.lines for entry in entries)
+        try:
+            answer = self._request("POST", f"/{target}/_bulk?require_alias=true", body, within_s=_BULK_S)
+        except Refused as error:
+            if error.status != 413:
+                raise
+            if len(entries) == 1:
+                _leave_out(entries[0].document, "it is too large for the server")
+                return
+            self._bulk_bytes = max(_LEAST_BULK_BYTES, min(self._bulk_bytes, len(body)) // 2)
+            del body
+            half = len(entries) // 2
+            self._send(target, entries[:half])
+            self._send(target, entries[half:])
+            return
+        if answer["errors"]:
+            self._judge(entries, [result for item in answer["items"] for result in item.values()])
+
+    @staticmethod
+    def _judge(entries: Sequence[_Entry], results: Sequence[dict[str, Any]]) -> None:
+        """What became of each. Raises _Moved, or Unavailable, when it is nothing to do with single documents."""
+        # 404 without an error: what is to be deleted was never there; 409: something newer is there already.
+        wrong = [
+            (entry.document, result)
+            for entry, result in zip(entries, results, strict=True)
+            if "error" in result and result["status"] != 409
+        ]
+        kinds = {result["error"]["type"] for _, result in wrong}
+        if "index_not_found_exception" in kinds:
+            raise _Moved
+        # An index that takes others and not this one refuses it for what it is.
+        takes = any(result["status"] < 300 for result in results)
+        for _, result in wrong:
+            if not (result["status"] == 400 and (takes or result["error"]["type"] in _OF_ONE_DOCUMENT)):
+                raise Unavailable(f"The search server refused {len(wrong)} documents: {result['error']}.")
+        for document, result in wrong:
+            _leave_out(document, str(result["error"]["type"]))
+
+    async def candidates(
+        self, chat: ChatKey, query: Query, *, typos: bool, limit: int = CANDIDATES, below: int | None = None
+    ) -> Candidates:
+        try:
+            return await asyncio.to_thread(self._find, chat, query, typos, limit, below)
+        except Refused as error:
+            log.error("The search server can't search: %s", error)
+            raise Unavailable("The search server can't search now.", retry_after=5) from error
+
+    def _find(self, chat: ChatKey, query: Query, typos: bool, limit: int, below: int | None) -> Candidates:
+        self._ensure()
+        where: list[dict[str, Any]] = [{"term": {"token": chat.token}}, {"term": {"chat": chat.number}}]
+        if below is not None:
+            where.append({"range": {"number": {"lt": below}}})
+        clauses = [_clause(term, len(query.terms), typos=typos) for term in query.terms]
+        body = {
+            "query": {"bool": {"filter": where + clauses}},
+            "sort": [{"number": "desc"}],
+            "size": limit,
+            "track_total_hits": False,
+            "timeout": f"{_SEARCHING_MS}ms",
+        }
+        answer = self._request("POST", f"/{ALIAS}/_search?routing={chat.token}", body)
+        numbers = list(dict.fromkeys(hit["sort"][0] for hit in answer["hits"]["hits"]))
+        return Candidates(numbers, whole=not answer["timed_out"])
+
+    # Rebuilding ------------------------------------------------------------------------------------------------------
+
+    def start_anew(self) -> None:
+        """Make an empty index beside the one in use; from now on ``add``, in every process, goes to both. Another
+        rebuild that is under way can't be finished any more.
+        """
+        self._clear()
+        self._ensure()
+        self.give_up()
+        self._made = _new_name()
+        self._make(self._made, {NEXT: {}})
+
+    def _clear(self) -> None:
+        """Remove the indices of ours that no alias leads to: a rebuild that was killed leaves one. One that has an
+        alias' own name, as writes of version 0.1.0 could make, would stand in that alias' way for ever.
+        """
+        for index, described in self._request("GET", f"/{ALIAS}*/_alias").items():
+            if not described["aliases"] and _OURS.fullmatch(index):
+                log.warning("The index %s, which nothing leads to, is removed.", index)
+                self._there = False
+                self._remove(index)
+
+    def fill(self, documents: Sequence[Document]) -> None:
+        """Into the new index alone."""
+        try:
+            self._bulk(NEXT, documents)
+        except _Moved as error:
+            raise Unavailable("The new index has gone: another rebuild was started, or finished.") from error
+
+    def adopt(self) -> None:
+        """Put the new index in the place of the old, in one step, and then remove the old."""
+        self._request("POST", "/_refresh", within_s=_BULK_S)
+        for looked in range(_LOOKS):
+            old, new = self._aliased(ALIAS), self._aliased(NEXT)
+            if new != [self._made]:
+                raise Unavailable("The new index is not the one that was filled: another rebuild was started.")
+            actions: list[dict[str, Any]] = [{"remove": {"index": index, "alias": ALIAS}} for index in old]
+            actions += [{"remove": {"index": self._made, "alias": NEXT}}]
+            actions += [{"add": {"index": self._made, "alias": ALIAS, "is_write_index": True}}]
+            try:
+                self._request("POST", "/_aliases", {"actions": actions}, within_s=_BULK_S)
+                break
+            except Refused:  # the old one rolled over meanwhile
+                if looked == _LOOKS - 1:
+                    raise
+        time.sleep(_ASKED_STILL_S)  # who has begun to search the old one shall finish
+        for index in old:
+            self._remove(index)
+
+    def give_up(self) -> None:
+        """Remove what an unfinished rebuild has left."""
+        for index in self._aliased(NEXT):
+            self._remove(index)
+
+
+def _new_name() -> str:
+    """A roll-over counts the number at the end up, which is six digits."""
+    return f"{ALIAS}-{time.time_ns() // 1_000_000}-000001"
+
+
+def _entry(document: Document) -> _Entry:
+    token, chat = document.chat
+    where = _where(document)
+    if document.body is None:
+        return _Entry(document, _encode({"delete": where}) + b"\n")
+    kept = " ".join(gram.replace(" ", "_") for gram in grams(spaced(document.body)))
+    source = {"token": token, "chat": chat, "number": document.number, "grams": kept}
+    where |= {"version": document.version, "version_type": "external_gte"}
+    return _Entry(document, _encode({"index": where}) + b"\n" + _encode(source) + b"\n")
+
+
+def _where(document: Document) -> dict[str, Any]:
+    token, chat = document.chat
+    return {"_id": f"{token}.{chat}.{document.number}", "routing": token}
+
+
+def _leave_out(document: Document, why: str) -> None:
+    """Nobody who knows the log shall be able to use a token."""
+    log.error(
+        "Message %d of chat %d of application %s… can't be taken into the search index, and won't be found there: %s.",
+        document.number,
+        document.chat.number,
+        document.chat.token[:4],
+        why,
+    )
+
+
+def _clause(term: Term, terms: int, *, typos: bool) -> dict[str, Any]:
+    ways = [way for way in (term.sure, *(term.typos if typos else ())) if way]
+    found = [
+        {"bool": {"filter": [{"term": {"grams": gram.replace(" ", "_")}} for gram in some(way, terms)]}} for way in ways
+    ]
+    return {"bool": {"should": found, "minimum_should_match": 1}}

@@ -1,0 +1,366 @@
+"""``hubbub api`` and ``hubbub writer``: settings in, a running part of a cluster out."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import ExitStack, asynccontextmanager, suppress
+
+from sqlalchemy.exc import DBAPIError
+
+from hubbub.chat.errors import ChatError, Unavailable
+from hubbub.chat.model import ChatKey
+from hubbub.chat.ports import Candidates
+from hubbub.chat.search import CANDIDATES, Query
+from hubbub.cluster import drains, generations
+from hubbub.cluster.broker import LOST, send_markers
+from hubbub.cluster.consumer import RabbitConsumer
+from hubbub.cluster.database import Database
+from hubbub.cluster.deliveries import Deliveries
+from hubbub.cluster.generations import Generations
+from hubbub.cluster.holes import Holes
+from hubbub.cluster.housekeeping import keep_house
+from hubbub.cluster.indexer import keep_index
+from hubbub.cluster.intake import QueuedIntake
+from hubbub.cluster.migrate import migrate
+from hubbub.cluster.outbox import Outbox
+from hubbub.cluster.processes import Processes
+from hubbub.cluster.protocol import kind_of
+from hubbub.cluster.publisher import Publisher
+from hubbub.cluster.redis.counts import RedisCounts
+from hubbub.cluster.redis.feed import RedisFeed
+from hubbub.cluster.redis.gate import RedisGate
+from hubbub.cluster.redis.messages import RedisView
+from hubbub.cluster.redis.numbers import Numbers
+from hubbub.cluster.redis.pages import Applications, Pages
+from hubbub.cluster.redis.quotas import RedisQuotas
+from hubbub.cluster.redis.servers import Servers
+from hubbub.cluster.redis.stored import Stored
+from hubbub.cluster.search import ElasticIndex, connect
+from hubbub.cluster.set_aside import Aside
+from hubbub.cluster.store import MySqlStore
+from hubbub.cluster.tasks import keep
+from hubbub.cluster.writer import ShardWriter
+from hubbub.http.edge import Edge
+from hubbub.http.limits import LocalGate, MemoryCounts
+from hubbub.http.metrics import Reading, accepted, cached, lag, serve_metrics, waiting, writing
+from hubbub.http.passwords import Argon2Passwords
+from hubbub.http.quotas import LocalQuotas
+from hubbub.http.schemas import Letter
+from hubbub.http.service import Wing, edge_of, now
+from hubbub.loop_lag import LoopLag
+from hubbub.measures import Histogram
+from hubbub.settings import Settings
+from hubbub.tracing import tracing_to
+
+log = logging.getLogger("hubbub")
+
+_SHARED_S = 15.0  # how long a process of the cluster waits for its servers when it starts
+_PAGE = 10  # the limit of a list that is asked for without one
+
+
+class ShardsFixed(Exception):
+    """The number of shards can't be changed now."""
+
+
+class NoIndex:
+    """A cluster without a search server."""
+
+    async def candidates(
+        self, chat: ChatKey, query: Query, *, typos: bool, limit: int = CANDIDATES, below: int | None = None
+    ) -> Candidates:
+        raise Unavailable("This Hubbub has no search server.", retry_after=60)
+
+
+def database_of(settings: Settings, *, pool_size: int | None = None, replicas: bool = False) -> Database:
+    """The database, with the schema of this version.
+
+    Raises:
+        SchemaTooNew: a newer version wrote it.
+        Unavailable: it can't be reached.
+    """
+    database = Database(
+        settings.mysql_url, settings.mysql_replicas if replicas else (), pool_size=pool_size or settings.mysql_pool
+    )
+    try:
+        migrate(database.engine)
+    except DBAPIError as error:
+        database.close()
+        raise Unavailable(f"The database can't be used: {error.orig}.", retry_after=5) from error
+    return database
+
+
+@asynccontextmanager
+async def serving(settings: Settings) -> AsyncIterator[Edge]:
+    """One of a cluster's API processes. Leaving it finishes what was accepted."""
+    database = database_of(settings, replicas=True)
+    store, processes, outbox, aside = MySqlStore(database), Processes(database), Outbox(database), Aside(database)
+    processes.redis_servers(len(settings.redis_urls))
+    secret = processes.kept("session secret", secrets.token_hex(32)).encode()
+    name = secrets.token_hex(8)
+    publisher = Publisher(settings.amqp_url, processes.shards(settings.shards), max_commands=settings.queue_commands)
+    servers = Servers(settings.redis_urls)
+    feed = RedisFeed(settings.redis_urls, servers)
+    tracing = tracing_to(settings.trace_url, "api")
+    passwords = Argon2Passwords()
+    applications, pages = Applications(), Pages(_PAGE)
+    loop = LoopLag()
+    numbers = Numbers(servers, store, publisher, pages)
+    living = Generations(processes, servers, name, feed.feed.missed)
+    intake = QueuedIntake(publisher, store, numbers, servers, living, now)
+
+    async def readings() -> list[Reading | Histogram]:
+        depths = [
+            Reading("hubbub_queue_depth_messages", "Deliveries in a shard's queue.", depth, {"queue": queue})
+            for queue, depth in (await publisher.backlog()).items()
+        ]
+        return [
+            accepted(publisher.accepted),
+            waiting(publisher.depth),
+            *depths,
+            *await _from_database(aside),
+            Reading("hubbub_database_connections", "In use, of this process's pool.", database.connections),
+            *([lag(await outbox.index_lag())] if settings.search_url else []),
+            *cached(pages.hits, pages.misses),
+            loop.lags,
+        ]
+
+    wing = Wing(
+        store=store,
+        intake=intake,
+        view=RedisView(servers, store, numbers, publisher, applications, pages, living),
+        index=ElasticIndex(connect(settings.search_url)) if settings.search_url else NoIndex(),
+        gate=RedisGate(
+            servers,
+            publisher,
+            applications,
+            pages,
+            user_rate=settings.user_rate,
+            alone=LocalGate(settings.user_rate),
+        ),
+        quotas=RedisQuotas(servers, settings.hourly, LocalQuotas(settings.hourly)),
+        counts=RedisCounts(servers, MemoryCounts()),
+        passwords=passwords,
+        feed=feed.feed,
+        letters=Letters(aside, settings.amqp_url, publisher.shards),
+        secret=secret,
+        faults=lambda: {"queue": publisher.fault, "cache": servers.fault},
+        readings=readings,
+    )
+    edge = edge_of(
+        wing,
+        proxies=settings.proxies,
+        address_connections=settings.address_connections,
+        operators=settings.operators,
+        user_streams=settings.user_streams,
+        tracing=tracing,
+    )
+    going = [
+        keep(edge.sweep(), "the connections' clock"),
+        keep(drains.watch(servers, publisher), "the drained queues"),
+    ]
+    await asyncio.gather(publisher.connected(_SHARED_S), servers.in_use(_SHARED_S))  # else the first posts are 503
+    try:
+        with loop.watched():
+            yield edge
+    finally:
+        await intake.close()
+        await publisher.close()
+        await intake.close()  # what was confirmed last is told
+        for task in going:
+            task.cancel()
+        await asyncio.gather(*going, return_exceptions=True)
+        await living.close()
+        await servers.close()
+        await feed.close()
+        passwords.close()
+        with suppress(ChatError):
+            await asyncio.to_thread(processes.gone, "api", name)
+        database.close()
+        if tracing is not None:
+            await asyncio.to_thread(tracing.close)
+
+
+async def _from_database(aside: Aside) -> list[Reading]:
+    """What can't be said while the database is away."""
+    try:
+        counts = await asyncio.to_thread(aside.counts)
+    except ChatError:
+        return []
+    what = "Commands that were set aside and wait to be looked at."
+    return [
+        Reading("hubbub_dead_letters", what, counts[True], {"acknowledged": "true"}),
+        Reading("hubbub_dead_letters", what, counts[False], {"acknowledged": "false"}),
+    ]
+
+
+async def writing_until(settings: Settings, stopped: asyncio.Event, started: Callable[[], None]) -> None:
+    """One of a cluster's writers, until ``stopped``; what it has begun is finished."""
+    searched = bool(settings.search_url)
+    database = database_of(settings)
+    store, processes, aside = MySqlStore(database), Processes(database), Aside(database)
+    deliveries = Deliveries(database, store.uncounted, note_changes=searched)
+    servers = Servers(settings.redis_urls)
+    shards = await asyncio.to_thread(processes.shards, settings.shards)
+    loop, watching = LoopLag(), ExitStack()
+    watching.enter_context(loop.watched())
+    going = [
+        keep(keep_house(store, processes, settings.amqp_url, shards, now), "the housekeeping"),
+        keep(generations.follow(processes, servers.wires), "the generations of Redis"),
+    ]
+    if searched:
+        index = ElasticIndex(connect(settings.search_url))
+        going.append(keep(keep_index(Outbox(database), index.add), "the search index"))
+    writer = ShardWriter(deliveries, Stored(servers, store), shards)
+    going.append(keep(writer.tell_again(), "telling Redis again"))
+    tracing = writer.tracing = tracing_to(settings.trace_url, "writer")
+    if taken := await aside.take_over(settings.amqp_url):
+        log.warning("%d dead letters of an earlier version are set aside.", taken)
+    consumer: RabbitConsumer | None = None
+    stop_metrics: Callable[[], None] | None = None
+    if settings.metrics_port:
+
+        def own() -> list[Reading | Histogram]:
+            return [
+                *writing(writer.measures),
+                loop.lags,
+                Reading("hubbub_database_connections", "In use, of this process's pool.", database.connections),
+                Reading(
+                    "hubbub_stopped_shards",
+                    "Shards that lack something acknowledged and wait for an operator.",
+                    0 if consumer is None else len(consumer.stopped_shards),
+                ),
+            ]
+
+        stop_metrics = serve_metrics(settings.host, settings.metrics_port, own)
+    name = secrets.token_hex(8)
+    while not stopped.is_set():
+        writer.shards = await asyncio.to_thread(processes.shards, settings.shards)
+        raised = asyncio.Event()
+
+        async def alive(raised: asyncio.Event = raised) -> int:
+            if await asyncio.to_thread(processes.shards, settings.shards) != writer.shards:
+                raised.set()
+            return await asyncio.to_thread(processes.alive, "writer", name)
+
+        consumer = RabbitConsumer(
+            settings.amqp_url, writer.shards, writer, alive=alive, decide=Holes(database).decide, unreadable=aside.keep
+        )
+        running = keep(consumer.run(started), "reading the queues")
+        ends = [asyncio.create_task(event.wait()) for event in (stopped, raised)]
+        await asyncio.wait([running, *ends], return_when=asyncio.FIRST_COMPLETED)
+        for end in ends:
+            end.cancel()
+        consumer.stop()
+        await running
+    watching.close()
+    if stop_metrics is not None:
+        stop_metrics()
+    for task in going:
+        task.cancel()
+    await asyncio.gather(*going, return_exceptions=True)
+    with suppress(ChatError):  # else it will be missed soon enough
+        await asyncio.to_thread(processes.gone, "writer", name)
+    await servers.close()
+    database.close()
+    if tracing is not None:
+        tracing.close()
+
+
+class Letters:
+    """See http.operator.Letters."""
+
+    def __init__(self, aside: Aside, url: str, shards: int) -> None:
+        self._aside = aside
+        self._url = url
+        self._shards = shards
+
+    async def shown(self) -> list[Letter]:
+        return [
+            Letter(each.number, each.at, kind_of(each.command) if each.command else "unreadable", each.reason)
+            for each in await asyncio.to_thread(self._aside.list)
+        ]
+
+    async def retry(self, number: int) -> bool:
+        try:
+            return await self._aside.retry(self._url, self._shards, lambda each: each == number) > 0
+        except LOST as error:
+            raise Unavailable("RabbitMQ can't be reached.") from error
+
+
+def rebuild_search(settings: Settings, progress: Callable[[int], None]) -> int:
+    """Make a cluster's search index anew while it serves; returns how many messages are in it. Raises Unavailable."""
+    database = database_of(settings, pool_size=2)
+    outbox = Outbox(database)
+    index = ElasticIndex(connect(settings.search_url))
+    count, place = 0, ("", 0, 0)
+    try:
+        # From here on the writers' changes go into the new index as well, so what is read below misses none.
+        index.start_anew()
+        while documents := outbox.all_messages(place):
+            index.fill(documents)
+            count += len(documents)
+            place = (*documents[-1].chat, documents[-1].number)
+            progress(count)
+        index.adopt()
+    finally:
+        database.close()
+    return count
+
+
+async def raise_shards(settings: Settings, wanted: int | None, *, within_s: float = 30.0) -> int:
+    """The number of shards, raised first if ``wanted``.
+
+    Raises:
+        ShardsFixed: it can't be changed now; the text says what stands in the way.
+    """
+    database = database_of(settings, pool_size=1)
+    processes = Processes(database)
+    try:
+        shards = processes.shards(settings.shards)
+        if wanted is None:
+            return shards
+        # A token's commands must all be in one queue: none may be left in the old one when the first enters the new.
+        if wanted < shards:
+            raise ShardsFixed(f"There are {shards} shards; their number can be raised, not lowered.")
+        if alive := processes.alive("api"):
+            raise ShardsFixed(f"{alive} API processes are running. Stop them first; let the writers run.")
+        publisher = f"shards.{secrets.token_hex(8)}"
+        await send_markers(settings.amqp_url, shards, publisher)
+        until = time.monotonic() + within_s
+        while (behind := shards - processes.reached(publisher)) > 0:
+            if time.monotonic() > until:
+                raise ShardsFixed(f"{behind} shards still hold messages. Let the writers finish them first.")
+            await asyncio.sleep(0.1)
+        processes.keep("shards", str(wanted))
+        return wanted
+    finally:
+        database.close()
+
+
+def open_aside(settings: Settings) -> tuple[Aside, str, int]:
+    """What was set aside, the address of the queue to send it through again, and the number of shards. Raises
+    Unavailable."""
+    database = database_of(settings, pool_size=1)
+    return Aside(database), settings.amqp_url, Processes(database).shards(settings.shards)
+
+
+def stopped_shards(settings: Settings, *, accept_loss: bool) -> list[str]:
+    """A line for each shard that lacks something; with ``accept_loss`` they go on from here. Raises Unavailable."""
+    database = database_of(settings, pool_size=1)
+    try:
+        holes = Holes(database)
+        said = "goes on without" if accept_loss else "has stopped, for it lacks"
+        lines = [
+            f"shard {hole.shard} {said} {hole.found - hole.expected} deliveries of publisher {hole.publisher},"
+            f" from {hole.expected} on, which were confirmed"
+            for hole in holes.stopped()
+        ]
+        if accept_loss:
+            holes.accept()
+        return lines
+    finally:
+        database.close()

@@ -1,0 +1,141 @@
+"""The commands that could not be stored: look at them, send them again, or drop them. They are rows of
+``set_aside``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+import msgspec
+
+from hubbub.cluster.broker import LOST, close, connect, declare, publish, queue_name
+from hubbub.cluster.database import Database, marks
+from hubbub.cluster.protocol import Delete, Delivery, Edit, Post, decode, encode, kind_of, retry_name, shard_of
+
+_OLD_QUEUE = "hubbub.dead"  # where versions before 0.2 put them
+_REASON = 1000
+
+
+class SetAside(NamedTuple):
+    """``number`` is its row's; ``command`` is None when it can't be read. ``acknowledged`` is False where nobody can
+    have been told that it was accepted."""
+
+    number: int
+    at: str
+    reason: str
+    acknowledged: bool
+    command: Post | Edit | Delete | None
+    size: int
+
+
+class Aside:
+    """Every method blocks but ``retry``. They raise Unavailable."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def list(self) -> list[SetAside]:
+        def work(cursor: Any) -> Sequence[Any]:
+            cursor.execute("SELECT id, at, reason, acknowledged, command FROM set_aside ORDER BY id")
+            rows: Sequence[Any] = cursor.fetchall()
+            return rows
+
+        return [_read(*row) for row in self._database.run(work, commit=False)]
+
+    def counts(self) -> dict[bool, int]:
+        """How many there are, of those that were acknowledged and of the others."""
+
+        def work(cursor: Any) -> dict[bool, int]:
+            cursor.execute("SELECT acknowledged, COUNT(*) FROM set_aside GROUP BY acknowledged")
+            return {bool(acknowledged): int(count) for acknowledged, count in cursor.fetchall()}
+
+        return {True: 0, False: 0} | self._database.run(work, commit=False)
+
+    def keep(self, shard: int, body: bytes, reason: str) -> None:
+        """A message that can't be read."""
+        self._database.run(lambda cursor: insert(cursor, shard, None, reason, body, acknowledged=True))
+
+    def drop(self, chosen: Callable[[int], bool]) -> int:
+        """Delete the chosen ones for good. Returns how many there were."""
+        numbers = [each.number for each in self.list() if chosen(each.number)]
+        if numbers:
+            self._database.run(
+                lambda cursor: cursor.execute(f"DELETE FROM set_aside WHERE id IN ({marks(numbers)})", numbers)
+            )
+        return len(numbers)
+
+    async def retry(self, url: str, shards: int, chosen: Callable[[int], bool]) -> int:
+        """Send the chosen ones through their shard again. Returns how many there were. Raises one of broker.LOST."""
+        connection = await connect(url, "hubbub dead")
+        done = 0
+        try:
+            channel = await connection.channel(publisher_confirms=True, on_return_raises=True)
+            for each in self.list():
+                command = each.command
+                if not chosen(each.number) or command is None:
+                    continue
+                if isinstance(command, Post):
+                    command = msgspec.structs.replace(
+                        command, epoch=0
+                    )  # its number was kept for it, whatever came since
+                shard = shard_of(command.chat.token, shards)
+                await declare(connection, channel, shard)
+                # Named after the row: sent twice, by two who were asked at once, it is applied once. The row goes with
+                # that.
+                publisher = retry_name(each.number, each.at)
+                await publish(channel, queue_name(shard), encode(Delivery(publisher, 1, [command], 0)))
+                done += 1
+        finally:
+            await close(connection)
+        return done
+
+    async def take_over(self, url: str) -> int:
+        """Bring what versions before 0.2 left in a queue into the table. Returns how many there were, 0 while RabbitMQ
+        can't be reached."""
+        done = 0
+        try:
+            connection = await connect(url, "hubbub dead")
+        except LOST:
+            return done
+        try:
+            channel = await connection.channel()
+            queue = await channel.declare_queue(_OLD_QUEUE, passive=True)
+            while (message := await queue.get(no_ack=False, fail=False)) is not None:
+                self.keep_delivery(message.body, str(message.headers.get("reason", "")))
+                await message.ack()
+                done += 1
+        except LOST:  # there is no such queue, as in every cluster that began with this version; or it is lost
+            return done
+        finally:
+            await close(connection)
+        return done
+
+    def keep_delivery(self, body: bytes, reason: str) -> None:
+        """A delivery of one command, as it was kept in a queue."""
+        self._database.run(lambda cursor: insert(cursor, 0, _command(body), reason, body, acknowledged=True))
+
+
+def insert(
+    cursor: Any, shard: int, command: Post | Edit | Delete | None, reason: str, body: bytes, *, acknowledged: bool
+) -> None:
+    """Add a row: ``body`` is a delivery of the command alone, or what can't be read (None)."""
+    place = ("unreadable", "", 0, 0) if command is None else (kind_of(command), *command.chat, command.number)
+    cursor.execute(
+        "INSERT INTO set_aside (shard, at, kind, token, chat, number, reason, acknowledged, command)"
+        " VALUES (%s, UNIX_TIMESTAMP(), %s, %s, %s, %s, %s, %s, %s)",
+        (shard, *place, reason[:_REASON], acknowledged, body),
+    )
+
+
+def _read(number: int, at: int, reason: str, acknowledged: int, body: bytes) -> SetAside:
+    when = datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds")
+    return SetAside(number, when, reason, bool(acknowledged), _command(body), len(body))
+
+
+def _command(body: bytes) -> Post | Edit | Delete | None:
+    try:
+        (command,) = decode(body).commands
+    except ValueError:  # it can't be read, or has more than one
+        return None
+    return command if isinstance(command, Post | Edit | Delete) else None

@@ -1,0 +1,306 @@
+"""The store of a cluster: MySQL 8 or MariaDB 10.11+, and anything that speaks their protocol and SQL. See
+chat.ports.Store.
+
+Everything of an application is keyed by its token first, and no statement on messages, chats or keys reads two
+applications' rows by anything but their full keys, so the tables can be split by token.
+
+The directory (users, applications, members, chats) is written here at once. Messages come by way of the queue, see
+cluster.deliveries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+from hubbub.chat.commands import (
+    AddApplication,
+    AddChat,
+    AddUser,
+    Command,
+    EndSession,
+    EndSessions,
+    Outcome,
+    PutMember,
+    RemoveMember,
+    RenameApplication,
+    RenameChat,
+)
+from hubbub.chat.errors import Forbidden, Invalid, NotFound, Unavailable
+from hubbub.chat.limits import ENDED_SESSION_KEPT_MS
+from hubbub.chat.model import Application, Chat, ChatKey, Member, Message, Role, User
+from hubbub.cluster.database import Database, marks
+from hubbub.cluster.deliveries import MESSAGE
+from hubbub.cluster.protocol import Position
+
+_CHATS_COUNTED_AT_ONCE = 20
+_NUMBERED_AT_ONCE = 1000
+_CHAT = """
+    SELECT c.number, c.title,
+           c.counted + (SELECT COUNT(*) FROM messages m
+                        WHERE m.token = c.token AND m.chat = c.number AND m.number > c.counted_to),
+           GREATEST(c.last_number, COALESCE((SELECT MAX(m.number) FROM messages m
+                                             WHERE m.token = c.token AND m.chat = c.number), 0))
+    FROM chats c WHERE c.token = %s
+"""
+_USER = "SELECT id, ref, email, name, created_at, era, password_hash FROM users"
+_SESSION = "SELECT era, EXISTS (SELECT 1 FROM ended_sessions WHERE session = %s) FROM users WHERE id = %s"
+_ROLE = "SELECT role FROM members WHERE token = %s AND user_id = %s"
+
+
+class MySqlStore:
+    """See chat.ports.Store. ``at`` says how far a copy must be to answer.
+
+    ``uncounted`` has the chats that ``count_messages`` will look at.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self.uncounted: set[ChatKey] = set()
+
+    # Writing ---------------------------------------------------------------------------------------------------------
+
+    def apply(self, batch: Sequence[Command]) -> list[Outcome]:
+        """Directory commands alone: a message goes through the queue."""
+        return self._database.run(
+            lambda cursor: [self._handlers[type(command)](self, cursor, command) for command in batch]
+        )
+
+    def _add_user(self, cursor: Any, command: AddUser) -> Outcome:
+        cursor.execute(
+            "INSERT INTO users (ref, email, name, password_hash, created_at) VALUES (%s,%s,%s,%s,%s)"
+            " ON DUPLICATE KEY UPDATE id = id",
+            (command.ref, command.email, command.name, command.password_hash, command.created_at),
+        )
+        cursor.execute(f"{_USER} WHERE ref = %s", (command.ref,))
+        row = cursor.fetchone()
+        return User(*row[:6]) if row else Invalid(["email has already been taken"])
+
+    def _end_session(self, cursor: Any, command: EndSession) -> Outcome:
+        cursor.execute(
+            "INSERT INTO ended_sessions (session, expires_at) VALUES (%s,%s)"
+            " ON DUPLICATE KEY UPDATE expires_at = VALUES(expires_at)",
+            (command.session, command.expires_at),
+        )
+        return None
+
+    def _end_sessions(self, cursor: Any, command: EndSessions) -> Outcome:
+        cursor.execute("UPDATE users SET era = %s WHERE id = %s", (command.era, command.user_id))
+        return None
+
+    def _add_application(self, cursor: Any, command: AddApplication) -> Outcome:
+        cursor.execute(
+            "INSERT INTO applications (token, name, created_at) VALUES (%s,%s,%s)",
+            (command.token, command.name, command.created_at),
+        )
+        cursor.execute(
+            "INSERT INTO members (token, user_id, role, app_created_at) VALUES (%s,%s,'owner',%s)",
+            (command.token, command.owner_id, command.created_at),
+        )
+        return None
+
+    def _rename_application(self, cursor: Any, command: RenameApplication) -> Outcome:
+        cursor.execute("UPDATE applications SET name = %s WHERE token = %s", (command.name, command.token))
+        return None
+
+    def _put_member(self, cursor: Any, command: PutMember) -> Outcome:
+        cursor.execute(f"{_ROLE} FOR UPDATE", (command.token, command.user_id))
+        found = cursor.fetchone()
+        if found is not None and found[0] == Role.OWNER:
+            return Forbidden("The owner's role can't be changed.")
+        cursor.execute(
+            "INSERT INTO members (token, user_id, role, app_created_at)"
+            " SELECT token, %s, %s, created_at FROM applications WHERE token = %s"
+            " ON DUPLICATE KEY UPDATE role = VALUES(role)",
+            (command.user_id, command.role.value, command.token),
+        )
+        return None
+
+    def _remove_member(self, cursor: Any, command: RemoveMember) -> Outcome:
+        cursor.execute(f"{_ROLE} FOR UPDATE", (command.token, command.user_id))
+        found = cursor.fetchone()
+        if found is None:
+            return NotFound("There is no such member in this application.")
+        if found[0] == Role.OWNER:
+            return Forbidden("The owner can't be removed.")
+        cursor.execute("DELETE FROM members WHERE token = %s AND user_id = %s", (command.token, command.user_id))
+        return None
+
+    def _add_chat(self, cursor: Any, command: AddChat) -> Outcome:
+        # Chats are never deleted, so the application's count of them is also the number of the last.
+        cursor.execute("UPDATE applications SET chats_count = chats_count + 1 WHERE token = %s", (command.token,))
+        if not cursor.rowcount:
+            return NotFound("There is no such application.")
+        cursor.execute("SELECT chats_count FROM applications WHERE token = %s", (command.token,))
+        (number,) = cursor.fetchone()
+        cursor.execute(
+            "INSERT INTO chats (token, number, title, created_at) VALUES (%s,%s,%s,%s)",
+            (command.token, number, command.title, command.created_at),
+        )
+        return int(number)
+
+    def _rename_chat(self, cursor: Any, command: RenameChat) -> Outcome:
+        cursor.execute("UPDATE chats SET title = %s WHERE token = %s AND number = %s", (command.title, *command.chat))
+        return None
+
+    _handlers: ClassVar[dict[type[Any], Callable[[MySqlStore, Any, Any], Outcome]]] = {
+        AddUser: _add_user,
+        EndSession: _end_session,
+        EndSessions: _end_sessions,
+        AddApplication: _add_application,
+        RenameApplication: _rename_application,
+        PutMember: _put_member,
+        RemoveMember: _remove_member,
+        AddChat: _add_chat,
+        RenameChat: _rename_chat,
+    }
+
+    def count_messages(self) -> None:
+        waiting = sorted(self.uncounted)
+        for start in range(0, len(waiting), _CHATS_COUNTED_AT_ONCE):
+            chats = waiting[start : start + _CHATS_COUNTED_AT_ONCE]
+            # Before the transaction: what is posted while it runs must be counted the next time.
+            self.uncounted.difference_update(chats)
+            try:
+                self._database.run(lambda cursor, chats=chats: self._count(cursor, chats))  # type: ignore[misc]
+            except Unavailable:
+                self.uncounted.update(chats)
+                raise
+
+    @staticmethod
+    def _count(cursor: Any, chats: Sequence[ChatKey]) -> None:
+        # The rows are locked first: a post that comes between must find either the old counted_to or the new one.
+        keys = [value for chat in chats for value in chat]
+        pairs = ",".join(["(%s,%s)"] * len(chats))
+        cursor.execute(
+            f"SELECT token, number, counted_to FROM chats WHERE (token, number) IN ({pairs})"
+            " ORDER BY token, number FOR UPDATE",
+            keys,
+        )
+        for token, chat, counted_to in cursor.fetchall():
+            cursor.execute(
+                "SELECT COUNT(*), MAX(number) FROM messages WHERE token = %s AND chat = %s AND number > %s",
+                (token, chat, counted_to),
+            )
+            count, highest = cursor.fetchone()
+            if count:
+                cursor.execute(
+                    "UPDATE chats SET counted = counted + %s, counted_to = %s WHERE token = %s AND number = %s",
+                    (count, highest, token, chat),
+                )
+
+    def forget_sessions(self, now: int) -> None:
+        before = now - ENDED_SESSION_KEPT_MS
+        self._database.run(lambda cursor: cursor.execute("DELETE FROM ended_sessions WHERE expires_at < %s", (before,)))
+
+    def forget_publishers(self, before: int) -> None:
+        """Drop the publishers whose last delivery was applied before then (seconds since 1970)."""
+        self._database.run(lambda cursor: cursor.execute("DELETE FROM publishers WHERE applied_at < %s", (before,)))
+
+    # Reading ---------------------------------------------------------------------------------------------------------
+
+    async def user_by_ref(self, ref: str) -> User | None:
+        row = await self._database.row(f"{_USER} WHERE ref = %s", (ref,))
+        return row and User(*row[:6])
+
+    async def user_by_email(self, email: str) -> tuple[User, str] | None:
+        row = await self._database.row(f"{_USER} WHERE email = %s", (email,))
+        return row and (User(*row[:6]), row[6])
+
+    async def session_lives(self, user_id: int, era: str, session: str) -> bool:
+        return bool(await self._database.row(_SESSION, (session, user_id)) == (era, 0))
+
+    async def application(self, token: str) -> Application | None:
+        row = await self._database.row("SELECT token, name, chats_count FROM applications WHERE token = %s", (token,))
+        return row and Application(*row)
+
+    async def applications_of(self, user_id: int, *, offset: int, limit: int) -> list[Application]:
+        rows = await self._database.rows(
+            "SELECT a.token, a.name, a.chats_count FROM members m JOIN applications a ON a.token = m.token"
+            " WHERE m.user_id = %s ORDER BY m.app_created_at DESC, m.position DESC LIMIT %s OFFSET %s",
+            (user_id, limit, offset),
+        )
+        return [Application(*row) for row in rows]
+
+    async def role(self, token: str, user_id: int) -> Role | None:
+        row = await self._database.row(_ROLE, (token, user_id))
+        return row and Role(row[0])
+
+    async def members(self, token: str, *, offset: int, limit: int) -> list[Member]:
+        rows = await self._database.rows(
+            "SELECT u.email, u.name, m.role FROM (SELECT user_id, role FROM members WHERE token = %s"
+            " ORDER BY user_id LIMIT %s OFFSET %s) m JOIN users u ON u.id = m.user_id ORDER BY m.user_id",
+            (token, limit, offset),
+        )
+        return [Member(email, name, Role(role)) for email, name, role in rows]
+
+    async def chat(self, key: ChatKey) -> Chat | None:
+        row = await self._database.row(f"{_CHAT} AND c.number = %s", key)
+        return row and Chat(*row)
+
+    async def chats(self, token: str, *, offset: int, limit: int) -> list[Chat]:
+        rows = await self._database.rows(f"{_CHAT} ORDER BY c.number DESC LIMIT %s OFFSET %s", (token, limit, offset))
+        return [Chat(*row) for row in rows]
+
+    async def message(self, key: ChatKey, number: int, *, at: Position | None = None) -> Message | None:
+        """``at``: a copy that has come this far will do; so for ``messages``."""
+        row = await self._database.row(f"{MESSAGE} AND number = %s", (*key, number), at)
+        return row and Message(*row)
+
+    async def numbered(self, key: ChatKey, numbers: Sequence[int], *, at: Position | None = None) -> list[Message]:
+        if not numbers:
+            return []
+        sql = f"{MESSAGE} AND number IN ({marks(numbers)})"
+        return [Message(*row) for row in await self._database.rows(sql, (*key, *numbers), at)]
+
+    async def ordered(self, key: ChatKey, numbers: Sequence[int]) -> list[tuple[Message, int]]:
+        """Those of some messages that there are, with the order of the last change of each."""
+        sql = f"{MESSAGE.replace(' FROM ', ', changed FROM ')} AND number IN ({marks(numbers)})"
+        return [(Message(*row[:6]), int(row[6])) for row in await self._database.rows(sql, (*key, *numbers))]
+
+    async def messages(
+        self,
+        key: ChatKey,
+        *,
+        limit: int,
+        before: int | None = None,
+        after: int | None = None,
+        offset: int = 0,
+        at: Position | None = None,
+    ) -> list[Message]:
+        if after is not None:
+            rows = await self._database.rows(
+                f"{MESSAGE} AND number > %s ORDER BY number LIMIT %s", (*key, after, limit), at
+            )
+            rows.reverse()
+        elif before is not None:
+            rows = await self._database.rows(
+                f"{MESSAGE} AND number < %s ORDER BY number DESC LIMIT %s OFFSET %s", (*key, before, limit, offset), at
+            )
+        else:
+            rows = await self._database.rows(
+                f"{MESSAGE} ORDER BY number DESC LIMIT %s OFFSET %s", (*key, limit, offset), at
+            )
+        return [Message(*row) for row in rows]
+
+    async def transactions(self, shard: int) -> int:
+        """How far the shard has been applied: what was answered before is not newer."""
+        row = await self._database.row("SELECT position FROM shards WHERE shard = %s", (shard,))
+        return int(row[0]) if row else 0
+
+    async def set_aside(self, key: ChatKey, numbers: Sequence[int]) -> set[int]:
+        """Those of which something is set aside that somebody was told of."""
+        rows = await self._database.rows(
+            "SELECT DISTINCT number FROM set_aside WHERE token = %s AND chat = %s AND acknowledged"
+            f" AND number IN ({marks(numbers)})",
+            (*key, *numbers),
+        )
+        return {int(number) for (number,) in rows}
+
+    async def posted(self, key: ChatKey, sender_id: int, idempotency_key: str) -> tuple[int, bytes] | None:
+        row = await self._database.row(
+            "SELECT number, body_hash FROM idempotency_keys"
+            " WHERE token = %s AND chat = %s AND sender_id = %s AND `key` = %s",
+            (*key, sender_id, idempotency_key),
+        )
+        return row and (int(row[0]), bytes(row[1]))

@@ -1,0 +1,209 @@
+"""Brings a shard's deliveries into the store, and says in Redis what is stored now."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+from msgspec.structs import replace
+
+from hubbub.chat.commands import Outcome
+from hubbub.chat.errors import Unavailable
+from hubbub.chat.model import ChatKey
+from hubbub.cluster.protocol import (
+    Applied,
+    AppliedBefore,
+    Barrier,
+    Delete,
+    Delivery,
+    Edit,
+    Failed,
+    OpenChat,
+    Opened,
+    Position,
+    Post,
+    kind_of,
+)
+from hubbub.measures import WriteMeasures, waited_s
+from hubbub.tracing import Tracing
+
+T = TypeVar("T")
+
+log = logging.getLogger("hubbub.writer")
+
+_STORE_PAUSES_S = (0.1, 0.2, 0.5, 1.0, 2.0)
+_TELL_AGAIN_S = 0.5
+_MOST_UNTOLD = 50_000  # commands, without their texts
+
+
+class DeliveryStore(Protocol):
+    """See cluster.deliveries."""
+
+    def apply(self, shard: int, shards: int, deliveries: Sequence[Delivery]) -> Applied: ...
+    def set_live(self, command: OpenChat, epoch: int, slot: int) -> bool: ...
+
+
+class Shown(Protocol):
+    """What readers see, see cluster.redis.stored. Each raises Unavailable when it can't be told now."""
+
+    def slot_of(self, command: OpenChat) -> int: ...
+    async def seed(self, command: OpenChat, opened: Opened, position: Position) -> bool: ...
+    async def live(self, command: OpenChat, epoch: int) -> None: ...
+    async def drained(self, shard: int, barrier: Barrier) -> None: ...
+    async def stored(
+        self, chat: ChatKey, commands: Sequence[tuple[Post | Edit | Delete, Outcome]], position: Position
+    ) -> None: ...
+
+
+class _Untold(NamedTuple):
+    """Commands of a chat that the store has, as of this position."""
+
+    chat: ChatKey
+    commands: list[Post | Edit | Delete]
+    position: Position
+
+
+class ShardWriter:
+    """``fault`` says why the store takes nothing now; None when it does. ``shards`` is how many there are.
+
+    ``_untold`` is what Redis would not hear of. One that refuses for a while, and has the same data afterwards, would
+    never fill an entry else whose post was not shown either.
+    """
+
+    def __init__(self, store: DeliveryStore, shown: Shown, shards: int) -> None:
+        self._store = store
+        self._shown = shown
+        self._shown_fault = False
+        self._untold: deque[_Untold] = deque()
+        self.shards = shards
+        self.fault: str | None = None
+        self.measures = WriteMeasures()
+        self.tracing: Tracing | None = None
+
+    async def write(self, shard: int, deliveries: Sequence[Delivery]) -> None:
+        """Store the deliveries, however long it takes.
+
+        Raises:
+            Hole, ShardStopped: see cluster.deliveries. Those before it are stored.
+        """
+        together: list[Delivery] = []
+        for delivery in deliveries:
+            if delivery.commands and isinstance(delivery.commands[0], OpenChat | Barrier):
+                # The chat must be opened, or not, before anything behind the marker is stored.
+                await self._write_together(shard, together)
+                await self._write_together(shard, [delivery])
+                together = []
+            else:
+                together.append(delivery)
+        await self._write_together(shard, together)
+
+    async def _write_together(self, shard: int, deliveries: Sequence[Delivery]) -> None:
+        if not deliveries:
+            return
+        begun, begun_ns = time.monotonic(), time.time_ns()
+        position, outcomes = await self.until_stored(self._store.apply, shard, self.shards, deliveries)
+        commands = [command for delivery in deliveries for command in delivery.commands]
+        if commands:
+            self.measures.stored(len(commands), time.monotonic() - begun, waited_s(commands[0]))
+        if self.tracing is not None:
+            self.tracing.stored(commands, begun_ns, time.time_ns())
+        by_chat: dict[ChatKey, list[tuple[Post | Edit | Delete, Outcome]]] = {}
+        for delivery, results in zip(deliveries, outcomes, strict=True):
+            for command, outcome in zip(
+                delivery.commands, results or [AppliedBefore()] * len(delivery.commands), strict=True
+            ):
+                if isinstance(outcome, Failed):
+                    self.measures.dead += 1
+                    log.error(
+                        "A %s of shard %d can't be stored and is set aside: %s",
+                        kind_of(command),
+                        shard,
+                        outcome.reason.split(":")[0],
+                    )
+                if isinstance(command, OpenChat):
+                    await self._open(command, outcome, position)
+                elif isinstance(command, Barrier):
+                    await self._quietly(self._shown.drained(shard, command))
+                else:
+                    by_chat.setdefault(command.chat, []).append((command, outcome))
+        await self._show(by_chat, position)
+
+    async def until_stored(self, work: Callable[..., T], *arguments: Any) -> T:
+        """The store may be away for hours; what is not stored stays in the queue, and nothing behind it is taken."""
+        attempt = 0
+        while True:
+            try:
+                result = await asyncio.to_thread(work, *arguments)
+            except Unavailable as error:
+                self.measures.retries += 1
+                if self.fault != error.sentence:
+                    self.fault = error.sentence
+                    log.error("The store takes nothing: %s", error.sentence)
+                await asyncio.sleep(_STORE_PAUSES_S[min(attempt, len(_STORE_PAUSES_S) - 1)])
+                attempt += 1
+                continue
+            if self.fault is not None:
+                self.fault = None
+                log.warning("The store takes writes again.")
+            return result
+
+    async def _open(self, command: OpenChat, outcome: Outcome, position: Position) -> None:
+        """Steps (b), (c) and (d) of rule 6. Whatever fails, another marker is announced a little later."""
+        if not isinstance(outcome, Opened):
+            return
+        try:
+            if await self._shown.seed(command, outcome, position) and await self.until_stored(
+                self._store.set_live, command, outcome.epoch, self._shown.slot_of(command)
+            ):
+                await self._shown.live(command, outcome.epoch)
+        except Unavailable as error:
+            log.info("A chat was not opened: %s", error.sentence)
+
+    async def _quietly(self, telling: Any) -> None:
+        try:
+            await telling
+        except Unavailable as error:
+            log.info("Redis was not told that a queue is drained: %s", error.sentence)
+
+    async def _show(
+        self, by_chat: dict[ChatKey, list[tuple[Post | Edit | Delete, Outcome]]], position: Position
+    ) -> None:
+        results = await asyncio.gather(
+            *(self._shown.stored(chat, commands, position) for chat, commands in by_chat.items()),
+            return_exceptions=True,
+        )
+        untold = []
+        for (chat, commands), result in zip(by_chat.items(), results, strict=True):
+            if isinstance(result, Unavailable):
+                untold.append(_Untold(chat, [_without_text(command) for command, _ in commands], position))
+            elif result is not None:
+                raise result
+        if bool(untold) != self._shown_fault:
+            self._shown_fault = bool(untold)
+            log.warning("Redis %s.", "can't be told what is stored" if untold else "is told what is stored again")
+        self._untold += untold
+        while sum(len(each.commands) for each in self._untold) > _MOST_UNTOLD:
+            dropped = self._untold.popleft()
+            log.error("Redis is not told of %d commands: too many wait for that.", len(dropped.commands))
+
+    async def tell_again(self) -> None:
+        """Say what Redis would not hear, as of deliveries that come again (rule 8). Runs until cancelled."""
+        while True:
+            await asyncio.sleep(_TELL_AGAIN_S)
+            while self._untold:
+                chat, commands, position = self._untold[0]
+                try:
+                    await self._shown.stored(chat, [(command, AppliedBefore()) for command in commands], position)
+                except Unavailable:
+                    break
+                if self._untold and self._untold[0].commands is commands:
+                    self._untold.popleft()
+
+
+def _without_text(command: Post | Edit | Delete) -> Post | Edit | Delete:
+    """What was applied before is told as the store has it."""
+    return command if isinstance(command, Delete) else replace(command, body="")

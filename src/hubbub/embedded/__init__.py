@@ -1,0 +1,1 @@
+"""Everything on one host, with no other server: a commit is an acknowledgement."""

@@ -1,0 +1,114 @@
+"""The folder of the embedded mode: its lock, its secret, its database; and who may read them."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import logging
+import os
+import re
+import secrets
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO
+
+from hubbub.embedded.data_set import MARKER, DataSetWrong, settled, write_durably
+
+log = logging.getLogger("hubbub")
+
+REBUILD = "rebuild-search"
+_LOOK_S = 0.5
+_OURS = ("hubbub.db*", "search-*.db*", "secret*", f"{MARKER}*", "lock", REBUILD)
+
+
+class FolderUnusable(Exception):
+    """The folder can't be used; the text says why and what to do."""
+
+
+class DataFolder:
+    """Held by one process at a time, from ``open`` to ``close``. The lock dies with the process, however it dies."""
+
+    def __init__(self, path: Path, lock: IO[str], data_set: int, secret: bytes) -> None:
+        """``data_set``: see embedded.data_set."""
+        self.path = path
+        self.database = path / "hubbub.db"
+        self.data_set = data_set
+        self.secret = secret
+        self._lock = lock
+
+    @classmethod
+    def open(cls, path: Path) -> DataFolder:
+        """Make the folder where needed, and take it.
+
+        Raises:
+            FolderUnusable: another process has it, it can't be written, or its database is not what belongs there.
+        """
+        try:
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            lock = os.fdopen(os.open(path / "lock", os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600), "a+")
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                lock.seek(0)
+                holder = lock.read().strip() or "unknown"
+                lock.close()
+                raise FolderUnusable(
+                    f"The data folder {path} is in use by another Hubbub (process {holder}). "
+                    "Stop that one, or choose another folder with --data."
+                ) from None
+            lock.truncate(0)
+            lock.write(f"{os.getpid()}\n")
+            lock.flush()
+            _close_to_others(path)
+            return cls(path, lock, settled(path / "hubbub.db"), _secret(path / "secret"))
+        except DataSetWrong as error:
+            raise FolderUnusable(str(error)) from error
+        except sqlite3.Error as error:
+            raise FolderUnusable(
+                f"The database in {path} can't be opened: {error}. Restore a backup into a new folder: hubbub restore."
+            ) from error
+        except OSError as error:
+            raise FolderUnusable(
+                f"The data folder {path} can't be used: {error.strerror}. "
+                "Choose one that can be written with --data, or fix its permissions."
+            ) from error
+
+    async def when_asked(self, what: str, act: Callable[[], None]) -> None:
+        """Look again and again for a request that another process has left with ``ask``; runs until cancelled."""
+        file = self.path / what
+        while True:
+            if file.exists():
+                file.unlink()
+                act()
+            await asyncio.sleep(_LOOK_S)
+
+    @staticmethod
+    def ask(path: Path, what: str) -> None:
+        """Leave a request for the process that has the folder, or the next that takes it. Raises FolderUnusable."""
+        if not (path / "hubbub.db").exists():
+            raise FolderUnusable(f"{path} is no data folder of Hubbub. Name the right one with --data.")
+        (path / what).touch(mode=0o600)
+
+    def close(self) -> None:
+        self._lock.close()
+
+
+def _secret(path: Path) -> bytes:
+    """The key that signs sessions: made once, readable by its owner only."""
+    if not path.exists():
+        write_durably(path, secrets.token_hex(32))
+    content = path.read_bytes().strip()
+    if not re.fullmatch(rb"[!-~]{64,}", content):
+        raise FolderUnusable(f"{path} is damaged: it must hold 64 hexadecimal digits. Delete it to end all sessions.")
+    return content
+
+
+def _close_to_others(folder: Path) -> None:
+    """What is in the folder is its owner's alone, whoever made it. Raises OSError."""
+    for pattern in _OURS:
+        for file in folder.glob(pattern):
+            if file.stat().st_mode & 0o077:
+                file.chmod(0o600)
+    if folder.stat().st_mode & 0o022:
+        log.warning("Others can write to the data folder %s: chmod go-w %s", folder, folder)

@@ -1,0 +1,312 @@
+"""The index of the embedded mode: an FTS5 table of trigrams in a database file of its own.
+
+It keeps no text, no positions and no sizes, only which message has which gram; chat.ranking does the rest. A message's
+row is its chat's id in the upper half and its number in the lower, so that a chat is one range of rows, which FTS5 can
+go to at once in the list of any gram.
+
+A table without texts can't take a row out again (before SQLite 3.43). So the rows of ``grams`` that an edit or a delete
+made untrue are noted in ``gone``, and passed over; they go at the next rebuild. Messages that were edited are in a
+table that has their texts, ``edited``, where each has one row, of its latest text.
+
+Statements are few and large, as in embedded.store: a batch goes in as one JSON array, so that the C code works through
+it without coming back for the GIL.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import sqlite3
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from hubbub.chat.errors import Unavailable
+from hubbub.chat.model import ChatKey
+from hubbub.chat.ports import Candidates, Document
+from hubbub.chat.search import CANDIDATES, GRAM, Query, Term, some, spaced
+from hubbub.embedded.readers import Readers
+from hubbub.embedded.soundness import is_damage
+
+assert GRAM == 3  # noqa: S101 - FTS5's trigram tokenizer makes no others
+
+log = logging.getLogger("hubbub.search")
+
+_SCHEMA = """
+    CREATE TABLE IF NOT EXISTS chats (
+        id     INTEGER PRIMARY KEY,
+        token  TEXT NOT NULL,
+        number INTEGER NOT NULL,
+        UNIQUE (token, number)
+    ) STRICT;
+    CREATE TABLE IF NOT EXISTS state (only INTEGER PRIMARY KEY CHECK (only = 1), position INTEGER NOT NULL) STRICT;
+    CREATE VIRTUAL TABLE IF NOT EXISTS grams USING fts5(
+        text, content='', columnsize=0, detail=none, tokenize='trigram case_sensitive 1'
+    );
+    CREATE VIRTUAL TABLE IF NOT EXISTS edited USING fts5(
+        text, columnsize=0, detail=none, tokenize='trigram case_sensitive 1'
+    );
+    CREATE TABLE IF NOT EXISTS gone (row INTEGER PRIMARY KEY) STRICT;
+"""
+_ADD = "INSERT INTO {} (rowid, text) SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?)"
+_GONE = "INSERT OR IGNORE INTO gone SELECT value FROM json_each(?)"
+_NOT_EDITED = "DELETE FROM edited WHERE rowid IN (SELECT value FROM json_each(?))"
+_NEWEST = """
+    SELECT row FROM (SELECT rowid AS row FROM {0} WHERE {0} MATCH ?1 AND rowid BETWEEN ?2 AND ?3 {1}
+                     ORDER BY rowid DESC LIMIT ?4)
+"""
+_NOT_GONE = "AND NOT EXISTS (SELECT 1 FROM gone WHERE gone.row = grams.rowid)"
+# As one JSON array: one step of a statement, and one wait for the GIL, instead of one for each message.
+_FIND = f"""
+    SELECT json_group_array(row) FROM (
+        SELECT DISTINCT row FROM ({_NEWEST.format("grams", _NOT_GONE)} UNION ALL {_NEWEST.format("edited", "")})
+        ORDER BY row DESC LIMIT ?4)
+"""
+_CHAT = "SELECT id FROM chats WHERE token = ? AND number = ?"
+_NUMBER_BITS = 32
+_KNOWN_CHATS = 100_000
+_THREADS = 2
+# What SQLite and FTS5 call an error of the statement, and with our statements is damage.
+_DAMAGES = ("no such table", "no such column", "vtable constructor failed", "invalid fts5 file format")
+
+
+class Damaged(sqlite3.DatabaseError):
+    """An index that can't be relied on; the text says why."""
+
+
+class IndexFile:
+    """One generation of the index. ``add`` and ``check`` belong to one thread; ``find`` may be called on any.
+
+    Invariant: with a ``position``, all the changes of the store up to it are in the file; both are written in one
+    transaction. Without one the file is still being filled, and not to be relied on. The positions are those of the
+    store of ``data_set``, see embedded.data_set.
+    """
+
+    def __init__(self, path: Path, data_set: int) -> None:
+        """Open or create it. Raises sqlite3.Error when it is no index, or another store's."""
+        self.path = path
+        path.touch(mode=0o600)
+        self._inode = path.stat().st_ino
+        self._writing = self._connect()
+        self._readers = Readers(self._connect)
+        try:
+            self._writing.executescript(_SCHEMA)
+            self._must_be_of(data_set)
+            row = self._writing.execute("SELECT position FROM state").fetchone()
+        except BaseException:
+            self._writing.close()
+            raise
+        self.position: int | None = row[0] if row else None
+        self._ids: dict[ChatKey, int] = {}
+
+    def _must_be_of(self, data_set: int) -> None:
+        """An index from before there were numbers is taken as it is."""
+        (found,) = self._writing.execute("PRAGMA user_version").fetchone()
+        if found == 0:
+            self._writing.execute(f"PRAGMA user_version = {data_set}")
+        elif found != data_set:
+            raise Damaged(f"it belongs to the data set {found:08x}")
+
+    def check(self) -> None:
+        """Read all of it; some 10 MB take 10 ms. Raises sqlite3.Error when it is damaged."""
+        (verdict,) = self._writing.execute("PRAGMA quick_check(1)").fetchone()
+        if verdict != "ok":
+            raise Damaged(verdict)
+
+    def _connect(self) -> sqlite3.Connection:
+        # mode=rw: a file that is gone is an error here, and not a new one.
+        connection = sqlite3.connect(
+            f"{self.path.absolute().as_uri()}?mode=rw", uri=True, isolation_level=None, check_same_thread=False
+        )
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute("PRAGMA cache_size = -16000")
+        return connection
+
+    def is_there(self) -> bool:
+        """Whether its path still leads to it."""
+        try:
+            return self.path.stat().st_ino == self._inode
+        except OSError:
+            return False
+
+    def add(self, documents: Iterable[Document], position: int | None = None) -> None:
+        """Raises sqlite3.Error; then nothing of it is in."""
+        if not self.is_there():
+            raise Damaged("it was deleted or replaced")
+        self._writing.execute("BEGIN IMMEDIATE")
+        try:
+            new: list[tuple[int, str]] = []
+            edited: list[tuple[int, str]] = []
+            changed: list[int] = []
+            for each in documents:
+                row = self._row(each.chat, each.number)
+                if each.edited or each.body is None:
+                    changed.append(row)
+                if each.body is not None:
+                    (edited if each.edited else new).append((row, spaced(each.body)))
+            self._insert("grams", new)
+            if changed:
+                self._writing.execute(_GONE, (json.dumps(changed),))
+                self._writing.execute(_NOT_EDITED, (json.dumps(changed),))
+                self._insert("edited", edited)
+            if position is not None:
+                self._writing.execute("INSERT OR REPLACE INTO state (only, position) VALUES (1, ?)", (position,))
+            self._writing.execute("COMMIT")
+        except BaseException:
+            self._ids.clear()
+            self._writing.rollback()
+            raise
+        if position is not None:
+            self.position = position
+
+    def _insert(self, table: str, rows: list[tuple[int, str]]) -> None:
+        """In order: FTS5 writes out what it has gathered whenever a row is below the one before."""
+        self._writing.execute(_ADD.format(table), (json.dumps(sorted(rows)),))
+
+    def _row(self, chat: ChatKey, number: int) -> int:
+        known = self._ids.get(chat)
+        if known is None:
+            self._writing.execute("INSERT OR IGNORE INTO chats (token, number) VALUES (?, ?)", chat)
+            known = self._writing.execute(_CHAT, chat).fetchone()[0]
+            if len(self._ids) >= _KNOWN_CHATS:
+                self._ids.clear()
+            self._ids[chat] = known
+        return known << _NUMBER_BITS | number
+
+    def sync(self) -> None:
+        """All that is in it by now survives a loss of power as well. (A killed process loses nothing anyhow.)"""
+        self._writing.execute("PRAGMA wal_checkpoint(PASSIVE)")
+
+    def find(self, chat: ChatKey, expression: str, limit: int, below: int | None = None) -> list[int]:
+        """The newest messages of the chat that an expression in FTS5's language is true of, newest first."""
+        with self._readers.one() as connection:
+            found = connection.execute(_CHAT, chat).fetchone()
+            if found is None:
+                return []
+            low = found[0] << _NUMBER_BITS
+            high = low | ((1 << _NUMBER_BITS) - 1 if below is None else below - 1)
+            rows = connection.execute(_FIND, (expression, low, high, limit)).fetchone()[0]
+        return sorted((row - low for row in json.loads(rows)), reverse=True)
+
+    def close(self) -> None:
+        self._readers.close()
+        self._writing.close()
+
+    def remove(self) -> None:
+        """Close it and delete its files; who reads it now reads on."""
+        self.close()
+        _delete(self.path)
+
+
+class SqliteIndex:
+    """See chat.ports.SearchIndex. In the folder are one or two generations, ``search-N.db``; the highest that has a
+    position is asked, and another is what a rebuild fills.
+
+    One that is damaged is not asked any more, and stays until the next is adopted: ``current`` is None then.
+    """
+
+    def __init__(self, folder: Path, data_set: int) -> None:
+        self._folder = folder
+        self._data_set = data_set
+        self._reading = ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="search")
+        self._generation: IndexFile | None = None
+        self._condemned = False
+        for path in sorted(folder.glob("search-*.db"), key=_generation, reverse=True):
+            file = self._opened(path)
+            if file is not None:
+                self._generation = file
+
+    @property
+    def current(self) -> IndexFile | None:
+        return None if self._condemned else self._generation
+
+    @property
+    def fault(self) -> str | None:
+        """Why nothing can be searched now."""
+        if self._condemned:
+            return "The search index was damaged, and is being made anew."
+        return None if self._generation is not None else "The search index is being made."
+
+    def _opened(self, path: Path) -> IndexFile | None:
+        """None, and the file removed, when it was never filled, is damaged, or is older than the one in use."""
+        try:
+            file = IndexFile(path, self._data_set)
+            if self._generation is None and file.position is not None:
+                return file
+            file.remove()
+        except sqlite3.Error as error:
+            log.error("The search index %s can't be used, and is made anew: %s", path, error)
+            _delete(path)
+        return None
+
+    def noticed(self, file: IndexFile, error: sqlite3.Error) -> bool:
+        """Whether an error that came of using ``file`` says that it is damaged. Then it is not used any more."""
+        said = str(error)
+        damaged = isinstance(error, Damaged) or is_damage(error) or said.startswith(_DAMAGES) or not file.is_there()
+        if damaged:
+            self.condemn(file, said)
+        return damaged
+
+    def condemn(self, file: IndexFile, why: str) -> None:
+        if file is self._generation and not self._condemned:
+            self._condemned = True
+            log.error("The search index %s can't be used, and is made anew: %s", file.path, why)
+
+    def start_anew(self) -> IndexFile:
+        """A new generation, empty, for a rebuild."""
+        number = _generation(self._generation.path) + 1 if self._generation else 1
+        path = self._folder / f"search-{number}.db"
+        _delete(path)
+        return IndexFile(path, self._data_set)
+
+    def adopt(self, file: IndexFile) -> None:
+        """From now on this one is asked; the one before is removed."""
+        before, self._generation, self._condemned = self._generation, file, False
+        if before is not None:
+            before.remove()
+
+    async def candidates(
+        self, chat: ChatKey, query: Query, *, typos: bool, limit: int = CANDIDATES, below: int | None = None
+    ) -> Candidates:
+        file = self.current
+        if file is None:
+            raise _being_made()
+        expression = " AND ".join(_expression(term, len(query.terms), typos=typos) for term in query.terms)
+        loop = asyncio.get_running_loop()
+        try:
+            return Candidates(await loop.run_in_executor(self._reading, file.find, chat, expression, limit, below))
+        except sqlite3.Error as error:
+            if self.noticed(file, error):
+                raise _being_made() from error
+            raise Unavailable(f"The search index can't be read: {error}.", retry_after=5) from error
+
+    def close(self) -> None:
+        self._reading.shutdown()
+        if self._generation is not None:
+            self._generation.close()
+
+
+def _being_made() -> Unavailable:
+    return Unavailable("The search index is being made. Try again in a while.", retry_after=5)
+
+
+def _delete(path: Path) -> None:
+    for suffix in ("", "-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+
+
+def _generation(path: Path) -> int:
+    number = path.stem.removeprefix("search-")
+    return int(number) if number.isdigit() else 0
+
+
+def _expression(term: Term, terms: int, *, typos: bool) -> str:
+    """In FTS5's language. A gram has neither quotes nor anything else that would be syntax between quotes."""
+    ways = [term.sure, *(term.typos if typos else ())]
+    return (
+        "("
+        + " OR ".join("(" + " AND ".join(f'"{gram}"' for gram in some(way, terms)) + ")" for way in ways if way)
+        + ")"
+    )

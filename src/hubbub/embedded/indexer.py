@@ -1,0 +1,166 @@
+"""Keeps a search index up with the store, behind the writes: no write waits for it.
+
+The store notes, in the transaction of each batch, which messages it changed; the index notes, in the transaction of
+what it takes in, how far it has come. So neither can be ahead of what the other believes, whatever is killed when.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import threading
+import time
+from collections.abc import Iterable
+from typing import Generic, Protocol, TypeVar
+
+from hubbub.chat.errors import Unavailable
+from hubbub.chat.ports import Document
+
+log = logging.getLogger("hubbub.search")
+
+_PAUSE_S = 0.1  # little and often: what it holds the GIL for, every request waits for
+_SYNC_S = 5.0
+_AFTER_FAULT_S = 2.0
+
+
+class Changes(Protocol):
+    """See embedded.store."""
+
+    def last_change(self) -> int: ...
+    def changes(self, after: int) -> tuple[int, list[Document]]: ...
+    def all_messages(self, after: tuple[int, int]) -> tuple[tuple[int, int], list[Document]]: ...
+    def indexed(self, position: int) -> None: ...
+
+
+class Generation(Protocol):
+    """See embedded.index.IndexFile."""
+
+    @property
+    def position(self) -> int | None: ...
+    def check(self) -> None: ...
+    def add(self, documents: Iterable[Document], position: int | None = None) -> None: ...
+    def sync(self) -> None: ...
+    def remove(self) -> None: ...
+
+
+G = TypeVar("G", bound=Generation)
+
+
+class Generations(Protocol[G]):
+    """See embedded.index.SqliteIndex."""
+
+    @property
+    def current(self) -> G | None: ...
+    def start_anew(self) -> G: ...
+    def adopt(self, file: G) -> None: ...
+    def noticed(self, file: G, error: sqlite3.Error) -> bool: ...
+    def condemn(self, file: G, why: str) -> None: ...
+
+
+class Indexer(Generic[G]):
+    """A thread of its own. ``fault`` says why the index can't keep up; None when it can."""
+
+    def __init__(self, store: Changes, index: Generations[G]) -> None:
+        self._store = store
+        self._index = index
+        self._stopping = threading.Event()
+        self._rebuild = threading.Event()
+        self.fault: str | None = None
+        self._synced = 0.0
+        self._checked: G | None = None
+        self._thread = threading.Thread(target=self._run, name="search-index")
+        self._thread.start()
+
+    def rebuild(self) -> None:
+        """Make the index anew, while the one there is goes on answering."""
+        self._rebuild.set()
+
+    def close(self) -> None:
+        self._stopping.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                self._step()
+            except (Unavailable, sqlite3.Error) as error:
+                self._report(str(error))
+                self._stopping.wait(_AFTER_FAULT_S)
+                continue
+            if self.fault is not None:
+                self.fault = None
+                log.warning("The search index keeps up again.")
+            self._stopping.wait(_PAUSE_S)
+
+    def _report(self, why: str) -> None:
+        if why != self.fault:
+            self.fault = why
+            log.error("The search index can't keep up: %s", why)
+
+    def _step(self) -> None:
+        """Take in what has changed."""
+        current = self._index.current
+        if current is None or self._rebuild.is_set():
+            self._make_anew()
+            self._rebuild.clear()
+            return
+        try:
+            if current is not self._checked:
+                self._check(current)
+            if current is self._checked:
+                self._follow(current)
+        except sqlite3.Error as error:
+            if not self._index.noticed(current, error):
+                raise
+
+    def _check(self, found: G) -> None:
+        """Look at one that was there at the start. What it has must be from this store, as it is now."""
+        found.check()
+        if (found.position or 0) > self._store.last_change():
+            self._index.condemn(found, "it has changes that the database does not have")
+        else:
+            self._checked = found
+
+    def _follow(self, generation: G) -> None:
+        before = generation.position or 0
+        position, documents = self._store.changes(before)
+        if position == before:
+            return
+        generation.add(documents, position)
+        if time.monotonic() - self._synced >= _SYNC_S:
+            generation.sync()
+            self._synced = time.monotonic()
+            self._store.indexed(position)
+
+    def _make_anew(self) -> None:
+        """All messages, then what has changed meanwhile; changes are kept until then, as ``indexed`` is not called
+        with a position beyond the old generation's."""
+        began = time.monotonic()
+        start = self._store.last_change()
+        generation = self._index.start_anew()
+        try:
+            count = self._fill(generation, start)
+        except BaseException:
+            generation.remove()
+            raise
+        if count is None:
+            generation.remove()
+            return
+        self._checked = generation
+        self._index.adopt(generation)
+        if count:
+            log.info("The search index of %d messages was made in %.1f s.", count, time.monotonic() - began)
+
+    def _fill(self, generation: G, start: int) -> int | None:
+        """The number of messages; None when it was stopped before the end."""
+        place, count = (0, 0), 0
+        while not self._stopping.is_set():
+            place, documents = self._store.all_messages(place)
+            if not documents:
+                break
+            generation.add(documents)
+            count += len(documents)
+        if self._stopping.is_set():
+            return None
+        generation.add([], start)
+        return count

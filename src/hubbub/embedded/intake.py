@@ -1,0 +1,100 @@
+"""The way in where accepting a command and storing it are one: the hot data hears of an outcome before the caller."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import Protocol
+
+import msgspec
+
+from hubbub.chat.caller import Caller
+from hubbub.chat.commands import Command, Outcome, PostMessage
+from hubbub.chat.errors import ChatError, KeyReused, Unavailable
+from hubbub.chat.model import ChatKey
+from hubbub.chat.ports import Queue, Store
+from hubbub.chat.ticket import Ticket
+
+
+class HotData(Protocol):
+    """See embedded.view."""
+
+    async def next_number(self, key: ChatKey) -> int: ...
+    def settled(self, command: Command, outcome: Outcome) -> None: ...
+
+
+class DirectIntake:
+    """See chat.ports.Intake."""
+
+    def __init__(self, queue: Queue, store: Store, hot: HotData, now: Callable[[], int]) -> None:
+        self._queue = queue
+        self._store = store
+        self._hot = hot
+        self._now = now
+        # Posts with an Idempotency-Key whose outcome is not known yet. An entry is made before anything is asked or
+        # accepted, and goes when the store has the key, or never will: a retry finds the first try in one of the two
+        # places, always.
+        self._keyed: dict[tuple[ChatKey, int, str], tuple[Ticket, bytes]] = {}
+
+    def accept(self, command: Command) -> Ticket:
+        """A ticket's listeners run after the hot data has settled its command."""
+        try:
+            ticket = self._queue.accept(command)
+        except ChatError as refusal:
+            self._hot.settled(command, refusal)
+            raise
+        ticket.then(lambda outcome: self._hot.settled(command, outcome))
+        return ticket
+
+    async def post(self, caller: Caller, key: ChatKey, body: str, idempotency_key: str | None) -> Ticket:
+        if idempotency_key is not None:
+            return await self._post_once(caller, key, body, idempotency_key)
+        user = caller.user
+        number = await self._hot.next_number(key)
+        return self.accept(PostMessage(key, number, user.id, user.name, body, self._now(), trace=caller.trace))
+
+    async def _post_once(self, caller: Caller, key: ChatKey, body: str, idempotency_key: str) -> Ticket:
+        user = caller.user
+        body_hash = hashlib.sha256(body.encode()).digest()
+        entry = (key, user.id, idempotency_key)
+        while (first := self._keyed.get(entry)) is not None:
+            ticket, first_hash = first
+            if first_hash == body_hash:
+                return ticket
+            try:
+                await ticket
+            except ChatError:
+                continue  # nothing came of it, and it is gone
+            raise _reused()
+        post = PostMessage(
+            key, 0, user.id, user.name, body, self._now(), idempotency_key, body_hash, trace=caller.trace
+        )
+        answer = Ticket(post)
+        self._keyed[entry] = answer, body_hash
+
+        def forget(_: Outcome) -> None:
+            del self._keyed[entry]
+
+        answer.then(forget)
+        try:
+            await self._carry(post, idempotency_key, answer)
+        except ChatError as refusal:
+            answer.resolve(refusal)
+        except BaseException:
+            answer.resolve(Unavailable("This could not be stored. If it happens again, the service's log says why."))
+            raise
+        return answer
+
+    async def _carry(self, post: PostMessage, idempotency_key: str, answer: Ticket) -> None:
+        """Resolve ``answer``: at once with what the store has for the key, or else when the post is done."""
+        stored = await self._store.posted(post.chat, post.sender_id, idempotency_key)
+        if stored is None:
+            number = await self._hot.next_number(post.chat)
+            self.accept(msgspec.structs.replace(post, number=number)).then(answer.resolve)
+            return
+        number, stored_hash = stored
+        answer.resolve(number if stored_hash == post.body_hash else _reused())
+
+
+def _reused() -> KeyReused:
+    return KeyReused("This Idempotency-Key was used before with another body; take a new key.")

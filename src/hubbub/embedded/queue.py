@@ -1,0 +1,142 @@
+"""The queue of the embedded mode: a bounded list and one thread that commits whatever has gathered.
+
+Group commit: while one batch is on its way to disk the next one gathers, so the cost of a commit is shared by more
+requests the busier the service is, and an idle service answers after a single commit. In between, where every commit
+finds a few commands, it waits a moment for more: the two threads share one interpreter, and each commit costs the
+event loop several turns of it. Where batches are large already there is nothing to gain, and it does not wait.
+
+Invariants: commands are applied in the order of ``accept``; every accepted ticket is resolved exactly once, on the
+event loop; what is held stays below the bounds, since ``accept`` refuses what would pass them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import threading
+import time
+from collections.abc import Sequence
+from queue import Empty, SimpleQueue
+
+from hubbub.chat.commands import Command, Outcome, PostMessage
+from hubbub.chat.errors import Unavailable
+from hubbub.chat.ticket import Ticket
+from hubbub.embedded.writer import Writer
+
+log = logging.getLogger("hubbub.queue")
+
+_OVERHEAD = 500  # bytes a command costs beside its body
+_LINGER_S = 0.002
+_LINGER_FOR = range(3, 32)
+
+
+class EmbeddedQueue:
+    """See chat.ports.Queue. Lives on the event loop that was running when it was made."""
+
+    def __init__(
+        self,
+        writer: Writer,
+        *,
+        max_commands: int = 20_000,
+        max_bytes: int = 64 * 1024 * 1024,
+        max_batch: int = 1000,
+        housekeeping_s: float = 1.0,
+    ) -> None:
+        self._writer = writer
+        self._max_commands = max_commands
+        self._max_bytes = max_bytes
+        self._max_batch = max_batch
+        self._housekeeping_s = housekeeping_s
+        self._loop = asyncio.get_running_loop()
+        self._waiting: SimpleQueue[Ticket | None] = SimpleQueue()
+        self._closed = False
+        self._commands = 0
+        self._bytes = 0
+        self.accepted = 0
+        self._last_batch = 0
+        self._thread = threading.Thread(target=self._run, name="group-commit")
+        self._thread.start()
+
+    @property
+    def depth(self) -> int:
+        return self._commands
+
+    @property
+    def fault(self) -> str | None:
+        return self._writer.fault
+
+    def accept(self, command: Command) -> Ticket:
+        size = _size(command)
+        if self._commands >= self._max_commands or self._bytes + size > self._max_bytes:
+            raise Unavailable("The write queue is full. Nothing was stored; send it again a little later.")
+        if self._closed:
+            raise Unavailable("The service is shutting down. Nothing was stored; send it again a little later.")
+        self._commands += 1
+        self._bytes += size
+        self.accepted += 1
+        ticket = Ticket(command)
+        self._waiting.put(ticket)
+        return ticket
+
+    async def close(self) -> None:
+        """Refuse what comes from now on, finish what was accepted, and end the thread."""
+        if not self._closed:
+            self._closed = True
+            self._waiting.put(None)
+        await asyncio.to_thread(self._thread.join)
+        await asyncio.sleep(0)  # the last outcomes were handed to the loop before the thread ended: let them be told
+
+    def _run(self) -> None:
+        try:
+            self._commit()
+        except BaseException:
+            # Writers would wait for ever in a process that lives on without this thread. Nothing that was acknowledged
+            # is lost by ending it here, and the process's supervisor starts it again.
+            log.critical("The thread that commits has failed; the process ends.", exc_info=True)
+            os._exit(1)
+
+    def _commit(self) -> None:
+        last = time.monotonic()
+        open_ = True
+        while open_:
+            batch, open_ = self._gather()
+            self._last_batch = len(batch)
+            if batch:
+                outcomes = self._writer.apply([ticket.command for ticket in batch])
+                self._loop.call_soon_threadsafe(self._tell, batch, outcomes)
+            if time.monotonic() - last >= self._housekeeping_s:
+                self._writer.housekeep()
+                last = time.monotonic()
+        self._writer.housekeep()
+
+    def _gather(self) -> tuple[list[Ticket], bool]:
+        """Wait for a ticket, then take all that are there. False with the last batch after ``close``."""
+        batch: list[Ticket] = []
+        take = self._waiting.get
+        try:
+            ticket = take(timeout=self._housekeeping_s)
+            if self._last_batch in _LINGER_FOR:
+                time.sleep(_LINGER_S)
+            while ticket is not None:
+                batch.append(ticket)
+                if len(batch) == self._max_batch:
+                    return batch, True
+                ticket = take(block=False)
+        except Empty:
+            return batch, True
+        return batch, False
+
+    # In one step: the largest batch, a thousand posts with their answers, takes the loop some 12 ms of CPU.
+    def _tell(self, batch: Sequence[Ticket], outcomes: Sequence[Outcome]) -> None:
+        self._commands -= len(batch)
+        for ticket, outcome in zip(batch, outcomes, strict=True):
+            self._bytes -= _size(ticket.command)
+            try:
+                ticket.resolve(outcome)
+            except Exception:
+                log.exception("A listener failed; the command's outcome stands.")
+
+
+def _size(command: Command) -> int:
+    return _OVERHEAD + command.body.__sizeof__() if type(command) is PostMessage else _OVERHEAD

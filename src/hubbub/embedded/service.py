@@ -1,0 +1,101 @@
+"""``hubbub serve``: settings in, a running service out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+from hubbub.chat.errors import Unavailable
+from hubbub.chat.feed import Feed
+from hubbub.embedded.data_folder import REBUILD, DataFolder
+from hubbub.embedded.index import SqliteIndex
+from hubbub.embedded.indexer import Indexer
+from hubbub.embedded.intake import DirectIntake
+from hubbub.embedded.queue import EmbeddedQueue
+from hubbub.embedded.store import SqliteStore
+from hubbub.embedded.view import MemoryCache
+from hubbub.embedded.writer import Writer
+from hubbub.http.edge import Edge
+from hubbub.http.limits import LocalGate, MemoryCounts
+from hubbub.http.metrics import Reading, accepted, cached, lag, waiting, writing
+from hubbub.http.operator import NoLetters
+from hubbub.http.passwords import Argon2Passwords
+from hubbub.http.quotas import LocalQuotas
+from hubbub.http.service import Wing, edge_of, now
+from hubbub.loop_lag import LoopLag
+from hubbub.measures import Histogram
+from hubbub.settings import Settings
+from hubbub.tracing import tracing_to
+
+
+@asynccontextmanager
+async def serving(settings: Settings, folder: DataFolder) -> AsyncIterator[Edge]:
+    """Everything in this process. Leaving it finishes what was accepted."""
+    store = SqliteStore(folder.database)
+    store.forget_sessions(now())
+    index = SqliteIndex(folder.path, folder.data_set)
+    indexer = Indexer(store, index)
+    writer = Writer(store)
+    tracing = writer.tracing = tracing_to(settings.trace_url, "serve")
+    queue = EmbeddedQueue(writer, max_commands=settings.queue_commands)
+    passwords = Argon2Passwords()
+    feed = Feed()
+    cache = MemoryCache(store, feed)
+    loop = LoopLag()
+
+    async def index_lag() -> list[Reading]:
+        """What can't be said while the database can't be asked."""
+        position = index.current.position if index.current else 0
+        with suppress(Unavailable):
+            return [lag(await asyncio.to_thread(store.index_lag, position))]
+        return []
+
+    async def readings() -> list[Reading | Histogram]:
+        return [
+            accepted(queue.accepted),
+            waiting(queue.depth),
+            *writing(writer.measures),
+            *await index_lag(),
+            *cached(cache.hits, cache.misses),
+            loop.lags,
+        ]
+
+    wing = Wing(
+        store=store,
+        intake=DirectIntake(queue, store, cache, now),
+        view=cache,
+        index=index,
+        gate=LocalGate(settings.user_rate),
+        quotas=LocalQuotas(settings.hourly),
+        counts=MemoryCounts(),
+        passwords=passwords,
+        feed=feed,
+        letters=NoLetters(),
+        secret=folder.secret,
+        faults=lambda: {"queue": queue.fault, "store": store.fault, "search": index.fault or indexer.fault},
+        readings=readings,
+    )
+    edge = edge_of(
+        wing,
+        proxies=settings.proxies,
+        address_connections=settings.address_connections,
+        operators=settings.operators,
+        user_streams=settings.user_streams,
+        tracing=tracing,
+    )
+    sweeping = asyncio.create_task(edge.sweep())
+    watching = asyncio.create_task(folder.when_asked(REBUILD, indexer.rebuild))
+    try:
+        with loop.watched():
+            yield edge
+    finally:
+        sweeping.cancel()
+        watching.cancel()
+        await queue.close()
+        await asyncio.to_thread(indexer.close)
+        passwords.close()
+        index.close()
+        store.close()
+        if tracing is not None:
+            tracing.close()

@@ -1,0 +1,67 @@
+"""Whether an open database can still be relied on."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from pathlib import Path
+
+from hubbub.chat.errors import Unavailable
+
+log = logging.getLogger("hubbub.store")
+
+_RETRY_S = 30  # an operator has to act first
+
+
+def is_damage(error: sqlite3.Error) -> bool:
+    """Whether SQLite says that the file itself is broken."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+class Soundness:
+    """``fault`` says why the database takes no more writes: its files are not where they were when it was opened, or
+    some of it was found damaged. It stays until the service is started again.
+    """
+
+    def __init__(self, database: Path) -> None:
+        """Once the database is open and was read, so that its log is there."""
+        self._files = [database.with_name(database.name + suffix) for suffix in ("", "-wal")]
+        self._opened = self._identities()
+        self.fault: str | None = None
+
+    def _identities(self) -> list[tuple[int, int]]:
+        found = []
+        for file in self._files:
+            status = file.stat()
+            found.append((status.st_dev, status.st_ino))
+        return found
+
+    def check(self) -> None:
+        """What SQLite has written by now is in the files that the next start will open. SQLite itself can't tell: a
+        file that was deleted goes on taking writes. Two looks at the file system, some microseconds.
+
+        Raises:
+            Unavailable: the files are gone, or others are in their place.
+        """
+        if self.fault is None:
+            try:
+                same = self._identities() == self._opened
+            except OSError:
+                same = False
+            if same:
+                return
+            self._found(f"The database {self._files[0]} was deleted, moved or replaced while it was served.")
+        raise self.refusal()
+
+    def refusal(self) -> Unavailable:
+        return Unavailable(str(self.fault), retry_after=_RETRY_S)
+
+    def met(self, error: sqlite3.Error, what: str) -> Unavailable:
+        """What a caller is told of an error."""
+        if is_damage(error) and self.fault is None:
+            self._found(f"The database {self._files[0]} is damaged: {error}.")
+        return Unavailable(f"The database can't {what}: {error}.", retry_after=5)
+
+    def _found(self, fault: str) -> None:
+        self.fault = fault
+        log.critical("%s No more writes are taken. Stop the service and restore a backup: hubbub restore.", fault)

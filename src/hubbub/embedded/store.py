@@ -1,0 +1,598 @@
+"""The store of the embedded mode: one SQLite file in WAL mode, synchronous=FULL.
+
+One connection writes, on the thread that calls ``apply``; SQLite would serialise writers anyway, and one connection
+can't run into its own locks. Short reads run on the event loop's own connection, where they cost some 20 µs; reads
+that may walk far (a deep page by offset, the candidates of a search) go to threads.
+
+Statements are few and large on purpose: sqlite3 lets go of the GIL around every step, and with a busy event loop each
+return to it is a wait. A batch of messages is therefore one INSERT of many rows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+import time
+from array import array
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar, cast
+
+from hubbub.chat.commands import (
+    AddApplication,
+    AddChat,
+    AddUser,
+    Command,
+    DeleteMessage,
+    EditMessage,
+    EndSession,
+    EndSessions,
+    Outcome,
+    PostMessage,
+    PutMember,
+    RemoveMember,
+    RenameApplication,
+    RenameChat,
+)
+from hubbub.chat.errors import Forbidden, Invalid, KeyReused, NotFound, Unavailable
+from hubbub.chat.far import FAR
+from hubbub.chat.limits import ENDED_SESSION_KEPT_MS
+from hubbub.chat.model import Application, Chat, ChatKey, Member, Message, Role, User
+from hubbub.chat.ports import Document
+from hubbub.embedded.migrate import migrate
+from hubbub.embedded.readers import Readers
+from hubbub.embedded.soundness import Soundness
+
+T = TypeVar("T")
+
+_OLDEST_SQLITE = (3, 37, 0)  # STRICT tables
+_ROWS_PER_INSERT = 100
+_CHATS_COUNTED_AT_ONCE = 200
+_KNOWN_CHATS = 100_000
+_CHANGES = 500  # batches that an index takes in at once
+_AT_ONCE = 5000  # messages, of all there are
+
+_CHAT_ID = "SELECT c.id FROM chats c JOIN applications a ON a.id = c.application_id WHERE a.token = ? AND c.number = ?"
+_INSERT_MESSAGES = "INSERT INTO messages (chat_id, number, sender_id, created_at, body) VALUES "
+_INSERT_MANY = _INSERT_MESSAGES + ",".join(["(?,?,?,?,?)"] * _ROWS_PER_INSERT)
+_CHAT = """
+    SELECT c.number, c.title,
+           c.counted + (SELECT count(*) FROM messages m WHERE m.chat_id = c.id AND m.number > c.counted_to),
+           max(c.last_deleted, coalesce((SELECT max(m.number) FROM messages m WHERE m.chat_id = c.id), 0))
+    FROM chats c
+"""
+_MESSAGE = """
+    SELECT m.number, m.sender_id, u.name, m.body, m.created_at, m.edited_at
+    FROM messages m JOIN users u ON u.id = m.sender_id
+"""
+_OF_CHAT = "JOIN chats c ON c.id = m.chat_id JOIN applications a ON a.id = c.application_id"
+_NAMED = f"""
+    SELECT json_group_array(json_array(a.token, c.number, m.number, m.body, m.edited_at)) FROM json_each(?) named
+    CROSS JOIN messages m ON m.chat_id = json_extract(named.value, '$[0]')
+                         AND m.number = json_extract(named.value, '$[1]') {_OF_CHAT}
+"""
+_DELETED = """
+    SELECT json_group_array(json_array(a.token, c.number, json_extract(named.value, '$[1]'))) FROM json_each(?) named
+    CROSS JOIN chats c ON c.id = json_extract(named.value, '$[0]') JOIN applications a ON a.id = c.application_id
+    WHERE NOT EXISTS (SELECT 1 FROM messages m WHERE m.chat_id = c.id AND m.number = json_extract(named.value, '$[1]'))
+"""
+_FROM = f"""
+    SELECT json_group_array(json_array(m.chat_id, a.token, c.number, m.number, m.body, m.edited_at)) FROM
+    (SELECT chat_id, number, body, edited_at FROM messages
+     WHERE (chat_id, number) > (?, ?) ORDER BY chat_id, number LIMIT ?) m
+    CROSS {_OF_CHAT.replace(" JOIN applications", " CROSS JOIN applications")}
+"""
+_MANY_NUMBERED = """
+    SELECT json_group_array(json_array(m.number, m.sender_id, u.name, m.body, m.created_at, m.edited_at))
+    FROM json_each(?) named CROSS JOIN messages m ON m.chat_id = ? AND m.number = named.value
+    JOIN users u ON u.id = m.sender_id
+"""
+_ROLE = (
+    "SELECT m.role FROM applications a JOIN members m ON m.application_id = a.id AND m.user_id = ? WHERE a.token = ?"
+)
+_USER = "SELECT id, ref, email, name, created_at, era, password_hash FROM users"
+_SESSION = "SELECT era, EXISTS (SELECT 1 FROM ended_sessions WHERE session = ?) FROM users WHERE id = ?"
+
+
+class SqliteStore:
+    """See chat.ports.Store."""
+
+    def __init__(self, path: Path) -> None:
+        """Open or create the database and bring its schema up to date.
+
+        Raises:
+            SchemaTooNew: a newer version wrote it.
+            sqlite3.Error: it can't be opened, or is no database.
+        """
+        if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
+            raise RuntimeError(f"SQLite {sqlite3.sqlite_version} is too old; Hubbub needs 3.37 or newer.")
+        migrate(path)
+        self._path = path
+        self._writing = self._connect()
+        self._reading = self._connect(read_only=True)
+        self._following = self._connect(read_only=True)
+        self._reading.execute("SELECT 1 FROM changes LIMIT 1").fetchall()
+        self._soundness = Soundness(path)
+        self._readers = Readers(partial(self._connect, read_only=True))
+        # Each of the two kinds has threads of its own, so that neither waits for the other.
+        self._far_reads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="far-read")
+        self._deep_pages = ThreadPoolExecutor(max_workers=2, thread_name_prefix="deep-page")
+        # Chats never move or go, so what was once read of an id stays true.
+        self._chat_ids: dict[ChatKey, int] = {}
+        # Chats with messages above counted_to, as far as this process knows. Only hurries the counting along.
+        self._uncounted: set[int] = set()
+        self._changed: array[int] = array("q")  # in the batch under way: chat_id and number, in turn
+        self._indexed_to = 0
+        self._forgotten_to = 0
+
+    def _connect(self, *, read_only: bool = False) -> sqlite3.Connection:
+        # mode=rw: a database that is gone is an error here, and not a new one.
+        connection = sqlite3.connect(
+            f"{self._path.absolute().as_uri()}?mode=rw",
+            uri=True,
+            isolation_level=None,
+            check_same_thread=False,
+            cached_statements=256,
+        )
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA cache_size = -16000")
+        connection.execute("PRAGMA wal_autocheckpoint = 4000")
+        connection.execute("PRAGMA journal_size_limit = 67108864")
+        if read_only:
+            connection.execute("PRAGMA query_only = ON")
+        return connection
+
+    @property
+    def fault(self) -> str | None:
+        """Why nothing more is stored, see Soundness; None when all is well."""
+        return self._soundness.fault
+
+    def close(self) -> None:
+        """Nothing may be running any more."""
+        self._far_reads.shutdown()
+        self._deep_pages.shutdown()
+        self._readers.close()
+        self._reading.close()
+        self._following.close()
+        self._writing.close()
+
+    # Writing ---------------------------------------------------------------------------------------------------------
+
+    def apply(self, batch: Sequence[Command]) -> list[Outcome]:
+        if self._soundness.fault is not None:
+            raise self._soundness.refusal()
+        outcomes = self._transaction(lambda: self._apply(batch))
+        self._soundness.check()  # after the commit: what it vouches for is what is acknowledged now
+        return outcomes
+
+    def _transaction(self, work: Callable[[], T]) -> T:
+        connection = self._writing
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            result = work()
+            connection.execute("COMMIT")
+        except sqlite3.IntegrityError:
+            connection.rollback()
+            raise
+        except sqlite3.Error as error:
+            self._roll_back()
+            raise self._soundness.met(error, "write") from error
+        except BaseException:
+            connection.rollback()
+            raise
+        return result
+
+    def _roll_back(self) -> None:
+        """Leave no transaction behind, also where the disk refuses even a rollback."""
+        try:
+            if self._writing.in_transaction:
+                self._writing.execute("ROLLBACK")
+        except sqlite3.Error:
+            self._writing.close()
+            self._writing = self._connect()
+
+    def _apply(self, batch: Sequence[Command]) -> list[Outcome]:
+        outcomes: list[Outcome] = []
+        rows: list[Any] = []
+        self._changed = array("q")
+        for command in batch:
+            if type(command) is PostMessage:
+                outcomes.append(self._post(command, rows))
+            else:
+                if rows:
+                    self._insert(rows)
+                    rows = []
+                outcomes.append(self._handlers[type(command)](self, command))
+        if rows:
+            self._insert(rows)
+        if self._changed:
+            noted = (time.time_ns() // 1_000_000, self._changed.tobytes())
+            self._writing.execute("INSERT INTO changes (noted_at, messages) VALUES (?, ?)", noted)
+        return outcomes
+
+    def _post(self, command: PostMessage, rows: list[Any]) -> Outcome:
+        chat_id = self._chat_id(self._writing, command.chat)
+        if chat_id is None:
+            return NotFound("There is no such chat.")
+        if command.key is not None:
+            known = self._posted(self._writing, chat_id, command.sender_id, command.key)
+            if known is not None:
+                return known[0] if known[1] == command.body_hash else KeyReused("Another body came with this key.")
+            self._writing.execute(
+                "INSERT INTO idempotency_keys (chat_id, sender_id, key, number, body_hash) VALUES (?,?,?,?,?)",
+                (chat_id, command.sender_id, command.key, command.number, command.body_hash),
+            )
+        rows += (chat_id, command.number, command.sender_id, command.created_at, command.body)
+        self._changed.append(chat_id)
+        self._changed.append(command.number)
+        self._uncounted.add(chat_id)
+        return command.number
+
+    def _insert(self, rows: list[Any]) -> None:
+        """``rows`` has the five values of each message, one after another."""
+        whole = _ROWS_PER_INSERT * 5
+        position = 0
+        while len(rows) - position >= whole:
+            self._writing.execute(_INSERT_MANY, rows[position : position + whole])
+            position += whole
+        rest = rows[position:] if position else rows
+        if rest:
+            self._writing.execute(_INSERT_MESSAGES + ",".join(["(?,?,?,?,?)"] * (len(rest) // 5)), rest)
+
+    def _edit(self, command: EditMessage) -> Outcome:
+        chat_id = self._chat_id(self._writing, command.chat)
+        edited = self._writing.execute(
+            "UPDATE messages SET body = ?, edited_at = ? WHERE chat_id = ? AND number = ? AND sender_id = ?",
+            (command.body, command.edited_at, chat_id, command.number, command.editor_id),
+        )
+        if chat_id is None or not edited.rowcount:
+            return NotFound("There is no such message in this chat.")
+        self._changed.extend((chat_id, command.number))
+        return None
+
+    def _delete(self, command: DeleteMessage) -> Outcome:
+        chat_id = self._chat_id(self._writing, command.chat)
+        deleted = self._writing.execute(
+            "DELETE FROM messages WHERE chat_id = ? AND number = ? AND (? OR sender_id = ?)",
+            (chat_id, command.number, command.any_sender, command.deleter_id),
+        )
+        if not deleted.rowcount:
+            return NotFound("There is no such message in this chat.")
+        self._writing.execute(
+            "UPDATE chats SET last_deleted = max(last_deleted, ?1), counted = counted - (?1 <= counted_to)"
+            " WHERE id = ?2",
+            (command.number, chat_id),
+        )
+        self._changed.extend((cast(int, chat_id), command.number))
+        return None
+
+    def _add_user(self, command: AddUser) -> Outcome:
+        added = self._writing.execute(
+            "INSERT INTO users (ref, email, name, password_hash, created_at) VALUES (?,?,?,?,?)"
+            " ON CONFLICT (email) DO NOTHING RETURNING id",
+            (command.ref, command.email, command.name, command.password_hash, command.created_at),
+        ).fetchone()
+        if added is None:
+            return Invalid(["email has already been taken"])
+        return User(added[0], command.ref, command.email, command.name, command.created_at)
+
+    def _end_session(self, command: EndSession) -> Outcome:
+        self._writing.execute(
+            "INSERT OR IGNORE INTO ended_sessions (session, expires_at) VALUES (?,?)",
+            (command.session, command.expires_at),
+        )
+        return None
+
+    def _end_sessions(self, command: EndSessions) -> Outcome:
+        self._writing.execute("UPDATE users SET era = ? WHERE id = ?", (command.era, command.user_id))
+        return None
+
+    def _add_application(self, command: AddApplication) -> Outcome:
+        added = self._writing.execute(
+            "INSERT INTO applications (token, name, created_at) VALUES (?,?,?)",
+            (command.token, command.name, command.created_at),
+        )
+        self._writing.execute(
+            "INSERT INTO members (user_id, application_id, role) VALUES (?,?,'owner')",
+            (command.owner_id, added.lastrowid),
+        )
+        return None
+
+    def _rename_application(self, command: RenameApplication) -> Outcome:
+        self._writing.execute("UPDATE applications SET name = ? WHERE token = ?", (command.name, command.token))
+        return None
+
+    def _put_member(self, command: PutMember) -> Outcome:
+        put = self._writing.execute(
+            "INSERT INTO members (user_id, application_id, role) SELECT ?, id, ? FROM applications WHERE token = ?"
+            " ON CONFLICT (user_id, application_id) DO UPDATE SET role = excluded.role WHERE role <> 'owner'",
+            (command.user_id, command.role, command.token),
+        )
+        return None if put.rowcount else Forbidden("The owner's role can't be changed.")
+
+    def _remove_member(self, command: RemoveMember) -> Outcome:
+        found = self._writing.execute(_ROLE, (command.user_id, command.token)).fetchone()
+        if found is None:
+            return NotFound("There is no such member in this application.")
+        if found[0] == Role.OWNER:
+            return Forbidden("The owner can't be removed.")
+        self._writing.execute(
+            "DELETE FROM members WHERE user_id = ? AND application_id = (SELECT id FROM applications WHERE token = ?)",
+            (command.user_id, command.token),
+        )
+        return None
+
+    def _add_chat(self, command: AddChat) -> Outcome:
+        added = self._writing.execute(
+            "INSERT INTO chats (application_id, number, title, created_at)"
+            " SELECT a.id, coalesce((SELECT max(number) FROM chats WHERE application_id = a.id), 0) + 1, ?, ?"
+            " FROM applications a WHERE a.token = ? RETURNING number",
+            (command.title, command.created_at, command.token),
+        ).fetchone()
+        if added is None:
+            return NotFound("There is no such application.")
+        self._writing.execute("UPDATE applications SET chats_count = chats_count + 1 WHERE token = ?", (command.token,))
+        return int(added[0])
+
+    def _rename_chat(self, command: RenameChat) -> Outcome:
+        chat_id = self._chat_id(self._writing, command.chat)
+        self._writing.execute("UPDATE chats SET title = ? WHERE id = ?", (command.title, chat_id))
+        return None
+
+    _handlers: ClassVar[dict[type[Any], Callable[[SqliteStore, Any], Outcome]]] = {
+        EditMessage: _edit,
+        DeleteMessage: _delete,
+        AddUser: _add_user,
+        EndSession: _end_session,
+        EndSessions: _end_sessions,
+        AddApplication: _add_application,
+        RenameApplication: _rename_application,
+        PutMember: _put_member,
+        RemoveMember: _remove_member,
+        AddChat: _add_chat,
+        RenameChat: _rename_chat,
+    }
+
+    def last_change(self) -> int:
+        """The position of the latest change."""
+        return int(self._followed("SELECT coalesce(max(seq), 0) FROM changes", ())[0][0])
+
+    def index_lag(self, position: int | None) -> float:
+        """For how many seconds the oldest change behind the position has been waiting. Blocks."""
+        row = self._blocking("SELECT noted_at FROM changes WHERE seq > ? ORDER BY seq LIMIT 1", (position or 0,))
+        return max(time.time() - row[0][0] / 1000, 0.0) if row else 0.0
+
+    def changes(self, after: int) -> tuple[int, list[Document]]:
+        """Some of the messages posted, edited or deleted since the position ``after``, as they are now, and the
+        position that this comes to. Blocks, for the index's thread. Raises Unavailable.
+        """
+        rows = self._followed("SELECT seq, messages FROM changes WHERE seq > ? ORDER BY seq LIMIT ?", (after, _CHANGES))
+        pairs = array("q")
+        for _, messages in rows:
+            pairs.frombytes(messages)
+        places = sorted(set(zip(pairs[::2], pairs[1::2], strict=True)))
+        # As one JSON array: one step of a statement, and one wait for the GIL, instead of one for each message.
+        found = json.loads(self._followed(_NAMED, (json.dumps(places),))[0][0]) if places else []
+        documents = [_document(*row) for row in found]
+        if len(found) < len(places):
+            deleted = json.loads(self._followed(_DELETED, (json.dumps(places),))[0][0])
+            documents += [Document(ChatKey(token, chat), number, None) for token, chat, number in deleted]
+        return rows[-1][0] if rows else after, documents
+
+    def all_messages(self, after: tuple[int, int]) -> tuple[tuple[int, int], list[Document]]:
+        """Some thousand messages in the order of their keys, from behind the place ``after``, and the place that this
+        comes to; none when there are no more. Blocks, for the index's thread. Raises Unavailable.
+        """
+        rows = json.loads(self._followed(_FROM, (*after, _AT_ONCE))[0][0])
+        documents = [_document(*row[1:]) for row in rows]
+        return (rows[-1][0], rows[-1][3]) if rows else after, documents
+
+    def _followed(self, sql: str, parameters: Sequence[Any]) -> list[Any]:
+        """On the connection of the index's thread."""
+        try:
+            return self._following.execute(sql, parameters).fetchall()
+        except sqlite3.Error as error:
+            raise self._soundness.met(error, "be read") from error
+
+    def _blocking(self, sql: str, parameters: Sequence[Any]) -> list[Any]:
+        """On any thread."""
+        try:
+            with self._readers.one() as connection:
+                return connection.execute(sql, parameters).fetchall()
+        except sqlite3.Error as error:
+            raise self._soundness.met(error, "be read") from error
+
+    def indexed(self, position: int) -> None:
+        """The index has all changes up to there for good: they may be forgotten, at the next housekeeping."""
+        self._indexed_to = position
+
+    def _forget_changes(self) -> None:
+        if self._indexed_to > self._forgotten_to:
+            position = self._indexed_to
+            self._transaction(
+                lambda: self._writing.execute(
+                    "DELETE FROM changes WHERE seq <= ? AND seq < (SELECT max(seq) FROM changes)", (position,)
+                )
+            )
+            self._forgotten_to = position
+
+    def count_messages(self) -> None:
+        self._soundness.check()
+        self._forget_changes()
+        chats = [self._uncounted.pop() for _ in range(min(len(self._uncounted), _CHATS_COUNTED_AT_ONCE))]
+        if not chats:
+            return
+        try:
+            self._transaction(lambda: self._count(chats))
+        except Unavailable:
+            self._uncounted.update(chats)
+            raise
+
+    def _count(self, chats: Sequence[int]) -> None:
+        self._writing.execute(
+            "UPDATE chats SET (counted, counted_to) ="
+            " (SELECT chats.counted + count(*), coalesce(max(m.number), chats.counted_to)"
+            "  FROM messages m WHERE m.chat_id = chats.id AND m.number > chats.counted_to)"
+            f" WHERE id IN ({','.join('?' * len(chats))})",
+            chats,
+        )
+
+    def forget_sessions(self, now: int) -> None:
+        before = now - ENDED_SESSION_KEPT_MS
+        self._transaction(lambda: self._writing.execute("DELETE FROM ended_sessions WHERE expires_at < ?", (before,)))
+
+    # Reading ---------------------------------------------------------------------------------------------------------
+
+    def _rows(self, sql: str, parameters: Sequence[Any]) -> list[Any]:
+        try:
+            return self._reading.execute(sql, parameters).fetchall()
+        except sqlite3.Error as error:
+            raise self._soundness.met(error, "be read") from error
+
+    def _row(self, sql: str, parameters: Sequence[Any]) -> Any:
+        rows = self._rows(sql, parameters)
+        return rows[0] if rows else None
+
+    async def _far_rows(self, sql: str, parameters: Sequence[Any]) -> list[Any]:
+        return await asyncio.get_running_loop().run_in_executor(self._far_reads, self._blocking, sql, parameters)
+
+    def _chat_id(self, connection: sqlite3.Connection, key: ChatKey) -> int | None:
+        chat_id = self._chat_ids.get(key)
+        if chat_id is None:
+            found = connection.execute(_CHAT_ID, key).fetchone()
+            if found is None:
+                return None
+            if len(self._chat_ids) >= _KNOWN_CHATS:
+                self._chat_ids.clear()
+            chat_id = self._chat_ids[key] = int(found[0])
+        return chat_id
+
+    def _read_chat_id(self, key: ChatKey) -> int | None:
+        try:
+            return self._chat_id(self._reading, key)
+        except sqlite3.Error as error:
+            raise self._soundness.met(error, "be read") from error
+
+    @staticmethod
+    def _posted(connection: sqlite3.Connection, chat_id: int, sender_id: int, key: str) -> tuple[int, bytes] | None:
+        found: tuple[int, bytes] | None = connection.execute(
+            "SELECT number, body_hash FROM idempotency_keys WHERE chat_id = ? AND sender_id = ? AND key = ?",
+            (chat_id, sender_id, key),
+        ).fetchone()
+        return found
+
+    async def user_by_ref(self, ref: str) -> User | None:
+        row = self._row(f"{_USER} WHERE ref = ?", (ref,))
+        return row and User(*row[:6])
+
+    async def user_by_email(self, email: str) -> tuple[User, str] | None:
+        row = self._row(f"{_USER} WHERE email = ?", (email,))
+        return row and (User(*row[:6]), row[6])
+
+    async def session_lives(self, user_id: int, era: str, session: str) -> bool:
+        return bool(self._row(_SESSION, (session, user_id)) == (era, 0))
+
+    async def application(self, token: str) -> Application | None:
+        row = self._row("SELECT token, name, chats_count FROM applications WHERE token = ?", (token,))
+        return row and Application(*row)
+
+    async def applications_of(self, user_id: int, *, offset: int, limit: int) -> list[Application]:
+        sql = (
+            "SELECT a.token, a.name, a.chats_count FROM members m JOIN applications a ON a.id = m.application_id"
+            " WHERE m.user_id = ? ORDER BY m.application_id DESC LIMIT ? OFFSET ?"
+        )
+        return [Application(*row) for row in await self._paged(sql, (user_id, limit, offset), offset)]
+
+    async def _paged(self, sql: str, parameters: Sequence[Any], offset: int) -> list[Any]:
+        """chat.far lets a user have one at a time of those that go to a thread."""
+        if offset <= FAR:  # walking past so many takes about 100 µs
+            return self._rows(sql, parameters)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._deep_pages, self._blocking, sql, parameters)
+
+    async def role(self, token: str, user_id: int) -> Role | None:
+        row = self._row(_ROLE, (user_id, token))
+        return row and Role(row[0])
+
+    async def members(self, token: str, *, offset: int, limit: int) -> list[Member]:
+        # What is passed over is walked in the index alone.
+        sql = (
+            "SELECT u.email, u.name, m.role FROM (SELECT application_id, user_id FROM members"
+            " WHERE application_id = (SELECT id FROM applications WHERE token = ?) ORDER BY user_id LIMIT ? OFFSET ?) n"
+            " JOIN members m ON m.user_id = n.user_id AND m.application_id = n.application_id"
+            " JOIN users u ON u.id = n.user_id ORDER BY n.user_id"
+        )
+        rows = await self._paged(sql, (token, limit, offset), offset)
+        return [Member(email, name, Role(role)) for email, name, role in rows]
+
+    async def chat(self, key: ChatKey) -> Chat | None:
+        chat_id = self._read_chat_id(key)
+        row = chat_id and self._row(f"{_CHAT} WHERE c.id = ?", (chat_id,))
+        return Chat(*row) if row else None
+
+    async def chats(self, token: str, *, offset: int, limit: int) -> list[Chat]:
+        sql = (
+            f"{_CHAT} WHERE c.application_id = (SELECT id FROM applications WHERE token = ?)"
+            " ORDER BY c.number DESC LIMIT ? OFFSET ?"
+        )
+        return [Chat(*row) for row in await self._paged(sql, (token, limit, offset), offset)]
+
+    async def message(self, key: ChatKey, number: int) -> Message | None:
+        row = self._row(f"{_MESSAGE} WHERE m.chat_id = ? AND m.number = ?", (self._read_chat_id(key), number))
+        return row and Message(*row)
+
+    async def messages(
+        self, key: ChatKey, *, limit: int, before: int | None = None, after: int | None = None, offset: int = 0
+    ) -> list[Message]:
+        chat_id = self._read_chat_id(key)
+        if offset > FAR and before is None and after is None:
+            chat = await self.chat(key)
+            if chat is None or offset >= chat.messages_count:
+                return []
+            if chat.messages_count == chat.last_number:
+                # No number is missing, so the one to begin below is known, and nothing has to be passed over.
+                before, offset = max(chat.last_number - offset + 1, 1), 0
+        if after is not None:
+            rows = self._rows(
+                f"{_MESSAGE} WHERE m.chat_id = ? AND m.number > ? ORDER BY m.number LIMIT ?", (chat_id, after, limit)
+            )
+            rows.reverse()
+        elif before is not None:
+            rows = await self._paged(
+                f"{_MESSAGE} WHERE m.chat_id = ? AND m.number < ? ORDER BY m.number DESC LIMIT ? OFFSET ?",
+                (chat_id, before, limit, offset),
+                offset,
+            )
+        else:
+            rows = await self._paged(
+                f"{_MESSAGE} WHERE m.chat_id = ? ORDER BY m.number DESC LIMIT ? OFFSET ?",
+                (chat_id, limit, offset),
+                offset,
+            )
+        return [Message(*row) for row in rows]
+
+    async def numbered(self, key: ChatKey, numbers: Sequence[int]) -> list[Message]:
+        if len(numbers) == 1:  # a quick reading, which need not wait for a thread behind long ones
+            one = await self.message(key, numbers[0])
+            return [] if one is None else [one]
+        chat_id, named = self._read_chat_id(key), json.dumps(list(numbers))
+
+        def read() -> list[Message]:
+            return [Message(*row) for row in json.loads(self._blocking(_MANY_NUMBERED, (named, chat_id))[0][0])]
+
+        return await asyncio.get_running_loop().run_in_executor(self._far_reads, read)
+
+    async def posted(self, key: ChatKey, sender_id: int, idempotency_key: str) -> tuple[int, bytes] | None:
+        chat_id = self._read_chat_id(key)
+        try:
+            return None if chat_id is None else self._posted(self._reading, chat_id, sender_id, idempotency_key)
+        except sqlite3.Error as error:
+            raise self._soundness.met(error, "be read") from error
+
+
+def _document(token: str, chat: int, number: int, body: str, edited_at: int | None) -> Document:
+    return Document(ChatKey(token, chat), number, body, edited=edited_at is not None)

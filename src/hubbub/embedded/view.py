@@ -1,0 +1,388 @@
+"""The cache of the embedded mode: plain objects on the event loop, no locks because no second thread touches them.
+
+The queue applies a chat's commands in order and tells of each outcome in that order; a read of the store may already
+see commands whose outcome has not been told yet. Everything here is therefore written so that hearing of a command
+that was already read changes nothing:
+
+- a post counts, and is listed, only when its number is above the highest one that was there when the count, or the
+  list, was read;
+- an edit or a delete drops what is held of the chat's messages, and a delete its count, to be read again.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+from hubbub.chat.caller import Caller
+from hubbub.chat.commands import (
+    AddChat,
+    Command,
+    DeleteMessage,
+    EditMessage,
+    Outcome,
+    PostMessage,
+    PutMember,
+    RemoveMember,
+    RenameChat,
+)
+from hubbub.chat.encoding import encode_chat, encode_message
+from hubbub.chat.errors import NotFound
+from hubbub.chat.feed import Event, Feed
+from hubbub.chat.model import Chat, ChatKey, Message, Page, Role, Shown
+from hubbub.chat.ports import Store
+
+_KEPT = 101  # one above the largest page, to know whether older messages follow
+_OVERHEAD = 150  # bytes of bookkeeping for each message held
+# How many are let go of in one step, or looked at for that: more than comes in with one, so that the bounds hold in the
+# end, and few enough that a step takes some milliseconds at most.
+_LISTS_AT_ONCE = 500
+_LOOKED_AT = 10
+
+
+class _Application:
+    """``newest`` has the numbers of the newest chats, newest first, up to 100; None until asked for. ``held`` is how
+    many of its chats are held.
+
+    ``page`` is the list that was read last, with its limit: one alone, or there would be a hundred.
+
+    Invariant: all chats that the ``page`` shows are held, and are as it says. So what changes one of them, or lets go
+    of it, drops the page, and counts a change for one that is being made.
+    """
+
+    __slots__ = ("changes", "held", "newest", "page", "roles")
+
+    def __init__(self) -> None:
+        self.roles: dict[int, Role] = {}
+        self.newest: list[int] | None = None
+        self.page: tuple[int, bytes] | None = None
+        self.changes = 0
+        self.held = 0
+
+    def changed(self) -> None:
+        self.page = None
+        self.changes += 1
+
+
+class _Chat:
+    """A chat's figures, and its newest messages where somebody reads them. ``page`` has those that were read last, and
+    for which limit; it takes as much memory again as the messages at most.
+
+    Invariants: ``next`` is above every number ever given here. ``count`` is None, or takes in exactly the stored
+    messages up to ``counted_to``. ``messages`` is None, or has exactly the stored messages up to ``listed_to``,
+    ascending, from some number on; from the chat's first when ``whole``.
+    """
+
+    __slots__ = (
+        "application",
+        "count",
+        "counted_to",
+        "in_flight",
+        "key",
+        "listed_to",
+        "messages",
+        "next",
+        "page",
+        "title",
+        "weight",
+        "whole",
+    )
+
+    def __init__(self, application: _Application, key: ChatKey, chat: Chat) -> None:
+        self.application = application
+        self.key = key
+        self.title = chat.title
+        self.count: int | None = chat.messages_count
+        self.counted_to = chat.last_number
+        self.listed_to = 0
+        self.next = chat.last_number + 1
+        self.in_flight = 0
+        self.messages: list[tuple[int, bytes]] | None = None
+        self.weight = 0  # bytes that the messages cost
+        self.whole = False
+        self.page: tuple[int, Page] | None = None
+
+
+class MemoryCache:
+    """See chat.ports.View and embedded.intake.HotData.
+
+    Bounded by ``max_bytes`` of messages, and as much again for the pages of them, those of the chat that was read
+    longest ago out first; by ``max_chats`` chats, the one that is held longest out first, unless commands of it are in
+    flight; and by as many applications that have none of these chats. ``hits`` and ``misses`` count the lists of newest
+    messages that were there, and those that the store was asked for.
+    """
+
+    def __init__(self, store: Store, feed: Feed, *, max_bytes: int = 48 * 1024 * 1024, max_chats: int = 50_000) -> None:
+        self._feed = feed
+        self._store = store
+        self._max_bytes = max_bytes
+        self._max_chats = max_chats
+        self._applications: OrderedDict[str, _Application] = OrderedDict()
+        self._chats: OrderedDict[ChatKey, _Chat] = OrderedDict()
+        self._listed: OrderedDict[ChatKey, _Chat] = OrderedDict()  # those whose messages are held
+        self._bytes = 0
+        self.hits = 0
+        self.misses = 0
+
+    # Reading ---------------------------------------------------------------------------------------------------------
+
+    async def role(self, caller: Caller, token: str) -> Role | None:
+        user_id = caller.user.id
+        application = self._applications.get(token)
+        if application is not None:
+            role = application.roles.get(user_id)
+            if role is not None:
+                return role
+        role = await self._store.role(token, user_id)
+        if role is not None:  # strangers are not remembered: there is no end to them
+            self._application(token).roles[user_id] = role
+        return role
+
+    def _application(self, token: str) -> _Application:
+        application = self._applications.get(token)
+        if application is None:
+            application = self._applications[token] = _Application()
+            if len(self._applications) > self._max_chats:
+                self._forget_applications()
+        return application
+
+    def _forget_applications(self) -> None:
+        """Let go of some that were there longest, save those with chats that are held: these refer to them."""
+        for _ in range(min(_LOOKED_AT, len(self._applications) - 1)):
+            token, application = next(iter(self._applications.items()))
+            if application.held:
+                self._applications.move_to_end(token)
+            else:
+                del self._applications[token]
+                if len(self._applications) <= self._max_chats:
+                    return
+
+    async def exists(self, caller: Caller, key: ChatKey) -> bool:
+        return key in self._chats or await self._load(key) is not None
+
+    async def _chat(self, key: ChatKey) -> _Chat:
+        chat = self._chats.get(key) or await self._load(key)
+        if chat is None:
+            raise NotFound("There is no such chat.")
+        return chat
+
+    async def _load(self, key: ChatKey) -> _Chat | None:
+        stored = await self._store.chat(key)
+        return None if stored is None else self._hold(key, stored)
+
+    def _hold(self, key: ChatKey, stored: Chat) -> _Chat:
+        chat = self._chats.get(key)  # one made while the store was asked knows of the numbers given since
+        if chat is None:
+            application = self._application(key.token)
+            chat = self._chats[key] = _Chat(application, key, stored)
+            application.held += 1
+            if len(self._chats) > self._max_chats:
+                self._forget_chats()
+        return chat
+
+    def _forget_chats(self) -> None:
+        """Let go of some that were there longest. One in flight keeps its numbers, and the latest is not reached."""
+        for _ in range(min(_LOOKED_AT, len(self._chats) - 1)):
+            key, chat = next(iter(self._chats.items()))
+            if chat.in_flight:
+                self._chats.move_to_end(key)
+                continue
+            self._drop_messages(chat)
+            del self._chats[key]
+            chat.application.held -= 1
+            chat.application.changed()
+            if len(self._chats) <= self._max_chats:
+                return
+
+    async def message(self, key: ChatKey, number: int) -> Shown:
+        message = await self._store.message(key, number)
+        return Shown([] if message is None else [message])
+
+    async def messages(
+        self, key: ChatKey, *, limit: int, before: int | None = None, after: int | None = None, offset: int = 0
+    ) -> Shown:
+        return Shown(await self._store.messages(key, limit=limit, before=before, after=after, offset=offset))
+
+    async def numbered(self, key: ChatKey, numbers: Sequence[int]) -> Shown:
+        return Shown(await self._store.numbered(key, numbers))
+
+    async def next_number(self, key: ChatKey) -> int:
+        """A message number above all that were ever given in this chat, and given to nobody else.
+
+        ``settled`` must follow for the command that takes it.
+        """
+        chat = await self._chat(key)
+        number = chat.next
+        chat.next = number + 1
+        chat.in_flight += 1
+        return number
+
+    async def newest(self, caller: Caller, key: ChatKey, limit: int) -> Page:
+        chat = await self._chat(key)
+        known = chat.page
+        self.hits += 1
+        if known is not None and known[0] == limit:
+            page = known[1]
+        else:
+            messages = chat.messages
+            if messages is None or (len(messages) <= limit and not chat.whole):
+                self.hits -= 1
+                self.misses += 1
+                messages = await self._read_newest(chat, limit)
+            shown = messages[: -limit - 1 : -1]
+            page = Page(
+                body=b"[" + b",".join([item for _, item in shown]) + b"]",
+                oldest=shown[-1][0] if shown else None,
+                newest=shown[0][0] if shown else None,
+                more=len(messages) > limit,
+            )
+            if chat.messages is messages:
+                chat.page = limit, page
+        if chat.messages is not None:
+            self._listed.move_to_end(key)
+        return page
+
+    async def _read_newest(self, chat: _Chat, limit: int) -> list[tuple[int, bytes]]:
+        stored = await self._store.messages(chat.key, limit=limit + 1)
+        messages = [(message.number, encode_message(message)) for message in reversed(stored)]
+        if self._chats.get(chat.key) is not chat:  # let go of meanwhile: nobody would tell it of what comes
+            return messages
+        self._drop_messages(chat)
+        chat.messages = messages
+        chat.listed_to = messages[-1][0] if messages else 0
+        chat.whole = len(stored) <= limit
+        chat.weight = sum(len(item) + _OVERHEAD for _, item in messages)
+        self._bytes += chat.weight
+        self._listed[chat.key] = chat
+        if self._bytes > self._max_bytes:
+            self._shrink()
+        return messages
+
+    async def chats(self, caller: Caller, token: str, limit: int) -> bytes:
+        application = self._application(token)
+        known = application.page
+        if known is not None and known[0] == limit:
+            page = known[1]
+        else:
+            if application.newest is None:
+                stored = await self._store.chats(token, offset=0, limit=100)
+                for chat in stored:
+                    self._hold(ChatKey(token, chat.number), chat)
+                application.newest = [chat.number for chat in stored]
+            page = await self._page(application, token, application.newest[:limit], limit)
+        return page
+
+    async def _page(self, application: _Application, token: str, numbers: Sequence[int], limit: int) -> bytes:
+        """Made of the chats that are held; those that are not are read again."""
+        keys = [ChatKey(token, number) for number in numbers]
+        changes = application.changes
+        items = []
+        for key in keys:
+            chat = await self._chat(key)
+            if chat.count is None:
+                await self._recount(chat)
+            items.append(encode_chat(key.number, chat.title, chat.count or 0))
+        page = b"[" + b",".join(items) + b"]"
+        if application.changes == changes and all(key in self._chats for key in keys):
+            application.page = limit, page
+        return page
+
+    async def _recount(self, chat: _Chat) -> None:
+        stored = await self._store.chat(chat.key)
+        if stored is not None:
+            chat.count = stored.messages_count
+            chat.counted_to = stored.last_number
+
+    # Writing ---------------------------------------------------------------------------------------------------------
+
+    def settled(self, command: Command, outcome: Outcome) -> None:
+        """The command's outcome is known. Must be called before anyone is told of it."""
+        if type(command) is PostMessage:
+            self._posted(command, outcome)
+        elif isinstance(outcome, Exception):
+            return
+        elif isinstance(command, EditMessage):
+            chat = self._chats.get(command.chat)
+            if chat is not None:
+                self._drop_messages(chat)
+            self._feed.publish(command.chat, Event(command.number, None))
+        elif isinstance(command, DeleteMessage):
+            self._deleted(command)
+            self._feed.publish(command.chat, Event(command.number, None))
+        elif isinstance(command, PutMember):
+            self._application(command.token).roles[command.user_id] = command.role
+        elif isinstance(command, RemoveMember):
+            self._application(command.token).roles.pop(command.user_id, None)
+        elif isinstance(command, AddChat | RenameChat):
+            self._chat_changed(command)
+
+    def _posted(self, command: PostMessage, outcome: Outcome) -> None:
+        chat = self._chats.get(command.chat)
+        if chat is None:
+            return
+        chat.in_flight -= 1
+        number = command.number
+        if outcome != number:  # refused, or a retry that found its first try stored
+            return
+        item = None
+        if self._feed.heard(command.chat):
+            item = _encoded(command)
+            self._feed.publish(command.chat, Event(number, item))
+        if number > chat.counted_to and chat.count is not None:
+            chat.count += 1
+            chat.counted_to = number
+            chat.application.changed()
+        messages = chat.messages
+        if messages is not None and number > chat.listed_to:
+            chat.listed_to = number
+            chat.page = None
+            item = item or _encoded(command)
+            messages.append((number, item))
+            weight = len(item) + _OVERHEAD
+            if len(messages) >= 2 * _KEPT:
+                weight -= sum(len(item) + _OVERHEAD for _, item in messages[:-_KEPT])
+                del messages[:-_KEPT]
+                chat.whole = False
+            chat.weight += weight
+            self._bytes += weight
+            if self._bytes > self._max_bytes:
+                self._shrink()
+
+    def _deleted(self, command: DeleteMessage) -> None:
+        chat = self._chats.get(command.chat)
+        if chat is None:
+            return
+        chat.count = None
+        self._drop_messages(chat)
+        chat.application.changed()
+
+    def _chat_changed(self, command: AddChat | RenameChat) -> None:
+        if isinstance(command, RenameChat):
+            chat = self._chats.get(command.chat)
+            if chat is not None:
+                chat.title = command.title
+            application = self._applications.get(command.chat.token)
+        else:
+            application = self._applications.get(command.token)
+        if application is not None:
+            application.newest = None
+            application.changed()
+
+    def _drop_messages(self, chat: _Chat) -> None:
+        self._listed.pop(chat.key, None)
+        self._bytes -= chat.weight
+        chat.weight = 0
+        chat.messages = None
+        chat.whole = False
+        chat.page = None
+
+    def _shrink(self) -> None:
+        """Let go of the messages that were read longest ago until the bound holds, of so many chats at most."""
+        for _ in range(min(_LISTS_AT_ONCE, len(self._listed))):
+            self._drop_messages(next(iter(self._listed.values())))
+            if self._bytes <= self._max_bytes:
+                return
+
+
+def _encoded(post: PostMessage) -> bytes:
+    return encode_message(Message(post.number, post.sender_id, post.sender_name, post.body, post.created_at))

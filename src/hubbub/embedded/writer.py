@@ -1,0 +1,68 @@
+"""Takes batches of commands to the store. Called on a thread of its own, never on the loop."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+
+from hubbub.chat.commands import Command, Outcome
+from hubbub.chat.errors import Unavailable
+from hubbub.chat.ports import Store
+from hubbub.measures import WriteMeasures, waited_s
+from hubbub.tracing import Tracing
+
+log = logging.getLogger("hubbub.writer")
+
+
+class Writer:
+    """``fault`` says why the latest batch could not be stored; None when it could."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.fault: str | None = None
+        self.measures = WriteMeasures()
+        self.tracing: Tracing | None = None
+
+    def apply(self, batch: Sequence[Command]) -> list[Outcome]:
+        """One outcome for each command, in order. Every one that is no error is on disk when this returns."""
+        begun, begun_ns = time.monotonic(), time.time_ns()
+        try:
+            outcomes = self._store.apply(batch)
+        except Unavailable as error:
+            self._report(error.sentence, len(batch))
+            return [error] * len(batch)
+        except Exception as error:  # noqa: BLE001 - whatever one command did, the others must not suffer for it
+            return self._one_by_one(batch, error)
+        self.measures.stored(
+            len(batch),
+            time.monotonic() - begun,
+            waited_s(batch[0]),
+        )
+        if self.tracing is not None:
+            self.tracing.stored(batch, begun_ns, time.time_ns())
+        if self.fault is not None:
+            self.fault = None
+            log.warning("The store takes writes again.")
+        return outcomes
+
+    def _one_by_one(self, batch: Sequence[Command], error: Exception) -> list[Outcome]:
+        if len(batch) == 1:
+            log.error("A %s could not be applied and was refused.", type(batch[0]).__name__, exc_info=error)
+            self.measures.dead += 1
+            return [Unavailable("This could not be stored. If it happens again, the service's log says why.")]
+        self.measures.retries += 1
+        return [outcome for command in batch for outcome in self.apply([command])]
+
+    def _report(self, sentence: str, lost: int) -> None:
+        """Log a fault when it begins or changes, not once for each of the thousand batches that meet it."""
+        if sentence != self.fault:
+            self.fault = sentence
+            log.error("Writes are refused (503), %d in this batch: %s", lost, sentence)
+
+    def housekeep(self) -> None:
+        """The work that can wait: called about once a second between batches."""
+        try:
+            self._store.count_messages()
+        except Unavailable as error:
+            self._report(error.sentence, 0)

@@ -1,0 +1,155 @@
+"""A request's body as its bytes come, of a length that was announced or in chunks (RFC 9112, sections 6 and 7.1)."""
+
+from __future__ import annotations
+
+import re
+
+from hubbub.http.problems import Refused, problem
+
+MAX_BODY = 256 * 1024  # a message of 10,000 characters takes at most 120,000 bytes, with every character escaped
+MAX_FRAMING = 16 * 1024  # what chunks take beside their data: sizes, extensions and trailers; some ms to read
+
+_SIZE = re.compile(rb"([0-9A-Fa-f]{1,8})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?\r\n")
+_TRAILER = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t\x20-\x7e\x80-\xff]*\r\n")
+_BLANK = b"\r\n"
+
+
+def too_large() -> Refused:
+    return Refused(problem(413, f"The body may take {MAX_BODY} bytes."))
+
+
+class Sized:
+    """``left`` is how much of it has not come yet."""
+
+    __slots__ = ("_gathered", "left")
+
+    def __init__(self, length: int) -> None:
+        if length > MAX_BODY:
+            raise too_large()
+        self.left = length
+        self._gathered: bytes | bytearray = b""
+
+    @property
+    def size(self) -> int:
+        return len(self._gathered)
+
+    @property
+    def whole(self) -> bool:
+        return not self.left
+
+    def read(self, data: bytes, at: int) -> int:
+        """Take what belongs to the body, from ``at`` on; where the rest begins."""
+        if not self.left:
+            return at
+        piece = data[at : at + self.left]
+        self.left -= len(piece)
+        if self._gathered:
+            self._gathered += piece
+        else:
+            self._gathered = bytearray(piece) if self.left else piece
+        return at + len(piece)
+
+    def content(self) -> bytes:
+        return bytes(self._gathered)
+
+
+class Chunked:
+    """Chunks of a body, gathered. Extensions and trailers are read and dropped: a trailer is never a header, or whoever
+    trusts our reading of the headers could be told something else behind them.
+    """
+
+    __slots__ = ("_at_line", "_framing", "_gathered", "_left", "_line", "whole")
+
+    def __init__(self) -> None:
+        self.whole = False
+        self._gathered = bytearray()
+        self._framing = 0
+        self._left = 0  # of the data of the chunk at hand
+        self._line = bytearray()  # the beginning of one that is not whole
+        self._at_line = self._size_line
+
+    @property
+    def size(self) -> int:
+        return len(self._gathered) + len(self._line)
+
+    @property
+    def left(self) -> int:
+        """Of what has been announced."""
+        return self._left
+
+    def read(self, data: bytes, at: int) -> int:
+        """Take what belongs to the body, from ``at`` on; where the rest begins.
+
+        Raises:
+            Refused: it is no chunked body, or too large.
+        """
+        end = len(data)
+        while at < end and not self.whole:
+            if self._at_line == self._size_line and not self._line:
+                at = self._whole_chunks(data, at)
+                if at == end:
+                    break
+            if self._left:
+                piece = data[at : at + self._left]
+                self._gathered += piece
+                self._left -= len(piece)
+                at += len(piece)
+                continue
+            stop = data.find(b"\n", at) + 1
+            self._framing += (stop or end) - at
+            if self._framing > MAX_FRAMING:
+                words = f"Sizes, extensions and trailers of chunks may take {MAX_FRAMING} bytes. Send larger chunks."
+                raise Refused(problem(413, words))
+            if not stop:
+                self._line += data[at:]
+                return end
+            line = data[at:stop]
+            if self._line:
+                line = bytes(self._line) + line
+                self._line.clear()
+            at = stop
+            self._at_line(line)
+        return at
+
+    def content(self) -> bytes:
+        return bytes(self._gathered)
+
+    def _whole_chunks(self, data: bytes, at: int) -> int:
+        """Take chunks that are here whole, right, and within the bounds; the rest is read line by line."""
+        framing, gathered = self._framing, self._gathered
+        while (found := _SIZE.match(data, at)) is not None:
+            begin = found.end()
+            end = begin + int(found[1], 16)
+            more = begin - at + len(_BLANK)
+            if end == begin or data[end : end + 2] != _BLANK or framing + more > MAX_FRAMING:
+                break
+            if len(gathered) + end - begin > MAX_BODY:
+                break
+            framing += more
+            gathered += data[begin:end]
+            at = end + 2
+        self._framing = framing
+        return at
+
+    def _size_line(self, line: bytes) -> None:
+        found = _SIZE.fullmatch(line)
+        if found is None:
+            raise Refused(problem(400, "A chunk begins with its size in hexadecimal digits."))
+        self._left = int(found[1], 16)
+        if len(self._gathered) + self._left > MAX_BODY:
+            raise too_large()
+        self._at_line = self._end_of_chunk if self._left else self._trailer
+
+    def _end_of_chunk(self, line: bytes) -> None:
+        if line != _BLANK:
+            raise Refused(problem(400, "A chunk is not as long as it says."))
+        self._at_line = self._size_line
+
+    def _trailer(self, line: bytes) -> None:
+        if line == _BLANK:
+            self.whole = True
+        elif _TRAILER.fullmatch(line) is None:
+            raise Refused(problem(400, "A trailer is not a valid field."))
+
+
+Body = Sized | Chunked

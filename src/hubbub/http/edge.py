@@ -1,0 +1,170 @@
+"""What all connections share."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import resource
+from collections.abc import Callable, Collection, Container
+from email.utils import formatdate
+from typing import TYPE_CHECKING, Any
+
+from uvicorn.config import Config
+from uvicorn.server import ServerState
+
+from hubbub.http.connection import Connection
+from hubbub.http.heads import Heads
+from hubbub.http.hot import HotRoutes
+from hubbub.http.problems import problem
+from hubbub.http.reply import Reply
+from hubbub.http.shares import EXEMPT, Share, address_of
+from hubbub.measures import SECONDS, Histogram
+from hubbub.tracing import Tracing
+
+if TYPE_CHECKING:
+    from hubbub.http.handshake import Handshake
+
+MAX_CONNECTIONS = 10_000
+ADDRESS_CONNECTIONS = 1000
+OTHER_FILES = 200  # that the process may have open beside its connections
+MAX_ARRIVING = 64 * 1024 * 1024  # bytes of requests that are not whole, or wait behind another
+ADDRESS_ARRIVING = 8 * 1024 * 1024
+MAX_UNSENT = 128 * 1024 * 1024  # bytes that are held of answers which clients don't take
+_AT_ONCE = 64  # one in so many connections is closed when there is no room: looking for them costs
+
+_RETRY = b"retry-after: 1\r\n"
+
+
+class Edge:
+    """``clock`` is the loop's time, to the second, so that a deadline costs no call. ``trusted`` has the addresses of
+    proxies.
+
+    Once it is ``stopping``, each connection's next answer is its last, and says so.
+    """
+
+    def __init__(
+        self,
+        hot: HotRoutes,
+        app: Any,
+        tracing: Tracing | None = None,
+        stop: Callable[[], None] = lambda: None,
+        *,
+        trusted: Container[str] = (),
+        address_connections: int = ADDRESS_CONNECTIONS,
+    ) -> None:
+        self.stopping = False
+        self._stop = stop
+        self.hot = hot
+        self.app = app
+        self.tracing = tracing
+        self.clock = 0.0
+        self.date = b""
+        self.heads = Heads()
+        self.connections: set[Connection | Handshake] = set()
+        self._trusted = trusted
+        self._places = Share(_most_connections(), address_connections)
+        self._arriving = Share(MAX_ARRIVING, ADDRESS_ARRIVING)
+        self._unsent: dict[Connection, int] = {}
+        self._not_taken = Share(MAX_UNSENT, MAX_UNSENT)
+        self.requests = Histogram(
+            "hubbub_http_request_duration_seconds",
+            "From a request's arrival to its whole answer.",
+            SECONDS,
+            ("route", "status"),
+        )
+        self.tasks: set[asyncio.Task[None]] = set()
+
+    def protocol(
+        self, config: Config, server_state: ServerState, app_state: dict[str, Any], _loop: Any = None
+    ) -> Connection:
+        """What uvicorn calls for each connection."""
+        return Connection(self)
+
+    def enter(self, connection: Connection | Handshake, host: str) -> Reply | None:
+        """The connection counts from now on; or what it is refused with. Who waits for its client gives way to it."""
+        places = self._places
+        address = connection.address = address_of(host, self._trusted)
+        if not places.address_has_room(address, 1):
+            self._make_room([each for each in self.connections if each.address == address], places.each)
+        if not places.has_room(1):
+            self._make_room(self.connections, places.total)
+        if not places.address_has_room(address, 1):
+            return problem(429, f"From one address come at most {places.each} connections.", headers=_RETRY)
+        if not places.has_room(1):
+            return problem(503, "Too many connections. Try again a little later.", headers=_RETRY)
+        self.connections.add(connection)
+        places.take(address, 1)
+        return None
+
+    def _make_room(self, among: Collection[Connection | Handshake], bound: int) -> None:
+        """Close what has waited longest for its client, first of the address that has most: handshakes, then
+        what is idle, then requests that are not whole.
+        """
+        waiting = (each for each in among if each.waits)
+        order = heapq.nsmallest(
+            max(1, bound // _AT_ONCE),
+            waiting,
+            key=lambda each: (-self._places.of(each.address), each.arriving, each.deadline),
+        )
+        for each in order:
+            self.leave(each)
+            each.abort()
+
+    def leave(self, connection: Connection | Handshake) -> None:
+        """The connection counts no longer."""
+        if connection in self.connections:
+            self.connections.remove(connection)
+            self._places.take(connection.address, -1)
+
+    def hold(self, connection: Connection, more: int, announced: int) -> Reply | None:
+        """So many bytes more (or fewer, below zero) are held of what has come on the connection and is not handled; or
+        what it is refused with, if they and what is ``announced`` don't fit.
+        """
+        arriving = self._arriving
+        if more > 0 and not arriving.address_has_room(connection.address, more + announced):
+            words = f"Unfinished requests of one address may take {arriving.each} bytes. Send one after another."
+            return problem(429, words, headers=_RETRY)
+        if more > 0 and not arriving.has_room(more + announced):
+            return problem(503, "Too many unfinished requests. Try again a little later.", headers=_RETRY)
+        arriving.take(connection.address, more)
+        return None
+
+    def not_taken(self, connection: Connection, size: int) -> None:
+        """So many bytes are held for the connection's client, who does not take them; 0 when it does. Past the bound of
+        all of them, who has most of the address that has most is cut off.
+        """
+        self._not_taken.take(connection.address, size - self._unsent.pop(connection, 0))
+        if size:
+            self._unsent[connection] = size
+        while not self._not_taken.has_room(0):
+            most = max(self._unsent, key=self._unsent_weight)
+            self._not_taken.take(most.address, -self._unsent.pop(most))
+            asyncio.get_running_loop().call_soon(most.transport.abort)  # it may be writing just now
+
+    def _unsent_weight(self, connection: Connection) -> tuple[int, int]:
+        size, address = self._unsent[connection], connection.address
+        return (size if address == EXEMPT else self._not_taken.of(address), size)
+
+    def stop(self) -> None:
+        """The streams are told, and every connection is answered once more."""
+        self.stopping = True
+        self._stop()
+
+    async def sweep(self) -> None:
+        """Keep the clock, and close what has been idle or slow for too long. Runs until cancelled."""
+        while True:
+            self.tick()
+            for connection in list(self.connections):
+                if connection.deadline < self.clock:
+                    connection.expire()
+            await asyncio.sleep(1)
+
+    def tick(self) -> None:
+        self.clock = asyncio.get_running_loop().time()
+        self.date = f"date: {formatdate(usegmt=True)}\r\n".encode()
+
+
+def _most_connections() -> int:
+    """As many as files can be open for: one that can't be accepted would wait unanswered."""
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return MAX_CONNECTIONS if files == resource.RLIM_INFINITY else min(MAX_CONNECTIONS, max(16, files - OTHER_FILES))

@@ -1,0 +1,70 @@
+"""Request heads that were seen before, byte for byte: a client sends the same few all day, and parsing one costs more
+than most of what is asked for.
+
+Only a head that says all there is to say about its request is remembered: parsed whole, of a hot route, with a length
+for its body or none, and nothing that asks for other framing. So the same bytes mean the same again, as long as they
+begin a request.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from hubbub.http.hot import Match
+
+_LONGEST = 4096
+_MOST_BYTES = 4 * 1024 * 1024
+_OVERHEAD = 500  # bytes that a head costs beside its own
+_PER_HEADER = 130  # bytes that each of its headers costs, parsed, beside their text
+END = b"\r\n\r\n"
+
+# What changes the framing or asks for an answer of its own, and what is another with each request.
+_NEVER = frozenset((b"transfer-encoding", b"expect", b"upgrade", b"trailer", b"te", b"traceparent", b"idempotency-key"))
+
+
+class Head(NamedTuple):
+    """``length`` is the body's. ``headers`` has lower-case names."""
+
+    method: bytes
+    headers: dict[bytes, bytes]
+    match: Match
+    length: int
+
+
+def head_of(data: bytes) -> bytes:
+    """The head that the bytes of a request begin with; empty when it is not whole."""
+    at = data.find(END)
+    return data[: at + 4] if at >= 0 else b""
+
+
+class Heads:
+    """Bounded by bytes: when there are too many, all are forgotten."""
+
+    def __init__(self) -> None:
+        self._known: dict[bytes, Head] = {}
+        self._bytes = 0
+        self.get = self._known.get
+
+    def learn(self, raw: bytes, method: bytes, headers: list[tuple[bytes, bytes]], match: Match) -> None:
+        """Remember the head, which was parsed to this, if it is plain. The connection goes on after its request."""
+        if raw in self._known:  # its body came later, or another request behind it
+            return
+        lines = raw.count(b"\n")
+        if len(raw) > _LONGEST or lines != len(headers) + 2 or lines != raw.count(b"\r\n"):
+            return
+        if not raw.startswith(method + b" "):  # blank lines may come first
+            return
+        by_name = dict(headers)
+        if len(by_name) != len(headers) or not _NEVER.isdisjoint(by_name):
+            return
+        if by_name.get(b"connection", b"keep-alive").lower() != b"keep-alive":
+            return
+        length = by_name.get(b"content-length", b"0")
+        if not length.isdigit():
+            return
+        size = _OVERHEAD + 2 * len(raw) + _PER_HEADER * len(headers)
+        self._bytes += size
+        if self._bytes > _MOST_BYTES:
+            self._known.clear()
+            self._bytes = size
+        self._known[raw] = Head(method, by_name, match, int(length))

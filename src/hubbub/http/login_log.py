@@ -1,0 +1,39 @@
+"""Who failed to log in, and who may not try for now: a line each, without the email or the password."""
+
+from __future__ import annotations
+
+import logging
+import re
+
+from hubbub.chat.errors import RateLimited, UsedUp
+from hubbub.chat.limits import Limit
+from hubbub.http.limits import MemoryCounts
+
+log = logging.getLogger("hubbub.logins")
+
+_DOMAIN = re.compile(r"[A-Za-z0-9.-]{1,100}")
+_TOLD = Limit("told", 1, 60_000, failures=False, sentence="")  # of one lock-out a line a minute, whoever goes on trying
+
+
+def masked(email: str) -> str:
+    """Enough to know whose it is for who knows them: ``a***@example.com``. Only harmless characters are left."""
+    local, at, domain = email.rpartition("@")
+    first = local[:1] if local[:1].isascii() and local[:1].isalnum() else ""
+    return f"{first}***@{domain if at and _DOMAIN.fullmatch(domain) else '***'}"
+
+
+class LoginLog:
+    def __init__(self) -> None:
+        self._told = MemoryCounts()
+
+    def failed(self, address: str, email: str) -> None:
+        log.info("A login to %s from %s failed.", masked(email), address or "nowhere known")
+
+    async def locked(self, refusal: UsedUp, address: str, email: str | None) -> None:
+        """``email`` is None for a registration."""
+        try:
+            await self._told.take([(_TOLD, refusal.what)])
+        except RateLimited:
+            return
+        what = "Registrations" if email is None else f"Logins to {masked(email)}"
+        log.warning("%s from %s are refused for now: %s", what, address or "nowhere known", refusal.sentence)

@@ -1,0 +1,154 @@
+"""Registering, logging in and out, and who is logged in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import email_validator
+from starlette.requests import Request
+from starlette.responses import Response
+
+from hubbub.chat.accounts import Accounts, normalized_email
+from hubbub.chat.errors import Invalid, Unauthenticated, UsedUp
+from hubbub.chat.logins import Logins
+from hubbub.chat.model import User, timestamp
+from hubbub.http import schemas
+from hubbub.http.address import network_of
+from hubbub.http.login_log import LoginLog
+from hubbub.http.routing import body_fields, json_response, route
+from hubbub.http.sessions import COOKIE, Sessions, Token
+
+# Domains kept for private use and for tests are welcome: many a Hubbub runs where no mail goes.
+email_validator.SPECIAL_USE_DOMAIN_NAMES.clear()
+
+# Without credentials: counted by address, and a password's hash may have to wait.
+_OPEN = {"guarded": False, "refuses": (429, 503)}
+_LOGIN = {"guarded": False, "refuses": (401, 429, 503)}
+
+
+class AccountRoutes:
+    def __init__(
+        self, accounts: Accounts, sessions: Sessions, logins: Logins, is_operator: Callable[[User], bool]
+    ) -> None:
+        self._accounts = accounts
+        self._sessions = sessions
+        self._logins = logins
+        self._is_operator = is_operator
+        self._log = LoginLog()
+
+    @route("POST", "/auth/register", request=schemas.Registration, response=schemas.Done, status=201, **_OPEN)
+    async def register(self, request: Request) -> Response:
+        """Create an account and log in."""
+        address = _address(request)
+        try:
+            async with self._logins.registration(address):
+                user = await self._registered(request)
+        except UsedUp as refusal:
+            await self._log.locked(refusal, address, None)
+            raise
+        answer = json_response(schemas.Done("Account created."), 201)
+        return _with_cookie(answer, self._sessions.begin(user), request)
+
+    async def _registered(self, request: Request) -> User:
+        form = await body_fields(request, schemas.Registration)
+        errors = []
+        try:
+            email_validator.validate_email(form.email.strip(), check_deliverability=False, globally_deliverable=False)
+        except email_validator.EmailNotValidError:
+            errors.append("email must be an email address")
+        if form.password_confirmation is not None and form.password_confirmation != form.password:
+            errors.append("password_confirmation must equal password")
+        if not form.name.strip():
+            errors.append("name must not be blank")
+        if errors:
+            raise Invalid(errors)
+        return await self._accounts.register(name=form.name, email=form.email, password=form.password)
+
+    async def _authenticate(self, request: Request) -> User:
+        form = await body_fields(request, schemas.Credentials)
+        address, email = _address(request), normalized_email(form.email)
+        try:
+            async with self._logins.attempt(address, email, proven=await self._has_session(request, email)):
+                return await self._accounts.authenticate(email=email, password=form.password)
+        except UsedUp as refusal:
+            await self._log.locked(refusal, address, email)
+            raise
+        except Unauthenticated:
+            self._log.failed(address, email)
+            raise
+
+    async def _has_session(self, request: Request, email: str) -> bool:
+        """Whether the request comes with a session of the account that it logs in to."""
+        try:
+            session = await self._sessions.of_request(request)
+        except Unauthenticated:
+            return False
+        return session.user.email == email
+
+    @route("POST", "/auth/login", request=schemas.Credentials, response=schemas.Done, **_LOGIN)
+    async def login(self, request: Request) -> Response:
+        """Log in: sets the cookie."""
+        user = await self._authenticate(request)
+        return _with_cookie(json_response(schemas.Done("Logged in.")), self._sessions.begin(user), request)
+
+    @route("POST", "/auth/tokens", request=schemas.Credentials, response=schemas.NewToken, status=201, **_LOGIN)
+    async def add_token(self, request: Request) -> Response:
+        """A Bearer token for a program."""
+        token = self._sessions.begin(await self._authenticate(request))
+        return json_response(schemas.NewToken(token.value, timestamp(token.expires_at * 1000)), 201)
+
+    @route("POST", "/auth/refresh", response=schemas.Refreshed)
+    async def refresh(self, request: Request) -> Response:
+        """A new token for the same session."""
+        session = await self._sessions.of_request(request)
+        token = self._sessions.refresh(session)
+        content = schemas.Refreshed("Session extended.")
+        if session.bearer:  # a program keeps its token itself; a browser's stays out of reach of its scripts
+            content = schemas.Refreshed(content.message, token.value, timestamp(token.expires_at * 1000))
+        return _with_cookie(json_response(content), token, request)
+
+    @route("DELETE", "/auth/logout", response=schemas.Done)
+    async def logout(self, request: Request) -> Response:
+        """End the session and all of its tokens."""
+        await self._sessions.end(await self._sessions.of_request(request))
+        return _without_cookie(json_response(schemas.Done("Logged out.")), request)
+
+    @route("DELETE", "/auth/sessions", status=204)
+    async def end_sessions(self, request: Request) -> Response:
+        """End all sessions of the user, this one and those on other devices."""
+        await self._sessions.end_all((await self._sessions.of_request(request)).user)
+        return _without_cookie(Response(status_code=204), request)
+
+    @route("GET", "/auth/me", response=schemas.MeReply)
+    async def me(self, request: Request) -> Response:
+        """Who is logged in."""
+        user = (await self._sessions.of_request(request)).user
+        me = schemas.Me(user.email, user.name, timestamp(user.created_at), self._is_operator(user))
+        return json_response(schemas.MeReply(me))
+
+
+def _address(request: Request) -> str:
+    """What is counted together with others from there."""
+    return network_of(request.client.host if request.client else "")
+
+
+def _is_secure(request: Request) -> bool:
+    return request.url.scheme == "https"
+
+
+def _with_cookie(answer: Response, token: Token, request: Request) -> Response:
+    answer.set_cookie(
+        COOKIE,
+        token.value,
+        max_age=token.lifetime_s,
+        path="/",
+        httponly=True,
+        samesite="lax",
+        secure=_is_secure(request),
+    )
+    return answer
+
+
+def _without_cookie(answer: Response, request: Request) -> Response:
+    answer.delete_cookie(COOKIE, path="/", httponly=True, samesite="lax", secure=_is_secure(request))
+    return answer

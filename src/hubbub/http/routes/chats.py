@@ -1,0 +1,50 @@
+"""Chats. Their list is in http.hot."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from hubbub.chat.chats import ChatHandle
+from hubbub.chat.encoding import ChatItem, encode_chat
+from hubbub.http import schemas
+from hubbub.http.entrance import Entrance
+from hubbub.http.reply import Reply
+from hubbub.http.routing import body_fields, json_response, response, route
+
+
+class ChatRoutes:
+    def __init__(self, entrance: Entrance) -> None:
+        self._entrance = entrance
+
+    @route(
+        "POST",
+        "/applications/{token}/chats",
+        request=schemas.NewChat,
+        body_required=False,
+        response=schemas.ChatNumber,
+        status=201,
+    )
+    async def add_chat(self, request: Request) -> Response:
+        """Open a chat."""
+        member = await self._entrance.member(request)
+        form = await body_fields(request, schemas.NewChat)
+        return json_response(schemas.ChatNumber(await member.add_chat(form.title)), 201)
+
+    @route("GET", "/applications/{token}/chats/{number}", response=ChatItem)
+    async def get_chat(self, request: Request) -> Response:
+        """One chat."""
+        return await _shown(await self._entrance.chat(request))
+
+    @route("PATCH", "/applications/{token}/chats/{number}", request=schemas.Title, response=ChatItem)
+    async def rename_chat(self, request: Request) -> Response:
+        """Set a chat's title."""
+        chat = await self._entrance.chat(request)
+        form = await body_fields(request, schemas.Title)
+        await chat.rename(form.title)
+        return await _shown(chat)
+
+
+async def _shown(chat: ChatHandle) -> Response:
+    item = await chat.get()
+    return response(Reply(200, encode_chat(item.number, item.title, item.messages_count)))

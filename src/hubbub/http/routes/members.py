@@ -1,0 +1,54 @@
+"""The members of an application."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from hubbub.chat.model import Role
+from hubbub.http import schemas
+from hubbub.http.entrance import Entrance
+from hubbub.http.fields import convert, query
+from hubbub.http.routing import BASE, body_fields, json_response, route
+
+_PATH = "/applications/{token}/members"
+
+
+class MemberRoutes:
+    def __init__(self, entrance: Entrance) -> None:
+        self._entrance = entrance
+
+    @route("GET", _PATH, query=schemas.MemberPaging, response=list[schemas.MemberItem])
+    async def list_members(self, request: Request) -> Response:
+        """The application's members, the oldest accounts first."""
+        member = await self._entrance.member(request)
+        paging = query(schemas.MemberPaging, request.scope["query_string"])
+        members = await member.members(offset=paging.offset, limit=paging.limit + 1)
+        answer = json_response(
+            [schemas.MemberItem(each.email, each.name, each.role) for each in members[: paging.limit]]
+        )
+        if len(members) > paging.limit:
+            base = BASE + _PATH.format(token=request.path_params["token"])
+            answer.headers["link"] = f'<{base}?page={paging.page + 1}&limit={paging.limit}>; rel="next"'
+        return answer
+
+    @route("POST", _PATH, request=schemas.NewMember, response=schemas.MemberItem, status=201, roles=True)
+    async def put_member(self, request: Request) -> Response:
+        """Add a member, or change a member's role."""
+        manager = await self._entrance.member(request)
+        manager.must_manage()
+        form = await body_fields(request, schemas.NewMember)
+        member = await manager.put_member(form.email, Role(form.role))
+        return json_response(schemas.MemberItem(member.email, member.name, member.role), 201)
+
+    @route("DELETE", _PATH, request=schemas.FormerMember, body_required=False, status=204, roles=True)
+    async def remove_member(self, request: Request) -> Response:
+        """Remove a member, named in the body or by ?email=."""
+        manager = await self._entrance.member(request)
+        manager.must_manage()
+        if await request.body():
+            form = await body_fields(request, schemas.FormerMember)
+        else:  # not every client can send a body with DELETE
+            form = convert(schemas.FormerMember, dict(request.query_params))
+        await manager.remove_member(form.email)
+        return Response(status_code=204)

@@ -1,0 +1,75 @@
+"""What the console's operator page shows, for operators alone: the figures, recent warnings, and the dead letters."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+
+import psutil
+from starlette.requests import Request
+from starlette.responses import Response
+
+from hubbub.chat.errors import Forbidden, NotFound
+from hubbub.chat.model import User
+from hubbub.http import schemas
+from hubbub.http.entrance import Entrance
+from hubbub.http.metrics import Reading
+from hubbub.http.operator import Letters, RecentErrors
+from hubbub.http.routing import body_fields, json_response, route
+from hubbub.measures import SECONDS, Histogram
+
+
+class OperatorRoutes:
+    def __init__(
+        self,
+        entrance: Entrance,
+        is_operator: Callable[[User], bool],
+        readings: Callable[[], Awaitable[list[Reading | Histogram]]],
+        letters: Letters,
+        errors: RecentErrors,
+    ) -> None:
+        self._entrance = entrance
+        self._is_operator = is_operator
+        self._readings = readings
+        self._letters = letters
+        self._errors = errors
+        self._process = psutil.Process()
+
+    async def _must_be_operator(self, request: Request) -> None:
+        if not self._is_operator((await self._entrance.caller(request)).user):
+            raise Forbidden("Only an operator may see this; the setting `operators` names them.")
+
+    @route("GET", "/operator", response=schemas.OperatorState, roles=True)
+    async def operator_state(self, request: Request) -> Response:
+        """What an operator watches, of the process that answers."""
+        await self._must_be_operator(request)
+        figures: dict[str, float] = {}
+        requests: list[schemas.Requests] = []
+        for each in await self._readings():
+            if isinstance(each, Reading):
+                name = each.name + "_total" if each.counter else each.name
+                figures[name] = figures.get(name, 0) + each.value
+            elif each.labels == ("route", "status"):
+                for (route_name, status), counts in list(each.series.items()):
+                    requests.append(schemas.Requests(str(route_name), str(status), list(counts[:-1])))
+        times = self._process.cpu_times()
+        figures["process_cpu_seconds_total"] = times.user + times.system
+        figures["process_resident_memory_bytes"] = self._process.memory_info().rss
+        content = schemas.OperatorState(time.monotonic(), list(SECONDS), requests, figures, self._errors.lines())
+        return json_response(content)
+
+    @route("GET", "/operator/dead", response=list[schemas.Letter], roles=True)
+    async def list_dead_letters(self, request: Request) -> Response:
+        """The commands that could not be stored."""
+        await self._must_be_operator(request)
+        return json_response(await self._letters.shown())
+
+    # A 404, for the letter's number is in the body.
+    @route("POST", "/operator/retry", request=schemas.LetterNumber, response=schemas.Done, roles=True, refuses=(404,))
+    async def retry_dead_letter(self, request: Request) -> Response:
+        """Send a dead letter through the queue again."""
+        await self._must_be_operator(request)
+        form = await body_fields(request, schemas.LetterNumber)
+        if not await self._letters.retry(form.number):
+            raise NotFound("There is no such dead letter; it may have been sent again meanwhile.")
+        return json_response(schemas.Done("Sent through the queue again."))

@@ -1,0 +1,71 @@
+"""Listening to a chat."""
+
+from __future__ import annotations
+
+from typing import Any
+
+# Starlette would load it for the first listener, who would hold the loop for 20 ms.
+import anyio._backends._asyncio  # noqa: F401
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+
+from hubbub.chat.caller import Caller
+from hubbub.chat.chats import ChatHandle, Chats
+from hubbub.chat.feed import Feed
+from hubbub.http import schemas
+from hubbub.http.entrance import Entrance, key_of
+from hubbub.http.fields import query
+from hubbub.http.places import Place, Places
+from hubbub.http.reply import EVENT_STREAM
+from hubbub.http.routing import route
+from hubbub.http.stream import Slices, Stream
+
+
+class StreamRoutes:
+    def __init__(self, entrance: Entrance, chats: Chats, feed: Feed, places: Places) -> None:
+        self._entrance = entrance
+        self._chats = chats
+        self._feed = feed
+        self._places = places
+        self._slices = Slices()
+
+    @route("GET", "/applications/{token}/chats/{number}/messages/stream", query=schemas.Streaming, streams=True)
+    async def stream_messages(self, request: Request) -> Response:
+        """Messages as they arrive (Server-Sent Events), resuming from Last-Event-ID."""
+        caller = await self._entrance.caller(request)
+        key = key_of(request)
+        chat = await self._chats.enter(caller, key)
+        wanted = query(schemas.Streaming, request.scope["query_string"])
+        if request.method == "HEAD":
+            return Response(media_type=EVENT_STREAM.decode())
+        after = await _start(chat, request.headers.get("last-event-id", ""), wanted.after)
+
+        async def again() -> Caller:
+            return await self._entrance.caller_again(request)
+
+        stream = Stream(self._chats, self._feed, self._slices, again, caller, key, chat, after)
+        return _Listening(stream, self._places.take(caller.user.id))
+
+
+async def _start(chat: ChatHandle, resumed: str, wanted: int | None) -> int:
+    """The number behind which a stream begins. One above the chat's newest was never told here: it says nothing of what
+    is yet to come."""
+    after = int(resumed) if resumed.isdecimal() and len(resumed) < 17 else wanted
+    page = await chat.newest(1)
+    newest = page.newest or 0
+    return newest if after is None else after if page.lag else min(after, newest)
+
+
+class _Listening(StreamingResponse):
+    """A stream as a response. It gives up its place when it ends, however that comes about."""
+
+    def __init__(self, stream: Stream, place: Place) -> None:
+        # A proxy in between must hand on each event as it comes.
+        super().__init__(stream.events(), media_type=EVENT_STREAM.decode(), headers={"x-accel-buffering": "no"})
+        self._place = place
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._place.give_up()

@@ -1,0 +1,129 @@
+"""A wing's doors in, what answers HTTP requests out."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Awaitable, Callable, Container, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
+
+from hubbub.chat.accounts import Accounts, normalized_email
+from hubbub.chat.applications import Applications
+from hubbub.chat.chats import Chats
+from hubbub.chat.errors import ChatError
+from hubbub.chat.feed import Feed
+from hubbub.chat.logins import Logins
+from hubbub.chat.model import User
+from hubbub.chat.ports import Counts, Doors, Gate, Intake, Passwords, SearchIndex, Store, View
+from hubbub.chat.quotas import Quotas
+from hubbub.console import Console
+from hubbub.http.edge import Edge
+from hubbub.http.entrance import Entrance
+from hubbub.http.hot import HotRoutes
+from hubbub.http.metrics import Reading, serving
+from hubbub.http.operator import Letters, RecentErrors
+from hubbub.http.places import Places
+from hubbub.http.routes.accounts import AccountRoutes
+from hubbub.http.routes.applications import ApplicationRoutes
+from hubbub.http.routes.chats import ChatRoutes
+from hubbub.http.routes.hot import by_asgi
+from hubbub.http.routes.members import MemberRoutes
+from hubbub.http.routes.messages import MessageRoutes
+from hubbub.http.routes.operator import OperatorRoutes
+from hubbub.http.routes.pages import PageRoutes
+from hubbub.http.routes.search import SearchRoutes
+from hubbub.http.routes.service import ServiceRoutes
+from hubbub.http.routes.stream import StreamRoutes
+from hubbub.http.routing import application, routes_of
+from hubbub.http.sessions import Sessions
+from hubbub.measures import Histogram
+from hubbub.tracing import Tracing
+
+
+@dataclass(frozen=True)
+class Wing:
+    """What a way of running Hubbub brings: its adapter for each port, and what it says of itself.
+
+    ``faults`` has for each part what is wrong with it, or None; ``readings`` are its own figures for /metrics.
+    """
+
+    store: Store
+    intake: Intake
+    view: View
+    index: SearchIndex
+    gate: Gate
+    quotas: Quotas
+    counts: Counts
+    passwords: Passwords
+    feed: Feed
+    letters: Letters
+    secret: bytes
+    faults: Callable[[], dict[str, str | None]]
+    readings: Callable[[], Awaitable[list[Reading | Histogram]]]
+
+
+def edge_of(
+    wing: Wing,
+    *,
+    proxies: Sequence[str],
+    address_connections: int,
+    operators: Sequence[str],
+    user_streams: int,
+    tracing: Tracing | None,
+) -> Edge:
+    """Everything that serves HTTP over the wing's doors."""
+    accounts = Accounts(wing.store, wing.intake, wing.passwords, now)
+    doors = Doors(wing.store, wing.intake, wing.view, wing.index, wing.quotas, now)
+    applications, chats = Applications(doors), Chats(doors)
+    sessions = Sessions(accounts, wing.secret, wing.gate)
+    entrance = Entrance(sessions, applications, chats)
+    places = Places(user_streams)
+    hot = HotRoutes(sessions, applications, chats)
+
+    async def ready() -> dict[str, str | None]:
+        try:
+            await wing.store.application("")
+            unreadable = None
+        except ChatError as error:
+            unreadable = error.sentence
+        faults = wing.faults()
+        return {**faults, "store": faults.get("store") or unreadable}
+
+    async def readings() -> list[Reading | Histogram]:
+        return [*serving(edge.requests, len(edge.connections), places.taken), *await wing.readings()]
+
+    errors = RecentErrors()
+    logging.getLogger("hubbub").addHandler(errors)
+    emails = {normalized_email(email) for email in operators}
+
+    def is_operator(user: User) -> bool:
+        return user.email in emails if emails else user.id == 1
+
+    api = [
+        *routes_of(AccountRoutes(accounts, sessions, Logins(wing.counts), is_operator)),
+        *routes_of(ApplicationRoutes(entrance, applications)),
+        *routes_of(MemberRoutes(entrance)),
+        *routes_of(ChatRoutes(entrance)),
+        *by_asgi(hot, entrance),
+        *routes_of(MessageRoutes(entrance)),
+        *routes_of(SearchRoutes(entrance)),
+        *routes_of(StreamRoutes(entrance, chats, wing.feed, places)),
+        *routes_of(OperatorRoutes(entrance, is_operator, readings, wing.letters, errors)),
+    ]
+    itself = routes_of(ServiceRoutes(ready, readings, api), base="")
+    app: Any = application([*api, *itself, *routes_of(PageRoutes(Console()), base="")])
+    trusted: Container[str] = ()
+    if proxies:
+        app = ProxyHeadersMiddleware(app, trusted_hosts=list(proxies))
+        trusted = app.trusted_hosts
+    edge = Edge(hot, app, tracing, wing.feed.end, trusted=trusted, address_connections=address_connections)
+    edge.tick()
+    return edge
+
+
+def now() -> int:
+    """Milliseconds since 1970."""
+    return time.time_ns() // 1_000_000

@@ -1,1 +1,0 @@
-"""Indexes that messages are found by."""

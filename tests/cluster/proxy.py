@@ -1,0 +1,173 @@
+"""TCP proxies that a test can stall, cut, and point at another server."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+import threading
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from typing import Any
+
+from hubbub.loadtest.servers import free_port
+
+
+class Proxies:
+    """A context manager: the thread in which the proxies run."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+
+    def __enter__(self) -> Proxies:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.run(self._close())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    async def _close(self) -> None:
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def run(self, work: Coroutine[Any, Any, None]) -> None:
+        asyncio.run_coroutine_threadsafe(work, self._loop).result(30)
+
+    def call(self, work: Callable[[], None]) -> None:
+        async def once() -> None:
+            work()
+
+        self.run(once())
+
+    def to(self, target: int) -> Proxy:
+        """A proxy that listens, and passes everything on to this port."""
+        proxy = Proxy(self, target)
+        self.run(proxy.listen())
+        return proxy
+
+
+class Proxy:
+    """While it holds, it takes what comes and keeps it; on release all of it arrives, late, also what came from a side
+    that has gone away meanwhile. What is under way when it cuts is lost.
+    """
+
+    def __init__(self, proxies: Proxies, target: int) -> None:
+        self._proxies = proxies
+        self.first = self._target = target
+        self._cut = False
+        self._connections: set[asyncio.Task[None]] = set()
+        self._may_ask, self._may_answer = asyncio.Event(), asyncio.Event()
+        self._may_ask.set()
+        self._may_answer.set()
+        self.port = free_port()
+
+    async def listen(self) -> None:
+        await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+
+    # What a test does ------------------------------------------------------------------------------------------------
+
+    def hold(self, *, questions: bool = True, answers: bool = True) -> None:
+        """Nothing arrives any more, of either side or of one; connections stay, and new ones are taken."""
+
+        def now() -> None:
+            if questions:
+                self._may_ask.clear()
+            if answers:
+                self._may_answer.clear()
+
+        self._proxies.call(now)
+
+    def release(self) -> None:
+        def now() -> None:
+            self._may_ask.set()
+            self._may_answer.set()
+
+        self._proxies.call(now)
+
+    def reset(self) -> None:
+        """Break every connection that there is."""
+        self._proxies.call(self._break)
+
+    def cut(self) -> None:
+        """Break every connection, and each that comes until ``fix``."""
+
+        def now() -> None:
+            self._cut = True
+            self._break()
+
+        self._proxies.call(now)
+
+    def fix(self) -> None:
+        def now() -> None:
+            self._cut = False
+
+        self._proxies.call(now)
+
+    def point(self, target: int) -> None:
+        """Break every connection; a client that connects again reaches another server."""
+
+        def now() -> None:
+            self._target = target
+            self._break()
+
+        self._proxies.call(now)
+
+    # Connections -----------------------------------------------------------------------------------------------------
+
+    def _break(self) -> None:
+        for connection in self._connections:
+            connection.cancel()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._connections.add(task)
+        ends = [writer]
+        try:
+            if not self._cut:
+                there = await asyncio.open_connection("127.0.0.1", self._target)
+                ends.append(there[1])
+                await asyncio.gather(
+                    _carry(reader, there[1], self._may_ask), _carry(there[0], writer, self._may_answer)
+                )
+        except (OSError, asyncio.CancelledError):
+            pass  # whatever broke it, both ends hear of it
+        finally:
+            self._connections.discard(task)
+            for end in ends:
+                _reset(end)
+
+
+async def _carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, may: asyncio.Event) -> None:
+    """Read at once and send when it may be."""
+    kept: asyncio.Queue[bytes] = asyncio.Queue()
+
+    async def take() -> None:
+        with suppress(OSError):
+            while data := await reader.read(65536):
+                kept.put_nowait(data)
+        kept.put_nowait(b"")
+
+    taking = asyncio.create_task(take())
+    try:
+        while data := await kept.get():
+            await may.wait()
+            writer.write(data)
+            await writer.drain()
+        await may.wait()
+        writer.write_eof()
+    finally:
+        taking.cancel()
+
+
+def _reset(writer: asyncio.StreamWriter) -> None:
+    connection = writer.get_extra_info("socket")
+    with suppress(OSError):
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()

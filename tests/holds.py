@@ -1,0 +1,41 @@
+"""How long one callback of the event loop holds it, in CPU time: what everybody else waits for."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+
+@dataclass
+class Holds:
+    """``longest_s`` is the CPU time of the thread in the longest callback, ``what`` that callback, ``count`` how many
+    there were."""
+
+    longest_s: float = 0.0
+    what: str = ""
+    count: int = 0
+
+
+@contextmanager
+def holds() -> Iterator[Holds]:
+    """Watch every callback of asyncio's own loops, each step of a task among them. Not of uvloop's."""
+    seen = Holds()
+    run: Any = asyncio.Handle._run
+
+    def timed(handle: asyncio.Handle) -> None:
+        begun = time.thread_time()
+        run(handle)
+        took = time.thread_time() - begun
+        seen.count += 1
+        if took > seen.longest_s:
+            seen.longest_s, seen.what = took, repr(handle)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(asyncio.Handle, "_run", timed)
+        yield seen

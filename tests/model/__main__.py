@@ -1,0 +1,11 @@
+"""Tells what happens in the schedule of a seed: ``python -m tests.model SEED [RULE …]``, without these rules."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+
+from tests.model.rules import ALL
+from tests.model.shrink import explain
+
+print(explain(int(sys.argv[1]), replace(ALL, **dict.fromkeys(sys.argv[2:], False))))

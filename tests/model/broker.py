@@ -1,0 +1,165 @@
+"""RabbitMQ: a quorum queue with a single active consumer, and the connections of publishers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.model.world import Steps, Task, World
+
+PREFETCH = 6
+
+
+class Delivery:
+    """What a publisher sends. ``confirmed``: how far it had confirms, in order, when it sent this."""
+
+    __slots__ = ("command", "confirmed", "name", "sequence")
+
+    def __init__(self, name: int, sequence: int, confirmed: int, command: Any) -> None:
+        self.name = name
+        self.sequence = sequence
+        self.confirmed = confirmed
+        self.command = command
+
+    def __repr__(self) -> str:
+        return f"{self.name}#{self.sequence} {self.command}"
+
+
+class Channel:
+    """A writer's consumer. ``waiting`` has what was delivered and not begun; ``task`` is whom to wake."""
+
+    __slots__ = ("consuming", "open", "task", "waiting", "writer")
+
+    def __init__(self, writer: Any) -> None:
+        self.writer = writer
+        self.open = True
+        self.consuming = True
+        self.waiting: list[Delivery] = []
+        self.task: Task | None = None
+
+
+class Broker:
+    """The queue of one shard. ``items`` are in order; beside each, the channel that holds it."""
+
+    __slots__ = ("acknowledged", "channels", "items", "world")
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.items: list[list[Any]] = []
+        self.channels: list[Channel] = []
+        self.acknowledged: list[Delivery] = []
+
+    def take(self, delivery: Delivery) -> None:
+        self.items.append([delivery, None])
+        self._hand_out()
+
+    def consume(self, writer: Any) -> Channel:
+        channel = Channel(writer)
+        self.channels.append(channel)
+        self._hand_out()
+        return channel
+
+    def _hand_out(self) -> None:
+        active = next((channel for channel in self.channels if channel.consuming), None)
+        if active is None:
+            return
+        room = PREFETCH
+        for item in self.items:
+            if item[1] is active:
+                room -= 1
+        for item in self.items:
+            if room <= 0:
+                break
+            if item[1] is None:
+                item[1] = active
+                active.waiting.append(item[0])
+                room -= 1
+        self._wake(active)
+
+    def _wake(self, channel: Channel) -> None:
+        if channel.task is not None and (channel.waiting or not channel.open):
+            task, channel.task = channel.task, None
+            self.world.wake(task)
+
+    def acknowledge(self, channel: Channel, deliveries: list[Delivery]) -> None:
+        if not channel.open:
+            return
+        for delivery in deliveries:
+            for index, item in enumerate(self.items):
+                if item[0] is delivery and item[1] is channel:
+                    del self.items[index]
+                    self.acknowledged.append(delivery)
+                    break
+        self._hand_out()
+
+    def close(self, channel: Channel) -> None:
+        """Hand out again, in order and before anything newer, all that it held."""
+        if not channel.open:
+            return
+        channel.open = channel.consuming = False
+        self.channels.remove(channel)
+        self._free(channel)
+        self._wake(channel)
+        self._hand_out()
+
+    def _free(self, channel: Channel) -> None:
+        for item in self.items:
+            if item[1] is channel:
+                item[1] = None
+        channel.waiting = []
+
+    def cancel(self, channel: Channel) -> None:
+        """What the first design did: the consumer goes, what it holds stays with it, and the next one is served."""
+        channel.consuming = False
+        self._hand_out()
+
+    def send_back(self, channel: Channel) -> None:
+        self._free(channel)
+        self.close(channel)
+
+    def reset(self, again: int) -> None:
+        """All connections break, and the last acknowledged deliveries come once more."""
+        back = self.acknowledged[-again:] if again else []
+        if back:
+            del self.acknowledged[-again:]
+        for channel in list(self.channels):
+            self.close(channel)
+        self.items[:0] = [[delivery, None] for delivery in back]
+
+
+class Link:
+    """A publisher's connection: what it sent arrives in order, confirms come back in any."""
+
+    __slots__ = ("confirms", "items", "publisher", "world")
+
+    def __init__(self, world: World, publisher: Any) -> None:
+        self.world = world
+        self.publisher = publisher
+        self.items: list[Delivery] = []
+        self.confirms: list[int] = []
+
+    def send(self, delivery: Delivery) -> None:
+        self.items.append(delivery)
+        self.world.spawn(self.world.network, self._carry())
+
+    def _carry(self) -> Steps:
+        """One of these for each delivery, but each moves whichever is next."""
+        world = self.world
+        yield
+        while self.publisher.link is not self and world.draw() < 0.85:  # what was given up as lost comes late
+            yield
+        if not self.items:
+            return
+        delivery = self.items.pop(0)
+        if world.profile.nacks and world.draw() >= 1 - world.profile.nacks:
+            world.count("a publish is refused by the broker")
+            yield
+            if self.publisher.link is self:
+                self.publisher.doubt()
+            return
+        if world.trace is not None:
+            world.note(f"broker takes {delivery}")
+        world.broker.take(delivery)
+        self.confirms.append(delivery.sequence)
+        yield
+        if self.publisher.link is self:
+            self.publisher.confirm(self.confirms.pop(world.below(len(self.confirms))))

@@ -1,0 +1,69 @@
+"""Runs many schedules, on as many cores as it may."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
+from typing import NamedTuple
+
+from tests.model.profiles import PROFILES, Profile
+from tests.model.rules import ALL, Rules
+from tests.model.schedule import run_seed
+
+PROCESSES = min(2, os.cpu_count() or 1)
+PIECE = 2000
+
+
+class Found(NamedTuple):
+    """The first violation, in the order of seeds."""
+
+    seed: int
+    kind: str
+    schedules: int
+
+
+class Tally(NamedTuple):
+    """What many schedules came to. ``broken`` has seeds and what was violated."""
+
+    counts: Counter[str]
+    faults: Counter[str]
+    broken: list[tuple[int, str]]
+
+
+def find(rules: Rules, profiles: tuple[Profile, ...], schedules: int, kind: str | None = None) -> Found | None:
+    """Seeds from 0 until something, or something of this kind, is violated."""
+    for seed in range(schedules):
+        violation = run_seed(seed, rules, profiles).violation
+        if violation is not None and kind in (None, violation.kind):
+            return Found(seed, violation.kind, seed + 1)
+    return None
+
+
+def tally(base: int, schedules: int) -> Tally:
+    """Seeds from ``base``, with every rule, under all profiles in turn."""
+    with ProcessPoolExecutor(PROCESSES) as pool:
+        starts = range(base, base + schedules, PIECE)
+        ends = [min(start + PIECE, base + schedules) for start in starts]
+        whole = Tally(Counter(), Counter(), [])
+        for piece in pool.map(_piece, starts, ends):
+            whole.counts.update(piece.counts)
+            whole.faults.update(piece.faults)
+            whole.broken.extend(piece.broken)
+    return whole
+
+
+def _piece(start: int, end: int) -> Tally:
+    piece = Tally(Counter(), Counter(), [])
+    counts = piece.counts
+    for seed in range(start, end):
+        violation, world = run_seed(seed, ALL, PROFILES)
+        counts["schedules"] += 1
+        counts["steps"] += world.now
+        counts["acknowledged"] += world.checker.acks
+        counts["not acknowledged"] += world.checker.unacked
+        counts["reads checked"] += world.checker.reads
+        piece.faults.update(world.faults)
+        if violation is not None:
+            piece.broken.append((seed, str(violation)))
+    return piece

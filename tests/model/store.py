@@ -1,0 +1,203 @@
+"""MySQL: tables, and transactions that are atomic."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.model.broker import Delivery
+from tests.model.command import Command
+from tests.model.world import Refused, World
+
+
+class TryAgain(Refused):
+    """An error that passes: a deadlock, a lost connection."""
+
+
+class Chat:
+    """A chat's row. ``opening`` is the epoch whose opening is under way."""
+
+    __slots__ = ("epoch", "highest", "last", "live", "opening")
+
+    def __init__(self) -> None:
+        self.epoch = self.live = 1
+        self.opening = 0
+        self.last = 0
+        self.highest = 0  # order
+
+
+class Row:
+    """A message. ``changed`` is the order of the last change that was applied."""
+
+    __slots__ = ("changed", "first", "text")
+
+    def __init__(self, text: int) -> None:
+        self.text = self.first = text
+        self.changed = 0
+
+
+class Applied:
+    """What became of some deliveries. ``outcomes`` has one for each that was applied or skipped: "stored", "known",
+    "skipped", "aside", or what an opening has found. ``hole`` is the first that came too early, if one did.
+    """
+
+    __slots__ = ("generation", "hole", "outcomes")
+
+    def __init__(self, generation: int) -> None:
+        self.generation = generation
+        self.outcomes: list[Any] = []
+        self.hole: Delivery | None = None
+
+    def __repr__(self) -> str:
+        return f"{self.outcomes}, hole at {self.hole}"
+
+
+class Store:
+    """All methods are transactions. ``generations`` names a data set for each, from 1; ``made`` is when it was made."""
+
+    __slots__ = ("aside", "chats", "down", "generations", "keys", "knows", "made", "publishers", "rows", "world")
+
+    def __init__(self, world: World, chats: int) -> None:
+        self.world = world
+        self.down = 0  # until when it answers nobody
+        self.chats = [Chat() for _ in range(chats)]
+        self.rows: list[dict[int, Row]] = [{} for _ in range(chats)]
+        self.keys: dict[Any, int] = {}
+        self.publishers: dict[int, int] = {}
+        self.aside: list[Command] = []
+        self.generations: list[int] = []
+        self.made = -world.profile.lease
+        self.knows: dict[str, tuple[int, int]] = {}
+
+    # Generations ----------------------------------------------------------------------------------------------
+
+    def beat(self, process: str, holds: int) -> tuple[int, int, bool]:
+        """The newest generation, its data set, and whether it may be used; the process says which one it holds."""
+        now, lease = self.world.now, self.world.profile.lease
+        newest = len(self.generations)
+        known = (holds or newest) if self.world.rules.says_what_it_holds else newest
+        self.knows[process] = known, now
+        usable = True
+        if newest > 1 and self.world.rules.lease:
+            # Who would use it has asked all the time since: it was not away, and nobody went on because of that.
+            since = max(self.made, self.down) if self.world.rules.waits_from_its_making else -lease
+            usable = all(
+                generation >= newest or max(heard, since) + lease < now for generation, heard in self.knows.values()
+            )
+        return newest, self.generations[-1], usable
+
+    def make(self, holds: int, name: int) -> None:
+        """A data set was found that the newest generation does not name."""
+        if holds == len(self.generations) and self.generations[-1] != name:
+            self.generations.append(name)
+            self.made = self.world.now
+
+    # Reading --------------------------------------------------------------------------------------------------
+
+    def key(self, claim: Any) -> int:
+        return self.keys.get(claim, 0)
+
+    def row(self, chat: int, number: int) -> int:
+        row = self.rows[chat].get(number)
+        return 0 if row is None else row.text
+
+    def changed(self, chat: int, number: int) -> int | None:
+        """The order of the message's last change; None when there is no such message."""
+        row = self.rows[chat].get(number)
+        return None if row is None else row.changed
+
+    def texts(self, chat: int) -> dict[int, int]:
+        return {number: row.text for number, row in self.rows[chat].items()}
+
+    # Writing --------------------------------------------------------------------------------------------------
+
+    def apply(self, deliveries: list[Delivery]) -> Applied:
+        """Apply as many as there are before a hole. Raises TryAgain."""
+        world = self.world
+        profile, rules = world.profile, world.rules
+        if profile.store_errors and world.draw() >= 1 - profile.store_errors:
+            world.count("a transaction fails and would pass")
+            raise TryAgain
+        applied = Applied(len(self.generations))
+        outcomes = applied.outcomes
+        spoilt = not rules.bisects and any(delivery.command.faulty for delivery in deliveries)
+        for delivery in deliveries:
+            last = self.publishers.get(delivery.name, 0)
+            if delivery.sequence <= last and rules.lower_is_skipped:
+                outcomes.append("skipped")
+            elif delivery.sequence > last + 1 and rules.only_the_next:
+                applied.hole = delivery
+                break
+            else:
+                self.publishers[delivery.name] = max(last, delivery.sequence)
+                if spoilt:
+                    self.aside.append(delivery.command)
+                    outcomes.append("aside")
+                else:
+                    outcomes.append(self._one(delivery.command))
+        return applied
+
+    def put_aside(self, delivery: Delivery) -> None:
+        """Go on behind a hole that nobody was told of."""
+        if delivery.sequence > self.publishers.get(delivery.name, 0):
+            self.publishers[delivery.name] = delivery.sequence
+            self.aside.append(delivery.command)
+
+    def set_aside(self, deliveries: list[Delivery]) -> None:
+        """What a writer does that takes every error for the commands' fault."""
+        for delivery in deliveries:
+            self.put_aside(delivery)
+
+    def commit_live(self, chat: int, epoch: int, generation: int) -> bool:
+        """Step (c) of an opening."""
+        row = self.chats[chat]
+        if generation != len(self.generations) and self.world.rules.marker_of_newest:
+            return False
+        if self.world.rules.other_ends_opening:
+            if row.opening != epoch:
+                return False
+            row.opening = 0
+        row.live = max(row.live, epoch)
+        return True
+
+    def _one(self, command: Command) -> Any:
+        chat, rows, kind, rules = self.chats[command.chat], self.rows[command.chat], command.kind, self.world.rules
+        if kind == "barrier":
+            return "stored"
+        if kind == "open":
+            chat.epoch += 1
+            chat.opening = chat.epoch
+            return chat.epoch, max(chat.last, max(rows, default=0)), chat.highest, self._newest(command.chat)
+        if command.faulty:
+            self.aside.append(command)
+            return "aside"
+        if kind == "post":
+            if command.claim is not None and command.claim in self.keys:
+                return "known"
+            if (command.epoch < chat.live and rules.older_posts_aside) or command.number in rows:
+                self.aside.append(command)
+                return "aside"
+            if command.claim is not None:
+                self.keys[command.claim] = command.number
+            chat.opening = 0
+            chat.last = max(chat.last, command.number)
+            rows[command.number] = Row(command.text)
+            return "stored"
+        if command.epoch < chat.live and rules.older_changes_aside:
+            self.aside.append(command)
+            return "aside"
+        chat.opening = 0
+        chat.highest = max(chat.highest, command.order)
+        row = rows.get(command.number)
+        if row is None:
+            return "stored"
+        if row.changed > command.order and rules.one_order and (kind == "edit" or not rules.delete_is_final):
+            return "stored"  # overtaken
+        if kind == "delete":
+            del rows[command.number]
+        else:
+            row.text, row.changed = command.text, command.order
+        return "stored"
+
+    def _newest(self, chat: int) -> dict[int, tuple[int, int]]:
+        rows = self.rows[chat]
+        return {number: (rows[number].changed, rows[number].text) for number in sorted(rows)[-3:]}

@@ -1,0 +1,133 @@
+"""A cluster's way in, with a writer behind it, in this process over real servers."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+from hubbub.chat.commands import Command, Outcome
+from hubbub.chat.errors import Unavailable
+from hubbub.chat.ports import Intake, View
+from hubbub.cluster import drains
+from hubbub.cluster.broker import close, connect, declare, send_markers
+from hubbub.cluster.consumer import RabbitConsumer
+from hubbub.cluster.generations import Generations, follow
+from hubbub.cluster.holes import Holes
+from hubbub.cluster.intake import QueuedIntake
+from hubbub.cluster.processes import Processes
+from hubbub.cluster.publisher import NeverSent, Place, Publisher
+from hubbub.cluster.redis.messages import RedisView
+from hubbub.cluster.redis.numbers import Numbers
+from hubbub.cluster.redis.pages import Applications, Pages
+from hubbub.cluster.redis.servers import Servers
+from hubbub.cluster.redis.stored import Stored
+from hubbub.cluster.set_aside import Aside
+from hubbub.cluster.writer import ShardWriter
+from hubbub.loadtest.servers import MariaDb, RabbitMq, Redis
+from tests.ports.stores import ClusterStore
+from tests.servers import new_database
+
+_SHARDS = 2
+
+
+class Stuck(ClusterStore):
+    """A store that can be made to refuse, as ``Full`` is a queue that can."""
+
+    stuck = False
+
+    def apply(self, batch: Sequence[Command]) -> list[Outcome]:
+        if self.stuck:
+            raise Unavailable("The database is away.")
+        return super().apply(batch)
+
+
+class Full(Publisher):
+    full = False
+
+    def hold(self, token: str, characters: int) -> Place:
+        if self.full:
+            raise NeverSent("The write queue is full.")
+        return super().hold(token, characters)
+
+
+class Way:
+    """The way in and what is seen, and the ``store`` at its end. ``stored`` waits for the writer."""
+
+    def __init__(self, url: str, store: Stuck, publisher: Full, intake: Intake, view: View) -> None:
+        self.url = url
+        self.store = store
+        self.publisher = publisher
+        self.intake = intake
+        self.view = view
+
+    def refuse(self, refusing: bool) -> None:
+        self.store.stuck = self.publisher.full = refusing
+
+    async def stored(self) -> None:
+        """Until a marker that is sent now has come through every queue."""
+        marker = f"test.{secrets.token_hex(8)}"
+        await send_markers(self.url, _SHARDS, marker)
+        processes = Processes(self.store.database)
+        async with asyncio.timeout(20):
+            while await asyncio.to_thread(processes.reached, marker) < _SHARDS:
+                await asyncio.sleep(0.02)
+
+
+async def purge(url: str) -> None:
+    """What an earlier test has left is for a database that is not there any more."""
+    connection = await connect(url, "test")
+    channel = await connection.channel()
+    for shard in range(_SHARDS):
+        await (await declare(connection, channel, shard)).purge()
+    await close(connection)
+
+
+@asynccontextmanager
+async def cluster(mariadb: MariaDb, rabbitmq: RabbitMq, redis: Redis) -> AsyncIterator[Way]:
+    store = Stuck(new_database(mariadb))
+    redis.command("FLUSHALL")
+    await purge(rabbitmq.url)
+    processes = Processes(store.database)
+    publisher = Full(rabbitmq.url, _SHARDS)
+    servers, writers_servers = Servers([redis.url]), Servers([redis.url])
+    pages, applications = Pages(10), Applications()
+    numbers = Numbers(servers, store, publisher, pages)
+    generations = Generations(processes, servers, "test", lambda: None)
+    intake = QueuedIntake(publisher, store, numbers, servers, generations, lambda: 1000)
+    view = RedisView(servers, store, numbers, publisher, applications, pages, generations)
+    way = Way(rabbitmq.url, store, publisher, intake, view)
+    writer = ShardWriter(store.deliveries, Stored(writers_servers, store), _SHARDS)
+
+    async def alive() -> int:
+        return 1
+
+    consumer = RabbitConsumer(
+        rabbitmq.url,
+        _SHARDS,
+        writer,
+        alive=alive,
+        decide=Holes(store.database).decide,
+        unreadable=Aside(store.database).keep,
+    )
+    tasks = [
+        asyncio.create_task(follow(processes, writers_servers.wires)),
+        asyncio.create_task(drains.watch(servers, publisher)),
+    ]
+    running = asyncio.create_task(consumer.run(lambda: None))
+    assert await publisher.connected(20)
+    assert await servers.in_use(20)
+    assert await writers_servers.in_use(20)
+    yield way
+    await intake.close()
+    await publisher.close()
+    consumer.stop()
+    await running
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    await generations.close()
+    await servers.close()
+    await writers_servers.close()
+    store.close()

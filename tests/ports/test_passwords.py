@@ -1,0 +1,62 @@
+"""What whatever keeps passwords must do. A new adapter is one more fixture parameter."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from hubbub.chat.errors import Unavailable
+from hubbub.chat.ports import Passwords
+from hubbub.http.passwords import Argon2Passwords
+
+
+@pytest.fixture(params=["argon2"])
+def passwords() -> Iterator[Passwords]:
+    passwords = Argon2Passwords()
+    yield passwords
+    passwords.close()
+
+
+@pytest.mark.parametrize("password", ["correct horse", "Grüße 😀", " with blanks ", "x" * 1000, "nul\0inside"])
+async def test_the_password_matches_and_no_other(passwords: Passwords, password: str) -> None:
+    hashed = await passwords.hash(password)
+    assert await passwords.verify(password, hashed)
+    for other in (password.upper() + "x", password[:-1], password.strip() + "\n", ""):
+        assert not await passwords.verify(other, hashed)
+
+
+async def test_a_hash_tells_nothing(passwords: Passwords) -> None:
+    first, second = await passwords.hash("the same"), await passwords.hash("the same")
+    assert first != second
+    assert "the same" not in first
+    assert first.startswith("$")  # PHC string format
+
+
+@pytest.mark.parametrize("stored", [None, "", "nonsense", "$argon2id$v=19$broken"])
+async def test_without_a_sound_hash_nothing_matches(passwords: Passwords, stored: str | None) -> None:
+    assert not await passwords.verify("anything", stored)
+
+
+async def test_the_loop_goes_on_meanwhile(passwords: Passwords) -> None:
+    hashing = asyncio.gather(*(passwords.hash("x") for _ in range(20)))
+    longest, last = 0.0, time.monotonic()
+    while not hashing.done():
+        await asyncio.sleep(0.001)
+        longest, last = max(longest, time.monotonic() - last), time.monotonic()
+    assert longest < 0.5
+    assert len(await hashing) == 20
+
+
+async def test_too_many_at_once_are_refused(passwords: Passwords) -> None:
+    hashing = [asyncio.ensure_future(passwords.hash("x")) for _ in range(600)]
+    await asyncio.sleep(0.1)
+    refused = [each.exception() for each in hashing if each.done() and each.exception() is not None]
+    assert 0 < len(refused) < 600
+    assert all(isinstance(error, Unavailable) and error.retry_after >= 1 for error in refused)
+    for each in hashing:
+        each.cancel()
+    await asyncio.gather(*hashing, return_exceptions=True)
+    assert await passwords.hash("x")  # those that gave up make room

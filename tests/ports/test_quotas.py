@@ -1,0 +1,89 @@
+"""What every counter of what users make must do: the same suite for the one in memory and for the one in Redis."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+
+import pytest
+
+from hubbub.chat.errors import RateLimited
+from hubbub.chat.quotas import HOUR_S, Hourly, Made, Quotas
+from hubbub.cluster.redis.quotas import RedisQuotas
+from hubbub.cluster.redis.servers import Servers
+from hubbub.http import quotas as in_memory
+from hubbub.http.quotas import LocalQuotas
+
+HOURLY = Hourly(applications=5, chats=3600, members=7)
+_users = itertools.count(1)
+
+
+@pytest.fixture(params=["memory", "redis"])
+def quotas(request: pytest.FixtureRequest) -> Quotas:
+    alone = LocalQuotas(HOURLY)
+    if request.param == "memory":
+        return alone
+    servers: Servers = request.getfixturevalue("servers")
+    return RedisQuotas(servers, HOURLY, alone)
+
+
+async def taken(quotas: Quotas, user: int, what: Made, tries: int) -> tuple[int, RateLimited | None]:
+    """How many came through, and the last refusal."""
+    count, refusal = 0, None
+    for _ in range(tries):
+        try:
+            await quotas.take(user, what)
+            count += 1
+        except RateLimited as error:
+            refusal = error
+    return count, refusal
+
+
+async def test_as_many_come_through_as_an_hour_has(quotas: Quotas) -> None:
+    user = next(_users)
+    count, refusal = await taken(quotas, user, Made.APPLICATIONS, 12)
+    assert count == 5
+    assert refusal is not None
+    assert refusal.limit == 5
+    assert HOUR_S / 5 - 60 < refusal.retry_after <= HOUR_S / 5
+    assert "5 applications an hour" in refusal.sentence
+
+
+async def test_each_kind_and_each_user_is_counted_alone(quotas: Quotas) -> None:
+    user, other = next(_users), next(_users)
+    await taken(quotas, user, Made.APPLICATIONS, 9)
+    assert (await taken(quotas, user, Made.MEMBERS, 9))[0] == 7
+    assert (await taken(quotas, other, Made.APPLICATIONS, 9))[0] == 5
+
+
+async def test_who_waits_may_make_more(quotas: Quotas) -> None:
+    user = next(_users)
+    assert (await taken(quotas, user, Made.CHATS, 3700))[0] >= 3600
+    await asyncio.sleep(1.1)
+    assert (await taken(quotas, user, Made.CHATS, 1))[0] == 1
+
+
+async def test_an_hour_brings_all_back_and_no_more() -> None:
+    now = 0.0
+    quotas = LocalQuotas(HOURLY, lambda: now)
+    for _ in range(3):
+        assert (await taken(quotas, 1, Made.MEMBERS, 20))[0] == 7
+        now += HOUR_S + 0.001
+    now += 10 * HOUR_S
+    assert (await taken(quotas, 1, Made.MEMBERS, 20))[0] == 7
+
+
+async def test_what_is_counted_in_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(in_memory, "_MOST", 100)
+    quotas = LocalQuotas(HOURLY)
+    for user in range(1000):
+        await quotas.take(user, Made.CHATS)
+        assert len(quotas._due) <= 101
+    assert (await taken(quotas, 999, Made.APPLICATIONS, 9))[0] == 5
+
+
+async def test_without_redis_a_process_counts_for_itself() -> None:
+    servers = Servers(["redis://127.0.0.1:1"])
+    quotas = RedisQuotas(servers, HOURLY, LocalQuotas(HOURLY))
+    assert (await taken(quotas, 1, Made.APPLICATIONS, 9))[0] == 5
+    await servers.close()

@@ -1,0 +1,61 @@
+"""What the embedded store must do beyond the port."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hubbub.chat.commands import AddApplication, AddChat, AddUser, DeleteMessage, EditMessage, PostMessage
+from hubbub.chat.model import ChatKey
+from hubbub.embedded.store import SqliteStore
+
+CHAT = ChatKey("token", 1)
+
+
+def post(number: int, body: str = "x") -> PostMessage:
+    return PostMessage(CHAT, number, 1, "A", body, 1000 + number)
+
+
+async def test_a_page_behind_the_last_message_walks_past_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = SqliteStore(tmp_path / "hubbub.db")
+    store.apply([AddUser("ref", "a@x", "A", "hash", 1), AddApplication("token", "T", 1, 2), AddChat("token", None, 3)])
+    store.apply([post(number) for number in range(1, 1502)])
+    store.apply([DeleteMessage(CHAT, 7, 1, any_sender=False)])
+    assert [message.number for message in await store.messages(CHAT, limit=9, offset=1499)] == [1]
+
+    def walked(*_: object) -> None:
+        raise AssertionError("it was walked")
+
+    monkeypatch.setattr(store, "_paged", walked)
+    for offset in (1500, 999_990):
+        assert await store.messages(CHAT, limit=9, offset=offset) == []
+    store.close()
+
+
+async def test_a_batch_is_all_or_nothing(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "hubbub.db")
+    store.apply([AddUser("ref", "a@x", "A", "hash", 1), AddApplication("token", "T", 1, 2), AddChat("token", None, 3)])
+    store.apply([post(1)])
+    with pytest.raises(Exception, match="UNIQUE"):
+        store.apply([post(2), post(1, "another with a number that is taken")])
+    assert [message.number for message in await store.messages(CHAT, limit=9)] == [1]
+    store.close()
+
+
+def test_what_was_posted_edited_or_deleted_is_a_change_for_the_index(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "hubbub.db")
+    store.apply([AddUser("ref", "a@x", "A", "hash", 1), AddApplication("token", "T", 1, 2), AddChat("token", None, 3)])
+    store.apply([post(1), post(2), post(3)])
+    at, _ = store.changes(0)
+    store.apply([EditMessage(CHAT, 1, 1, "y", 2000), DeleteMessage(CHAT, 2, 1, any_sender=False), post(4)])
+    _, changed = store.changes(at)
+    assert sorted(((each.number, each.body, each.edited) for each in changed), key=lambda each: each[0]) == [
+        (1, "y", True),
+        (2, None, False),
+        (4, "x", False),
+    ]
+    assert {each.chat for each in changed} == {CHAT}
+    _, all_ = store.all_messages((0, 0))
+    assert [(each.number, each.edited) for each in all_] == [(1, True), (3, False), (4, False)]
+    store.close()

@@ -1,0 +1,137 @@
+"""The doors of the services, faked: what is there is laid out by the test, and what comes in is written down."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+from hubbub.chat.caller import Caller
+from hubbub.chat.commands import Command
+from hubbub.chat.encoding import encode_chats, encode_page
+from hubbub.chat.errors import ChatError
+from hubbub.chat.model import Application, Chat, ChatKey, Member, Message, Page, Role, Shown, User
+from hubbub.chat.ports import Candidates, Doors
+from hubbub.chat.quotas import Hourly
+from hubbub.chat.search import CANDIDATES, Query
+from hubbub.chat.ticket import Ticket
+from hubbub.http.quotas import LocalQuotas
+
+TOKEN = "token"
+CHAT = ChatKey(TOKEN, 1)
+HOURLY = Hourly(applications=3, chats=5, members=4)
+NOW = 1000
+
+
+def user(number: int) -> User:
+    return User(number, f"ref{number}", f"user{number}@example.com", f"User {number}", 1)
+
+
+OWNER, ADMIN, MEMBER, STRANGER = (Caller(user(number)) for number in (1, 2, 3, 4))
+ROLES = {1: Role.OWNER, 2: Role.ADMIN, 3: Role.MEMBER}
+
+
+class FakeStore:
+    async def application(self, token: str) -> Application | None:
+        return Application(token, "Ours", 1) if token == TOKEN else None
+
+    async def members(self, token: str, *, offset: int, limit: int) -> list[Member]:
+        members = [Member(user(number).email, user(number).name, role) for number, role in ROLES.items()]
+        return members[offset : offset + limit]
+
+    async def user_by_email(self, email: str) -> tuple[User, str] | None:
+        found = [user(number) for number in range(1, 6) if user(number).email == email]
+        return (found[0], "hash") if found else None
+
+    async def chat(self, key: ChatKey) -> Chat | None:
+        return Chat(1, "General", 5, 5) if key == CHAT else None
+
+    async def chats(self, token: str, *, offset: int, limit: int) -> list[Chat]:
+        return [Chat(number, None, 0, 0) for number in range(30 - offset, max(0, 30 - offset - limit), -1)]
+
+
+class FakeView:
+    """Messages 1 to 5 of the chat, by the member; ``lag`` goes with every answer. ``asked`` are the methods called."""
+
+    def __init__(self) -> None:
+        self.lag = False
+        self.sender = 3
+        self.texts = {number: f"message {number}" for number in range(1, 6)}
+        self.asked: list[str] = []
+
+    def _messages(self) -> list[Message]:
+        return [Message(number, self.sender, "Somebody", text, number) for number, text in sorted(self.texts.items())][
+            ::-1
+        ]
+
+    async def role(self, caller: Caller, token: str) -> Role | None:
+        self.asked.append("role")
+        return ROLES.get(caller.user.id) if token == TOKEN else None
+
+    async def exists(self, caller: Caller, key: ChatKey) -> bool:
+        self.asked.append("exists")
+        return key == CHAT
+
+    async def newest(self, caller: Caller, key: ChatKey, limit: int) -> Page:
+        self.asked.append("newest")
+        return encode_page(self._messages(), limit)._replace(lag=self.lag)
+
+    async def message(self, key: ChatKey, number: int) -> Shown:
+        return Shown([each for each in self._messages() if each.number == number], self.lag)
+
+    async def messages(
+        self, key: ChatKey, *, limit: int, before: int | None = None, after: int | None = None, offset: int = 0
+    ) -> Shown:
+        self.asked.append("messages")
+        if after is not None:
+            return Shown([each for each in self._messages() if each.number > after][-limit:], self.lag)
+        found = [each for each in self._messages() if before is None or each.number < before]
+        return Shown(found[offset : offset + limit], self.lag)
+
+    async def numbered(self, key: ChatKey, numbers: Sequence[int]) -> Shown:
+        return Shown([each for each in self._messages() if each.number in numbers], self.lag)
+
+    async def chats(self, caller: Caller, token: str, limit: int) -> bytes:
+        self.asked.append("chats")
+        return encode_chats([Chat(30, "newest", 0, 0)])
+
+
+class FakeIntake:
+    """Writes down what comes in. ``outcome`` is every command's; ``posts`` have a sender's id, chat, body and key."""
+
+    def __init__(self) -> None:
+        self.accepted: list[Command] = []
+        self.posts: list[tuple[int, ChatKey, str, str | None]] = []
+        self.outcome: Any = None
+
+    def accept(self, command: Command) -> Ticket:
+        self.accepted.append(command)
+        ticket = Ticket(command)
+        ticket.resolve(self.outcome)
+        return ticket
+
+    async def post(self, caller: Caller, key: ChatKey, body: str, idempotency_key: str | None) -> Ticket:
+        self.posts.append((caller.user.id, key, body, idempotency_key))
+        if isinstance(self.outcome, ChatError):
+            raise self.outcome
+        ticket = Ticket(cast(Command, None))
+        ticket.resolve(6)
+        return ticket
+
+
+class FakeIndex:
+    """Names every message."""
+
+    async def candidates(
+        self, chat: ChatKey, query: Query, *, typos: bool, limit: int = CANDIDATES, below: int | None = None
+    ) -> Candidates:
+        return Candidates([77, 5, 4, 3, 2, 1])
+
+
+class Fakes:
+    def __init__(self) -> None:
+        self.store = FakeStore()
+        self.view = FakeView()
+        self.intake = FakeIntake()
+        self.index = FakeIndex()
+        self.quotas = LocalQuotas(HOURLY)
+        self.doors = Doors(cast(Any, self.store), self.intake, self.view, self.index, self.quotas, lambda: NOW)

@@ -1,0 +1,330 @@
+"""One connection, on a transport that a test holds in its hands."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, cast
+
+import pytest
+
+from hubbub.http import connection
+from hubbub.http.body import MAX_BODY, MAX_FRAMING
+from hubbub.http.connection import Connection
+from hubbub.http.edge import Edge
+from hubbub.http.reader import MAX_HEADERS
+from hubbub.http.reply import PIECE
+
+
+class NoRoutes:
+    def match(self, _method: bytes, _target: bytes) -> Any:
+        return None
+
+
+class Transport:
+    """Its client takes nothing while ``full``. What is above ``high`` then pauses the protocol, as with a real one, and
+    ``held`` is what that is a part of.
+    """
+
+    def __init__(self, protocol: Connection, address: str = "192.0.2.1") -> None:
+        self.protocol = protocol
+        self.address = address
+        self.full = False
+        self.high = 0
+        self.reading = True
+        self.closed = self.aborted = False
+        self.written = b""
+        self.unsent = self.held = 0
+
+    def set_write_buffer_limits(self, high: int) -> None:
+        self.high = high
+
+    def write(self, data: bytes | memoryview) -> None:
+        self.written += data
+        if self.full:
+            self.unsent += len(data)
+            self.held += len(data)
+            if self.unsent > self.high and not self.protocol.paused:
+                self.protocol.pause_writing()
+
+    def taken(self) -> None:
+        self.full, self.unsent, self.held = False, 0, 0
+        self.protocol.resume_writing()
+
+    def get_write_buffer_size(self) -> int:
+        return self.unsent
+
+    def get_extra_info(self, name: str) -> object:
+        return (self.address, 5) if name == "peername" else None
+
+    def pause_reading(self) -> None:
+        self.reading = False
+
+    def resume_reading(self) -> None:
+        self.reading = True
+
+    def close(self) -> None:
+        self.closed = True
+
+    def abort(self) -> None:
+        if not self.aborted:
+            self.closed = self.aborted = True
+            asyncio.get_running_loop().call_soon(self.protocol.connection_lost, None)
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+    def can_write_eof(self) -> bool:
+        return False
+
+
+class App:
+    """Keeps the scope and the body of each request, and answers with ``answer``."""
+
+    def __init__(self, answer: bytes = b"ok", headers: Sequence[tuple[bytes, bytes]] = ()) -> None:
+        self.answer = answer
+        self.headers = headers or [(b"content-length", b"%d" % len(answer))]
+        self.scopes: list[dict[str, Any]] = []
+        self.bodies: list[bytes] = []
+
+    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        self.scopes.append(scope)
+        self.bodies.append((await receive())["body"])
+        await send({"type": "http.response.start", "status": 200, "headers": self.headers})
+        await send({"type": "http.response.body", "body": self.answer})
+
+
+def edge_for(app: App, *, address_connections: int = 1000, trusted: tuple[str, ...] = ()) -> Edge:
+    edge = Edge(cast(Any, NoRoutes()), app, trusted=trusted, address_connections=address_connections)
+    edge.tick()
+    return edge
+
+
+def connected(app: App, edge: Edge | None = None, address: str = "192.0.2.1") -> tuple[Connection, Transport]:
+    protocol = Connection(edge or edge_for(app))
+    transport = Transport(protocol, address)
+    protocol.connection_made(cast(Any, transport))
+    return protocol, transport
+
+
+async def settled() -> None:
+    """All that can go on without the client has gone on."""
+    for _ in range(100):
+        await asyncio.sleep(0)
+
+
+GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+async def test_the_next_request_waits_until_the_last_answer_is_taken() -> None:
+    app = App()
+    protocol, transport = connected(app)
+    transport.full = True
+    protocol.data_received(GET * 1000)
+    await settled()
+    assert len(app.scopes) == 1
+    assert not transport.reading
+    protocol.data_received(GET)  # it was under way
+    await settled()
+    assert len(app.scopes) == 1
+    transport.taken()
+    transport.full = True
+    await settled()
+    assert len(app.scopes) == 2
+    assert not transport.reading
+    transport.taken()
+    for _ in range(30):
+        await settled()
+    assert len(app.scopes) == 1001
+    assert transport.reading
+
+
+async def test_nothing_is_read_behind_an_answer_that_is_not_taken() -> None:
+    app = App()
+    protocol, transport = connected(app)
+    transport.full = True
+    protocol.data_received(GET)
+    await settled()
+    protocol.data_received(GET)
+    await settled()
+    assert len(app.scopes) == 1
+    assert not transport.reading
+    assert protocol.deadline == protocol.edge.clock + connection.SEND_S, "it has to be taken in time"
+
+
+async def test_a_large_answer_is_written_as_it_is_taken() -> None:
+    protocol, transport = connected(App(b"x" * 100 * PIECE))
+    transport.full = True
+    protocol.data_received(GET)
+    await settled()
+    assert len(transport.written) < 3 * PIECE
+    transport.taken()
+    await settled()
+    assert len(transport.written) > 100 * PIECE
+    assert not protocol.busy
+
+
+async def test_who_goes_away_meanwhile_ends_it() -> None:
+    protocol, transport = connected(App(b"x" * 100 * PIECE))
+    transport.full = True
+    protocol.data_received(GET)
+    await settled()
+    transport.closed = True
+    protocol.connection_lost(None)
+    await settled()
+    assert not protocol.edge.tasks
+
+
+async def test_who_takes_an_answer_slowly_has_time_and_who_takes_nothing_has_not() -> None:
+    body = b"x" * 10 * PIECE
+    protocol, transport = connected(App(body))
+    transport.full = True
+    protocol.data_received(GET)
+    await settled()
+    while protocol.busy:
+        protocol.edge.clock += connection.SEND_S
+        assert protocol.deadline >= protocol.edge.clock
+        transport.taken()
+        transport.full = True
+        await settled()
+    assert transport.written.endswith(body)
+    protocol.expire()
+    assert transport.aborted
+
+
+async def test_the_end_of_an_answer_has_to_be_taken_too() -> None:
+    protocol, transport = connected(App())
+    protocol.data_received(GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+    await settled()
+    assert transport.closed
+    protocol.expire()
+    assert transport.aborted
+
+
+POST = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+async def test_trailers_are_no_headers() -> None:
+    app = App()
+    protocol, transport = connected(app)
+    protocol.data_received(POST + b"3;a=b\r\nabc\r\n0\r\nCookie: auth_token=x\r\nX-Forwarded-For: y\r\n\r\n" + GET)
+    await settled()
+    assert app.bodies == [b"abc", b""]
+    names = [[name for name, _ in scope["headers"]] for scope in app.scopes]
+    assert names == [[b"host", b"transfer-encoding"], [b"host"]]
+    assert transport.written.count(b"HTTP/1.1 200 ") == 2
+
+
+def one_byte_chunks(count: int) -> bytes:
+    return b"1\r\nx\r\n" * count
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"3\r\nabc\r\n0\r\nno colon\r\n\r\n", b"400"),
+        (b"3\r\nabc\r\n0\r\na: b\r\n folded\r\n\r\n", b"400"),
+        (b"3\r\nabc\r\n0\r\na: b\n\r\n", b"400"),
+        (b"3\r\nabc\r\n0\r\na: \x00\r\n\r\n", b"400"),
+        (b"3\r\nabcd\r\n0\r\n\r\n", b"400"),
+        (b"3\nabc\r\n0\r\n\r\n", b"400"),
+        (b"3 \r\nabc\r\n0\r\n\r\n", b"400"),
+        (b"\r\n", b"400"),
+        (b"0" * 9 + b"\r\n\r\n", b"400"),
+        (b"3\r\nabc\r\n0\r\n" + b"a: b\r\n" * MAX_FRAMING, b"413"),
+        (b"3;" + b"a" * MAX_FRAMING, b"413"),
+        (one_byte_chunks(MAX_FRAMING), b"413"),
+        (b"%x\r\n" % (MAX_BODY + 1), b"413"),
+        ((b"%x\r\n" % MAX_BODY) + b"x" * MAX_BODY + b"\r\n1\r\n", b"413"),
+    ],
+    ids=range(14),
+)
+@pytest.mark.parametrize("cut", [1, 7, 10_000_000])
+async def test_chunks_that_are_wrong_or_too_many_are_refused(sent: bytes, status: bytes, cut: int) -> None:
+    app = App()
+    protocol, transport = connected(app)
+    stream = POST + sent
+    for at in range(0, len(stream), cut):
+        protocol.data_received(stream[at : at + cut])
+    await settled()
+    assert transport.written.startswith(b"HTTP/1.1 " + status), transport.written[:100]
+    assert not app.scopes
+    assert transport.closed
+
+
+@pytest.mark.parametrize("cut", [1, 1000, 10_000_000])
+async def test_a_body_is_gathered_however_it_comes(cut: int) -> None:
+    app = App()
+    protocol, _ = connected(app)
+    body = bytes(range(256)) * 40
+    sized = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+    chunks = b"".join(b"%X\r\n%b\r\n" % (len(piece), piece) for piece in (body[:1], body[1:5000], body[5000:]))
+    stream = sized + POST + chunks + b"0\r\n\r\n" + GET
+    for at in range(0, len(stream), cut):
+        protocol.data_received(stream[at : at + cut])
+        await asyncio.sleep(0)
+    await settled()
+    assert app.bodies == [body, body, b""]
+
+
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        (b"GET / HTTP/1.1\r\n", b"400"),
+        (b"GET / HTTP/1.0\r\n", b"200"),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nHost: x\r\n", b"400"),
+        (b"GET / HTTP/1.0\r\nHost: x\r\nHost: x\r\n", b"400"),
+        (b"GET / HTTP/1.1\r\nHost:\r\n", b"400"),
+        (b"GET / HTTP/1.1\r\nHost: a b\r\n", b"400"),
+        (b"GET / HTTP/1.1\r\nHost: a/b\r\n", b"400"),
+        (b"GET / HTTP/1.1\r\nHost: a,b\r\n", b"200"),  # the grammar of a name has commas
+        (b"GET / HTTP/1.1\r\nHost: user@a\r\n", b"400"),
+        (b"GET / HTTP/1.1\r\nHost: [::1]:3000\r\n", b"200"),
+        (b"GET http://a HTTP/1.1\r\nHost: x\r\nHost: x\r\n", b"400"),
+        (b"GET http://a HTTP/1.1\r\n", b"400"),
+        (b"GET http://user@a/ HTTP/1.1\r\nHost: x\r\n", b"400"),
+        (b"GET http:///x HTTP/1.1\r\nHost: x\r\n", b"400"),
+        (b"GET ftp://a/ HTTP/1.1\r\nHost: x\r\n", b"400"),
+        (b"GET * HTTP/1.1\r\nHost: x\r\n", b"400"),
+        (b"CONNECT a:80 HTTP/1.1\r\nHost: x\r\n", b"400"),
+        (b"OPTIONS * HTTP/1.1\r\nHost: x\r\n", b"200"),
+        (b"GET / HTTP/2.0\r\nHost: x\r\n", b"505"),
+        (b"POST / HTTP/1.0\r\nHost: x\r\nTransfer-Encoding: chunked\r\n", b"400"),
+        (b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip, chunked\r\n", b"501"),
+        (b"GET / HTTP/1.1\r\nHost: x\r\n" + b"a:\r\n" * MAX_HEADERS, b"431"),
+    ],
+)
+async def test_a_request_says_whom_it_is_for_and_can_be_read_in_one_way(head: bytes, status: bytes) -> None:
+    protocol, transport = connected(App())
+    protocol.data_received(head + b"\r\n")
+    await settled()
+    assert transport.written.startswith(b"HTTP/1.1 " + status), transport.written[:100]
+
+
+@pytest.mark.parametrize(
+    ("target", "path", "query"),
+    [
+        (b"http://Other:80/a/b?c=d", b"/a/b", b"c=d"),
+        (b"HTTPS://Other:80", b"/", b""),
+        (b"http://Other:80?c", b"/", b"c"),
+    ],
+)
+async def test_an_absolute_target_replaces_the_host(target: bytes, path: bytes, query: bytes) -> None:
+    app = App()
+    protocol, _ = connected(app)
+    protocol.data_received(b"GET %b HTTP/1.1\r\nHost: x\r\nAccept: y\r\n\r\n" % target)
+    await settled()
+    (scope,) = app.scopes
+    assert (scope["raw_path"], scope["query_string"]) == (path, query)
+    assert sorted(scope["headers"]) == [(b"accept", b"y"), (b"host", b"Other:80")]
+
+
+async def test_a_client_that_waits_for_a_word_gets_it_when_its_turn_comes() -> None:
+    protocol, transport = connected(App())
+    body = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n"
+    protocol.data_received(GET + body)
+    await settled()
+    assert transport.written.index(b"200 OK") < transport.written.index(b"100 Continue")
+    protocol.data_received(b"abc")
+    await settled()
+    assert transport.written.count(b"200 OK") == 2

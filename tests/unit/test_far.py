@@ -1,0 +1,79 @@
+"""Reads that walk far: one of a user's at a time, and nobody waits for another user's."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from hubbub.chat.applications import Applications
+from hubbub.chat.caller import Caller
+from hubbub.chat.chats import Chats
+from hubbub.chat.errors import RateLimited, Unavailable
+from hubbub.chat.far import FAR, MOST_OF_USER, MOST_USERS, FarReads
+from hubbub.chat.model import Page, Shown
+from tests.conftest import eventually_async
+from tests.unit.fakes import CHAT, MEMBER, OWNER, TOKEN, Fakes
+
+
+class Slow(Fakes):
+    """Pages of messages take until they are ``let`` go. ``begun`` counts them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.let = asyncio.Event()
+        self.begun = 0
+
+        async def messages(*_: object, **__: object) -> Shown:
+            self.begun += 1
+            await self.let.wait()
+            return Shown([])
+
+        self.view.messages = messages  # type: ignore[method-assign]
+
+
+async def page(fakes: Fakes, caller: Caller, offset: int) -> Page:
+    return await (await Chats(fakes.doors).enter(caller, CHAT)).messages(limit=10, offset=offset)
+
+
+async def test_one_of_a_users_deep_pages_is_read_at_a_time() -> None:
+    fakes = Slow()
+    deep = [asyncio.create_task(page(fakes, MEMBER, 5000 + number)) for number in range(MOST_OF_USER)]
+    await eventually_async(lambda: fakes.begun == 1)
+    with pytest.raises(RateLimited):
+        await page(fakes, MEMBER, 5000)
+    with pytest.raises(RateLimited):  # every list shares the turns
+        await (await Applications(fakes.doors).enter(MEMBER, TOKEN)).chats(offset=FAR + 1)
+    assert fakes.begun == 1
+    others = [asyncio.create_task(page(fakes, OWNER, 5000)), asyncio.create_task(page(fakes, MEMBER, FAR))]
+    await eventually_async(lambda: fakes.begun == 3)
+    fakes.let.set()
+    await asyncio.gather(*deep, *others)
+    assert fakes.begun == MOST_OF_USER + 2
+    await page(fakes, MEMBER, 5000)
+
+
+async def test_who_fails_or_leaves_makes_room() -> None:
+    far = FarReads()
+    for _ in range(2 * MOST_OF_USER):
+        with pytest.raises(ValueError, match="wrong"):
+            async with far.turn(1, FAR + 1):
+                raise ValueError("wrong")
+    async with far.turn(1, FAR + 1):
+        for _ in range(2 * MOST_OF_USER):
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0), far.turn(1, FAR + 1):
+                    pass
+
+
+async def test_so_many_users_may_wait() -> None:
+    far = FarReads()
+    turns = [far.turn(number, FAR + 1) for number in range(MOST_USERS)]
+    for turn in turns:
+        await turn.__aenter__()
+    with pytest.raises(Unavailable):
+        await far.turn(MOST_USERS, FAR + 1).__aenter__()
+    for turn in turns:
+        await turn.__aexit__(None, None, None)
+    async with far.turn(MOST_USERS, FAR + 1):
+        pass

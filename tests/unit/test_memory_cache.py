@@ -1,0 +1,128 @@
+"""The embedded mode's cache past its bounds: what it says stays true, and letting go is done in small steps."""
+
+from __future__ import annotations
+
+import json
+import tracemalloc
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hubbub.chat.caller import Caller
+from hubbub.chat.commands import AddApplication, AddChat, AddUser, DeleteMessage, PostMessage, RenameChat
+from hubbub.chat.feed import Feed
+from hubbub.chat.model import ChatKey, User
+from hubbub.embedded.store import SqliteStore
+from hubbub.embedded.view import _LISTS_AT_ONCE, MemoryCache
+
+ANN = Caller(User(1, "ref", "a@x", "A", 1))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[SqliteStore]:
+    store = SqliteStore(tmp_path / "hubbub.db")
+    store.apply([AddUser("ref", "a@x", "A", "hash", 1)])
+    yield store
+    store.close()
+
+
+def new_chats(store: SqliteStore, token: str, count: int) -> list[ChatKey]:
+    store.apply([AddApplication(token, "T", 1, 2), *[AddChat(token, None, 3)] * count])
+    return [ChatKey(token, number) for number in range(1, count + 1)]
+
+
+async def post(cache: MemoryCache, store: SqliteStore, key: ChatKey, body: str = "x") -> int:
+    command = PostMessage(key, await cache.next_number(key), 1, "A", body, 1)
+    cache.settled(command, store.apply([command])[0])
+    return command.number
+
+
+async def counts(cache: MemoryCache, token: str) -> dict[int, int]:
+    listed = json.loads(await cache.chats(ANN, token, 100))
+    return {chat["chatNumber"]: chat["messagesCount"] for chat in listed}
+
+
+@pytest.mark.parametrize("max_chats", [2, 5, 20, 22, 40])
+async def test_counts_are_true_however_few_chats_are_held(store: SqliteStore, max_chats: int) -> None:
+    cache = MemoryCache(store, Feed(), max_chats=max_chats)
+    chats = new_chats(store, "one", 12)
+    others = new_chats(store, "other", 12)
+    for chat in (*chats[6:], *others):  # the list then meets chats that are held for long beside others that are not
+        await post(cache, store, chat)
+    expected = {chat.number: int(chat.number > 6) for chat in chats}
+    for turn in range(4):
+        assert await counts(cache, "one") == expected
+        for chat in chats[turn % 3 :: 2]:
+            await post(cache, store, chat)
+            expected[chat.number] += 1
+            assert await counts(cache, "one") == expected
+        for chat in others:
+            await post(cache, store, chat)
+        assert await counts(cache, "one") == expected
+    gone = DeleteMessage(chats[0], 1, 1, any_sender=False)
+    cache.settled(gone, store.apply([gone])[0])
+    expected[1] -= 1
+    assert await counts(cache, "one") == expected
+    assert await counts(cache, "other") == dict.fromkeys(range(1, 13), 5)
+
+
+async def test_numbers_under_way_survive_a_full_cache(store: SqliteStore) -> None:
+    cache = MemoryCache(store, Feed(), max_chats=2)
+    chats = new_chats(store, "one", 9)
+    given = [await cache.next_number(chat) for _ in range(3) for chat in chats]
+    assert given == [1] * 9 + [2] * 9 + [3] * 9
+
+
+async def test_a_list_that_is_too_large_to_keep_is_read_again(store: SqliteStore) -> None:
+    cache = MemoryCache(store, Feed(), max_bytes=100)
+    (chat,) = new_chats(store, "one", 1)
+    for number in range(1, 5):
+        await post(cache, store, chat, "x" * 200)
+        assert (await cache.newest(ANN, chat, 10)).newest == number
+
+
+async def test_what_is_held_stays_within_the_bounds(store: SqliteStore) -> None:
+    cache = MemoryCache(store, Feed(), max_bytes=50_000, max_chats=20)
+    for number in range(80):
+        for chat in new_chats(store, f"app{number}", 2):
+            await cache.role(ANN, chat.token)
+            await post(cache, store, chat, "x" * 900)
+            await cache.newest(ANN, chat, 10)
+    assert len(cache._chats) <= 20
+    assert len(cache._listed) <= 20
+    assert len(cache._applications) <= 40
+    assert cache._bytes == sum(chat.weight for chat in cache._listed.values()) <= 50_000
+
+
+async def test_lists_of_every_length_are_kept_no_more_than_one(store: SqliteStore) -> None:
+    cache = MemoryCache(store, Feed())
+    chats = new_chats(store, "one", 100)
+    store.apply([RenameChat(chat, "x" * 255) for chat in chats])
+    store.apply([PostMessage(chats[0], number, 1, "A", "x" * 10_000, 1) for number in range(1, 101)])
+    await cache.newest(ANN, chats[0], 100)
+    await cache.chats(ANN, "one", 100)
+    tracemalloc.start()
+    for limit in range(1, 101):
+        await cache.newest(ANN, chats[0], limit)
+        await cache.chats(ANN, "one", limit)
+    kept = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert kept < 2 * cache._bytes, "it was 50 times as much as the messages"
+
+
+async def test_letting_go_is_done_in_small_steps(store: SqliteStore) -> None:
+    chats = new_chats(store, "one", 3000)
+    store.apply([PostMessage(chat, 1, 1, "A", "x", 1) for chat in chats])
+    cache = MemoryCache(store, Feed(), max_bytes=3000 * 1000)
+    for chat in chats:
+        await cache.newest(ANN, chat, 10)
+    for _ in range(300):  # as much in one chat as all the others have
+        await post(cache, store, chats[0], "y" * 9000)
+        before = len(cache._listed)
+        await cache.newest(ANN, chats[0], 10)
+        assert before - len(cache._listed) <= _LISTS_AT_ONCE
+    cache.misses = 0
+    for chat in chats[1:]:
+        await cache.newest(ANN, chat, 10)
+    assert cache.misses < len(chats) / 2, "no more was let go of than had to be"

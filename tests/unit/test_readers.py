@@ -1,0 +1,45 @@
+"""Connections for reading are kept, and closed when they are of no use any more."""
+
+from __future__ import annotations
+
+import sqlite3
+
+import pytest
+
+from hubbub.embedded.readers import Readers
+
+
+def closed(connection: sqlite3.Connection) -> bool:
+    try:
+        connection.execute("SELECT 1")
+    except sqlite3.ProgrammingError:
+        return True
+    return False
+
+
+def test_one_is_lent_to_one_at_a_time_and_kept() -> None:
+    readers = Readers(lambda: sqlite3.connect(":memory:"))
+    with readers.one() as first, readers.one() as second:
+        assert first is not second
+    with readers.one() as third:
+        assert third in (first, second)
+
+
+def test_one_that_failed_is_not_lent_again() -> None:
+    readers = Readers(lambda: sqlite3.connect(":memory:"))
+    with pytest.raises(sqlite3.OperationalError), readers.one() as failed:
+        failed.execute("SELECT * FROM nowhere")
+    assert closed(failed)
+    with readers.one() as another:
+        assert another is not failed
+
+
+def test_who_reads_while_it_is_closed_reads_on() -> None:
+    readers = Readers(lambda: sqlite3.connect(":memory:"))
+    with readers.one() as idle, readers.one() as lent:
+        pass
+    with readers.one() as lent:
+        readers.close()
+        assert lent.execute("SELECT 1").fetchone() == (1,)
+    assert closed(lent)
+    assert closed(idle)

@@ -1,0 +1,301 @@
+"""What version 0.1.0 left, stopped in the middle of its work, is taken over whole. make_data.py made the data."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import os
+import secrets
+import sqlite3
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import aio_pika
+import httpx
+import jwt
+import pytest
+
+from hubbub.loadtest.cluster import ClusterStack
+from tests.cluster.truth import rows
+from tests.conftest import Service, eventually
+from tests.servers import need_servers
+from tests.upgrade.told import DATA, Client, Place, Told
+
+_SOON_S = 60.0
+
+
+@contextmanager
+def everybody(told: Told, urls: list[str]) -> Iterator[dict[str, Client]]:
+    """Logged in with the passwords of before."""
+    people = {email: Client(told, urls, email) for email in told.passwords}
+    try:
+        for client in people.values():
+            client.login()
+        yield people
+    finally:
+        for client in people.values():
+            client.close()
+
+
+def pages(client: Client, path: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    page = 1
+    while more := client.ask("GET", f"{path}?page={page}&limit=7", 200):
+        found += more
+        page += 1
+    return found
+
+
+def check_what_is_shown(told: Told, people: dict[str, Client]) -> None:
+    for token, name in told.applications.items():
+        members = told.members[token]
+        roles = {entry["email"]: entry["role"] for entry in members_of(people, token)}
+        assert roles == members
+        for email, client in people.items():
+            listed = {entry["token"]: entry["name"] for entry in client.ask("GET", "/applications?limit=100", 200)}
+            assert (listed.get(token) == name) == (email in members)
+    for place, title in told.titles.items():
+        client = people[next(iter(told.members[place.token]))]
+        assert client.ask("GET", place.path, 200)["title"] == title
+        shown = [
+            (entry["messageNumber"], entry["senderName"], entry["body"], "editedAt" in entry)
+            for entry in pages(client, f"{place.path}/messages")
+        ]
+        there = sorted(told.there(place).items(), reverse=True)
+        assert shown == [(number, told.names[sender], body, edited) for number, (sender, body, edited) in there]
+        for number, message in told.messages[place].items():
+            client.ask("GET", f"{place.path}/messages/{number}", 404 if message is None else 200)
+        eventually(partial(counts, client, place, len(there)), _SOON_S)
+
+
+def counts(client: Client, place: Place, wanted: int) -> bool:
+    return bool(client.ask("GET", place.path, 200)["messagesCount"] == wanted)
+
+
+def members_of(people: dict[str, Client], token: str) -> list[dict[str, Any]]:
+    """Asked for by the owner, who is one of them."""
+    for client in people.values():
+        if any(entry["token"] == token for entry in client.ask("GET", "/applications?limit=100", 200)):
+            members: list[dict[str, Any]] = client.ask("GET", f"/applications/{token}/members", 200)
+            return members
+    raise AssertionError(f"nobody sees the application {token}")
+
+
+def go_on(told: Told, people: dict[str, Client]) -> None:
+    """Retries find the first try, every chat goes on behind the last number, and old messages can be changed."""
+    for key in list(told.keys):
+        path, headers = f"{key.place.path}/messages", {"Idempotency_Key": key.key}
+        answer = people[key.sender].ask("POST", path, 200, {"body": key.body}, **headers)
+        assert answer == {"messageNumber": key.number}
+        people[key.sender].ask("POST", path, 409, {"body": "another text"}, **headers)
+    for place in list(told.titles):
+        client = people[next(iter(told.members[place.token]))]
+        number = told.next_number(place)
+        assert client.post(place, "goes on 🎉", key="a new key") == number
+        assert client.post(place, "goes on 🎉", key="a new key") == number
+        assert client.post(place, "and on") == number + 1
+        client.edit(place, number, "goes on, edited")
+        old = [n for n, message in told.there(place).items() if message.sender == client.email and n < number]
+        if len(old) > 1:
+            client.edit(place, old[0], "from before, edited now")
+            client.delete(place, old[1])
+
+
+def check_sessions(token: str, url: str) -> None:
+    """What version 0.1.0 issued counts, can be made longer, and ends with all others of the user."""
+    headers = {"Authorization": f"Bearer {token}"}
+    longer = httpx.post(url + "/api/v1/auth/refresh", headers=headers).json()["token"]
+    tokens = [headers, {"Authorization": f"Bearer {longer}"}]
+
+    def statuses() -> list[int]:
+        return [httpx.get(url + "/api/v1/auth/me", headers=each).status_code for each in tokens]
+
+    assert statuses() == [200, 200]
+    assert httpx.delete(url + "/api/v1/auth/sessions", headers=headers).status_code == 204
+    assert statuses() == [401, 401]
+
+
+def issued_by_0_1_0(secret: str, ref: str) -> str:
+    now = int(time.time())
+    claims = {"sub": ref, "sid": secrets.token_urlsafe(16), "jti": secrets.token_urlsafe(8)}
+    return jwt.encode(claims | {"iat": now - 3600, "exp": now - 3600 + 7 * 24 * 3600}, secret, algorithm="HS256")
+
+
+def finds(client: Client, place: Place, q: str) -> list[int]:
+    """Empty while it can't be searched."""
+    try:
+        found = client.ask("GET", f"{place.path}/messages/search?q={q}&limit=100", 200)
+    except AssertionError:
+        return []
+    return sorted(entry["messageNumber"] for entry in found)
+
+
+@pytest.mark.parametrize("end", ["stop", "kill"])
+def test_a_data_folder_of_0_1_0(tmp_path: Path, end: str) -> None:
+    told = Told.load(DATA / "embedded.json")
+    with tarfile.open(DATA / "embedded.tar.xz") as tar:
+        tar.extractall(tmp_path, filter="data")
+    data = tmp_path / "data"
+    assert (data / "hubbub.db-wal").stat().st_size > 0, "a part of it was in the write-ahead log alone"
+    service = Service(data)
+    service.start()
+    try:
+        with everybody(told, [service.url]) as people:
+            check_what_is_shown(told, people)
+            go_on(told, people)
+            check_what_is_shown(told, people)
+            general = next(place for place, title in told.titles.items() if title == "General")
+            asker = people[next(iter(told.members[general.token]))]
+            alone = [n for n, message in told.there(general).items() if "log alone" in message.body]
+            eventually(lambda: set(alone) <= set(finds(asker, general, "log+alone")), _SOON_S)
+        with closing(sqlite3.connect(data / "hubbub.db")) as connection:
+            (ref,) = connection.execute("SELECT ref FROM users WHERE email = ?", (asker.email,)).fetchone()
+        check_sessions(issued_by_0_1_0((data / "secret").read_text().strip(), ref), service.url)
+    finally:
+        service.stop() if end == "stop" else service.kill()
+    check_the_file(told, data / "hubbub.db")
+    service.start()
+    service.stop()
+    check_the_file(told, data / "hubbub.db")
+
+
+def check_the_file(told: Told, database: Path) -> None:
+    with closing(sqlite3.connect(database)) as connection:
+        stored = connection.execute(
+            "SELECT a.token, c.number, m.number, u.email, m.body FROM messages m JOIN users u ON u.id = m.sender_id"
+            " JOIN chats c ON c.id = m.chat_id JOIN applications a ON a.id = c.application_id"
+        ).fetchall()
+    assert sorted(stored) == wanted(told)
+
+
+def wanted(told: Told) -> list[tuple[str, int, int, str, str]]:
+    return sorted(
+        (*place, number, message.sender, message.body)
+        for place in told.titles
+        for number, message in told.there(place).items()
+    )
+
+
+# A cluster ------------------------------------------------------------------------------------------------------------
+
+
+def load(stack: ClusterStack, sql: Path) -> None:
+    server = ["--no-defaults", "-h", "127.0.0.1", "-P", str(stack.mariadb.port), "-u", "hubbub"]
+    environment = os.environ | {"MYSQL_PWD": stack.mariadb.password}
+    command = ["mariadb", *server, "--default-character-set=utf8mb4", "hubbub"]
+    subprocess.run(command, env=environment, check=True, stdin=sql.open("rb"))
+
+
+def queue_up(stack: ClusterStack, queued: dict[str, list[dict[str, Any]]]) -> None:
+    """In queues as 0.1.0 declared them."""
+
+    async def send() -> None:
+        connection = await aio_pika.connect(stack.rabbitmq.url)
+        async with connection:
+            channel = await connection.channel()
+            for name, messages in queued.items():
+                arguments: dict[str, Any] = {"x-queue-type": "quorum"}
+                if name != "hubbub.dead":
+                    arguments["x-single-active-consumer"] = True
+                await channel.declare_queue(name, durable=True, arguments=arguments)
+                for message in messages:
+                    body = base64.b64decode(message["body"])
+                    await channel.default_exchange.publish(
+                        aio_pika.Message(
+                            body,
+                            delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
+                            type=message.get("type"),
+                            headers=message.get("headers"),
+                        ),
+                        name,
+                    )
+
+    asyncio.run(send())
+
+
+@contextmanager
+def taken_over() -> Iterator[ClusterStack]:
+    """A cluster of today on the database and the queues of 0.1.0, with an empty Redis."""
+    need_servers()
+    stack = ClusterStack(apis=2, writers=2)
+    try:
+        for server in (stack.redis, stack.mariadb, stack.rabbitmq, *([stack.search] if stack.search else [])):
+            server.start()
+        load(stack, DATA / "cluster.sql")
+        # As if it had been stopped just now: publishers that were silent for long may be forgotten.
+        stack.mariadb.root("UPDATE hubbub.publishers SET applied_at = UNIX_TIMESTAMP()")
+        queue_up(stack, json.loads((DATA / "queued.json").read_text()))
+        for part in (*stack.writers, *stack.apis):
+            part.start()
+        yield stack
+    finally:
+        stack.stop()
+
+
+def stored(stack: ClusterStack) -> list[tuple[Any, ...]]:
+    found = rows(
+        stack,
+        "SELECT m.token, m.chat, m.number, u.email, m.body FROM messages m JOIN users u ON u.id = m.sender_id",
+    )
+    return sorted(found)
+
+
+def still_queued(stack: ClusterStack) -> dict[str, int]:
+    lines = [line.split() for line in stack.rabbitmq.control("list_queues", "name", "messages").splitlines()]
+    return {
+        line[0]: int(line[1])
+        for line in lines
+        if len(line) == 2 and line[0].startswith("hubbub.") and line[0] != "hubbub.dead" and line[1] != "0"
+    }
+
+
+def check_the_database(told: Told, stack: ClusterStack) -> None:
+    """All that was acknowledged is there once, and nothing else is, nor is anything on its way."""
+    eventually(lambda: stored(stack) == wanted(told) and not still_queued(stack), _SOON_S)
+    edited = {tuple(row) for row in rows(stack, "SELECT token, chat, number FROM messages WHERE edited_at IS NOT NULL")}
+    assert edited == {
+        (*place, number) for place in told.titles for number, message in told.there(place).items() if message.edited
+    }
+    keys = rows(
+        stack,
+        "SELECT k.token, k.chat, u.email, k.key, k.number FROM idempotency_keys k JOIN users u ON u.id = k.sender_id",
+    )
+    assert sorted(keys) == sorted((*key.place, key.sender, key.key, key.number) for key in told.keys)
+
+
+def test_the_database_and_the_queues_of_a_cluster_of_0_1_0() -> None:
+    told = Told.load(DATA / "cluster.json")
+    with taken_over() as stack:
+        check_the_database(told, stack)
+        with everybody(told, [api.url for api in stack.apis]) as people:
+            check_what_is_shown(told, people)
+            go_on(told, people)
+            check_what_is_shown(told, people)
+            check_the_database(told, stack)
+            if stack.search is not None:  # what was noted for the index is in it, and what was queued too
+                general = next(place for place, title in told.titles.items() if title == "General")
+                asker = people[next(iter(told.members[general.token]))]
+                stored_once = [n for n, message in told.there(general).items() if "stored" in message.body]
+                eventually(lambda: finds(asker, general, "stored") == stored_once, _SOON_S)
+        ((secret,),) = rows(stack, "SELECT value FROM kept WHERE name = 'session secret'")
+        ((ref,),) = rows(stack, f"SELECT ref FROM users WHERE email = '{next(iter(told.names))}'")
+        check_sessions(issued_by_0_1_0(secret, ref), stack.apis[0].url)
+        listed = subprocess.run(
+            [sys.executable, "-m", "hubbub", "dead", "list"],
+            env=os.environ | stack.settings,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        assert "can't be read" in listed
+        assert "Duplicate entry" in listed
+        for api in stack.apis:
+            assert httpx.get(api.url + "/readyz").status_code == 200
