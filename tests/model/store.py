@@ -74,7 +74,8 @@ class Store:
         """The newest generation, its data set, and whether it may be used; the process says which one it holds."""
         now, lease = self.world.now, self.world.profile.lease
         newest = len(self.generations)
-        known = (holds or newest) if self.world.rules.says_what_it_holds else newest
+        # A process that holds none yet says so, as it may be late: by then it may hold what is the newest no more.
+        known = holds if self.world.rules.says_what_it_holds else newest
         self.knows[process] = known, now
         usable = True
         if newest > 1 and self.world.rules.lease:
