@@ -169,7 +169,7 @@ def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 def cluster() -> Iterator[ClusterStack]:
     """Two API and two writer processes over real servers."""
     need_servers()
-    with ClusterStack(apis=2, writers=2, settings={"HUBBUB_OPERATORS": f'["{OPERATOR}"]'}) as stack:
+    with ClusterStack(apis=2, writers=2, settings={"HUBBUB_OPERATORS": OPERATOR}) as stack:
         yield stack
 
 

@@ -11,26 +11,25 @@ from typing import Any
 import click
 
 from hubbub import __version__
-from hubbub.logs import start_logging, without_passwords
+from hubbub.logs import start_logging
 
 
-def _settings(**flags: Any) -> Any:
-    from pydantic import ValidationError
-
-    from hubbub.settings import load
+def _settings(*, files: bool = False, **flags: Any) -> Any:
+    from hubbub.settings import SettingsWrong, load, warnings
 
     try:
-        return load(**flags)
-    except ValidationError as error:
-        for wrong in error.errors():
-            name = ".".join(str(part) for part in wrong["loc"])
-            got = without_passwords(repr(wrong["input"]))
-            click.echo(f"Setting {name}: {wrong['msg']} (got {got}).", err=True)
+        settings = load(files=files, **flags)
+    except SettingsWrong as error:
+        for fault in error.faults:
+            click.echo(f"hubbub: {fault}", err=True)
         sys.exit(2)
+    for warning in warnings():
+        click.echo(f"hubbub: {warning}", err=True)
+    return settings
 
 
-def _cluster_settings(**flags: Any) -> Any:
-    settings = _settings(**flags)
+def _cluster_settings(*, files: bool = False, **flags: Any) -> Any:
+    settings = _settings(files=files, **flags)
     missing = [name for name in ("mysql_url", "amqp_url", "redis_url") if not getattr(settings, name)]
     if missing:
         names = ", ".join(f"HUBBUB_{name.upper()}" for name in missing)
@@ -62,11 +61,9 @@ def main() -> None:
 
 @main.command()
 @click.option("--host", help="Address to listen on.  [default: 127.0.0.1]")
-@click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on; 0 takes a free one.  [default: 3000]")
-@click.option(
-    "--data", type=click.Path(path_type=Path, file_okay=False), help="The data folder.  [default: ./hubbub-data]"
-)
-def serve(host: str | None, port: int | None, data: Path | None) -> None:
+@click.option("--port", metavar="NUMBER", help="Port to listen on; 0 takes a free one.  [default: 3000]")
+@click.option("--data", metavar="FOLDER", help="The data folder.  [default: ./hubbub-data]")
+def serve(host: str | None, port: str | None, data: str | None) -> None:
     """Everything in one process; no other server is needed."""
     import sqlite3
 
@@ -76,7 +73,7 @@ def serve(host: str | None, port: int | None, data: Path | None) -> None:
     from hubbub.http.server import serve as run
     from hubbub.schema import SchemaTooNew
 
-    settings = _settings(host=host, port=port, data=data)
+    settings = _settings(files=True, host=host, port=port, data=data)
     start_logging(settings.log_format)
     try:
         folder = DataFolder.open(settings.data)
@@ -99,8 +96,8 @@ def serve(host: str | None, port: int | None, data: Path | None) -> None:
 
 @main.command()
 @click.option("--host", help="Address to listen on.  [default: 127.0.0.1]")
-@click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on; 0 takes a free one.  [default: 3000]")
-def api(host: str | None, port: int | None) -> None:
+@click.option("--port", metavar="NUMBER", help="Port to listen on; 0 takes a free one.  [default: 3000]")
+def api(host: str | None, port: str | None) -> None:
     """An API process of a cluster: RabbitMQ, MySQL and Redis are named in the settings."""
     from hubbub.chat.errors import Unavailable
     from hubbub.cluster.processes import OtherServers
@@ -109,7 +106,7 @@ def api(host: str | None, port: int | None) -> None:
     from hubbub.http.server import serve as run
     from hubbub.schema import SchemaTooNew
 
-    settings = _cluster_settings(host=host, port=port)
+    settings = _cluster_settings(files=True, host=host, port=port)
     try:
         run(
             lambda: serving(settings),
@@ -125,8 +122,8 @@ def api(host: str | None, port: int | None) -> None:
 
 @main.command()
 @click.option("--host", help="Address of /metrics.  [default: 127.0.0.1]")
-@click.option("--metrics-port", type=click.IntRange(0, 65535), help="Port of /metrics; 0 has none.  [default: 0]")
-def writer(host: str | None, metrics_port: int | None) -> None:
+@click.option("--metrics-port", metavar="NUMBER", help="Port of /metrics; 0 has none.  [default: 0]")
+def writer(host: str | None, metrics_port: str | None) -> None:
     """A writer process of a cluster: takes what is queued to the database."""
     import asyncio
     import signal
@@ -282,8 +279,8 @@ def search() -> None:
 
 
 @search.command("rebuild")
-@click.option("--data", type=click.Path(path_type=Path), help="Data folder of the embedded mode.")
-def search_rebuild(data: Path | None) -> None:
+@click.option("--data", metavar="FOLDER", help="Data folder of the embedded mode.")
+def search_rebuild(data: str | None) -> None:
     """Make the index anew, while the old one goes on answering. Embedded: the running service does it, or the next."""
     from hubbub.embedded.data_folder import REBUILD, DataFolder, FolderUnusable
 
@@ -314,8 +311,8 @@ def _rebuild_cluster(settings: Any) -> None:
 
 @main.command()
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
-@click.option("--data", type=click.Path(path_type=Path), help="The data folder.  [default: ./hubbub-data]")
-def backup(file: Path, data: Path | None) -> None:
+@click.option("--data", metavar="FOLDER", help="The data folder.  [default: ./hubbub-data]")
+def backup(file: Path, data: str | None) -> None:
     """Write the embedded mode's data into FILE, also while it serves."""
     from hubbub.embedded.backup import BackupFailed, back_up
 
@@ -329,8 +326,8 @@ def backup(file: Path, data: Path | None) -> None:
 
 @main.command()
 @click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
-@click.option("--data", type=click.Path(path_type=Path), help="A new folder.  [default: ./hubbub-data]")
-def restore(file: Path, data: Path | None) -> None:
+@click.option("--data", metavar="FOLDER", help="A new folder.  [default: ./hubbub-data]")
+def restore(file: Path, data: str | None) -> None:
     """Make a data folder from a backup. Serve it, and the search index is made anew."""
     from hubbub.embedded.backup import BackupFailed
     from hubbub.embedded.backup import restore as put_back
@@ -345,15 +342,15 @@ def restore(file: Path, data: Path | None) -> None:
 
 
 @main.command()
-@click.option("--data", type=click.Path(path_type=Path), help="The data folder.  [default: ./hubbub-data]")
-def doctor(data: Path | None) -> None:
-    """Check the settings, this machine and every part, with the fix for each fault. Exit status 1 when something does
-    not work, else 0."""
+@click.option("--data", metavar="FOLDER", help="The data folder.  [default: ./hubbub-data]")
+def doctor(data: str | None) -> None:
+    """Check the settings, this machine and every part, with the fix for each fault. Exit status 2 when a setting is
+    wrong, 1 when something else does not work, else 0."""
     from hubbub.doctor import examine
 
     ill = False
     logging.disable(logging.CRITICAL)  # what a client library says of a fault is in the finding
-    for finding in examine(_settings(data=data)):
+    for finding in examine(_settings(files=True, data=data)):
         mark = "✓" if not finding.fix else "✗" if finding.serious else "!"
         click.echo(f"{mark} {finding.part}: {finding.said}")
         if finding.fix:
@@ -367,5 +364,5 @@ def config() -> None:
     """Print the settings in force, passwords hidden."""
     from hubbub.settings import shown
 
-    for name, value in shown(_settings()).items():
+    for name, value in shown(_settings(files=True)).items():
         click.echo(f"{name} = {value}")

@@ -61,11 +61,6 @@ def examine(settings: Settings) -> Iterator[Finding]:
             yield Finding("search", "none", "Set HUBBUB_SEARCH_URL, or do without: searches are 503.", serious=False)
     else:
         yield from _folder(settings.data)
-    if (settings.tls_cert is None) != (settings.tls_key is None):
-        yield Finding("tls", "one of tls_cert and tls_key is missing", "Set both, or neither.")
-    for name, path in (("tls_cert", settings.tls_cert), ("tls_key", settings.tls_key)):
-        if path is not None and not os.access(path, os.R_OK):
-            yield Finding("tls", f"{path} can't be read", f"Name a file with {name} that this user may read.")
 
 
 _SETTING = {"mysql": "MYSQL_URL", "rabbitmq": "AMQP_URL", "redis": "REDIS_URL"}
@@ -100,7 +95,7 @@ def _files() -> Finding:
 
 
 def _folder(path: Path) -> Iterator[Finding]:
-    there = path if path.exists() else next(parent for parent in path.absolute().parents if parent.exists())
+    there = next(each for each in (path.absolute(), *path.absolute().parents) if os.path.exists(each))
     if not os.access(there, os.W_OK | os.X_OK):
         yield Finding("data", f"{there} can't be written", "Choose another with --data, or fix its permissions.")
         return

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-import os
+import types
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Union, get_args, get_origin
 
-from pydantic import Field
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
+from hubbub import setting_kinds as kinds
 from hubbub.chat.quotas import Hourly
 from hubbub.logs import without_passwords
+from hubbub.setting_sources import FileUnusable, Given, from_environment, from_file, from_flags, unknown_variables
 
 
-class Settings(BaseSettings):
-    model_config = SettingsConfigDict(env_prefix="HUBBUB_", frozen=True, extra="forbid")
+class SettingsWrong(Exception):
+    """One or more settings are wrong; ``faults`` has a line for each, which names it, its source and what to write."""
 
-    host: str = Field("127.0.0.1", description="Address to listen on.")
+    def __init__(self, faults: list[str]) -> None:
+        super().__init__("\n".join(faults))
+        self.faults = faults
+
+
+class Settings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    host: kinds.Host = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(3000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
     data: Path = Field(Path("hubbub-data"), description="Folder of the embedded mode's database and secret.")
     user_rate: int = Field(2000, ge=1, description="Requests a second that one user may send.")
@@ -32,32 +42,63 @@ class Settings(BaseSettings):
     )
     user_streams: int = Field(100, ge=1, description="Streams that one user may have open at a process.")
     queue_commands: int = Field(20_000, ge=1, description="Writes that may wait for the disk before 503.")
-    mysql_url: str = Field("", description="Cluster: mysql://USER:PASSWORD@HOST:PORT/DATABASE.")
-    amqp_url: str = Field("", description="Cluster: amqp://USER:PASSWORD@HOST:PORT/ of RabbitMQ.")
-    redis_url: str = Field(
+    mysql_url: kinds.MySqlUrl = Field(
         "",
+        examples=["mysql://USER:PASSWORD@HOST:3306/DATABASE"],
+        description="Cluster: mysql://USER:PASSWORD@HOST:PORT/DATABASE.",
+    )
+    amqp_url: kinds.AmqpUrl = Field(
+        "",
+        examples=["amqp://USER:PASSWORD@HOST:5672/"],
+        description="Cluster: amqp://USER:PASSWORD@HOST:PORT/ of RabbitMQ.",
+    )
+    redis_url: kinds.RedisUrls = Field(
+        "",
+        examples=["redis://:PASSWORD@HOST:6379/0"],
         description="Cluster: redis://:PASSWORD@HOST:PORT/0 (rediss: with TLS); several, with commas, share the load.",
     )
-    search_url: str = Field("", description="Cluster: http://USER:PASSWORD@HOST:9200, OpenSearch's or Elasticsearch's.")
-    mysql_replicas: tuple[str, ...] = Field((), description="Cluster: URLs of read-only copies, as a JSON list.")
+    search_url: kinds.SearchUrl = Field(
+        "",
+        examples=["http://USER:PASSWORD@HOST:9200"],
+        description="Cluster: http://USER:PASSWORD@HOST:9200, OpenSearch's or Elasticsearch's.",
+    )
+    mysql_replicas: kinds.MySqlUrls = Field(
+        (),
+        examples=["mysql://USER:PASSWORD@HOST:3306/DATABASE"],
+        description="Cluster: URLs of read-only copies, with commas between.",
+    )
     shards: int = Field(4, ge=1, le=256, description="Cluster: queues that writes are split over; kept at first start.")
     mysql_pool: int = Field(8, ge=2, le=200, description="Cluster: database connections of each process.")
-    proxies: tuple[str, ...] = Field(
-        (), description="Addresses or networks whose X-Forwarded-For and -Proto are believed, as a JSON list."
+    proxies: kinds.Networks = Field(
+        (),
+        examples=["127.0.0.1,10.0.0.0/8"],
+        description="Addresses or networks whose X-Forwarded-For and -Proto are believed, with commas between.",
     )
     address_connections: int = Field(
         1000, ge=1, description="Connections that one address may have open (IPv6: a /64). Not of proxies or loopback."
     )
-    operators: tuple[str, ...] = Field(
-        (), description="Emails of those who see the console's operator page, as a JSON list; empty: the first account."
+    operators: kinds.Emails = Field(
+        (),
+        examples=["ann@example.com,bob@example.com"],
+        description="Emails of who sees the console's operator page, with commas between; none: the first account.",
     )
     log_format: Literal["text", "json"] = Field("text", description="Log lines for people (text) or programs (json).")
-    trace_url: str = Field("", description="OTLP/HTTP collector, http://HOST:4318/v1/traces; traces are off without.")
+    trace_url: kinds.WebUrl = Field(
+        "",
+        examples=["http://HOST:4318/v1/traces"],
+        description="OTLP/HTTP collector, http://HOST:4318/v1/traces; traces are off without.",
+    )
     metrics_port: int = Field(
         0, ge=0, le=65535, description="Cluster: port of a writer's /metrics; 0 has none. (An API process has its own.)"
     )
-    tls_cert: Path | None = Field(None, description="PEM file of the certificate; serves HTTPS together with tls_key.")
-    tls_key: Path | None = Field(None, description="PEM file of the certificate's key.")
+    tls_cert: Path | None = Field(
+        None,
+        examples=["/etc/hubbub/cert.pem"],
+        description="PEM file of the certificate; serves HTTPS together with tls_key.",
+    )
+    tls_key: Path | None = Field(
+        None, examples=["/etc/hubbub/key.pem"], description="PEM file of the certificate's key."
+    )
 
     @property
     def hourly(self) -> Hourly:
@@ -68,28 +109,109 @@ class Settings(BaseSettings):
         """Of each Redis server, in the order that every process must have."""
         return [url.strip() for url in self.redis_url.split(",") if url.strip()]
 
+    @field_validator("*", mode="before")
     @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        file = Path(os.environ.get("HUBBUB_CONFIG", "hubbub.toml"))
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=file)
+    def _as_written(cls, value: Any, about: ValidationInfo) -> Any:
+        """What a text stands for, where pydantic would not take it or would take too much."""
+        kind = cls.model_fields[about.field_name or ""].annotation
+        if get_origin(kind) is tuple:
+            return kinds.items(value)
+        if kind is int and isinstance(value, bool):
+            raise ValueError(f"{kinds.quoted(value)} is not {_wanted(about.field_name or '')}.")
+        if _is_path(kind) and isinstance(value, (str, Path)):
+            return None if not str(value) and kind is not Path else kinds.path(value)
+        return value
 
 
 def shown(settings: Settings) -> dict[str, str]:
     """Every setting in force, passwords hidden."""
-    return {name: without_passwords(str(value)) for name, value in settings}
+    return {name: without_passwords(_text(value)) for name, value in settings}
 
 
-def load(**flags: Any) -> Settings:
-    """The settings in force; a flag that was not given is None.
+def load(*, files: bool = False, **flags: Any) -> Settings:
+    """The settings in force; a flag that was not given is None. With ``files`` those of TLS are looked at too.
 
     Raises:
-        pydantic.ValidationError: a setting is wrong or unknown.
+        SettingsWrong
     """
-    return Settings(**{name: value for name, value in flags.items() if value is not None})
+    names = Settings.model_fields
+    given: dict[str, Given] = {}
+    faults: list[str] = []
+    try:
+        given, faults = from_file(names)
+    except FileUnusable as error:
+        faults = [str(error)]
+    given |= from_environment(names) | from_flags(flags)
+    try:
+        settings = Settings(**{name: each.value for name, each in given.items()})
+    except ValidationError as error:
+        raise SettingsWrong([*faults, *_faults(error, given)]) from None
+    if (settings.tls_cert is None) != (settings.tls_key is None):
+        there, lacking = ("tls_key", "tls_cert") if settings.tls_cert is None else ("tls_cert", "tls_key")
+        faults.append(f"{there} ({given[there].source}): This needs {lacking} beside it. Set both, or neither.")
+    elif files and settings.tls_cert is not None and settings.tls_key is not None:
+        fault = kinds.tls_fault(settings.tls_cert, settings.tls_key)
+        if fault is not None:
+            faults.append(_line(fault[0], given[fault[0]], fault[1]))
+    if faults:
+        raise SettingsWrong(faults)
+    return settings
+
+
+def warnings() -> list[str]:
+    """A sentence for each thing in the environment that looks like a setting and is none."""
+    return list(unknown_variables(Settings.model_fields))
+
+
+def _faults(error: ValidationError, given: dict[str, Given]) -> Iterator[str]:
+    """One line for each setting."""
+    told = set()
+    for each in error.errors():
+        name = str(each["loc"][0])
+        if name in told:
+            continue
+        told.add(name)
+        if each["type"] == "value_error":
+            said = str(each["ctx"]["error"])
+        else:
+            said = f"{_seen(name, each['input'])} is not {_wanted(name)}."
+        yield _line(name, given[name], said)
+
+
+def _line(name: str, given: Given, said: str) -> str:
+    field = Settings.model_fields[name]
+    example = _text((field.examples or [field.default])[0])
+    return f"{name} ({given.source}): {said}" + (f" Write, for example: {given.written(example)}" if example else "")
+
+
+def _seen(name: str, value: Any) -> str:
+    """A text of no special kind may be a secret, and is not shown."""
+    return "This" if Settings.model_fields[name].annotation is str else kinds.quoted(value)
+
+
+def _wanted(name: str) -> str:
+    """What the setting takes, in words."""
+    field = Settings.model_fields[name]
+    kind = field.annotation
+    bounds = {key: getattr(each, key) for each in field.metadata for key in ("ge", "le") if hasattr(each, key)}
+    if kind is int:
+        least, most = bounds.get("ge"), bounds.get("le")
+        return f"a whole number from {least} to {most}" if most is not None else f"a whole number, {least} or more"
+    if get_origin(kind) is Literal:
+        return " or ".join(str(each) for each in get_args(kind))
+    if kind is bool:
+        return "true or false"
+    return "a path" if _is_path(kind) else "a text"
+
+
+def _is_path(kind: Any) -> bool:
+    return kind is Path or (get_origin(kind) in (Union, types.UnionType) and Path in get_args(kind))
+
+
+def _text(value: Any) -> str:
+    """A value as it may be written in the environment."""
+    if isinstance(value, tuple):
+        return ", ".join(value)
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "" if value is None else str(value)

@@ -78,10 +78,11 @@ def test_a_cluster_in_good_order(cluster: ClusterStack) -> None:
 def test_a_server_that_is_away_is_named_and_no_password_is(cluster: ClusterStack, part: str) -> None:
     setting = {"mysql": "MYSQL", "rabbitmq": "AMQP", "redis": "REDIS", "search": "SEARCH"}[part]
     scheme = {"mysql": "mysql", "rabbitmq": "amqp", "redis": "redis", "search": "http"}[part]
-    away = {f"HUBBUB_{setting}_URL": f"{scheme}://ann:very-secret@127.0.0.1:1/"}
+    place = "127.0.0.1:1/hubbub" if part == "mysql" else "127.0.0.1:1/"
+    away = {f"HUBBUB_{setting}_URL": f"{scheme}://ann:very-secret@{place}"}
     status, said = doctor(**{**cluster.settings, **away})
     assert status == 1
-    assert f"✗ {part}: 127.0.0.1:1/ can't be used" in said
+    assert f"✗ {part}: {place} can't be used" in said
     assert "very-secret" not in said
 
 
