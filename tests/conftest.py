@@ -69,7 +69,7 @@ class Service:
                 env=os.environ | environment,
             )
         assert self.process.stdout is not None
-        found = re.search(r"https?://\S+", self.process.stdout.readline())
+        found = re.search(r'https?://[^\s"]+', self.process.stdout.readline())
         assert found, self._log.read_text()
         self.url = found[0]
 

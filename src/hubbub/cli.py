@@ -6,37 +6,49 @@ import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
 from hubbub import __version__
-from hubbub.logs import start_logging
+from hubbub.logs import start_logging, tell
 
 
-def _settings(*, files: bool = False, **flags: Any) -> Any:
+def _settings(*, files: bool = False, service: bool = False, **flags: Any) -> Any:
+    """The settings in force, or the end of the process. A ``service`` begins to log, in the form that is set."""
     from hubbub.settings import SettingsWrong, load, warnings
 
     try:
         settings = load(files=files, **flags)
     except SettingsWrong as error:
         for fault in error.faults:
-            click.echo(f"hubbub: {fault}", err=True)
+            tell(error.log_format if service else "text", fault, logging.ERROR)
         sys.exit(2)
+    form = settings.log_format if service else "text"
     for warning in warnings():
-        click.echo(f"hubbub: {warning}", err=True)
+        tell(form, warning, logging.WARNING)
+    if service:
+        start_logging(form, access=settings.access_log)
     return settings
 
 
-def _cluster_settings(*, files: bool = False, **flags: Any) -> Any:
-    settings = _settings(files=files, **flags)
+def _cluster_settings(*, service: bool = False, **flags: Any) -> Any:
+    settings = _settings(service=service, **flags)
     missing = [name for name in ("mysql_url", "amqp_url", "redis_url") if not getattr(settings, name)]
     if missing:
         names = ", ".join(f"HUBBUB_{name.upper()}" for name in missing)
-        click.echo(f"hubbub: a cluster needs {names} (or the same in hubbub.toml).", err=True)
+        form = settings.log_format if service else "text"
+        tell(form, f"a cluster needs {names} (or the same in hubbub.toml).", logging.ERROR)
         sys.exit(2)
-    start_logging(settings.log_format)
+    if not service:
+        start_logging("text")
     return settings
+
+
+def _refuse(settings: Any, error: object) -> NoReturn:
+    """The end of a service that can't run."""
+    tell(settings.log_format, str(error), logging.ERROR)
+    sys.exit(1)
 
 
 class _Commands(click.Group):
@@ -73,25 +85,22 @@ def serve(host: str | None, port: str | None, data: str | None) -> None:
     from hubbub.http.server import serve as run
     from hubbub.schema import SchemaTooNew
 
-    settings = _settings(files=True, host=host, port=port, data=data)
-    start_logging(settings.log_format)
+    settings = _settings(files=True, service=True, host=host, port=port, data=data)
     try:
         folder = DataFolder.open(settings.data)
         listener = listen(settings.host, settings.port)
         run(
             lambda: serving(settings, folder),
             listener,
-            started=lambda url: click.echo(f"Hubbub is ready at {url}"),
+            started=lambda url: tell(settings.log_format, f"Hubbub is ready at {url}", url=url),
             tls_cert=settings.tls_cert,
             tls_key=settings.tls_key,
         )
         folder.close()
     except (FolderUnusable, PortTaken, SchemaTooNew) as error:
-        click.echo(f"hubbub: {error}", err=True)
-        sys.exit(1)
+        _refuse(settings, error)
     except sqlite3.Error as error:
-        click.echo(f"hubbub: the database in {settings.data} can't be opened: {error}.", err=True)
-        sys.exit(1)
+        _refuse(settings, f"the database in {settings.data} can't be opened: {error}.")
 
 
 @main.command()
@@ -106,18 +115,17 @@ def api(host: str | None, port: str | None) -> None:
     from hubbub.http.server import serve as run
     from hubbub.schema import SchemaTooNew
 
-    settings = _cluster_settings(files=True, host=host, port=port)
+    settings = _cluster_settings(files=True, service=True, host=host, port=port)
     try:
         run(
             lambda: serving(settings),
             listen(settings.host, settings.port),
-            started=lambda url: click.echo(f"Hubbub is ready at {url}"),
+            started=lambda url: tell(settings.log_format, f"Hubbub is ready at {url}", url=url),
             tls_cert=settings.tls_cert,
             tls_key=settings.tls_key,
         )
     except (OtherServers, PortTaken, SchemaTooNew, Unavailable) as error:
-        click.echo(f"hubbub: {error}", err=True)
-        sys.exit(1)
+        _refuse(settings, error)
 
 
 @main.command()
@@ -132,28 +140,36 @@ def writer(host: str | None, metrics_port: str | None) -> None:
 
     from hubbub.chat.errors import Unavailable
     from hubbub.cluster.service import writing_until
+    from hubbub.http.server import log_end, log_start, log_stop
     from hubbub.schema import SchemaTooNew
 
-    settings = _cluster_settings(host=host, metrics_port=metrics_port)
+    settings = _cluster_settings(service=True, host=host, metrics_port=metrics_port)
 
     async def run() -> None:
         stopped = asyncio.Event()
+
+        def stop(number: signal.Signals) -> None:
+            if not stopped.is_set():
+                log_stop(number.name)
+            stopped.set()
+
         for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+            asyncio.get_running_loop().add_signal_handler(number, stop, number)
         told: list[bool] = []
 
         def started() -> None:
             if not told:
                 told.append(True)
-                click.echo("Hubbub's writer is ready")
+                log_start("a writer")
+                tell(settings.log_format, "Hubbub's writer is ready")
 
         await writing_until(settings, stopped, started)
 
     try:
         uvloop.run(run())
     except (SchemaTooNew, Unavailable) as error:
-        click.echo(f"hubbub: {error}", err=True)
-        sys.exit(1)
+        _refuse(settings, error)
+    log_end()
 
 
 @main.command()

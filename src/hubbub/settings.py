@@ -16,11 +16,14 @@ from hubbub.setting_sources import FileUnusable, Given, from_environment, from_f
 
 
 class SettingsWrong(Exception):
-    """One or more settings are wrong; ``faults`` has a line for each, which names it, its source and what to write."""
+    """One or more settings are wrong; ``faults`` has a line for each, which names it, its source and what to write.
+    ``log_format`` is the setting, where that is right.
+    """
 
-    def __init__(self, faults: list[str]) -> None:
+    def __init__(self, faults: list[str], log_format: str) -> None:
         super().__init__("\n".join(faults))
         self.faults = faults
+        self.log_format = log_format
 
 
 class Settings(BaseModel):
@@ -83,6 +86,9 @@ class Settings(BaseModel):
         description="Emails of who sees the console's operator page, with commas between; none: the first account.",
     )
     log_format: Literal["text", "json"] = Field("text", description="Log lines for people (text) or programs (json).")
+    access_log: bool = Field(
+        False, description="A log line for each request: address, user's id, method, path, status, duration."
+    )
     trace_url: kinds.WebUrl = Field(
         "",
         examples=["http://HOST:4318/v1/traces"],
@@ -145,7 +151,8 @@ def load(*, files: bool = False, **flags: Any) -> Settings:
     try:
         settings = Settings(**{name: each.value for name, each in given.items()})
     except ValidationError as error:
-        raise SettingsWrong([*faults, *_faults(error, given)]) from None
+        form = given["log_format"].value if "log_format" in given else ""
+        raise SettingsWrong([*faults, *_faults(error, given)], "json" if form == "json" else "text") from None
     if (settings.tls_cert is None) != (settings.tls_key is None):
         there, lacking = ("tls_key", "tls_cert") if settings.tls_cert is None else ("tls_cert", "tls_key")
         faults.append(f"{there} ({given[there].source}): This needs {lacking} beside it. Set both, or neither.")
@@ -154,7 +161,7 @@ def load(*, files: bool = False, **flags: Any) -> Settings:
         if fault is not None:
             faults.append(_line(fault[0], given[fault[0]], fault[1]))
     if faults:
-        raise SettingsWrong(faults)
+        raise SettingsWrong(faults, settings.log_format)
     return settings
 
 

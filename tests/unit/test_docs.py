@@ -21,6 +21,7 @@ def test_every_setting_is_documented_with_its_default(name: str) -> None:
     row = next((row for row in rows if row.startswith(f"| `{name}` |")), None)
     assert row is not None, f"docs/settings.md does not have {name}"
     default = "none" if field.default in ("", (), None) else str(field.default)
+    default = default.lower() if isinstance(field.default, bool) else default
     assert row == f"| `{name}` | {default} | {field.description} |"
 
 

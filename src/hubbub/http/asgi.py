@@ -47,6 +47,12 @@ class AsgiExchange:
 
     async def run(self, app: Any) -> None:
         try:
+            await self._run(app)
+        finally:
+            self._noted()
+
+    async def _run(self, app: Any) -> None:
+        try:
             await app(self._scope, self._receive, self._send)
         except Exception as error:
             if not self._started:
@@ -56,6 +62,13 @@ class AsgiExchange:
         if not self._complete:
             # The response is cut short, and closing is the only way to say so.
             self._connection.finish(close=True)
+
+    def _noted(self) -> None:
+        """For the access log, once all is done: a stream too has one line."""
+        access, scope = self._connection.edge.access, self._scope
+        if access is not None:
+            method, path = scope["method"].encode(), scope["raw_path"]
+            access.add(self._connection.peer, method, path, scope["headers"], self._status, self._begun)
 
     def _fail(self, error: Exception) -> None:
         close = not self._keep_alive or self._connection.last

@@ -30,6 +30,7 @@ from hubbub.http.reply import PIECE, Reply
 from hubbub.http.shares import EXEMPT
 
 if TYPE_CHECKING:
+    from hubbub.http.access_log import AccessLog
     from hubbub.http.edge import Edge
 
 IDLE_S = 75.0
@@ -88,7 +89,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
         self.transport.set_write_buffer_limits(1)  # bytes; at 0 TLS would always be paused
-        refused = self.edge.enter(self, (transport.get_extra_info("peername") or ("",))[0])
+        refused = self.edge.enter(self, self.peer)
         if refused is not None:
             self._closing = True
             self.transport.write(refused.encode(self.edge.date, close=True))
@@ -243,6 +244,11 @@ class Connection(asyncio.Protocol):
         return refused
 
     @property
+    def peer(self) -> str:
+        """The address of who has connected; empty where it has none."""
+        return str((self.transport.get_extra_info("peername") or ("",))[0])
+
+    @property
     def arriving(self) -> bool:
         return self._reader.taken > 0
 
@@ -352,6 +358,8 @@ class Connection(asyncio.Protocol):
         self.edge.requests.observe(perf_counter() - request.begun, (request.route, status))
         if request.span is not None and self.edge.tracing is not None:
             self.edge.tracing.end(request.span, request.route, status)
+        if self.edge.access is not None:
+            self._note(self.edge.access, request, status)
         if request.refused is not None and self.transport.can_write_eof():
             # Closing with bytes unread would reset the connection, and the client might never see the reply.
             self.busy = False
@@ -360,6 +368,12 @@ class Connection(asyncio.Protocol):
             self.deadline = self.edge.clock + DISCARD_S
         else:
             self.finish(close)
+
+    def _note(self, access: AccessLog, request: Request, status: int) -> None:
+        target, headers = request.target, request.headers
+        if request.known is not None:
+            target, headers = request.known.target, [*request.known.headers.items()]
+        access.add(self.peer, request.method, target, headers, status, request.begun)
 
     def finish(self, close: bool) -> None:
         """The reply is written whole: close, or go on with the next request."""

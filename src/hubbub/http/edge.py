@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
+from hubbub.http.access_log import AccessLog
 from hubbub.http.connection import Connection
 from hubbub.http.heads import Heads
 from hubbub.http.hot import HotRoutes
@@ -51,12 +52,14 @@ class Edge:
         *,
         trusted: Container[str] = (),
         address_connections: int = ADDRESS_CONNECTIONS,
+        access: AccessLog | None = None,
     ) -> None:
         self.stopping = False
         self._stop = stop
         self.hot = hot
         self.app = app
         self.tracing = tracing
+        self.access = access
         self.clock = 0.0
         self.date = b""
         self.heads = Heads()

@@ -29,6 +29,7 @@ class Head(NamedTuple):
     headers: dict[bytes, bytes]
     match: Match
     length: int
+    target: bytes
 
 
 def head_of(data: bytes) -> bytes:
@@ -52,7 +53,7 @@ class Heads:
         lines = raw.count(b"\n")
         if len(raw) > _LONGEST or lines != len(headers) + 2 or lines != raw.count(b"\r\n"):
             return
-        if not raw.startswith(method + b" "):  # blank lines may come first
+        if not raw.startswith(method + b" /"):  # blank lines may come first, or the target be a whole URL
             return
         by_name = dict(headers)
         if len(by_name) != len(headers) or not _NEVER.isdisjoint(by_name):
@@ -67,4 +68,4 @@ class Heads:
         if self._bytes > _MOST_BYTES:
             self._known.clear()
             self._bytes = size
-        self._known[raw] = Head(method, by_name, match, int(length))
+        self._known[raw] = Head(method, by_name, match, int(length), raw.split(b" ", 2)[1])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
+import os
 import resource
 import signal
 import socket
@@ -17,9 +19,12 @@ from typing import Any, cast
 import uvicorn
 import uvloop
 
+from hubbub import __version__
 from hubbub.http.connection import Connection
 from hubbub.http.edge import MAX_CONNECTIONS, OTHER_FILES, Edge
 from hubbub.http.handshake import Handshakes
+
+log = logging.getLogger("hubbub")
 
 LEAVE_S = 3.0  # for clients with an open connection to be answered once more, and told to take another
 GRACE_S = 30.0  # for a request that has begun to be answered
@@ -58,6 +63,7 @@ class Server(uvicorn.Server):
         self._listener = listener
         self._started = started
         self._handshakes: Handshakes | None = None
+        self._reason = ""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         context = self.config.ssl
@@ -66,10 +72,13 @@ class Server(uvicorn.Server):
             self._handshakes = Handshakes(self._edge, self._listener, context, self.config.backlog)
         host, port = self._listener.getsockname()[:2]
         scheme = "https" if self.config.ssl else "http"
-        self._started(f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}")
+        url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+        log_start(f"at {url}", url=url)
+        self._started(url)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """The first signal stops, the second at once."""
+        self._reason = self._reason or signal.Signals(sig).name
         self.force_exit = self.should_exit
         super().handle_exit(sig, frame)
 
@@ -77,6 +86,7 @@ class Server(uvicorn.Server):
         """Cut nobody off: from now on connections are refused, and those that are open get one more answer, which
         tells them to go elsewhere. Who asks for nothing is not waited for long.
         """
+        log_stop(self._reason)
         edge = self._edge
         accepted = self._accept_last()
         edge.stop()
@@ -110,6 +120,22 @@ class Server(uvicorn.Server):
         until = time.monotonic() + within_s
         while self._edge.connections and not self.force_exit and time.monotonic() < until:  # noqa: ASYNC110 - a signal
             await asyncio.sleep(0.02)
+
+
+def log_start(what: str, **fields: str) -> None:
+    """The line that a process writes once it is ready."""
+    about = {"version": __version__, "pid": os.getpid(), **fields}
+    log.info("Hubbub %s has started %s, process %d.", __version__, what, os.getpid(), extra=about)
+
+
+def log_stop(reason: str) -> None:
+    """The line that a process writes when it begins to stop. ``reason`` is a signal's name."""
+    log.info("Hubbub %s is stopping: %s.", __version__, reason, extra={"version": __version__, "reason": reason})
+
+
+def log_end() -> None:
+    """The last line of a process that has finished what it had accepted."""
+    log.info("Hubbub %s has stopped.", __version__, extra={"version": __version__})
 
 
 def _allow_files() -> None:
@@ -158,3 +184,4 @@ def serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
     uvloop.run(main())
+    log_end()

@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Container, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
@@ -20,6 +20,8 @@ from hubbub.chat.model import User
 from hubbub.chat.ports import Counts, Doors, Gate, Intake, Passwords, SearchIndex, Store, View
 from hubbub.chat.quotas import Hourly, Quotas
 from hubbub.console import Console
+from hubbub.http.access_log import AccessLog
+from hubbub.http.access_log import log as access_log
 from hubbub.http.edge import Edge
 from hubbub.http.entrance import Entrance
 from hubbub.http.hot import HotRoutes
@@ -116,10 +118,14 @@ def edge_of(
     itself = routes_of(ServiceRoutes(ready, readings, api), base="")
     app: Any = application([*api, *itself, *routes_of(PageRoutes(Console()), base="")])
     trusted: Container[str] = ()
+    middleware: ProxyHeadersMiddleware | None = None
     if proxies:
-        app = ProxyHeadersMiddleware(app, trusted_hosts=list(proxies))
-        trusted = app.trusted_hosts
-    edge = Edge(hot, app, tracing, wing.feed.end, trusted=trusted, address_connections=address_connections)
+        app = middleware = ProxyHeadersMiddleware(app, trusted_hosts=list(proxies))
+        trusted = cast(Container[str], middleware.trusted_hosts)
+    access = AccessLog(sessions.user_of, middleware) if access_log.isEnabledFor(logging.INFO) else None
+    edge = Edge(
+        hot, app, tracing, wing.feed.end, trusted=trusted, address_connections=address_connections, access=access
+    )
     edge.tick()
     return edge
 

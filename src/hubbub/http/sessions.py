@@ -139,6 +139,11 @@ class Sessions:
         session = await self._verified(cookie, authorization, mark, counted=session is not None)
         return Caller(session.user, None, trace)
 
+    def user_of(self, cookie: bytes | None, authorization: bytes | None) -> str:
+        """The public id of whose request had these headers, as far as that is remembered; else the empty text."""
+        session = self._known(authorization or cookie)
+        return session.user.ref if session is not None else ""
+
     def _known(self, header: bytes | None) -> Session | None:
         """What is remembered of it, unless it has expired."""
         session = self._remembered.get(header) if header is not None else None

@@ -62,7 +62,7 @@ class Part:
             if line == "":
                 break
             if line and "ready" in line:
-                found = re.search(r"https?://\S+", line)
+                found = re.search(r'https?://[^\s"]+', line)
                 self.url = found[0] if found else ""
                 return
         self.kill()
