@@ -20,6 +20,7 @@ if [ "${1:-}" = --quick ]; then
         tests/http/test_permissions.py -k "not cluster" "${@:2}"
 fi
 scripts/install-servers.sh || echo "Tests that need these servers will be skipped." >&2
+scripts/install-servers.sh nginx-light caddy || echo "Tests that need these proxies will be skipped." >&2
 for server in opensearch elasticsearch; do
     scripts/install-search.sh "$server" || echo "Tests that need $server will be skipped." >&2
 done

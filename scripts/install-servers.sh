@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
-# Installs the servers of the cluster mode, for its tests and for ./run-performance-test.sh --stack cluster (Debian, root).
+# Installs the servers of the cluster mode, for its tests and for ./run-performance-test.sh --stack cluster, or the packages
+# that are given (Debian, root).
 # They are started on free ports with scratch data when needed; none is left running, or started at boot, by this.
 set -euo pipefail
-packages=(rabbitmq-server mariadb-server redis-server)
+packages=("$@")
+[ $# -gt 0 ] || packages=(rabbitmq-server mariadb-server redis-server)
 wanted=()
 for package in "${packages[@]}"; do
     dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || wanted+=("$package")
@@ -16,7 +18,9 @@ echo "Installing ${wanted[*]} ..." >&2
 export DEBIAN_FRONTEND=noninteractive RUNLEVEL=1
 apt-get update -qq >&2
 apt-get install -y -qq --no-install-recommends "${wanted[@]}" >/dev/null
-for service in rabbitmq-server mariadb redis-server; do
+for package in "${wanted[@]}"; do
+    service=${package/mariadb-server/mariadb}
+    service=${service%-light}
     [ -d /run/systemd/system ] && systemctl disable --now "$service" >&2
 done
 exit 0
