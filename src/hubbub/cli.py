@@ -140,7 +140,7 @@ def writer(host: str | None, metrics_port: str | None) -> None:
 
     from hubbub.chat.errors import Unavailable
     from hubbub.cluster.service import writing_until
-    from hubbub.http.server import log_end, log_start, log_stop
+    from hubbub.http.server import PortTaken, log_end, log_start, log_stop
     from hubbub.schema import SchemaTooNew
 
     settings = _cluster_settings(service=True, host=host, metrics_port=metrics_port)
@@ -167,7 +167,7 @@ def writer(host: str | None, metrics_port: str | None) -> None:
 
     try:
         uvloop.run(run())
-    except (SchemaTooNew, Unavailable) as error:
+    except (PortTaken, SchemaTooNew, Unavailable) as error:
         _refuse(settings, error)
     log_end()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 from contextlib import closing
@@ -16,6 +17,7 @@ import pytest
 
 from hubbub import __version__
 from hubbub.http.access_log import shortened
+from hubbub.loadtest.cluster import ClusterStack
 from tests.conftest import Person, Service, eventually
 
 
@@ -79,6 +81,27 @@ def test_requests_are_no_lines_unless_asked_for(tmp_path: Path) -> None:
     assert service.stop() == 0
     assert "/auth/me" not in service.log
     assert re.search(rf"INFO hubbub: Hubbub {re.escape(__version__)} has started at {service.url}", service.log)
+
+
+def test_the_parts_of_a_cluster_say_when_they_start_and_that_a_port_is_taken(cluster: ClusterStack) -> None:
+    assert f"has started at {cluster.url}," in cluster.apis[0].log.read_text()
+    assert "has started a writer," in cluster.writers[0].log.read_text()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        run = subprocess.run(
+            [sys.executable, "-m", "hubbub", "writer", "--metrics-port", port],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+            env=os.environ | cluster.settings,
+        )
+    assert run.returncode == 1
+    assert run.stderr.splitlines()[-1] == (
+        f"hubbub: Can't listen on 127.0.0.1 port {port}: Address already in use."
+        " Choose others with --host and --metrics-port."
+    )
+    assert "Traceback" not in run.stderr
 
 
 @pytest.mark.parametrize("wrong", [{"HUBBUB_PORT": "x"}, {"HUBBUB_DATA": "/dev/null/x"}, {"HUBBUB_HOST": "192.0.2.1"}])

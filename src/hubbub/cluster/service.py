@@ -48,6 +48,7 @@ from hubbub.http.limits import LocalGate, MemoryCounts
 from hubbub.http.metrics import Reading, accepted, cached, lag, serve_metrics, waiting, writing
 from hubbub.http.passwords import Argon2Passwords
 from hubbub.http.schemas import Letter
+from hubbub.http.server import PortTaken
 from hubbub.http.service import Wing, edge_of, now
 from hubbub.loop_lag import LoopLag
 from hubbub.measures import Histogram
@@ -233,7 +234,13 @@ async def writing_until(settings: Settings, stopped: asyncio.Event, started: Cal
                 ),
             ]
 
-        stop_metrics = serve_metrics(settings.host, settings.metrics_port, own)
+        try:
+            stop_metrics = serve_metrics(settings.host, settings.metrics_port, own)
+        except OSError as error:
+            where = f"{settings.host} port {settings.metrics_port}"
+            raise PortTaken(
+                f"Can't listen on {where}: {error.strerror}. Choose others with --host and --metrics-port."
+            ) from error
     name = secrets.token_hex(8)
     while not stopped.is_set():
         writer.shards = await asyncio.to_thread(processes.shards, settings.shards)
