@@ -83,7 +83,7 @@ class Membership:
         if found is None:
             raise Invalid(["email belongs to nobody here: the user must register first"])
         await self._doors.intake.accept(PutMember(self._token, found[0].id, role))
-        return Member(found[0].email, found[0].name, role)
+        return Member(found[0].ref, found[0].email, found[0].name, role)
 
     async def remove_member(self, email: str) -> None:
         self.must_manage()

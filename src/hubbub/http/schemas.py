@@ -122,6 +122,7 @@ class Refreshed(msgspec.Struct, rename="camel", omit_defaults=True):
 
 
 class Me(msgspec.Struct, rename="camel", omit_defaults=True):
+    id: str
     email: str
     name: str
     created_at: str
@@ -143,6 +144,7 @@ class ApplicationItem(msgspec.Struct, rename="camel"):
 
 
 class MemberItem(msgspec.Struct):
+    id: str
     email: str
     name: str
     role: Role
