@@ -61,8 +61,10 @@ class Application:
 
 @dataclass(frozen=True)
 class Member:
+    """``email`` is None where neither the owner nor an admin asks."""
+
     id: str
-    email: str
+    email: str | None
     name: str
     role: str
 
@@ -137,7 +139,7 @@ def _application(content: Any) -> Application:
 
 
 def _member(content: Any) -> Member:
-    return Member(content["id"], content["email"], content["name"], content["role"])
+    return Member(content["id"], content.get("email"), content["name"], content["role"])
 
 
 def _chat(content: Any) -> Chat:

@@ -89,6 +89,15 @@ def next_event(lines: Iterator[str]) -> tuple[str, str]:
     raise AssertionError("the stream ended")
 
 
+def test_members_emails_are_for_who_manages(two: Two) -> None:
+    emails = {two.first.email, two.second.email}
+    assert {member.get("email") for member in two.first.get(two.members).json()} == emails
+    assert two.put["email"] == two.second.email
+    assert all(member.keys() == {"id", "name", "role"} for member in two.second.get(two.members).json())
+    two.first.post(two.members, json={"email": two.second.email, "role": "admin"})
+    assert {member.get("email") for member in two.second.get(two.members).json()} == emails
+
+
 def test_members_are_named_by_the_same_ids(two: Two) -> None:
     assert (two.put["id"], two.put["role"]) == (two.ids[1], "member")
     assert {member["id"]: member["role"] for member in two.first.get(two.members).json()} == {

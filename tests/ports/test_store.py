@@ -182,7 +182,7 @@ async def test_members_come_page_by_page(store: Store) -> None:
     ]
     store.apply([PutMember("token", user, Role.MEMBER) for user in users])
     store.apply([AddApplication("other", "O", users[0], 2)])
-    emails: list[str] = []
+    emails: list[str | None] = []
     while page := await store.members("token", offset=len(emails), limit=100):
         emails += [member.email for member in page]
     assert emails == ["a@x", *(f"m{n}@x" for n in range(1200))]

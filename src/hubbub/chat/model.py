@@ -45,10 +45,10 @@ class Application(msgspec.Struct, frozen=True):
 
 
 class Member(msgspec.Struct, frozen=True):
-    """``ref``: see User."""
+    """``ref``: see User. ``email`` is None for who may not see it."""
 
     ref: str
-    email: str
+    email: str | None
     name: str
     role: Role
 

@@ -143,11 +143,13 @@ class ApplicationItem(msgspec.Struct, rename="camel"):
     chats_count: int
 
 
-class MemberItem(msgspec.Struct):
+class MemberItem(msgspec.Struct, omit_defaults=True):
+    """``email`` is for the application's owner and its admins alone."""
+
     id: str
-    email: str
     name: str
     role: Role
+    email: str | None = None
 
 
 class ChatNumber(msgspec.Struct, rename="camel"):

@@ -153,7 +153,7 @@ async function members(page = 1) {
   const application = state.application;
   const found = application ? await call("GET", `/applications/${application}/members?page=${page}&limit=100`) : [];
   if (application !== state.application) return;
-  const lines = found.map((each) => el("li", {}, `${each.name}, ${each.email} (${each.role})`));
+  const lines = found.map((each) => el("li", {}, `${[each.name, each.email].filter(Boolean).join(", ")} (${each.role})`));
   if (page === 1) $("members").replaceChildren(...lines); else $("members").append(...lines);
   $("more-members").hidden = found.length < 100;
 }
@@ -251,7 +251,7 @@ function item(message) {
   const head = el("header", {}, el("b", {}, message.senderName), el("time", { dateTime: message.createdAt, title: time.toLocaleString() }, time.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" })));
   if (message.editedAt) head.append(el("span", {}, "edited"));
   const shown = el("li", { id: "m" + message.messageNumber }, head, el("p", {}, message.body));
-  if (message.senderName === state.me.name) shown.className = "mine";
+  if (message.senderId === state.me.id) shown.className = "mine";
   return shown;
 }
 

@@ -20,7 +20,7 @@ class MemberRoutes:
 
     @route("GET", _PATH, query=schemas.MemberPaging, response=list[schemas.MemberItem])
     async def list_members(self, request: Request) -> Response:
-        """The application's members, the oldest accounts first."""
+        """The application's members, the oldest accounts first; with emails for the owner and admins."""
         member = await self._entrance.member(request)
         paging = query(schemas.MemberPaging, request.scope["query_string"])
         members = await member.members(offset=paging.offset, limit=paging.limit + 1)
@@ -52,4 +52,4 @@ class MemberRoutes:
 
 
 def _item(member: Member) -> schemas.MemberItem:
-    return schemas.MemberItem(member.ref, member.email, member.name, member.role)
+    return schemas.MemberItem(member.ref, member.name, member.role, member.email)
