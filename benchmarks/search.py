@@ -93,7 +93,7 @@ def batches(
         for turn in range(_BATCH):
             chat = 1 if (start + turn) % 2 else rng.randint(2, chats)
             numbers[chat] += 1
-            batch.append(PostMessage(ChatKey(token, chat), numbers[chat], 1, "A", rng.choice(texts), 1))
+            batch.append(PostMessage(ChatKey(token, chat), numbers[chat], 1, "ref", "A", rng.choice(texts), 1))
         yield batch
 
 

@@ -60,7 +60,7 @@ def main(messages: int, chats: int) -> None:
                     store.apply([each])
                 else:
                     fields = each.number, each.sender_id, each.sender_name, each.body, each.created_at
-                    posts.append(Post(each.chat, *fields))
+                    posts.append(Post(each.chat, *fields, sender_ref=each.sender_ref))
             deliveries.apply(0, 4, [Delivery("benchmark", sequence, posts, sequence - 1)])
         database.close()
         stack.redis.command("FLUSHALL")  # it thinks that chat 1, which it saw being made, has no messages

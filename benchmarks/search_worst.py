@@ -100,7 +100,9 @@ def fill(data: Path, token: str, rng: random.Random) -> list[str]:
     store = SqliteStore(data / "hubbub.db")
     store.apply([AddChat(token, None, 1), AddChat(token, None, 1)])
     for chat, bodies in ((2, texts), (3, long)):
-        store.apply([PostMessage(ChatKey(token, chat), at, 1, "A", body, 1) for at, body in enumerate(bodies, 1)])
+        store.apply(
+            [PostMessage(ChatKey(token, chat), at, 1, "ref", "A", body, 1) for at, body in enumerate(bodies, 1)]
+        )
     store.close()
     return vocabulary.queries(rng, 210)
 

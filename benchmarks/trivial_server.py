@@ -13,7 +13,10 @@ from typing import cast
 import uvloop
 
 _numbers = itertools.count(1)
-_MESSAGE = b'{"messageNumber":2000000000,"senderName":"A","body":"%s","createdAt":"2026-01-01T00:00:00Z"}' % (b"x" * 76)
+_MESSAGE = (
+    b'{"messageNumber":2000000000,"senderId":"0123456789abcdef","senderName":"A","body":"%s","createdAt":"2026-01-01T00:00:00Z"}'
+    % (b"x" * 76)
+)
 _MESSAGES = b"[" + b",".join([_MESSAGE] * 10) + b"]"
 _CHATS = b'[{"chatNumber":1,"title":null,"messagesCount":1}]'
 

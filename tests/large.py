@@ -45,7 +45,7 @@ def fill(path: Path, sizes: Sizes) -> None:
     store.apply([AddUser(f"ref-{email}", email, "A", password_hash, 1) for email in (EMAIL, "b@example.com")])
     store.apply([AddApplication(TOKEN, "n" * 255, 1, 1), AddChat(TOKEN, None, 1), AddChat(TOKEN, None, 1)])
     bodies = [f"{_SEARCHED[at % 2]} {at}"[:10_000] for at in range(1000)]
-    store.apply([PostMessage(ChatKey(TOKEN, 2), at, 1, "A", body, at) for at, body in enumerate(bodies, 1)])
+    store.apply([PostMessage(ChatKey(TOKEN, 2), at, 1, "ref", "A", body, at) for at, body in enumerate(bodies, 1)])
     store.close()
     with closing(sqlite3.connect(folder.database)) as database, database:
         _add_many(database, sizes)

@@ -44,10 +44,17 @@ class Worst:
 
 
 def wide(**named: Any) -> dict[str, Any]:
-    """The largest body with these fields, of as many parts as can be."""
+    """The largest body with these fields and one that no request has, of as many parts as can be."""
     start = json.dumps({**named, "x": []})[:-2].encode()
     parts = b"[]," * ((MAX_BODY - len(start) - 3) // 3)
     return {"content": start + parts[:-1] + b"]}", "headers": {"Content-Type": "application/json"}}
+
+
+def unknown(**named: Any) -> dict[str, Any]:
+    """The largest body with these fields and as many as can be that no request has."""
+    names = (MAX_BODY - 1000) // len('"12345":0,')
+    content = json.dumps({**named} | dict.fromkeys(map(str, range(10_000, 10_000 + names)), 0), separators=(",", ":"))
+    return {"content": content.encode(), "headers": {"Content-Type": "application/json"}}
 
 
 def worst(sizes: Sizes) -> dict[tuple[str, str], list[Worst]]:
@@ -77,11 +84,11 @@ def worst(sizes: Sizes) -> dict[tuple[str, str], list[Worst]]:
         ("POST", "/api/v1/auth/register"): [
             Worst("a long email", "/api/v1/auth/register", {"json": newcomer}, 422),
             Worst(
-                "a wide body", "/api/v1/auth/register", wide(name="n", email="new@example.com", password=PASSWORD), 201
+                "a wide body", "/api/v1/auth/register", wide(name="n", email="new@example.com", password=PASSWORD), 422
             ),
         ],
-        ("POST", "/api/v1/auth/login"): [Worst("a wide body", "/api/v1/auth/login", wide(**account))],
-        ("POST", "/api/v1/auth/tokens"): [Worst("a wide body", "/api/v1/auth/tokens", wide(**account), 201)],
+        ("POST", "/api/v1/auth/login"): [Worst("a wide body", "/api/v1/auth/login", wide(**account), 422)],
+        ("POST", "/api/v1/auth/tokens"): [Worst("a wide body", "/api/v1/auth/tokens", wide(**account), 422)],
         ("POST", "/api/v1/auth/refresh"): [Worst("", "/api/v1/auth/refresh")],
         ("GET", "/api/v1/auth/me"): [
             Worst("", "/api/v1/auth/me"),
@@ -90,20 +97,23 @@ def worst(sizes: Sizes) -> dict[tuple[str, str], list[Worst]]:
                 "the longest token", "/api/v1/auth/me", {"headers": {"Authorization": "Bearer " + "a." * 15_000}}, 401
             ),
         ],
-        ("POST", "/api/v1/applications"): [Worst("a wide body", "/api/v1/applications", wide(name="n"), 201)],
+        ("POST", "/api/v1/applications"): [Worst("a wide body", "/api/v1/applications", wide(name="n"), 422)],
         ("GET", "/api/v1/applications"): pages("/api/v1/applications", sizes.applications),
-        ("PUT", "/api/v1/applications"): [Worst("a wide body", "/api/v1/applications", wide(token=TOKEN, name="n"))],
+        ("PUT", "/api/v1/applications"): [
+            Worst("a wide body", "/api/v1/applications", wide(token=TOKEN, name="n"), 422)
+        ],
         ("GET", path): [Worst("", application)],
-        ("PATCH", path): [Worst("a wide body", application, wide(name="n"))],
+        ("PATCH", path): [Worst("a wide body", application, wide(name="n"), 422)],
         ("GET", path + "/members"): pages(f"{application}/members", sizes.members),
         ("POST", path + "/members"): [
-            Worst("a wide body", f"{application}/members", wide(email="b@example.com", role="admin"), 201)
+            Worst("", f"{application}/members", {"json": {"email": "b@example.com", "role": "admin"}}, 201),
+            Worst("a wide body", f"{application}/members", wide(email="b@example.com", role="admin"), 422),
         ],
         ("DELETE", path + "/members"): [Worst("", f"{application}/members?email=b@example.com", {}, 204)],
         ("GET", path + "/chats"): pages(f"{application}/chats", sizes.chats),
-        ("POST", path + "/chats"): [Worst("a wide body", f"{application}/chats", wide(title="t"), 201)],
+        ("POST", path + "/chats"): [Worst("a wide body", f"{application}/chats", wide(title="t"), 422)],
         ("GET", one): [Worst("", chat)],
-        ("PATCH", one): [Worst("a wide body", chat, wide(title="t"))],
+        ("PATCH", one): [Worst("a wide body", chat, wide(title="t"), 422)],
         ("GET", one + "/messages"): [
             *pages(messages, sizes.messages),
             Worst("before", f"{messages}?before={last}&limit=100"),
@@ -111,14 +121,14 @@ def worst(sizes: Sizes) -> dict[tuple[str, str], list[Worst]]:
         ],
         ("POST", one + "/messages"): [
             Worst("the longest text", messages, {"json": {"body": LONGEST}}),
-            Worst("a wide body", messages, wide(body="x")),
-            Worst("a wide body that is wrong", messages, wide(body=""), 422),
+            Worst("a wide body", messages, wide(body="x"), 422),
+            Worst("as many fields as can be", messages, unknown(body="x"), 422),
         ],
         ("PUT", one + "/messages"): [
             Worst("the longest text", messages, {"json": {"messageNumber": last, "body": LONGEST}})
         ],
         ("GET", one + "/messages/{message}"): [Worst("the longest text", f"{messages}/{last}")],
-        ("PATCH", one + "/messages/{message}"): [Worst("a wide body", f"{messages}/{last}", wide(body="x"))],
+        ("PATCH", one + "/messages/{message}"): [Worst("a wide body", f"{messages}/{last}", wide(body="x"), 422)],
         ("DELETE", one + "/messages/{message}"): [Worst("", f"{messages}/{last}", {}, 204)],
         ("GET", one + "/messages/search"): [
             Worst(what, f"{application}/chats/2/messages/search", {"params": {"q": q, "limit": 100}})
@@ -129,7 +139,7 @@ def worst(sizes: Sizes) -> dict[tuple[str, str], list[Worst]]:
         ],
         ("GET", "/api/v1/operator"): [Worst("", "/api/v1/operator")],
         ("GET", "/api/v1/operator/dead"): [Worst("", "/api/v1/operator/dead")],
-        ("POST", "/api/v1/operator/retry"): [Worst("a wide body", "/api/v1/operator/retry", wide(number=1), 404)],
+        ("POST", "/api/v1/operator/retry"): [Worst("a wide body", "/api/v1/operator/retry", wide(number=1), 422)],
         ("DELETE", "/api/v1/auth/logout"): [Worst("", "/api/v1/auth/logout")],
         ("DELETE", "/api/v1/auth/sessions"): [Worst("", "/api/v1/auth/sessions", {}, 204)],
     }

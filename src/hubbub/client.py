@@ -46,6 +46,13 @@ class HubbubError(Exception):
 
 
 @dataclass(frozen=True)
+class Me:
+    id: str
+    email: str
+    name: str
+
+
+@dataclass(frozen=True)
 class Application:
     token: str
     name: str
@@ -54,7 +61,10 @@ class Application:
 
 @dataclass(frozen=True)
 class Member:
-    email: str
+    """``email`` is None where neither the owner nor an admin asks."""
+
+    id: str
+    email: str | None
     name: str
     role: str
 
@@ -68,7 +78,10 @@ class Chat:
 
 @dataclass(frozen=True)
 class Message:
+    """``sender_id`` says who sent it. Several users may have the same name."""
+
     number: int
+    sender_id: str
     sender_name: str
     body: str
     created_at: datetime
@@ -116,12 +129,17 @@ def _bearer(token: str | None) -> dict[str, str]:
     return {"Authorization": f"Bearer {token}"} if token else {}
 
 
+def _me(content: Any) -> Me:
+    user = content["user"]
+    return Me(user["id"], user["email"], user["name"])
+
+
 def _application(content: Any) -> Application:
     return Application(content["token"], content["name"], content["chatsCount"])
 
 
 def _member(content: Any) -> Member:
-    return Member(content["email"], content["name"], content["role"])
+    return Member(content["id"], content.get("email"), content["name"], content["role"])
 
 
 def _chat(content: Any) -> Chat:
@@ -132,6 +150,7 @@ def _message(content: Any) -> Message:
     edited = content.get("editedAt")
     return Message(
         content["messageNumber"],
+        content["senderId"],
         content["senderName"],
         content["body"],
         datetime.fromisoformat(content["createdAt"]),
@@ -212,6 +231,10 @@ class _Calls:
         return _Call(
             "POST", "/auth/tokens", lambda content: str(content["token"]), {"email": email, "password": password}
         )
+
+    @staticmethod
+    def me() -> _Call[Me]:
+        return _Call("GET", "/auth/me", _me)
 
     @staticmethod
     def log_out() -> _Call[None]:
@@ -338,6 +361,10 @@ class Client:
             if error.status != 401:
                 raise
             self.register(name, email, password)
+
+    def me(self) -> Me:
+        """Who is logged in. A message is one's own where its ``sender_id`` is this ``id``."""
+        return self._run(_Calls.me())
 
     def log_out(self) -> None:
         self._run(_Calls.log_out())
@@ -486,6 +513,9 @@ class AsyncClient:
             if error.status != 401:
                 raise
             await self.register(name, email, password)
+
+    async def me(self) -> Me:
+        return await self._run(_Calls.me())
 
     async def log_out(self) -> None:
         await self._run(_Calls.log_out())

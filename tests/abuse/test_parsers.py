@@ -79,7 +79,7 @@ def test_searches(q: str, bodies: list[str]) -> None:
 
 def found_in(query: search.Query, bodies: list[str]) -> list[int]:
     ranking = Ranking(query)
-    ranking.look([Message(at, 1, "A", body, 0) for at, body in enumerate(bodies, 1)])
+    ranking.look([Message(at, 1, "ref", "A", body, 0) for at, body in enumerate(bodies, 1)])
     return ranking.found
 
 

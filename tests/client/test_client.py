@@ -46,13 +46,15 @@ def test_every_operation_in_both_modes(service: Served, monkeypatch: pytest.Monk
         bob.register("Bob", email, "a good password")
         application = ann.add_application("Ours")
         assert [each.name for each in ann.applications()] == ["Ours"]
-        assert ann.add_member(application, email, "admin").role == "admin"
+        added = ann.add_member(application, email, "admin")
+        assert (added.id, added.role) == (bob.me().id, "admin")
         assert [each.name for each in bob.members(application)] == ["Ann", "Bob"]
         chat = bob.add_chat(application, title="General")
         assert [(each.number, each.title) for each in ann.chats(application)] == [(chat, "General")]
         numbers = [bob.send(application, chat, f"message {number}") for number in range(120)]
         assert numbers == list(range(1, 121))
         assert [each.number for each in ann.history(application, chat)] == numbers
+        assert {each.sender_id for each in ann.history(application, chat)} == {bob.me().id} != {ann.me().id}
         assert bob.edit(application, chat, 3, "edited").edited_at is not None
         ann.delete(application, chat, 4)
         assert [each.number for each in ann.messages(application, chat, limit=2, before=6)] == [5, 3]

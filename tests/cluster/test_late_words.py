@@ -54,7 +54,7 @@ class Words:
     async def post(self, body: str = "x") -> Confirmed:
         slot = await self.numbers.reserve(self.chat, 1, None)
         assert isinstance(slot, Slot)
-        post = Post(self.chat, slot.number, 1, "A", body, 1, epoch=slot.epoch)
+        post = Post(self.chat, slot.number, 1, "A", body, 1, epoch=slot.epoch, sender_ref="ref")
         return Confirmed(post, slot.generation, post_entry(post))
 
     async def edit(self, number: int, body: str) -> Confirmed:

@@ -14,6 +14,7 @@ from hubbub.http.routes.applications import ApplicationRoutes
 from hubbub.http.routes.chats import ChatRoutes
 from hubbub.http.routes.members import MemberRoutes
 from hubbub.http.routes.messages import MessageRoutes
+from hubbub.http.routes.operator import OperatorRoutes
 from hubbub.http.routes.search import SearchRoutes
 from hubbub.http.routes.service import ServiceRoutes
 from hubbub.http.routes.stream import StreamRoutes
@@ -60,6 +61,42 @@ def call(
     client: httpx.Client, service: Served, method: str, path: str, made: dict[str, str], **more: Any
 ) -> httpx.Response:
     return client.request(method.upper(), service.url + path.format(**made), **more)
+
+
+def test_every_body_is_closed_in_the_document_too() -> None:
+    kinds = [route.request for route in [*ROUTES, *routes_of(OperatorRoutes)] if route.request is not None]
+    assert len(kinds) > 10
+    assert all(kind.__struct_config__.forbid_unknown_fields for kind in kinds)
+    schemas = document(ROUTES)["components"]["schemas"]
+    assert schemas["NewMessage"]["additionalProperties"] is False
+
+
+@pytest.mark.parametrize(("method", "path"), WITH_BODY)
+def test_fields_that_a_request_does_not_know_are_named(
+    service: Served, ann: Person, made: dict[str, str], method: str, path: str
+) -> None:
+    answer = call(ann, service, method, path, made, json={"replyTo": 1, "senderName": "Zoe"})
+    problem(answer, 422)
+    for name in ("replyTo", "senderName"):
+        assert any(
+            each.startswith(f"{name} is not a field of this request; it has: ") for each in answer.json()["errors"]
+        )
+
+
+def test_an_unknown_field_beside_good_ones_stores_nothing(ann: Person) -> None:
+    messages = ann.chat() + "/messages"
+    answer = ann.post(messages, json={"body": "x", "replyTo": 1, "senderName": "Zoe"})
+    problem(answer, 422)
+    assert answer.json()["errors"] == [
+        "replyTo is not a field of this request; it has: body",
+        "senderName is not a field of this request; it has: body",
+    ]
+    assert ann.get(messages).json() == []
+    many = ann.post(messages, json={"body": "x"} | {f"{number}" + "x" * 2000: 1 for number in range(100)})
+    problem(many, 422)
+    assert len(many.content) < 10_000
+    assert many.json()["errors"][-1] == "80 further fields are not of this request"
+    assert ann.post(messages, json={"body": "x"}).json() == {"messageNumber": 1}
 
 
 @pytest.mark.parametrize(("method", "path"), WITH_BODY)

@@ -326,7 +326,7 @@ class Drive:
             shown = told_by.Shown(change.order, None)
             if isinstance(change, Edit):
                 self.order_of[text] = change.number, change.order
-                edited = Message(change.number, 1, "A", text, message.created_at, change.edited_at)
+                edited = Message(change.number, 1, "ref", "A", text, message.created_at, change.edited_at)
                 shown = told_by.Shown(change.order, edited)
             else:
                 self.deletes.add(change.number)
@@ -342,18 +342,17 @@ class Drive:
             # The same key once more, under a number that nobody is ever told.
             other = self.random.choice(self.used)
             if (1, other.key) in self.store.keys:
-                doubt = Post(
-                    self.chat, slot.number, 1, "A", text, slot.created_at, other.key, other.body_hash, slot.epoch
-                )
+                keyed = other.key, other.body_hash, slot.epoch
+                doubt = Post(self.chat, slot.number, 1, "A", text, slot.created_at, *keyed, sender_ref="ref")
                 self.queue.append(doubt)
                 self.note(f"send another post of {other.key}, {slot.number}")
                 return
-        post = Post(self.chat, slot.number, 1, "A", text, *fields)
+        post = Post(self.chat, slot.number, 1, "A", text, *fields, sender_ref="ref")
         self.order_of[text] = slot.number, 0
         if claim is None and self.random.random() < 0.05:
             self.store.faulty.add(text)
         self.queue.append(post)
-        message = Message(slot.number, 1, "A", text, slot.created_at)
+        message = Message(slot.number, 1, "ref", "A", text, slot.created_at)
         self.unshown.append((post, post_entry(post), told_by.Shown(0, message)))
         self.note(f"send Post {slot.number} of epoch {slot.epoch} {text}")
 

@@ -108,7 +108,9 @@ class KeptStore:
                 self.last_number = max(self.last_number, number)
                 self.aside.add(number)
                 return Failed("at fault")
-            message = Message(number, command.sender_id, command.sender_name, command.body, command.created_at)
+            message = Message(
+                number, command.sender_id, command.sender_ref, command.sender_name, command.body, command.created_at
+            )
             self._put(number, Row(message, 0))
             if command.key is not None:
                 self.keys[key] = number, command.body_hash or b""
@@ -124,7 +126,9 @@ class KeptStore:
             self._put(number, None)
         elif command.order > row.changed:
             was = row.message
-            changed = Message(number, was.sender_id, was.sender_name, command.body, was.created_at, command.edited_at)
+            changed = Message(
+                number, was.sender_id, was.sender_ref, was.sender_name, command.body, was.created_at, command.edited_at
+            )
             self._put(number, Row(changed, command.order))
         return None
 
@@ -178,6 +182,9 @@ class KeptStore:
     async def numbered(self, key: ChatKey, numbers: Sequence[int], *, at: Position | None = None) -> list[Message]:
         stored = self.stored(at)
         return [stored[number].message for number in numbers if number in stored]
+
+    async def with_refs(self, messages: Sequence[Message]) -> list[Message]:
+        return list(messages)
 
     async def ordered(self, key: ChatKey, numbers: Sequence[int]) -> list[tuple[Message, int]]:
         found = [(row.message, row.changed) for row in map(self.row, numbers) if row is not None]

@@ -288,7 +288,9 @@ def words_of(command: Post | Edit | Delete, outcome: Outcome) -> Words | None:
         return None
     if isinstance(command, Edit | Delete):
         return Words("e" if isinstance(command, Edit) else "d", command.number, order=command.order)
-    message = Message(command.number, command.sender_id, command.sender_name, command.body, command.created_at)
+    message = Message(
+        command.number, command.sender_id, command.sender_ref, command.sender_name, command.body, command.created_at
+    )
     if isinstance(outcome, Repeated):
         return Words("x", command.number, epoch=command.epoch) if outcome.number != command.number else None
     return Words("p" if command.epoch else "a", command.number, Shown(0, message), epoch=command.epoch)

@@ -31,7 +31,7 @@ class Words:
     async def given(self) -> Post:
         slot = await self.numbers.reserve(self.chat, 7, None)
         assert isinstance(slot, Slot)
-        return Post(self.chat, slot.number, 1, "A", f"text {slot.number}", 7, epoch=slot.epoch)
+        return Post(self.chat, slot.number, 1, "A", f"text {slot.number}", 7, epoch=slot.epoch, sender_ref="ref")
 
     async def told(self, count: int = 1) -> list[Post]:
         posts = [await self.given() for _ in range(count)]
@@ -108,7 +108,7 @@ async def test_what_an_operator_sent_again_does_not_come_back_when_it_is_gone(wo
     post = await words.given()
     await words.told()
     await words.numbers.release(words.chat, Slot(1, 1, post.number, 7), None)
-    sent = Post(words.chat, post.number, 1, "A", post.body, 7)
+    sent = Post(words.chat, post.number, 1, "A", post.body, 7, sender_ref="ref")
     await words.applied(sent)
     delete = await words.ordered(post.number, None)
     await words.show(delete)
@@ -166,7 +166,7 @@ async def test_a_post_that_was_sent_again_is_stored_as_of_then(words: Words) -> 
     position, _ = words.store.transaction([])
     await words.applied(*posts[1:8])
     words.store.faulty.clear()
-    words.store.transaction([Post(words.chat, 1, 1, "A", posts[0].body, 7)])
+    words.store.transaction([Post(words.chat, 1, 1, "A", posts[0].body, 7, sender_ref="ref")])
     await words.drive.stored.stored(words.chat, [(posts[0], AppliedBefore())], position)
     await words.drive.stored.stored(words.chat, [(post, 0) for post in posts[1:12]], position)
     assert posts[0].body in await words.bodies()

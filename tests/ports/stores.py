@@ -18,7 +18,7 @@ def queued(command: Command) -> Queued:
     """A message command as it travels, outside of any numbering."""
     if isinstance(command, PostMessage):
         fields = command.number, command.sender_id, command.sender_name, command.body, command.created_at
-        return Post(command.chat, *fields, command.key, command.body_hash)
+        return Post(command.chat, *fields, command.key, command.body_hash, sender_ref=command.sender_ref)
     if isinstance(command, EditMessage):
         return Edit(command.chat, command.number, command.editor_id, command.body, command.edited_at)
     assert isinstance(command, DeleteMessage)

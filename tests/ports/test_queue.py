@@ -59,7 +59,7 @@ class Harness:
         self.token = f"t{next(_tokens)}"
 
     def post(self, number: int) -> PostMessage:
-        return PostMessage(ChatKey(self.token, 1), number, 1, "A", "x", 0)
+        return PostMessage(ChatKey(self.token, 1), number, 1, "ref", "A", "x", 0)
 
     async def queue(self, **bounds: int) -> Closing:
         raise NotImplementedError
@@ -200,7 +200,7 @@ def queue_on(store: Recorded) -> EmbeddedQueue:
 
 
 def post(number: int) -> PostMessage:
-    return PostMessage(ChatKey("t", 1), number, 1, "A", "x", 0)
+    return PostMessage(ChatKey("t", 1), number, 1, "ref", "A", "x", 0)
 
 
 async def test_a_failing_store_is_reported_and_forgiven(store: Recorded) -> None:

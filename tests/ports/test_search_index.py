@@ -84,7 +84,7 @@ def documents(chat: ChatKey, bodies: Sequence[str]) -> list[Document]:
 
 def matching(q: str, bodies: Sequence[str]) -> dict[int, bool]:
     """The numbers that match, and whether without a typo."""
-    messages = [Message(number, 1, "A", body, 0, None) for number, body in enumerate(bodies, 1)]
+    messages = [Message(number, 1, "ref", "A", body, 0, None) for number, body in enumerate(bodies, 1)]
     query = parse(q)
     plain = query._replace(terms=tuple(term._replace(typos=()) for term in query.terms))
     exact, all_ = Ranking(plain), Ranking(query)

@@ -14,7 +14,7 @@ CHAT = ChatKey("token", 1)
 
 
 def post(number: int, body: str = "x") -> PostMessage:
-    return PostMessage(CHAT, number, 1, "A", body, 1000 + number)
+    return PostMessage(CHAT, number, 1, "ref", "A", body, 1000 + number)
 
 
 async def test_a_page_behind_the_last_message_walks_past_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,7 +44,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
 
 
 def post(number: int, body: str = "x", key: str | None = None, body_hash: bytes | None = None) -> PostMessage:
-    return PostMessage(CHAT, number, 1, "A", body, 1000 + number, key, body_hash)
+    return PostMessage(CHAT, number, 1, "ref", "A", body, 1000 + number, key, body_hash)
 
 
 async def numbers(store: Store, **where: int) -> list[int]:
@@ -97,6 +97,18 @@ async def test_commands_of_one_batch_see_each_other(store: Store) -> None:
     outcomes = store.apply([post(1), EditMessage(CHAT, 1, 1, "edited", 9), post(2), DeleteMessage(CHAT, 2, 1, False)])
     assert outcomes == [1, None, 2, None]
     assert [(m.body, m.edited_at) for m in await store.messages(CHAT, limit=9)] == [("edited", 9)]
+
+
+async def test_every_read_names_the_senders_public_id(store: Store) -> None:
+    store.apply([post(number) for number in range(1, 6)])
+    one = await store.message(CHAT, 1)
+    assert one is not None
+    found = [one, *await store.numbered(CHAT, [1, 2]), *await store.messages(CHAT, limit=5, before=4, offset=1)]
+    found += [*await store.messages(CHAT, limit=5), *await store.messages(CHAT, limit=5, after=3)]
+    assert [message.sender_ref for message in found] == ["ref"] * 12
+    assert [(member.ref, member.email) for member in await store.members("token", offset=0, limit=9)] == [
+        ("ref", "a@x")
+    ]
 
 
 async def test_only_the_sender_edits(store: Store) -> None:
@@ -170,7 +182,7 @@ async def test_members_come_page_by_page(store: Store) -> None:
     ]
     store.apply([PutMember("token", user, Role.MEMBER) for user in users])
     store.apply([AddApplication("other", "O", users[0], 2)])
-    emails: list[str] = []
+    emails: list[str | None] = []
     while page := await store.members("token", offset=len(emails), limit=100):
         emails += [member.email for member in page]
     assert emails == ["a@x", *(f"m{n}@x" for n in range(1200))]

@@ -86,7 +86,7 @@ class InMemory(Harness):
     async def post(self, count: int = 1) -> list[int]:
         numbers = [await self.cache.next_number(self.chat) for _ in range(count)]
         for number in numbers:
-            await self.carry_out(PostMessage(self.chat, number, 1, "A", f"message {number}", number))
+            await self.carry_out(PostMessage(self.chat, number, 1, "ref", "A", f"message {number}", number))
         return numbers
 
     async def carry_out(self, command: Command) -> None:
@@ -114,6 +114,9 @@ class WithoutCopies(SqliteStore):
 
     async def numbered(self, key: ChatKey, numbers: Sequence[int], *, at: Position | None = None) -> list[Message]:
         return await super().numbered(key, numbers)
+
+    async def with_refs(self, messages: Sequence[Message]) -> list[Message]:
+        return list(messages)
 
     async def ordered(self, key: ChatKey, numbers: Sequence[int]) -> list[tuple[Message, int]]:
         return [(message, 1 << 60) for message in await super().numbered(key, numbers)]
@@ -147,9 +150,18 @@ class InRedis(Harness):
         for _ in range(count):
             slot = await self.numbers.reserve(self.chat, 7, None)
             assert isinstance(slot, Slot)
-            post = Post(self.chat, slot.number, 1, "A", f"message {slot.number}", slot.number, epoch=slot.epoch)
+            post = Post(
+                self.chat,
+                slot.number,
+                1,
+                "A",
+                f"message {slot.number}",
+                slot.number,
+                epoch=slot.epoch,
+                sender_ref="ref",
+            )
             assert await self.numbers.show(0, [Confirmed(post, slot.generation, post_entry(post))]) == [True]
-            told = PostMessage(self.chat, slot.number, 1, "A", post.body, slot.number)
+            told = PostMessage(self.chat, slot.number, 1, "ref", "A", post.body, slot.number)
             self.queued.append((told, post))
             numbers.append(slot.number)
         return numbers
@@ -248,6 +260,24 @@ async def test_pages_of_any_depth_fit_together(harness: Harness, later: bool) ->
         forwards += [message.number for message in reversed(page)]
         after = forwards[-1]
     assert forwards == found[::-1]
+
+
+async def test_every_read_names_the_senders_public_id(harness: Harness, later: bool) -> None:
+    await harness.carry_out(AddChat(harness.token, None, 3))
+    await harness.post(230)
+    await harness.catch_up()
+    await harness.post(2)
+    await harness.carry_out(EditMessage(harness.chat, 231, 1, "edited", 99))
+    await settle(harness, later)
+    page = json.loads((await harness.view.newest(CALLER, harness.chat, 100)).body)
+    assert [message["senderId"] for message in page] == ["ref"] * 100
+    view, chat = harness.view, harness.chat
+    for shown in (
+        await view.messages(chat, limit=232, before=233),
+        await view.messages(chat, limit=232, after=0),
+        await view.numbered(chat, list(range(1, 233))),
+    ):
+        assert [message.sender_ref for message in shown.messages] == ["ref"] * 232
 
 
 async def test_pages_come_from_a_long_backlog_too(harness: Harness) -> None:
@@ -361,7 +391,7 @@ async def test_a_server_that_was_given_other_data_is_not_believed(
     claim = Claim(1, "key", b"hash")
     slot = await harness.numbers.reserve(harness.chat, 7, claim)
     assert isinstance(slot, Slot)
-    post = Post(harness.chat, slot.number, 1, "A", "keyed", 7, "key", b"hash", slot.epoch)
+    post = Post(harness.chat, slot.number, 1, "A", "keyed", 7, "key", b"hash", slot.epoch, sender_ref="ref")
     assert await harness.numbers.show(0, [Confirmed(post, slot.generation, post_entry(post))]) == [True]
     view, chat = harness.view, harness.chat
     assert not (await view.newest(CALLER, chat, 10)).lag

@@ -35,7 +35,9 @@ class FakeStore:
         return Application(token, "Ours", 1) if token == TOKEN else None
 
     async def members(self, token: str, *, offset: int, limit: int) -> list[Member]:
-        members = [Member(user(number).email, user(number).name, role) for number, role in ROLES.items()]
+        members = [
+            Member(user(number).ref, user(number).email, user(number).name, role) for number, role in ROLES.items()
+        ]
         return members[offset : offset + limit]
 
     async def user_by_email(self, email: str) -> tuple[User, str] | None:
@@ -59,9 +61,9 @@ class FakeView:
         self.asked: list[str] = []
 
     def _messages(self) -> list[Message]:
-        return [Message(number, self.sender, "Somebody", text, number) for number, text in sorted(self.texts.items())][
-            ::-1
-        ]
+        ref = user(self.sender).ref
+        texts = sorted(self.texts.items(), reverse=True)
+        return [Message(number, self.sender, ref, "Somebody", text, number) for number, text in texts]
 
     async def role(self, caller: Caller, token: str) -> Role | None:
         self.asked.append("role")

@@ -118,7 +118,7 @@ def test_a_key_costs_no_more_than_the_page_says(tmp_path: Path) -> None:
         key, body_hash = ("{:036x}", bytes(32)) if keyed else ("", None)
         store.apply(
             [
-                PostMessage(ChatKey("T", 1), at, 1, "A", "x" * 76, at, key.format(at * 7919) or None, body_hash)
+                PostMessage(ChatKey("T", 1), at, 1, "ref", "A", "x" * 76, at, key.format(at * 7919) or None, body_hash)
                 for at in range(1, 10_001)
             ]
         )

@@ -33,7 +33,7 @@ def new_chats(store: SqliteStore, token: str, count: int) -> list[ChatKey]:
 
 
 async def post(cache: MemoryCache, store: SqliteStore, key: ChatKey, body: str = "x") -> int:
-    command = PostMessage(key, await cache.next_number(key), 1, "A", body, 1)
+    command = PostMessage(key, await cache.next_number(key), 1, "ref", "A", body, 1)
     cache.settled(command, store.apply([command])[0])
     return command.number
 
@@ -99,7 +99,7 @@ async def test_lists_of_every_length_are_kept_no_more_than_one(store: SqliteStor
     cache = MemoryCache(store, Feed())
     chats = new_chats(store, "one", 100)
     store.apply([RenameChat(chat, "x" * 255) for chat in chats])
-    store.apply([PostMessage(chats[0], number, 1, "A", "x" * 10_000, 1) for number in range(1, 101)])
+    store.apply([PostMessage(chats[0], number, 1, "ref", "A", "x" * 10_000, 1) for number in range(1, 101)])
     await cache.newest(ANN, chats[0], 100)
     await cache.chats(ANN, "one", 100)
     tracemalloc.start()
@@ -113,7 +113,7 @@ async def test_lists_of_every_length_are_kept_no_more_than_one(store: SqliteStor
 
 async def test_letting_go_is_done_in_small_steps(store: SqliteStore) -> None:
     chats = new_chats(store, "one", 3000)
-    store.apply([PostMessage(chat, 1, 1, "A", "x", 1) for chat in chats])
+    store.apply([PostMessage(chat, 1, 1, "ref", "A", "x", 1) for chat in chats])
     cache = MemoryCache(store, Feed(), max_bytes=3000 * 1000)
     for chat in chats:
         await cache.newest(ANN, chat, 10)

@@ -40,7 +40,7 @@ def query(request: pytest.FixtureRequest) -> Query:
 @pytest.mark.parametrize("text", TEXTS)
 def test_a_query_takes_the_work_that_it_may_and_hardly_more(query: Query, text: str) -> None:
     """CPU time is compared with that of folding plain text, which a step stands for; generously, ten to one."""
-    messages = [Message(number, 1, "A", TEXTS[text], 0) for number in range(200)]
+    messages = [Message(number, 1, "ref", "A", TEXTS[text], 0) for number in range(200)]
     plain = "plain text " * 900
     step = cpu(lambda: [spaced(plain) for _ in range(50)]) / (50 * len(plain))
     steps = 2 * SLICE
@@ -63,7 +63,7 @@ def cpu(work: Callable[[], object]) -> float:
 
 
 def test_a_slice_ends_after_some_texts_and_all_work_after_a_few_more() -> None:
-    messages = [Message(number, 1, "A", "plain text " * 900, 0) for number in range(100)]
+    messages = [Message(number, 1, "ref", "A", "plain text " * 900, 0) for number in range(100)]
     ranking = Ranking(parse("plain"))
     assert 5 <= ranking.look(messages) <= SLICE // 9900 + 1
     assert not ranking.over
@@ -76,5 +76,5 @@ def test_a_slice_ends_after_some_texts_and_all_work_after_a_few_more() -> None:
 def test_who_ends_it_is_heeded_at_the_next_message() -> None:
     ranking = Ranking(parse("plain"))
     ranking.end()
-    assert ranking.look([Message(1, 1, "A", "plain", 0)]) == 0
+    assert ranking.look([Message(1, 1, "ref", "A", "plain", 0)]) == 0
     assert ranking.truncated

@@ -43,7 +43,9 @@ class Chat(FakeView):
         self.read += numbers
         if self.closed:
             await self._opened.wait()
-        return Shown([Message(number, 1, "A", self.texts[number], 0) for number in numbers if number in self.texts])
+        return Shown(
+            [Message(number, 1, "ref", "A", self.texts[number], 0) for number in numbers if number in self.texts]
+        )
 
     def open(self) -> None:
         self.closed = False

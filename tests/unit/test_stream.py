@@ -81,7 +81,7 @@ async def large(tmp_path: Path) -> AsyncIterator[Doors]:
     store.apply([AddUser("ref", "a@x", "A", "hash", 1), AddUser("r2", "b@x", "B", "hash", 1)])
     store.apply([AddUser("r3", "c@x", "C", "hash", 1), AddApplication(TOKEN, "T", MEMBER.user.id, 1)])
     store.apply([AddChat(TOKEN, None, 1)])
-    store.apply([PostMessage(CHAT, number, 3, "C", f"message {number}", number) for number in range(1, 20_001)])
+    store.apply([PostMessage(CHAT, number, 3, "ref", "C", f"message {number}", number) for number in range(1, 20_001)])
     store.apply([DeleteMessage(CHAT, 1, 3, any_sender=True)])
     fakes = Fakes()
     yield Doors(store, fakes.intake, MemoryCache(store, Feed()), fakes.index, fakes.doors.quotas, lambda: 1)
@@ -168,7 +168,7 @@ class Cluster(Fakes):
         self.view.numbered = numbered  # type: ignore[method-assign, assignment]
 
     def all(self) -> list[Message]:
-        return [Message(number, 3, "C", text, 1) for number, text in sorted(self.view.texts.items())]
+        return [Message(number, 3, "ref", "C", text, 1) for number, text in sorted(self.view.texts.items())]
 
 
 def event(number: int) -> Event:

@@ -55,9 +55,12 @@ def pages(client: Client, path: str) -> list[dict[str, Any]]:
 
 
 def check_what_is_shown(told: Told, people: dict[str, Client]) -> None:
+    ids = {email: client.ask("GET", "/auth/me", 200)["user"]["id"] for email, client in people.items()}
     for token, name in told.applications.items():
         members = told.members[token]
-        roles = {entry["email"]: entry["role"] for entry in members_of(people, token)}
+        owner = next(email for email, role in members.items() if role == "owner")
+        listed_members = people[owner].ask("GET", f"/applications/{token}/members", 200)
+        roles = {entry["email"]: entry["role"] for entry in listed_members}
         assert roles == members
         for email, client in people.items():
             listed = {entry["token"]: entry["name"] for entry in client.ask("GET", "/applications?limit=100", 200)}
@@ -66,11 +69,13 @@ def check_what_is_shown(told: Told, people: dict[str, Client]) -> None:
         client = people[next(iter(told.members[place.token]))]
         assert client.ask("GET", place.path, 200)["title"] == title
         shown = [
-            (entry["messageNumber"], entry["senderName"], entry["body"], "editedAt" in entry)
+            (entry["messageNumber"], entry["senderId"], entry["senderName"], entry["body"], "editedAt" in entry)
             for entry in pages(client, f"{place.path}/messages")
         ]
         there = sorted(told.there(place).items(), reverse=True)
-        assert shown == [(number, told.names[sender], body, edited) for number, (sender, body, edited) in there]
+        assert shown == [
+            (number, ids[sender], told.names[sender], body, edited) for number, (sender, body, edited) in there
+        ]
         for number, message in told.messages[place].items():
             client.ask("GET", f"{place.path}/messages/{number}", 404 if message is None else 200)
         eventually(partial(counts, client, place, len(there)), _SOON_S)
@@ -78,15 +83,6 @@ def check_what_is_shown(told: Told, people: dict[str, Client]) -> None:
 
 def counts(client: Client, place: Place, wanted: int) -> bool:
     return bool(client.ask("GET", place.path, 200)["messagesCount"] == wanted)
-
-
-def members_of(people: dict[str, Client], token: str) -> list[dict[str, Any]]:
-    """Asked for by the owner, who is one of them."""
-    for client in people.values():
-        if any(entry["token"] == token for entry in client.ask("GET", "/applications?limit=100", 200)):
-            members: list[dict[str, Any]] = client.ask("GET", f"/applications/{token}/members", 200)
-            return members
-    raise AssertionError(f"nobody sees the application {token}")
 
 
 def go_on(told: Told, people: dict[str, Client]) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import secrets
 from collections.abc import Awaitable
 
+from msgspec.structs import replace
+
 from hubbub.chat.accounts import normalized_email
 from hubbub.chat.caller import Caller
 from hubbub.chat.commands import AddApplication, AddChat, PutMember, RemoveMember, RenameApplication
@@ -71,9 +73,10 @@ class Membership:
         await self._doors.intake.accept(RenameApplication(self._token, name))
 
     async def members(self, *, offset: int, limit: int) -> list[Member]:
-        """The oldest accounts first."""
+        """The oldest accounts first. Emails are for the owner and admins alone."""
         async with self._doors.far.turn(self._caller.user.id, offset):
-            return await self._doors.store.members(self._token, offset=offset, limit=limit)
+            members = await self._doors.store.members(self._token, offset=offset, limit=limit)
+        return members if self.role.manages else [replace(member, email=None) for member in members]
 
     async def put_member(self, email: str, role: Role) -> Member:
         """Add a member, or change one's role. Raises RateLimited."""
@@ -83,7 +86,7 @@ class Membership:
         if found is None:
             raise Invalid(["email belongs to nobody here: the user must register first"])
         await self._doors.intake.accept(PutMember(self._token, found[0].id, role))
-        return Member(found[0].email, found[0].name, role)
+        return Member(found[0].ref, found[0].email, found[0].name, role)
 
     async def remove_member(self, email: str) -> None:
         self.must_manage()

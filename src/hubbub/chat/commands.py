@@ -94,6 +94,7 @@ class PostMessage(msgspec.Struct, frozen=True):
     chat: ChatKey
     number: int
     sender_id: int
+    sender_ref: str
     sender_name: str
     body: str
     created_at: int

@@ -13,6 +13,7 @@ class MessageItem(msgspec.Struct, rename="camel", omit_defaults=True):
     """One message as the API sends it."""
 
     message_number: int
+    sender_id: str
     sender_name: str
     body: str
     created_at: str
@@ -34,6 +35,7 @@ def encode_message(message: Message) -> bytes:
     return _encode(
         MessageItem(
             message.number,
+            message.sender_ref,
             message.sender_name,
             message.body,
             timestamp(message.created_at),

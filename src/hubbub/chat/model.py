@@ -26,8 +26,8 @@ class Role(StrEnum):
 
 
 class User(msgspec.Struct, frozen=True):
-    """``id`` is the store's own and never leaves the service; ``ref`` is what a token carries instead. ``era`` is the
-    word that the tokens of the user's sessions carry; a new one ends them all.
+    """``id`` is the store's own and never leaves the service. ``ref`` is the public id, stable and unguessable; tokens
+    carry it too. ``era`` is the word that the tokens of the user's sessions carry; a new one ends them all.
     """
 
     id: int
@@ -45,7 +45,10 @@ class Application(msgspec.Struct, frozen=True):
 
 
 class Member(msgspec.Struct, frozen=True):
-    email: str
+    """``ref``: see User. ``email`` is None for who may not see it."""
+
+    ref: str
+    email: str | None
     name: str
     role: Role
 
@@ -83,8 +86,11 @@ class Chat(msgspec.Struct, frozen=True):
 
 
 class Message(msgspec.Struct, frozen=True):
+    """``sender_id`` and ``sender_ref``: see User. A name says nothing of who it is: several users may have the same."""
+
     number: int
     sender_id: int
+    sender_ref: str
     sender_name: str
     body: str
     created_at: int

@@ -45,9 +45,12 @@ _STATEMENT_BYTES = 4 * 1024 * 1024  # a server's max_allowed_packet is 16 MiB or
 _ROWS_PER_INSERT = 500
 _NEWEST = 101
 
-MESSAGE = (
-    "SELECT number, sender_id, sender_name, body, created_at, edited_at FROM messages WHERE token = %s AND chat = %s"
-)
+# The public id is looked up for the rows that are sent alone, not for those that a page passes over.
+_SENDER_REF = "COALESCE((SELECT ref FROM users WHERE id = sender_id), '')"
+_COLUMNS = f"number, sender_id, {_SENDER_REF}, sender_name, body, created_at, edited_at"
+_OF_CHAT = "FROM messages WHERE token = %s AND chat = %s"
+MESSAGE = f"SELECT {_COLUMNS} {_OF_CHAT}"
+CHANGED_MESSAGE = f"SELECT {_COLUMNS}, changed {_OF_CHAT}"  # with the order of its last change
 
 
 class _Chat:
@@ -387,10 +390,8 @@ class Deliveries:
             return NotFound("There is no such chat.")
         cursor.execute("SELECT epoch, last_number FROM chats WHERE token = %s AND number = %s", command.chat)
         epoch, last_number = cursor.fetchone()
-        cursor.execute(
-            f"{MESSAGE.replace(' FROM ', ', changed FROM ')} ORDER BY number DESC LIMIT {_NEWEST}", command.chat
-        )
-        newest = [(Message(*row[:6]), int(row[6])) for row in cursor.fetchall()]
+        cursor.execute(f"{CHANGED_MESSAGE} ORDER BY number DESC LIMIT {_NEWEST}", command.chat)
+        newest = [(Message(*row[:-1]), int(row[-1])) for row in cursor.fetchall()]
         return Opened(epoch, max(last_number, newest[0][0].number if newest else 0), newest)
 
     def set_live(self, command: OpenChat, epoch: int, slot: int) -> bool:

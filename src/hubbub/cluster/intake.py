@@ -100,7 +100,7 @@ class QueuedIntake:
 
     @staticmethod
     def _told_before(caller: Caller, key: ChatKey, body: str, number: int) -> Ticket:
-        done = Ticket(PostMessage(key, number, caller.user.id, caller.user.name, body, 0))
+        done = Ticket(PostMessage(key, number, caller.user.id, caller.user.ref, caller.user.name, body, 0))
         done.resolve(number)
         return done
 
@@ -116,6 +116,7 @@ class QueuedIntake:
             None if claim is None else claim.body_hash,
             slot.epoch,
             caller.trace,
+            caller.user.ref,
         )
         answer = Ticket(command)
 

@@ -22,7 +22,7 @@ class Post(msgspec.Struct, frozen=True, tag="PostMessage", array_like=True):
     """Outcome: its number; Repeated when the message of its key is stored; Straggler when its epoch is over.
 
     ``number`` was given to this command alone, in ``epoch``; an epoch of 0 is of no numbering: the number was kept for
-    it.
+    it. ``sender_ref`` is empty in one that a version before 0.2 has queued.
     """
 
     chat: ChatKey
@@ -35,6 +35,7 @@ class Post(msgspec.Struct, frozen=True, tag="PostMessage", array_like=True):
     body_hash: bytes | None = None
     epoch: int = 0
     trace: str = ""
+    sender_ref: str = ""
 
 
 class Edit(msgspec.Struct, frozen=True, tag="EditMessage", array_like=True):

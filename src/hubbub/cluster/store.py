@@ -13,6 +13,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
+from msgspec.structs import replace
+
 from hubbub.chat.commands import (
     AddApplication,
     AddChat,
@@ -30,7 +32,7 @@ from hubbub.chat.errors import Forbidden, Invalid, NotFound, Unavailable
 from hubbub.chat.limits import ENDED_SESSION_KEPT_MS
 from hubbub.chat.model import Application, Chat, ChatKey, Member, Message, Role, User
 from hubbub.cluster.database import Database, marks
-from hubbub.cluster.deliveries import MESSAGE
+from hubbub.cluster.deliveries import CHANGED_MESSAGE, MESSAGE
 from hubbub.cluster.protocol import Position
 
 _CHATS_COUNTED_AT_ONCE = 20
@@ -228,11 +230,11 @@ class MySqlStore:
 
     async def members(self, token: str, *, offset: int, limit: int) -> list[Member]:
         rows = await self._database.rows(
-            "SELECT u.email, u.name, m.role FROM (SELECT user_id, role FROM members WHERE token = %s"
+            "SELECT u.ref, u.email, u.name, m.role FROM (SELECT user_id, role FROM members WHERE token = %s"
             " ORDER BY user_id LIMIT %s OFFSET %s) m JOIN users u ON u.id = m.user_id ORDER BY m.user_id",
             (token, limit, offset),
         )
-        return [Member(email, name, Role(role)) for email, name, role in rows]
+        return [Member(ref, email, name, Role(role)) for ref, email, name, role in rows]
 
     async def chat(self, key: ChatKey) -> Chat | None:
         row = await self._database.row(f"{_CHAT} AND c.number = %s", key)
@@ -255,8 +257,20 @@ class MySqlStore:
 
     async def ordered(self, key: ChatKey, numbers: Sequence[int]) -> list[tuple[Message, int]]:
         """Those of some messages that there are, with the order of the last change of each."""
-        sql = f"{MESSAGE.replace(' FROM ', ', changed FROM ')} AND number IN ({marks(numbers)})"
-        return [(Message(*row[:6]), int(row[6])) for row in await self._database.rows(sql, (*key, *numbers))]
+        sql = f"{CHANGED_MESSAGE} AND number IN ({marks(numbers)})"
+        return [(Message(*row[:-1]), int(row[-1])) for row in await self._database.rows(sql, (*key, *numbers))]
+
+    async def with_refs(self, messages: Sequence[Message]) -> list[Message]:
+        """The messages, each with its sender's public id: what was shown by a version before 0.2 comes without."""
+        lacking = sorted({message.sender_id for message in messages if not message.sender_ref})
+        if not lacking:
+            return list(messages)
+        rows = await self._database.rows(f"SELECT id, ref FROM users WHERE id IN ({marks(lacking)})", lacking)
+        refs: dict[int, str] = dict(rows)
+        return [
+            message if message.sender_ref else replace(message, sender_ref=refs.get(message.sender_id, ""))
+            for message in messages
+        ]
 
     async def messages(
         self,

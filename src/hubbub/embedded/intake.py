@@ -51,7 +51,8 @@ class DirectIntake:
             return await self._post_once(caller, key, body, idempotency_key)
         user = caller.user
         number = await self._hot.next_number(key)
-        return self.accept(PostMessage(key, number, user.id, user.name, body, self._now(), trace=caller.trace))
+        post = PostMessage(key, number, user.id, user.ref, user.name, body, self._now(), trace=caller.trace)
+        return self.accept(post)
 
     async def _post_once(self, caller: Caller, key: ChatKey, body: str, idempotency_key: str) -> Ticket:
         user = caller.user
@@ -67,7 +68,7 @@ class DirectIntake:
                 continue  # nothing came of it, and it is gone
             raise _reused()
         post = PostMessage(
-            key, 0, user.id, user.name, body, self._now(), idempotency_key, body_hash, trace=caller.trace
+            key, 0, user.id, user.ref, user.name, body, self._now(), idempotency_key, body_hash, trace=caller.trace
         )
         answer = Ticket(post)
         self._keyed[entry] = answer, body_hash

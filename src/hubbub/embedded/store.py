@@ -65,7 +65,7 @@ _CHAT = """
     FROM chats c
 """
 _MESSAGE = """
-    SELECT m.number, m.sender_id, u.name, m.body, m.created_at, m.edited_at
+    SELECT m.number, m.sender_id, u.ref, u.name, m.body, m.created_at, m.edited_at
     FROM messages m JOIN users u ON u.id = m.sender_id
 """
 _OF_CHAT = "JOIN chats c ON c.id = m.chat_id JOIN applications a ON a.id = c.application_id"
@@ -86,7 +86,7 @@ _FROM = f"""
     CROSS {_OF_CHAT.replace(" JOIN applications", " CROSS JOIN applications")}
 """
 _MANY_NUMBERED = """
-    SELECT json_group_array(json_array(m.number, m.sender_id, u.name, m.body, m.created_at, m.edited_at))
+    SELECT json_group_array(json_array(m.number, m.sender_id, u.ref, u.name, m.body, m.created_at, m.edited_at))
     FROM json_each(?) named CROSS JOIN messages m ON m.chat_id = ? AND m.number = named.value
     JOIN users u ON u.id = m.sender_id
 """
@@ -521,13 +521,13 @@ class SqliteStore:
     async def members(self, token: str, *, offset: int, limit: int) -> list[Member]:
         # What is passed over is walked in the index alone.
         sql = (
-            "SELECT u.email, u.name, m.role FROM (SELECT application_id, user_id FROM members"
+            "SELECT u.ref, u.email, u.name, m.role FROM (SELECT application_id, user_id FROM members"
             " WHERE application_id = (SELECT id FROM applications WHERE token = ?) ORDER BY user_id LIMIT ? OFFSET ?) n"
             " JOIN members m ON m.user_id = n.user_id AND m.application_id = n.application_id"
             " JOIN users u ON u.id = n.user_id ORDER BY n.user_id"
         )
         rows = await self._paged(sql, (token, limit, offset), offset)
-        return [Member(email, name, Role(role)) for email, name, role in rows]
+        return [Member(ref, email, name, Role(role)) for ref, email, name, role in rows]
 
     async def chat(self, key: ChatKey) -> Chat | None:
         chat_id = self._read_chat_id(key)

@@ -385,4 +385,6 @@ class MemoryCache:
 
 
 def _encoded(post: PostMessage) -> bytes:
-    return encode_message(Message(post.number, post.sender_id, post.sender_name, post.body, post.created_at))
+    return encode_message(
+        Message(post.number, post.sender_id, post.sender_ref, post.sender_name, post.body, post.created_at)
+    )

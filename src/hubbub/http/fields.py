@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar, get_args, get_origin
 from urllib.parse import parse_qsl
 
@@ -14,14 +14,17 @@ S = TypeVar("S", bound=msgspec.Struct)
 
 _LARGEST = 2**53 - 1  # the largest whole number that JSON keeps exact everywhere (RFC 8259, section 6)
 _MISSING = object()
+# Of unknown fields, so that a refusal costs little.
+_MOST_NAMED = 20
+_LONGEST_NAME = 100
 
 
 def fields(kind: type[S], body: bytes) -> S:
-    """The JSON object in ``body`` as a ``kind``. Fields that it does not know are ignored.
+    """The JSON object in ``body`` as a ``kind``.
 
     Raises:
         Malformed: not JSON, or not an object.
-        Invalid: one or more fields are missing or wrong.
+        Invalid: one or more fields are missing or wrong, or are none of this kind.
     """
     try:
         content = msgspec.json.decode(body or b"{}")
@@ -29,17 +32,30 @@ def fields(kind: type[S], body: bytes) -> S:
         raise Malformed(f"The body is not valid JSON: {error}.") from None
     if not isinstance(content, dict):
         raise Malformed("The body must be a JSON object.")
-    return convert(kind, content)
+    return convert(kind, content, _unknown(kind, content))
 
 
-def convert(kind: type[S], content: Mapping[str, Any]) -> S:
-    """``content`` as a ``kind``, each field checked by itself.
+def _unknown(kind: type[msgspec.Struct], content: Mapping[str, Any]) -> list[str]:
+    """A sentence for each field that is none of this kind, up to some."""
+    has = [field.encode_name for field in msgspec.structs.fields(kind)]
+    unknown = [name for name in content if name not in has]
+    sentences = [
+        f"{name[:_LONGEST_NAME]} is not a field of this request; it has: {', '.join(has)}"
+        for name in unknown[:_MOST_NAMED]
+    ]
+    if len(unknown) > _MOST_NAMED:
+        sentences.append(f"{len(unknown) - _MOST_NAMED} further fields are not of this request")
+    return sentences
+
+
+def convert(kind: type[S], content: Mapping[str, Any], wrong: Sequence[str] = ()) -> S:
+    """``content`` as a ``kind``, each field checked by itself. What it has besides is passed over.
 
     Raises:
-        Invalid: one or more fields are missing or wrong.
+        Invalid: one or more fields are missing or wrong. ``wrong`` is what the caller has found wrong.
     """
     values: dict[str, Any] = {}
-    errors: list[str] = []
+    errors = [*wrong]
     for field in msgspec.structs.fields(kind):
         value = content.get(field.encode_name, _MISSING)
         if value is _MISSING:

@@ -17,50 +17,54 @@ PageNumber = Annotated[int, msgspec.Meta(ge=1, le=1_000_000_000)]
 Limit = Annotated[int, msgspec.Meta(ge=1, le=100)]
 
 
-class Registration(msgspec.Struct):
+class Request(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of a request. A field that it does not know is a 422, see http.fields: nothing is dropped silently."""
+
+
+class Registration(Request):
     name: Name
     email: Email
     password: Password
     password_confirmation: str | None = None
 
 
-class Credentials(msgspec.Struct):
+class Credentials(Request):
     # Not bounded like a new password: a wrong one is wrong, whatever its length.
     email: Annotated[str, msgspec.Meta(max_length=1000)]
     password: Annotated[str, msgspec.Meta(max_length=1000)]
 
 
-class NewApplication(msgspec.Struct):
+class NewApplication(Request):
     name: Name
 
 
-class NamedApplication(msgspec.Struct):
+class NamedApplication(Request):
     token: str
     name: Name
 
 
-class NewMember(msgspec.Struct):
+class NewMember(Request):
     email: Email
     role: Literal["admin", "member"]
 
 
-class FormerMember(msgspec.Struct):
+class FormerMember(Request):
     email: Email
 
 
-class NewChat(msgspec.Struct):
+class NewChat(Request):
     title: Name | None = None
 
 
-class Title(msgspec.Struct):
+class Title(Request):
     title: Name | None
 
 
-class NewMessage(msgspec.Struct):
+class NewMessage(Request):
     body: Body
 
 
-class NumberedMessage(msgspec.Struct, rename="camel"):
+class NumberedMessage(Request, rename="camel"):
     message_number: Number
     body: Body
 
@@ -122,6 +126,7 @@ class Refreshed(msgspec.Struct, rename="camel", omit_defaults=True):
 
 
 class Me(msgspec.Struct, rename="camel", omit_defaults=True):
+    id: str
     email: str
     name: str
     created_at: str
@@ -142,10 +147,13 @@ class ApplicationItem(msgspec.Struct, rename="camel"):
     chats_count: int
 
 
-class MemberItem(msgspec.Struct):
-    email: str
+class MemberItem(msgspec.Struct, omit_defaults=True):
+    """``email`` is for the application's owner and its admins alone."""
+
+    id: str
     name: str
     role: Role
+    email: str | None = None
 
 
 class ChatNumber(msgspec.Struct, rename="camel"):
@@ -156,7 +164,7 @@ class MessageNumber(msgspec.Struct, rename="camel"):
     message_number: int
 
 
-class LetterNumber(msgspec.Struct):
+class LetterNumber(Request):
     number: Number
 
 

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import msgspec
 
-from hubbub.chat.encoding import MessageItem, encode_message
+from hubbub.chat.encoding import encode_message
 from hubbub.chat.model import Message
 
-_decode = msgspec.json.Decoder(MessageItem).decode
+
+class _Item(msgspec.Struct, rename="camel"):
+    """What an entry's JSON alone says. A version before 0.2 wrote no ``senderId``."""
+
+    sender_name: str
+    body: str
+    sender_id: str = ""
+
+
+_decode = msgspec.json.Decoder(_Item).decode
 
 
 def entry_of(message: Message, order: int = 0) -> bytes:
@@ -33,7 +42,23 @@ def json_of(entry: bytes) -> bytes:
     return entry.split(b" ", 4)[4]
 
 
+def names_sender(entry: bytes) -> bool:
+    """Whether the message's JSON has ``senderId``: one that a version before 0.2 wrote has not. In a text the quotes
+    would be escaped.
+    """
+    return entry.find(b'"senderId":') > 0  # in half the time of ``in``
+
+
 def message_of(number: int, entry: bytes) -> Message:
+    """Without ``sender_ref`` where the entry has none, see MySqlStore.with_refs."""
     _, sender_id, created_at, edited_at, encoded = entry.split(b" ", 4)
-    shown = _decode(encoded)
-    return Message(number, int(sender_id), shown.sender_name, shown.body, int(created_at), int(edited_at) or None)
+    item = _decode(encoded)
+    return Message(
+        number,
+        int(sender_id),
+        item.sender_id,
+        item.sender_name,
+        item.body,
+        int(created_at),
+        int(edited_at) or None,
+    )

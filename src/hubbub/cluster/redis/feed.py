@@ -14,7 +14,7 @@ from hubbub.chat.errors import Unavailable
 from hubbub.chat.feed import Event, Feed
 from hubbub.chat.model import ChatKey
 from hubbub.cluster.redis.connection import RedisWire
-from hubbub.cluster.redis.entries import json_of
+from hubbub.cluster.redis.entries import json_of, names_sender
 from hubbub.cluster.redis.keys import channel
 from hubbub.cluster.redis.servers import Servers
 
@@ -57,7 +57,11 @@ class RedisFeed:
     def _pushed(self, name: bytes, data: bytes) -> None:
         _, token, number = name.decode().split(":")
         message, _, entry = data.partition(b" ")
-        self.feed.publish(ChatKey(token, int(number)), Event(int(message), json_of(entry) if entry else None))
+        key = ChatKey(token, int(number))
+        if entry and not names_sender(entry):  # from a process of a version before 0.2: a reading has the public id
+            self.feed.missed(key)
+        else:
+            self.feed.publish(key, Event(int(message), json_of(entry) if entry else None))
 
     async def close(self) -> None:
         for wire in self._wires:

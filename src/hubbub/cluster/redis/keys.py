@@ -10,8 +10,9 @@ are not stored yet and of the last edit that is, and an entry for each number ab
 
 - ``""``: the number is given, and its message is not shown yet;
 - ``ORDER x``: the message is deleted, and the store has it still;
-- ``ORDER SENDER CREATED EDITED JSON``: the message as readers see it. ORDER is that of its last change, or 0. A ``+``
-  before it says that the message is not stored yet.
+- ``ORDER SENDER CREATED EDITED JSON``: the message as readers see it. ORDER is that of its last change, or 0; SENDER is
+  the store's id of the sender, and JSON has the public one, unless a version before 0.2 wrote it. A ``+`` before it
+  says that the message is not stored yet.
 
 Its *old entries* are a hash beside it, of numbers at or below the floor that the store does not have as readers must
 see them: the same entries, or ``ORDER x`` for one that is deleted.

@@ -19,7 +19,7 @@ from hubbub.chat.errors import Unavailable
 from hubbub.chat.model import ChatKey, Message, Page, Role, Shown
 from hubbub.cluster.protocol import Position
 from hubbub.cluster.publisher import Publisher
-from hubbub.cluster.redis.entries import is_deleted, json_of, message_of
+from hubbub.cluster.redis.entries import is_deleted, json_of, message_of, names_sender
 from hubbub.cluster.redis.gate import Seen, unique
 from hubbub.cluster.redis.keys import Keys
 from hubbub.cluster.redis.numbers import Numbers, position_of
@@ -206,7 +206,7 @@ class RedisView:
             if page is not None:
                 return await self._vouched(page.page, key, generation)
             found = []  # it has moved on since the question was sent
-        elif found[1]:
+        elif found[1] and all(map(names_sender, found[3::2])):
             words = found[2:]
             items = [(number, json_of(entry)) for number, entry in zip(words[::2], words[1::2], strict=True)]
             page = NewestPage(found[0], limit, items)
@@ -280,6 +280,7 @@ class RedisView:
             found += await self._store.numbered(key, stored, at=position_of(position))
         there = {message.number for message in found}
         still_open = sorted(number for number in still_open if number not in there)
+        found = await self._store.with_refs(found)
         return Shown(found, await self._lags(key, names.generation), still_open)
 
     # Pages of any kind -------------------------------------------------------------------------------------------
@@ -294,6 +295,7 @@ class RedisView:
                 found, still_open = await self._above(key, limit, after)
             else:
                 found = await self._below(key, limit, before, offset)
+            found = await self._store.with_refs(found)
             return Shown(found, keys is None or await self._lags(key, keys.generation), still_open)
         except _NotLive as closed:
             stored = await self._store.messages(key, limit=limit, before=before, after=after, offset=offset)

@@ -7,6 +7,8 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from msgspec.structs import replace
+
 from hubbub.chat.errors import NotFound, Unavailable
 from hubbub.chat.model import ChatKey, Message
 from hubbub.cluster.protocol import Delete, Edit, OpenChat, Position, Post, order_of, place_of
@@ -166,11 +168,12 @@ class Numbers:
             if reply[0] == b"new":
                 _, epoch, place, position, entry = reply
                 if entry:
-                    message: Message | None = message_of(number, entry)
+                    (message,) = await self._store.with_refs([message_of(number, entry)])
                 else:
-                    message = await self._store.message(key, number, at=position_of(position))
-                if message is None:
-                    raise NotFound(_NO_MESSAGE)
+                    stored = await self._store.message(key, number, at=position_of(position))
+                    if stored is None:
+                        raise NotFound(_NO_MESSAGE)
+                    message = stored
                 return Ordered(names.generation, order_of(int(epoch), int(place)), message)
             if reply[0] == b"missing":
                 raise NotFound(_NO_MESSAGE)
@@ -232,17 +235,14 @@ class Numbers:
 
 
 def post_entry(post: Post) -> bytes:
-    return entry_of(Message(post.number, post.sender_id, post.sender_name, post.body, post.created_at))
+    return entry_of(Message(post.number, post.sender_id, post.sender_ref, post.sender_name, post.body, post.created_at))
 
 
 def change_entry(change: Edit | Delete, message: Message) -> bytes:
     """How the message is shown after the change."""
     if isinstance(change, Delete):
         return deleted(change.order)
-    edited = Message(
-        message.number, message.sender_id, message.sender_name, change.body, message.created_at, change.edited_at
-    )
-    return entry_of(edited, change.order)
+    return entry_of(replace(message, body=change.body, edited_at=change.edited_at), change.order)
 
 
 def position_of(field: bytes) -> Position | None:

@@ -92,6 +92,7 @@ class Stored:
         wire = self._servers.of(chat.token)
         names = wire.named()
         keys = [names.chat(chat), names.old(chat), names.drained(position.shard)]
+        commands = [(command, _as_told(command, outcome)) for command, outcome in commands]
         before = [command for command, outcome in commands if isinstance(outcome, AppliedBefore)]
         if before:
             await self._as_it_is(chat, before, position)
@@ -167,6 +168,12 @@ class Stored:
         rest = LIFETIME_MS, STORED_LIFETIME_MS, STORED_KEY_MS, len(stored), *stored
         unknown: list[bytes] = await wire.script("applied", len(keys), *keys, _word(position), *rest, *words)
         return unknown
+
+
+def _as_told(command: Post | Edit | Delete, outcome: Outcome) -> Outcome:
+    """A post that a version before 0.2 has queued does not say its sender's public id, as the store does."""
+    lacking = isinstance(command, Post) and not command.sender_ref and outcome == command.number
+    return AppliedBefore() if lacking else outcome
 
 
 def _words(post: Post, outcome: Outcome) -> tuple[str | bytes | int, ...]:

@@ -27,8 +27,10 @@ async function call(method, path, content, headers = {}) {
   return decoded;
 }
 
-// A message that was sent and not answered is sent again with the same key: it can't be there twice.
+// A message that was sent and not answered is sent again with the same key: it can't be there twice. Not once its sender
+// has left: it would be sent as whoever is here by then.
 async function surely(path, content) {
+  const me = state.me;
   const key = crypto.randomUUID ? crypto.randomUUID() : String(Math.random()).slice(2) + Date.now();
   for (let attempt = 0; ; attempt++) {
     try {
@@ -36,6 +38,7 @@ async function surely(path, content) {
     } catch (error) {
       if (attempt >= 4 || !(error.status === 0 || error.status === 503)) throw error;
       await new Promise((resolve) => setTimeout(resolve, 300 * 2 ** attempt));
+      if (state.me !== me) throw error;
     }
   }
 }
@@ -54,11 +57,13 @@ function notice(text) { $("notice").textContent = text; }
 function on(id, event, work) {
   $(id).addEventListener(event, async (happened) => {
     happened.preventDefault();
+    const me = state.me;
     try {
       notice("");
       await work(happened);
     } catch (error) {
-      if (error.status === 401 && state.me) leave(); else notice(error.message);
+      if (state.me !== me) return; // who did this has left, and it concerns nobody else
+      if (error.status === 401 && me) leave(); else notice(error.message);
     }
   });
 }
@@ -90,9 +95,13 @@ $("enter").addEventListener("submit", async (event) => {
 
 on("logout", "click", async () => { await call("DELETE", "/auth/logout"); leave(); });
 
+// Nothing of the one who leaves stays in the page.
 function leave() {
-  closeStream();
-  Object.assign(state, { me: null, application: null, chat: null });
+  closeChat();
+  drafts.clear();
+  Object.assign(state, { me: null, application: null });
+  for (const form of $("chat").querySelectorAll("form")) form.reset();
+  for (const id of ["applications", "members", "chats", "title", "messages"]) $(id).replaceChildren();
   show("landing");
 }
 
@@ -139,7 +148,9 @@ async function choose(token) {
 }
 
 async function chats() {
-  const found = state.application ? await call("GET", `/applications/${state.application}/chats?limit=100`) : [];
+  const application = state.application;
+  const found = application ? await call("GET", `/applications/${application}/chats?limit=100`) : [];
+  if (application !== state.application) return;
   $("chats").replaceChildren(...found.map((chat) => {
     const title = chat.title || `Chat ${chat.chatNumber}`;
     const button = el("button", { type: "button" }, el("span", {}, title), el("small", { ariaLabel: `${chat.messagesCount} messages` }, String(chat.messagesCount)));
@@ -153,7 +164,7 @@ async function members(page = 1) {
   const application = state.application;
   const found = application ? await call("GET", `/applications/${application}/members?page=${page}&limit=100`) : [];
   if (application !== state.application) return;
-  const lines = found.map((each) => el("li", {}, `${each.name}, ${each.email} (${each.role})`));
+  const lines = found.map((each) => el("li", {}, `${[each.name, each.email].filter(Boolean).join(", ")} (${each.role})`));
   if (page === 1) $("members").replaceChildren(...lines); else $("members").append(...lines);
   $("more-members").hidden = found.length < 100;
 }
@@ -182,6 +193,14 @@ on("add-chat", "submit", async (event) => {
 
 const path = () => `/applications/${state.application}/chats/${state.chat}/messages`;
 
+// What was typed and not sent: a text for each chat, by its path. In memory alone, and gone when its writer leaves.
+const drafts = new Map();
+
+function draft(chat, text) {
+  drafts.set(chat, text);
+  if (chat === path()) $("body").value = text;
+}
+
 function closeStream() {
   if (state.stream) state.stream.close();
   state.stream = null;
@@ -203,13 +222,15 @@ async function open(number, title) {
   $("no-chat").hidden = true;
   $("chat").classList.add("open");
   $("q").value = "";
+  $("body").value = drafts.get(path()) || "";
   state.searching = false;
   await Promise.all([latest(), chats()]);
   $("body").focus();
 }
 
 async function latest() {
-  const found = await call("GET", `${path()}?limit=50`);
+  const chat = path(), found = await call("GET", `${chat}?limit=50`);
+  if (chat !== path()) return; // another is open by now
   state.numbers.clear();
   $("messages").replaceChildren();
   for (const message of found.reverse()) add(message);
@@ -242,7 +263,8 @@ function listen(after) {
   });
   stream.addEventListener("end", (event) => {
     closeStream();
-    notice(JSON.parse(event.data).error);
+    const reason = JSON.parse(event.data);
+    if (reason.status === 401) leave(); else notice(reason.error); // 401: logged out, in another window or by the server
   });
 }
 
@@ -251,7 +273,7 @@ function item(message) {
   const head = el("header", {}, el("b", {}, message.senderName), el("time", { dateTime: message.createdAt, title: time.toLocaleString() }, time.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" })));
   if (message.editedAt) head.append(el("span", {}, "edited"));
   const shown = el("li", { id: "m" + message.messageNumber }, head, el("p", {}, message.body));
-  if (message.senderName === state.me.name) shown.className = "mine";
+  if (message.senderId === state.me.id) shown.className = "mine";
   return shown;
 }
 
@@ -263,8 +285,9 @@ function add(message) {
 }
 
 on("older", "click", async () => {
-  const box = $("scroll"), height = box.scrollHeight;
-  const found = await call("GET", `${path()}?limit=50&before=${state.oldest}`);
+  const box = $("scroll"), height = box.scrollHeight, chat = path();
+  const found = await call("GET", `${chat}?limit=50&before=${state.oldest}`);
+  if (chat !== path()) return;
   for (const message of found) add(message);
   if (found.length) state.oldest = found[found.length - 1].messageNumber;
   $("older").hidden = found.length < 50;
@@ -272,16 +295,18 @@ on("older", "click", async () => {
 });
 
 on("send", "submit", async () => {
-  const body = $("body").value;
+  const me = state.me, chat = path(), body = $("body").value;
   if (!body.trim()) return;
-  $("body").value = "";
+  draft(chat, "");
   try {
-    await surely(path(), { body });
+    await surely(chat, { body });
   } catch (error) {
-    $("body").value = body;
+    // Back into its own chat, before what was typed there since.
+    if (state.me === me) draft(chat, [body, drafts.get(chat)].filter(Boolean).join("\n"));
     throw error;
   }
 });
+$("body").addEventListener("input", () => drafts.set(path(), $("body").value));
 $("body").addEventListener("keydown", (event) => {
   if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
     event.preventDefault();
@@ -298,10 +323,12 @@ $("q").addEventListener("input", () => {
 on("search", "submit", () => search());
 
 async function search() {
-  const q = $("q").value;
+  if (state.chat === null) return; // closed before the pause in typing was over
+  const q = $("q").value, chat = path();
   state.searching = q !== "";
   if (!state.searching) { await latest(); return; }
   const found = await call("GET", `${path()}/search?limit=50&q=${encodeURIComponent(q)}`);
+  if (chat !== path() || q !== $("q").value) return;
   $("older").hidden = true;
   const shown = found.length ? found.map(item) : [el("li", {}, "Nothing found.")];
   if (found.truncated) shown.push(el("li", {}, "There may be more, but looking for it takes too much work. Ask for fewer or longer words."));

@@ -123,7 +123,7 @@ class AccountRoutes:
     async def me(self, request: Request) -> Response:
         """Who is logged in."""
         user = (await self._sessions.of_request(request)).user
-        me = schemas.Me(user.email, user.name, timestamp(user.created_at), self._is_operator(user))
+        me = schemas.Me(user.ref, user.email, user.name, timestamp(user.created_at), self._is_operator(user))
         return json_response(schemas.MeReply(me))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.responses import Response
 
-from hubbub.chat.model import Role
+from hubbub.chat.model import Member, Role
 from hubbub.http import schemas
 from hubbub.http.entrance import Entrance
 from hubbub.http.fields import convert, query
@@ -20,13 +20,11 @@ class MemberRoutes:
 
     @route("GET", _PATH, query=schemas.MemberPaging, response=list[schemas.MemberItem])
     async def list_members(self, request: Request) -> Response:
-        """The application's members, the oldest accounts first."""
+        """The application's members, the oldest accounts first; with emails for the owner and admins."""
         member = await self._entrance.member(request)
         paging = query(schemas.MemberPaging, request.scope["query_string"])
         members = await member.members(offset=paging.offset, limit=paging.limit + 1)
-        answer = json_response(
-            [schemas.MemberItem(each.email, each.name, each.role) for each in members[: paging.limit]]
-        )
+        answer = json_response([_item(each) for each in members[: paging.limit]])
         if len(members) > paging.limit:
             base = BASE + _PATH.format(token=request.path_params["token"])
             answer.headers["link"] = f'<{base}?page={paging.page + 1}&limit={paging.limit}>; rel="next"'
@@ -38,8 +36,7 @@ class MemberRoutes:
         manager = await self._entrance.member(request)
         manager.must_manage()
         form = await body_fields(request, schemas.NewMember)
-        member = await manager.put_member(form.email, Role(form.role))
-        return json_response(schemas.MemberItem(member.email, member.name, member.role), 201)
+        return json_response(_item(await manager.put_member(form.email, Role(form.role))), 201)
 
     @route("DELETE", _PATH, request=schemas.FormerMember, body_required=False, status=204, roles=True)
     async def remove_member(self, request: Request) -> Response:
@@ -52,3 +49,7 @@ class MemberRoutes:
             form = convert(schemas.FormerMember, dict(request.query_params))
         await manager.remove_member(form.email)
         return Response(status_code=204)
+
+
+def _item(member: Member) -> schemas.MemberItem:
+    return schemas.MemberItem(member.ref, member.name, member.role, member.email)
