@@ -20,6 +20,7 @@ from hubbub.cluster.broker import LOST, send_markers
 from hubbub.cluster.consumer import RabbitConsumer
 from hubbub.cluster.database import Database
 from hubbub.cluster.deliveries import Deliveries
+from hubbub.cluster.erasing import Erasing, keep_erasing
 from hubbub.cluster.generations import Generations
 from hubbub.cluster.holes import Holes
 from hubbub.cluster.housekeeping import keep_house
@@ -209,10 +210,12 @@ async def writing_until(settings: Settings, stopped: asyncio.Event, started: Cal
         keep(keep_house(store, processes, settings.amqp_url, shards, now), "the housekeeping"),
         keep(generations.follow(processes, servers.wires), "the generations of Redis"),
     ]
+    stored = Stored(servers, store)
+    going.append(keep(keep_erasing(Erasing(database, note_changes=searched), stored), "erasing what was deleted"))
     if searched:
         index = ElasticIndex(connect(settings.search_url))
         going.append(keep(keep_index(Outbox(database), index.add), "the search index"))
-    writer = ShardWriter(deliveries, Stored(servers, store), shards)
+    writer = ShardWriter(deliveries, stored, shards)
     going.append(keep(writer.tell_again(), "telling Redis again"))
     tracing = writer.tracing = tracing_to(settings.trace_url, "writer")
     if taken := await aside.take_over(settings.amqp_url):
