@@ -20,6 +20,7 @@ from hubbub.chat.commands import (
     DeleteMessage,
     DeleteUser,
     EditMessage,
+    EndErasure,
     EndSession,
     EndSessions,
     PostMessage,
@@ -29,6 +30,7 @@ from hubbub.chat.commands import (
 )
 from hubbub.chat.errors import Invalid, KeyReused, NotFound
 from hubbub.chat.model import ChatKey, Role, User
+from hubbub.chat.ports import Place, Sent
 from hubbub.embedded.store import SqliteStore
 from tests.ports.stores import ClusterStore
 from tests.servers import new_database
@@ -286,3 +288,27 @@ async def test_a_deleted_account_is_gone_and_its_messages_stay_under_another_nam
 async def test_who_has_deleted_an_application_owns_it_no_more(store: Store) -> None:
     store.apply([DeleteApplication("token")])
     assert store.apply([DeleteUser(1, "era", erase=False)]) == [None]
+
+
+async def test_an_erased_users_messages_are_named_wherever_they_are(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hubbub.embedded.store._AT_ONCE", 3)
+    monkeypatch.setattr("hubbub.cluster.store._WALKED_AT_ONCE", 3)
+    monkeypatch.setattr("hubbub.embedded.store._UNDER_WAY_MS", -1000)
+    monkeypatch.setattr("hubbub.cluster.store._UNDER_WAY_S", -1)
+    store.apply([AddChat("token", "Two", 4), AddApplication("other", "O", 1, 2), AddChat("other", None, 3)])
+    places = [CHAT, ChatKey("token", 2), ChatKey("other", 1)]
+    store.apply([PostMessage(chat, n, 1 + n % 2, "N", "x", 1) for chat in places for n in range(1, 8)])
+    assert await store.users_to_erase("one") == []
+    assert store.apply([DeleteUser(2, "era", erase=True)]) == [None]
+    assert await store.users_to_erase("one") == [2]
+    assert await store.users_to_erase("one") == [2]
+    place: Place | None = ()
+    found: list[Sent] = []
+    while place is not None:
+        place, some = await store.sent_by([2, 99], place)
+        found += some
+    assert sorted(found) == sorted(Sent(chat, n, 2) for chat in places for n in (1, 3, 5, 7))
+    assert store.apply([EndErasure((2, 99))]) == [None]
+    assert await store.users_to_erase("one") == []

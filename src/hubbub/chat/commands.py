@@ -48,6 +48,12 @@ class DeleteUser(msgspec.Struct, frozen=True):
     erase: bool
 
 
+class EndErasure(msgspec.Struct, frozen=True):
+    """The messages of these deleted users are erased. Outcome: None."""
+
+    user_ids: tuple[int, ...]
+
+
 class AddApplication(msgspec.Struct, frozen=True):
     """Outcome: None."""
 
@@ -151,6 +157,7 @@ DirectoryCommand: TypeAlias = (
     | EndSession
     | EndSessions
     | DeleteUser
+    | EndErasure
     | AddApplication
     | RenameApplication
     | DeleteApplication

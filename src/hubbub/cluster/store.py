@@ -22,6 +22,7 @@ from hubbub.chat.commands import (
     DeleteApplication,
     DeleteChat,
     DeleteUser,
+    EndErasure,
     EndSession,
     EndSessions,
     Outcome,
@@ -33,13 +34,15 @@ from hubbub.chat.commands import (
 from hubbub.chat.errors import Forbidden, Invalid, NotFound, Unavailable
 from hubbub.chat.limits import ENDED_SESSION_KEPT_MS
 from hubbub.chat.model import DELETED_USER, Application, Chat, ChatKey, Member, Message, Role, User
+from hubbub.chat.ports import Place, Sent
 from hubbub.cluster.database import Database, marks
 from hubbub.cluster.deliveries import CHANGED_MESSAGE, MESSAGE
 from hubbub.cluster.erasing import mark_chats, rename_later
 from hubbub.cluster.protocol import Position
 
 _CHATS_COUNTED_AT_ONCE = 20
-_NUMBERED_AT_ONCE = 1000
+_WALKED_AT_ONCE = 2000
+_UNDER_WAY_S = 6  # what an account that is deleted may have under way: a confirm takes 5 s at most
 _CHAT = """
     SELECT c.number, c.title,
            c.counted + (SELECT COUNT(*) FROM messages m
@@ -121,6 +124,12 @@ class MySqlStore:
                 "INSERT INTO erasures (kind, token, user_id, at) VALUES ('user', '', %s, UNIX_TIMESTAMP())",
                 (command.user_id,),
             )
+        return None
+
+    def _end_erasure(self, cursor: Any, command: EndErasure) -> Outcome:
+        cursor.execute(
+            f"DELETE FROM erasures WHERE kind = 'user' AND user_id IN ({marks(command.user_ids)})", command.user_ids
+        )
         return None
 
     def _add_application(self, cursor: Any, command: AddApplication) -> Outcome:
@@ -221,6 +230,7 @@ class MySqlStore:
         EndSession: _end_session,
         EndSessions: _end_sessions,
         DeleteUser: _delete_user,
+        EndErasure: _end_erasure,
         AddApplication: _add_application,
         RenameApplication: _rename_application,
         DeleteApplication: _delete_application,
@@ -274,6 +284,29 @@ class MySqlStore:
         self._database.run(lambda cursor: cursor.execute("DELETE FROM publishers WHERE applied_at < %s", (before,)))
 
     # Reading ---------------------------------------------------------------------------------------------------------
+
+    async def users_to_erase(self, who: str) -> list[int]:
+        def work(cursor: Any) -> list[int]:
+            cursor.execute(
+                "UPDATE erasures SET who = %s, until = UNIX_TIMESTAMP() + 60"
+                " WHERE kind = 'user' AND at < UNIX_TIMESTAMP() - %s AND (who = %s OR until < UNIX_TIMESTAMP())",
+                (who, _UNDER_WAY_S, who),
+            )
+            cursor.execute("SELECT user_id FROM erasures WHERE kind = 'user' AND who = %s", (who,))
+            return [user_id for (user_id,) in cursor.fetchall()]
+
+        return await self._database.soon(lambda: self._database.run(work))
+
+    async def sent_by(self, user_ids: Sequence[int], after: Place) -> tuple[Place | None, list[Sent]]:
+        token, chat, number = after or ("", 0, 0)
+        rows = await self._database.rows(
+            "SELECT token, chat, number, sender_id FROM messages WHERE (token = %s AND chat = %s AND number > %s)"
+            " OR (token = %s AND chat > %s) OR token > %s ORDER BY token, chat, number LIMIT %s",
+            (token, chat, number, token, chat, token, _WALKED_AT_ONCE),
+        )
+        users = set(user_ids)
+        sent = [Sent(ChatKey(*row[:2]), *row[2:]) for row in rows if row[3] in users]
+        return (tuple(rows[-1][:3]) if rows else None), sent
 
     async def user_by_ref(self, ref: str) -> User | None:
         row = await self._database.row(f"{_USER} AND ref = %s", (ref,))

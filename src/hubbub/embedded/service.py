@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
+from hubbub.chat.erasing import Erasing
 from hubbub.chat.errors import Unavailable
 from hubbub.chat.feed import Feed
 from hubbub.embedded.data_folder import REBUILD, DataFolder
@@ -60,9 +61,13 @@ async def serving(settings: Settings, folder: DataFolder) -> AsyncIterator[Edge]
             loop.lags,
         ]
 
+    async def settled() -> None:
+        """What an account that was deleted had under way is in the store long before anybody asks."""
+
+    intake = DirectIntake(queue, store, cache, now)
     wing = Wing(
         store=store,
-        intake=DirectIntake(queue, store, cache, now),
+        intake=intake,
         view=cache,
         index=index,
         gate=LocalGate(settings.user_rate),
@@ -84,6 +89,7 @@ async def serving(settings: Settings, folder: DataFolder) -> AsyncIterator[Edge]
         tracing=tracing,
     )
     sweeping = asyncio.create_task(edge.sweep())
+    erasing = asyncio.create_task(Erasing(store, intake, settled).run())
     watching = asyncio.create_task(folder.when_asked(REBUILD, indexer.rebuild))
     try:
         with loop.watched():
@@ -91,6 +97,7 @@ async def serving(settings: Settings, folder: DataFolder) -> AsyncIterator[Edge]
     finally:
         sweeping.cancel()
         watching.cancel()
+        erasing.cancel()
         await queue.close()
         await asyncio.to_thread(indexer.close)
         passwords.close()

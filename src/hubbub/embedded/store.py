@@ -32,6 +32,7 @@ from hubbub.chat.commands import (
     DeleteMessage,
     DeleteUser,
     EditMessage,
+    EndErasure,
     EndSession,
     EndSessions,
     Outcome,
@@ -45,7 +46,7 @@ from hubbub.chat.errors import Forbidden, Invalid, KeyReused, NotFound, Unavaila
 from hubbub.chat.far import FAR
 from hubbub.chat.limits import ENDED_SESSION_KEPT_MS
 from hubbub.chat.model import DELETED_USER, Application, Chat, ChatKey, Member, Message, Role, User
-from hubbub.chat.ports import Document
+from hubbub.chat.ports import Document, Place, Sent
 from hubbub.embedded.erasing import erase_some
 from hubbub.embedded.migrate import migrate
 from hubbub.embedded.readers import Readers
@@ -59,6 +60,7 @@ _CHATS_COUNTED_AT_ONCE = 200
 _KNOWN_CHATS = 100_000
 _CHANGES = 500  # batches that an index takes in at once
 _AT_ONCE = 5000  # messages, of all there are
+_UNDER_WAY_MS = 2000  # what an account that is deleted may have under way; it takes milliseconds
 
 _ERASING_S = 0.02  # once a second, while there is something to be taken out
 
@@ -95,6 +97,16 @@ _FROM = f"""
     (SELECT chat_id, number, body, edited_at FROM messages
      WHERE (chat_id, number) > (?, ?) ORDER BY chat_id, number LIMIT ?) m
     CROSS {_OF_CHAT.replace(" JOIN applications", " CROSS JOIN applications")}
+"""
+_SENT = """
+    WITH some AS MATERIALIZED (SELECT chat_id, number, sender_id FROM messages
+                               WHERE (chat_id, number) > (?, ?) ORDER BY chat_id, number LIMIT ?)
+    SELECT json_array(
+        json((SELECT json_array(chat_id, number) FROM some ORDER BY chat_id DESC, number DESC LIMIT 1)),
+        json((SELECT json_group_array(json_array(a.token, c.number, some.number, some.sender_id)) FROM some
+         JOIN chats c ON c.id = some.chat_id AND NOT c.deleted
+         JOIN applications a ON a.id = c.application_id AND NOT a.deleted
+         WHERE some.sender_id IN (SELECT value FROM json_each(?)))))
 """
 _MANY_NUMBERED = """
     SELECT json_group_array(json_array(m.number, m.sender_id, u.name, m.body, m.created_at, m.edited_at))
@@ -330,6 +342,12 @@ class SqliteStore:
             self._erase_later("user", command.user_id)
         return None
 
+    def _end_erasure(self, command: EndErasure) -> Outcome:
+        self._writing.executemany(
+            "DELETE FROM erasures WHERE kind = 'user' AND id = ?", [(user_id,) for user_id in command.user_ids]
+        )
+        return None
+
     def _is_gone(self, user_id: int) -> bool:
         """Whether the account was deleted; so may be that of a request that was let in before."""
         return self._writing.execute(_IS_GONE, (user_id,)).fetchone() is not None
@@ -428,6 +446,7 @@ class SqliteStore:
         EndSession: _end_session,
         EndSessions: _end_sessions,
         DeleteUser: _delete_user,
+        EndErasure: _end_erasure,
         AddApplication: _add_application,
         RenameApplication: _rename_application,
         DeleteApplication: _delete_application,
@@ -574,6 +593,16 @@ class SqliteStore:
 
     async def session_lives(self, user_id: int, era: str, session: str) -> bool:
         return bool(self._row(_SESSION, (session, user_id)) == (era, 0))
+
+    async def users_to_erase(self, who: str) -> list[int]:
+        rows = self._rows("SELECT id FROM erasures WHERE kind = 'user' AND at < ?", (_now() - _UNDER_WAY_MS,))
+        return [user_id for (user_id,) in rows]
+
+    async def sent_by(self, user_ids: Sequence[int], after: Place) -> tuple[Place | None, list[Sent]]:
+        parameters = (*(after or (0, 0)), _AT_ONCE, json.dumps(list(user_ids)))
+        place, found = json.loads((await self._far_rows(_SENT, parameters))[0][0])
+        sent = [Sent(ChatKey(token, chat), number, sender_id) for token, chat, number, sender_id in found]
+        return place and tuple(place), sent
 
     async def application(self, token: str) -> Application | None:
         row = self._row("SELECT token, name, chats_count FROM applications WHERE token = ? AND NOT deleted", (token,))
