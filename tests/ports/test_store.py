@@ -23,12 +23,16 @@ from hubbub.chat.commands import (
     EndErasure,
     EndSession,
     EndSessions,
+    HandOver,
     PostMessage,
     PutMember,
+    RemoveMember,
     RenameApplication,
     RenameChat,
+    RenameUser,
+    SetPassword,
 )
-from hubbub.chat.errors import Invalid, KeyReused, NotFound
+from hubbub.chat.errors import Forbidden, Invalid, KeyReused, NotFound
 from hubbub.chat.model import ChatKey, Role, User
 from hubbub.chat.ports import Place, Sent
 from hubbub.embedded.store import SqliteStore
@@ -312,3 +316,31 @@ async def test_an_erased_users_messages_are_named_wherever_they_are(
     assert sorted(found) == sorted(Sent(chat, n, 2) for chat in places for n in (1, 3, 5, 7))
     assert store.apply([EndErasure((2, 99))]) == [None]
     assert await store.users_to_erase("one") == []
+
+
+async def test_a_name_and_a_password_are_changed(store: Store) -> None:
+    store.apply([post(1), PostMessage(CHAT, 2, 2, "B", "bob's", 1002)])
+    assert store.apply([RenameUser(2, "Robert"), SetPassword(2, "another hash", "later")]) == [None, None]
+    assert [each.sender_name for each in await store.messages(CHAT, limit=9)] == ["Robert", "A"]
+    found = await store.user_by_email("b@x")
+    assert found is not None
+    assert (found[0].name, found[0].era, found[1]) == ("Robert", "later", "another hash")
+    assert not await store.session_lives(2, "", "one")
+    store.apply([DeleteUser(2, "last", erase=False)])
+    refused = store.apply([RenameUser(2, "Back"), SetPassword(2, "hash", "era")])
+    assert [type(outcome) for outcome in refused] == [NotFound, NotFound]
+    assert [each.sender_name for each in await store.messages(CHAT, limit=9)] == ["Deleted user", "A"]
+
+
+async def test_an_application_is_handed_over(store: Store) -> None:
+    assert isinstance(store.apply([HandOver("token", 1, 2)])[0], NotFound)
+    store.apply([PutMember("token", 2, Role.MEMBER)])
+    for command in (HandOver("token", 2, 2), HandOver("other", 1, 2)):
+        assert isinstance(store.apply([command])[0], Forbidden)
+    assert store.apply([HandOver("token", 1, 1)]) == [None]
+    assert await store.role("token", 1) is Role.OWNER
+    assert store.apply([HandOver("token", 1, 2)]) == [None]
+    assert (await store.role("token", 1), await store.role("token", 2)) == (Role.ADMIN, Role.OWNER)
+    assert isinstance(store.apply([RemoveMember("token", 2)])[0], Forbidden)
+    assert isinstance(store.apply([DeleteUser(2, "era", erase=False)])[0], Invalid)
+    assert store.apply([RemoveMember("token", 1), DeleteUser(1, "era", erase=False)]) == [None, None]

@@ -38,6 +38,21 @@ class EndSessions(msgspec.Struct, frozen=True):
     era: str
 
 
+class RenameUser(msgspec.Struct, frozen=True):
+    """Outcome: None. Earlier messages have the new name too."""
+
+    user_id: int
+    name: str
+
+
+class SetPassword(msgspec.Struct, frozen=True):
+    """And all sessions of the user end. Outcome: None. ``era``: see EndSessions."""
+
+    user_id: int
+    password_hash: str
+    era: str
+
+
 class DeleteUser(msgspec.Struct, frozen=True):
     """The account is gone, with its memberships and sessions. Its messages stay under another name, or go a little
     later (``erase``). Outcome: None. Refused with Invalid while the user owns applications. ``era``: see EndSessions.
@@ -89,6 +104,16 @@ class RemoveMember(msgspec.Struct, frozen=True):
 
     token: str
     user_id: int
+
+
+class HandOver(msgspec.Struct, frozen=True):
+    """Makes a member the owner, and the owner an admin. Outcome: None. Refused with Forbidden when ``owner_id`` is not
+    the owner, and with NotFound when the other is no member.
+    """
+
+    token: str
+    owner_id: int
+    new_owner_id: int
 
 
 class AddChat(msgspec.Struct, frozen=True):
@@ -156,6 +181,8 @@ DirectoryCommand: TypeAlias = (
     AddUser
     | EndSession
     | EndSessions
+    | RenameUser
+    | SetPassword
     | DeleteUser
     | EndErasure
     | AddApplication
@@ -163,6 +190,7 @@ DirectoryCommand: TypeAlias = (
     | DeleteApplication
     | PutMember
     | RemoveMember
+    | HandOver
     | AddChat
     | RenameChat
     | DeleteChat

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 from hubbub.chat.accounts import must_hand_over, no_account
+from hubbub.chat.applications import handed_over, must_own
 from hubbub.chat.commands import (
     AddApplication,
     AddChat,
@@ -25,11 +26,14 @@ from hubbub.chat.commands import (
     EndErasure,
     EndSession,
     EndSessions,
+    HandOver,
     Outcome,
     PutMember,
     RemoveMember,
     RenameApplication,
     RenameChat,
+    RenameUser,
+    SetPassword,
 )
 from hubbub.chat.errors import Forbidden, Invalid, NotFound, Unavailable
 from hubbub.chat.limits import ENDED_SESSION_KEPT_MS
@@ -97,6 +101,22 @@ class MySqlStore:
 
     def _end_sessions(self, cursor: Any, command: EndSessions) -> Outcome:
         cursor.execute("UPDATE users SET era = %s WHERE id = %s", (command.era, command.user_id))
+        return None
+
+    def _rename_user(self, cursor: Any, command: RenameUser) -> Outcome:
+        if _is_gone(cursor, command.user_id):
+            return no_account()
+        cursor.execute("UPDATE users SET name = %s WHERE id = %s", (command.name, command.user_id))
+        rename_later(cursor, command.user_id)
+        return None
+
+    def _set_password(self, cursor: Any, command: SetPassword) -> Outcome:
+        if _is_gone(cursor, command.user_id):
+            return no_account()
+        cursor.execute(
+            "UPDATE users SET password_hash = %s, era = %s WHERE id = %s",
+            (command.password_hash, command.era, command.user_id),
+        )
         return None
 
     def _delete_user(self, cursor: Any, command: DeleteUser) -> Outcome:
@@ -168,9 +188,7 @@ class MySqlStore:
             return NotFound("There is no such application.")
         if _is_gone(cursor, command.user_id):
             return no_account()
-        cursor.execute(f"{_ROLE} FOR UPDATE", (command.token, command.user_id))
-        found = cursor.fetchone()
-        if found is not None and found[0] == Role.OWNER:
+        if _role(cursor, command.token, command.user_id) is Role.OWNER:
             return Forbidden("The owner's role can't be changed.")
         cursor.execute(
             "INSERT INTO members (token, user_id, role, app_created_at)"
@@ -181,16 +199,28 @@ class MySqlStore:
         return None
 
     def _remove_member(self, cursor: Any, command: RemoveMember) -> Outcome:
-        cursor.execute(f"{_ROLE} FOR UPDATE", (command.token, command.user_id))
-        found = cursor.fetchone()
-        if found is None:
+        role = _role(cursor, command.token, command.user_id)
+        if role is None:
             return NotFound("There is no such member in this application.")
-        if found[0] == Role.OWNER:
+        if role is Role.OWNER:
             return Forbidden("The owner can't be removed.")
         cursor.execute("DELETE FROM members WHERE token = %s AND user_id = %s", (command.token, command.user_id))
         cursor.execute(
             "INSERT IGNORE INTO former_members (token, user_id) VALUES (%s, %s)", (command.token, command.user_id)
         )
+        return None
+
+    def _hand_over(self, cursor: Any, command: HandOver) -> Outcome:
+        cursor.execute("SELECT 1 FROM applications WHERE token = %s AND NOT deleted FOR UPDATE", (command.token,))
+        if cursor.fetchone() is None or _role(cursor, command.token, command.owner_id) is not Role.OWNER:
+            return must_own()
+        # The account's row is locked before its membership, as by who deletes it.
+        if _is_gone(cursor, command.new_owner_id) or _role(cursor, command.token, command.new_owner_id) is None:
+            return NotFound("There is no such member in this application.")
+        for role, user_id in handed_over(command):
+            cursor.execute(
+                "UPDATE members SET role = %s WHERE token = %s AND user_id = %s", (role.value, command.token, user_id)
+            )
         return None
 
     def _add_chat(self, cursor: Any, command: AddChat) -> Outcome:
@@ -229,6 +259,8 @@ class MySqlStore:
         AddUser: _add_user,
         EndSession: _end_session,
         EndSessions: _end_sessions,
+        RenameUser: _rename_user,
+        SetPassword: _set_password,
         DeleteUser: _delete_user,
         EndErasure: _end_erasure,
         AddApplication: _add_application,
@@ -236,6 +268,7 @@ class MySqlStore:
         DeleteApplication: _delete_application,
         PutMember: _put_member,
         RemoveMember: _remove_member,
+        HandOver: _hand_over,
         AddChat: _add_chat,
         RenameChat: _rename_chat,
         DeleteChat: _delete_chat,
@@ -415,6 +448,13 @@ class MySqlStore:
             (*key, sender_id, idempotency_key),
         )
         return row and (int(row[0]), bytes(row[1]))
+
+
+def _role(cursor: Any, token: str, user_id: int) -> Role | None:
+    """The member's role, which stays until this transaction ends."""
+    cursor.execute(f"{_ROLE} FOR UPDATE", (token, user_id))
+    found = cursor.fetchone()
+    return found and Role(found[0])
 
 
 def _is_gone(cursor: Any, user_id: int) -> bool:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar, cast
 
 from hubbub.chat.accounts import must_hand_over, no_account
+from hubbub.chat.applications import handed_over, must_own
 from hubbub.chat.commands import (
     AddApplication,
     AddChat,
@@ -35,12 +36,15 @@ from hubbub.chat.commands import (
     EndErasure,
     EndSession,
     EndSessions,
+    HandOver,
     Outcome,
     PostMessage,
     PutMember,
     RemoveMember,
     RenameApplication,
     RenameChat,
+    RenameUser,
+    SetPassword,
 )
 from hubbub.chat.errors import Forbidden, Invalid, KeyReused, NotFound, Unavailable
 from hubbub.chat.far import FAR
@@ -321,6 +325,19 @@ class SqliteStore:
         self._writing.execute("UPDATE users SET era = ? WHERE id = ?", (command.era, command.user_id))
         return None
 
+    def _rename_user(self, command: RenameUser) -> Outcome:
+        renamed = self._writing.execute(
+            "UPDATE users SET name = ? WHERE id = ? AND NOT deleted", (command.name, command.user_id)
+        )
+        return None if renamed.rowcount else no_account()
+
+    def _set_password(self, command: SetPassword) -> Outcome:
+        done = self._writing.execute(
+            "UPDATE users SET password_hash = ?, era = ? WHERE id = ? AND NOT deleted",
+            (command.password_hash, command.era, command.user_id),
+        )
+        return None if done.rowcount else no_account()
+
     def _delete_user(self, command: DeleteUser) -> Outcome:
         if self._is_gone(command.user_id):
             return no_account()
@@ -396,16 +413,31 @@ class SqliteStore:
         return None if put.rowcount else Forbidden("The owner's role can't be changed.")
 
     def _remove_member(self, command: RemoveMember) -> Outcome:
-        found = self._writing.execute(_ROLE, (command.user_id, command.token)).fetchone()
-        if found is None:
+        role = self._role(command.token, command.user_id)
+        if role is None:
             return NotFound("There is no such member in this application.")
-        if found[0] == Role.OWNER:
+        if role is Role.OWNER:
             return Forbidden("The owner can't be removed.")
         self._writing.execute(
             f"DELETE FROM members WHERE user_id = ? AND application_id = ({_APPLICATION_ID})",
             (command.user_id, command.token),
         )
         return None
+
+    def _hand_over(self, command: HandOver) -> Outcome:
+        if self._role(command.token, command.owner_id) is not Role.OWNER:
+            return must_own()
+        if self._role(command.token, command.new_owner_id) is None:
+            return NotFound("There is no such member in this application.")
+        self._writing.executemany(
+            f"UPDATE members SET role = ? WHERE application_id = ({_APPLICATION_ID}) AND user_id = ?",
+            [(role, command.token, user_id) for role, user_id in handed_over(command)],
+        )
+        return None
+
+    def _role(self, token: str, user_id: int) -> Role | None:
+        found = self._writing.execute(_ROLE, (user_id, token)).fetchone()
+        return found and Role(found[0])
 
     def _add_chat(self, command: AddChat) -> Outcome:
         added = self._writing.execute(
@@ -445,6 +477,8 @@ class SqliteStore:
         AddUser: _add_user,
         EndSession: _end_session,
         EndSessions: _end_sessions,
+        RenameUser: _rename_user,
+        SetPassword: _set_password,
         DeleteUser: _delete_user,
         EndErasure: _end_erasure,
         AddApplication: _add_application,
@@ -452,6 +486,7 @@ class SqliteStore:
         DeleteApplication: _delete_application,
         PutMember: _put_member,
         RemoveMember: _remove_member,
+        HandOver: _hand_over,
         AddChat: _add_chat,
         RenameChat: _rename_chat,
         DeleteChat: _delete_chat,
