@@ -29,6 +29,14 @@ def no_account() -> NotFound:
     return NotFound("There is no such account.")
 
 
+async def existing(store: Store, email: str) -> User:
+    """The user with this email. Raises NotFound."""
+    found = await store.user_by_email(normalized_email(email))
+    if found is None:
+        raise NotFound(f"There is no account with the email {email}.")
+    return found[0]
+
+
 class Accounts:
     def __init__(self, store: Store, intake: Intake, passwords: Passwords, now: Callable[[], int]) -> None:
         self._store = store

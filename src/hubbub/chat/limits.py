@@ -71,7 +71,7 @@ REGISTRATIONS_OF_ADDRESS = Limit(
     failures=False,
     sentence="Too many accounts are made from your address. Wait before you try again.",
 )
-# Each is told to every process, and to what Redis holds of the user's messages. People do it once a year.
+# Each has every process read again who the user is, and what it remembers of messages. People do it once a year.
 RENAMES_OF_USER = Limit(
     "renamed",
     20,

@@ -339,7 +339,11 @@ class MemoryCache:
         elif isinstance(command, DeleteApplication):
             self._application_deleted(command.token)
         elif isinstance(command, RenameUser | DeleteUser):
-            self._renames += 1
+            self.names_changed()
+
+    def names_changed(self) -> None:
+        """Some user has another name."""
+        self._renames += 1
 
     def _posted(self, command: PostMessage, outcome: Outcome) -> None:
         chat = self._chats.get(command.chat)
