@@ -245,8 +245,26 @@ class _Calls:
         return _Call("DELETE", "/auth/sessions", _nothing)
 
     @staticmethod
+    def rename(name: str) -> _Call[None]:
+        return _Call("PATCH", "/auth/me", _nothing, {"name": name})
+
+    @staticmethod
+    def set_password(current: str, new: str) -> _Call[str | None]:
+        fields = {"currentPassword": current, "password": new}
+        return _Call("PUT", "/auth/me/password", lambda content: content.get("token"), fields, again=False)
+
+    @staticmethod
+    def delete_account(password: str, messages: str) -> _Call[None]:
+        fields = {"currentPassword": password}
+        return _Call("DELETE", "/auth/me", _nothing, fields, query={"messages": messages}, again=False)
+
+    @staticmethod
     def add_application(name: str) -> _Call[str]:
         return _Call("POST", "/applications", lambda content: str(content["token"]), {"name": name}, again=False)
+
+    @staticmethod
+    def delete_application(token: str) -> _Call[None]:
+        return _Call("DELETE", f"/applications/{token}", _nothing)
 
     @staticmethod
     def applications(page: int, limit: int) -> _Call[list[Application]]:
@@ -261,6 +279,10 @@ class _Calls:
         return _Call("DELETE", f"/applications/{token}/members", _nothing, {"email": email})
 
     @staticmethod
+    def hand_over(token: str, email: str) -> _Call[None]:
+        return _Call("PUT", f"/applications/{token}/owner", _nothing, {"email": email}, again=False)
+
+    @staticmethod
     def members(token: str, page: int) -> _Call[list[Member]]:
         query = {"page": page, "limit": _MEMBERS}
         return _Call("GET", f"/applications/{token}/members", _each(_member), query=query)
@@ -269,6 +291,10 @@ class _Calls:
     def add_chat(token: str, title: str | None) -> _Call[int]:
         path = f"/applications/{token}/chats"
         return _Call("POST", path, lambda content: int(content["chatNumber"]), {"title": title}, again=False)
+
+    @staticmethod
+    def delete_chat(token: str, chat: int) -> _Call[None]:
+        return _Call("DELETE", f"/applications/{token}/chats/{chat}", _nothing)
 
     @staticmethod
     def chats(token: str, page: int, limit: int) -> _Call[list[Chat]]:
@@ -375,9 +401,26 @@ class Client:
         self._run(_Calls.end_sessions())
         self.token = None
 
+    def rename(self, name: str) -> None:
+        """Change the user's name, on earlier messages too."""
+        self._run(_Calls.rename(name))
+
+    def set_password(self, current: str, new: str) -> None:
+        """All other sessions of the user end, and this one goes on with another token."""
+        self.token = self._run(_Calls.set_password(current, new))
+
+    def delete_account(self, password: str, *, messages: str = "keep") -> None:
+        """For good. ``messages``: they stay under the name "Deleted user" (keep), or go too (erase)."""
+        self._run(_Calls.delete_account(password, messages))
+        self.token = None
+
     def add_application(self, name: str) -> str:
         """The new application's token."""
         return self._run(_Calls.add_application(name))
+
+    def delete_application(self, application: str) -> None:
+        """With all that is in it."""
+        self._run(_Calls.delete_application(application))
 
     def applications(self, *, page: int = 1, limit: int = 100) -> list[Application]:
         return self._run(_Calls.applications(page, limit))
@@ -386,7 +429,12 @@ class Client:
         return self._run(_Calls.add_member(application, email, role))
 
     def remove_member(self, application: str, email: str) -> None:
+        """One's own email leaves the application."""
         self._run(_Calls.remove_member(application, email))
+
+    def hand_over(self, application: str, email: str) -> None:
+        """Make another member the owner; the user is an admin then."""
+        self._run(_Calls.hand_over(application, email))
 
     def members(self, application: str) -> list[Member]:
         """All of them, page by page."""
@@ -400,6 +448,10 @@ class Client:
     def add_chat(self, application: str, title: str | None = None) -> int:
         """The new chat's number."""
         return self._run(_Calls.add_chat(application, title))
+
+    def delete_chat(self, application: str, chat: int) -> None:
+        """With all that is in it. Its number is never given again."""
+        self._run(_Calls.delete_chat(application, chat))
 
     def chats(self, application: str, *, page: int = 1, limit: int = 100) -> list[Chat]:
         return self._run(_Calls.chats(application, page, limit))
@@ -525,8 +577,21 @@ class AsyncClient:
         await self._run(_Calls.end_sessions())
         self.token = None
 
+    async def rename(self, name: str) -> None:
+        await self._run(_Calls.rename(name))
+
+    async def set_password(self, current: str, new: str) -> None:
+        self.token = await self._run(_Calls.set_password(current, new))
+
+    async def delete_account(self, password: str, *, messages: str = "keep") -> None:
+        await self._run(_Calls.delete_account(password, messages))
+        self.token = None
+
     async def add_application(self, name: str) -> str:
         return await self._run(_Calls.add_application(name))
+
+    async def delete_application(self, application: str) -> None:
+        await self._run(_Calls.delete_application(application))
 
     async def applications(self, *, page: int = 1, limit: int = 100) -> list[Application]:
         return await self._run(_Calls.applications(page, limit))
@@ -536,6 +601,9 @@ class AsyncClient:
 
     async def remove_member(self, application: str, email: str) -> None:
         await self._run(_Calls.remove_member(application, email))
+
+    async def hand_over(self, application: str, email: str) -> None:
+        await self._run(_Calls.hand_over(application, email))
 
     async def members(self, application: str) -> list[Member]:
         found: list[Member] = []
@@ -547,6 +615,9 @@ class AsyncClient:
 
     async def add_chat(self, application: str, title: str | None = None) -> int:
         return await self._run(_Calls.add_chat(application, title))
+
+    async def delete_chat(self, application: str, chat: int) -> None:
+        await self._run(_Calls.delete_chat(application, chat))
 
     async def chats(self, application: str, *, page: int = 1, limit: int = 100) -> list[Chat]:
         return await self._run(_Calls.chats(application, page, limit))

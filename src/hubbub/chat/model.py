@@ -13,7 +13,7 @@ import msgspec
 
 
 class Role(StrEnum):
-    """What a member of an application is. Exactly one member is the owner, and stays it."""
+    """What a member of an application is. Exactly one member is the owner."""
 
     OWNER = "owner"
     ADMIN = "admin"
@@ -23,6 +23,9 @@ class Role(StrEnum):
     def manages(self) -> bool:
         """Whether this role may rename the application, manage members and delete others' messages."""
         return self is not Role.MEMBER
+
+
+DELETED_USER = "Deleted user"  # the name under which a deleted account's messages stay
 
 
 class User(msgspec.Struct, frozen=True):

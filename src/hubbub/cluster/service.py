@@ -11,6 +11,7 @@ from contextlib import ExitStack, asynccontextmanager, suppress
 
 from sqlalchemy.exc import DBAPIError
 
+from hubbub.chat.erasing import Erasing as UserErasing
 from hubbub.chat.errors import ChatError, Unavailable
 from hubbub.chat.model import ChatKey
 from hubbub.chat.ports import Candidates
@@ -20,6 +21,7 @@ from hubbub.cluster.broker import LOST, send_markers
 from hubbub.cluster.consumer import RabbitConsumer
 from hubbub.cluster.database import Database
 from hubbub.cluster.deliveries import Deliveries
+from hubbub.cluster.erasing import Erasing, keep_erasing
 from hubbub.cluster.generations import Generations
 from hubbub.cluster.holes import Holes
 from hubbub.cluster.housekeeping import keep_house
@@ -157,15 +159,28 @@ async def serving(settings: Settings) -> AsyncIterator[Edge]:
         hourly=settings.hourly,
         tracing=tracing,
     )
+
+    async def settled() -> None:
+        marker = f"erase.{secrets.token_hex(8)}"
+        try:
+            await send_markers(settings.amqp_url, publisher.shards, marker)
+        except LOST as error:
+            raise Unavailable("RabbitMQ can't be reached.") from error
+        while await asyncio.to_thread(processes.reached, marker) < publisher.shards:  # noqa: ASYNC110 - it is asked
+            await asyncio.sleep(0.5)
+
     going = [
         keep(edge.sweep(), "the connections' clock"),
         keep(drains.watch(servers, publisher), "the drained queues"),
     ]
+    erasing = keep(UserErasing(store, intake, settled).run(), "erasing messages")
     await asyncio.gather(publisher.connected(_SHARED_S), servers.in_use(_SHARED_S))  # else the first posts are 503
     try:
         with loop.watched():
             yield edge
     finally:
+        erasing.cancel()
+        await asyncio.gather(erasing, return_exceptions=True)
         await intake.close()
         await publisher.close()
         await intake.close()  # what was confirmed last is told
@@ -210,10 +225,12 @@ async def writing_until(settings: Settings, stopped: asyncio.Event, started: Cal
         keep(keep_house(store, processes, settings.amqp_url, shards, now), "the housekeeping"),
         keep(generations.follow(processes, servers.wires), "the generations of Redis"),
     ]
+    stored = Stored(servers, store)
+    going.append(keep(keep_erasing(Erasing(database, note_changes=searched), stored), "erasing what was deleted"))
     if searched:
         index = ElasticIndex(connect(settings.search_url))
         going.append(keep(keep_index(Outbox(database), index.add), "the search index"))
-    writer = ShardWriter(deliveries, Stored(servers, store), shards)
+    writer = ShardWriter(deliveries, stored, shards)
     going.append(keep(writer.tell_again(), "telling Redis again"))
     tracing = writer.tracing = tracing_to(settings.trace_url, "writer")
     if taken := await aside.take_over(settings.amqp_url):

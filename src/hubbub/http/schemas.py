@@ -34,6 +34,24 @@ class Credentials(Request):
     password: Annotated[str, msgspec.Meta(max_length=1000)]
 
 
+class UserName(Request):
+    name: Name
+
+
+class NewPassword(Request):
+    current_password: Annotated[str, msgspec.Meta(max_length=1000)] = msgspec.field(name="currentPassword")
+    password: Password
+    password_confirmation: str | None = None
+
+
+class Leaving(Request, rename="camel"):
+    current_password: Annotated[str, msgspec.Meta(max_length=1000)]
+
+
+class WhatOfMessages(msgspec.Struct):
+    messages: Literal["keep", "erase"] = "keep"
+
+
 class NewApplication(Request):
     name: Name
 
@@ -49,6 +67,10 @@ class NewMember(Request):
 
 
 class FormerMember(Request):
+    email: Email
+
+
+class NewOwner(Request):
     email: Email
 
 

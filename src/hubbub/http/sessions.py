@@ -25,7 +25,8 @@ from __future__ import annotations
 import secrets
 import time
 from collections import OrderedDict
-from typing import NamedTuple
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple, TypeVar
 
 import jwt
 from starlette.requests import Request, cookie_parser
@@ -35,6 +36,8 @@ from hubbub.chat.caller import Caller
 from hubbub.chat.errors import RateLimited, Unauthenticated
 from hubbub.chat.model import User
 from hubbub.chat.ports import Gate, Wants
+
+T = TypeVar("T")
 
 COOKIE = "auth_token"
 LIFETIME_S = 7 * 24 * 3600  # of a token
@@ -217,10 +220,17 @@ class Sessions:
 
     async def end_all(self, user: User) -> None:
         """End all sessions of the user for good: no token that was issued before works once this returns."""
+        await self.change(user, self._accounts.end_sessions)
+
+    async def change(self, user: User, change: Callable[[User], Awaitable[T]]) -> T:
+        """Change the user's account, with what ``change`` does: what is known of its sessions is asked for again, by
+        every process, once this returns. So they are dead then if the user has another era.
+        """
         await self._gate.sessions_changed(user.id)
-        await self._accounts.end_sessions(user)
+        result = await change(user)
         await self._gate.sessions_changed(user.id)
         self._forget(user)
+        return result
 
     def _forget(self, user: User) -> None:
         """What would not count any more need not be kept."""
