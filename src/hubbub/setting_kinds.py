@@ -19,7 +19,8 @@ from pydantic import AfterValidator
 from hubbub.logs import without_passwords
 
 _LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
-_EMAIL = re.compile(r"[^\s@,]+@[^\s@,]+")
+_EMAIL = re.compile(r"[^\s@,:/]+@[^\s@,:/]+")
+_HIDDEN = re.compile(r":.*@", re.DOTALL)  # as before a password and behind it, wherever a URL was written
 _LONGEST_NAME = 255  # bytes of a file's name
 _LONGEST_SHOWN = 200
 _LARGEST_PEM = 1024 * 1024
@@ -29,7 +30,7 @@ def quoted(value: Any) -> str:
     """A value as an error may show it: short, on one line, without a password."""
     text = value if isinstance(value, str) else json.dumps(value, default=str)
     hidden = without_passwords(text)
-    if re.search(r":.*@", hidden.replace(":…@", "…@"), re.DOTALL):
+    if _HIDDEN.search(hidden.replace(":…@", "…@")):
         return "The value"
     return repr(hidden if len(hidden) <= _LONGEST_SHOWN else hidden[:_LONGEST_SHOWN] + "…")
 
@@ -56,6 +57,8 @@ def path(value: str | Path) -> Path:
         names = text.encode().split(b"/")
     except UnicodeError:
         raise ValueError("This is not a text in UTF-8.") from None
+    if _HIDDEN.search(text):
+        raise ValueError("This looks like a URL with a password, and not like the name of a file.")
     if "\0" in text:
         raise ValueError("This has a zero byte, which no file's name may have.")
     if max(len(name) for name in names) > _LONGEST_NAME or len(text) >= 4096:

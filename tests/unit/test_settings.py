@@ -23,7 +23,7 @@ from hubbub.cluster.engine import engine_of
 from hubbub.logs import without_passwords
 from hubbub.settings import Settings, SettingsWrong, load, shown, warnings
 
-SECRET = "pa55w0rd"
+SECRET = "pa55" + str(2**17)  # no constant, as hypothesis tries those alone too: and a name is no secret
 
 
 @contextmanager
@@ -290,6 +290,13 @@ _ANY = settings(
     max_examples=settings.default.max_examples // 2 if settings.default else 100,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
+
+
+@pytest.mark.parametrize("name", ["data", "tls_cert", "operators", "host"])
+@pytest.mark.parametrize("value", [f"mysql://u:{SECRET}@h/d", f"redis:/u:{SECRET}@h", f"x:{SECRET}@h"])
+def test_a_url_in_the_wrong_place_is_refused_and_not_shown(name: str, value: str) -> None:
+    with environment():
+        assert SECRET not in faults(**{name: value})[0]
 
 
 def check_told(attempt: Callable[[], Any]) -> None:
