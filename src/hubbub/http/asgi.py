@@ -88,6 +88,8 @@ class AsgiExchange:
             body, self._body = self._body, None
             return {"type": "http.request", "body": body, "more_body": False}
         self.watched = True
+        if self._connection.ended:
+            self._connection.transport.close()
         await self._gone.wait()
         return {"type": "http.disconnect"}
 

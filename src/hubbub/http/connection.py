@@ -46,7 +46,7 @@ class Connection(asyncio.Protocol):
 
     Invariants: the transport reads as long as ``_ahead`` is empty, which has what came behind a request that is
     handled, from ``_at`` on. What has come and is not handled is ``_held``, as the edge counts it. Once ``_closing``,
-    nothing more that comes is a request. Once ``_ended``, nothing more comes.
+    nothing more that comes is a request. Once ``ended``, nothing more comes.
     """
 
     __slots__ = (
@@ -54,7 +54,6 @@ class Connection(asyncio.Protocol):
         "_at",
         "_closing",
         "_drained",
-        "_ended",
         "_exchange",
         "_held",
         "_reader",
@@ -63,6 +62,7 @@ class Connection(asyncio.Protocol):
         "busy",
         "deadline",
         "edge",
+        "ended",
         "paused",
         "transport",
     )
@@ -78,7 +78,7 @@ class Connection(asyncio.Protocol):
         self._at = 0
         self._closing = False
         self._drained: asyncio.Future[None] | None = None
-        self._ended = False
+        self.ended = False
         self._exchange: AsgiExchange | None = None
         self._held = 0
         self._reader = Reader()
@@ -107,9 +107,10 @@ class Connection(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         """The client sends no more. It may read still, so what it has asked for whole is answered, but for what goes on
-        only while it is there, a stream or a search: it may as well have left. (TLS ends both ways at once.)
+        only while it is there, a stream or a search: it may as well have left. (AsgiExchange ends one that begins
+        later.) TLS ends both ways at once.
         """
-        self._ended = True
+        self.ended = True
         if self._exchange is not None and self._exchange.watched:
             return False
         return (self.busy or bool(self._ahead)) and self.transport.can_write_eof()
@@ -230,7 +231,7 @@ class Connection(asyncio.Protocol):
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         if request is not None:
             self._handle(request)
-        elif self._ended:
+        elif self.ended:
             self._close()
         elif not begun:
             self.deadline = self.edge.clock + REQUEST_S
@@ -262,7 +263,7 @@ class Connection(asyncio.Protocol):
         if self._ahead and not (self.busy or self.paused or self._closing):
             data, self._ahead = self._ahead, b""
             self._read(data, self._at)
-            if not (self._ahead or self._ended):
+            if not (self._ahead or self.ended):
                 self.transport.resume_reading()
 
     def _refuse(self, reply: Reply) -> None:
@@ -393,4 +394,4 @@ class Connection(asyncio.Protocol):
     @property
     def last(self) -> bool:
         """Whether an answer that begins now is this connection's last."""
-        return self._closing or ((self.edge.stopping or self._ended) and not self._ahead)
+        return self._closing or ((self.edge.stopping or self.ended) and not self._ahead)
