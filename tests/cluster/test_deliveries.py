@@ -15,6 +15,9 @@ from hubbub.chat.commands import (
     AddApplication,
     AddChat,
     AddUser,
+    DeleteApplication,
+    DeleteChat,
+    HandOver,
     PutMember,
     RemoveMember,
     RenameApplication,
@@ -30,6 +33,7 @@ from hubbub.cluster.protocol import (
     Delivery,
     Edit,
     Failed,
+    Gone,
     Hole,
     OpenChat,
     Opened,
@@ -334,6 +338,32 @@ def test_the_number_of_redis_servers_changes_only_when_no_process_runs(store: Cl
     assert processes.generations() == {0: (2, "")}, "what the first held counts no more"
 
 
+async def test_what_comes_for_a_deleted_chat_is_dropped_and_not_set_aside(store: ClusterStore) -> None:
+    applied(store, post(1))
+    marker = OpenChat(CHAT, "candidate", 1)
+    (opened,) = applied(store, marker)
+    assert isinstance(opened, Opened)
+    other = ChatKey("token", 2)
+    assert store.apply([AddChat("token", None, 3), DeleteChat(CHAT)]) == [2, None]
+    assert not store.deliveries.set_live(marker, opened.epoch, 0)
+    late: list[Queued] = [
+        post(2),
+        post(3, epoch=0),
+        Edit(CHAT, 1, 1, "y", 2, order=order_of(1, 1)),
+        Delete(CHAT, 1, 1, False),
+    ]
+    there = Post(other, 1, 1, "A", "x", 1)
+    assert applied(store, *late, there) == [*[Gone()] * 4, 1]
+    assert isinstance(applied(store, marker)[0], NotFound)
+    behind = Delivery("api", 2, [post(4)], 0)
+    Holes(store.database).decide(hole(store, behind), [behind])
+    assert store.deliveries.apply(0, 4, [behind]).outcomes == [None]
+    assert Aside(store.database).list() == []
+    store.erase()
+    assert await bodies(store) == {}
+    assert [message.number for message in await store.messages(other, limit=9)] == [1]
+
+
 async def test_no_statement_on_an_applications_tables_crosses_applications(mariadb: MariaDb) -> None:
     """So that the tables can be split by token: read in the server's own log of what it was asked."""
     url = new_database(mariadb)
@@ -365,6 +395,9 @@ async def test_no_statement_on_an_applications_tables_crosses_applications(maria
     await store.role("one", user.id)
     await store.members("one", offset=0, limit=10)
     await store.application("one")
+    store.apply([PutMember("two", user.id + 1, Role.MEMBER), HandOver("two", user.id, user.id + 1)])
+    store.apply([DeleteChat(chat), DeleteApplication("two")])
+    store.erase()
     store.close()
     asked = mariadb.root(
         "SET GLOBAL general_log = OFF; SELECT REPLACE(argument, '\\n', ' ') FROM mysql.general_log"

@@ -27,13 +27,18 @@ def test_a_new_name_is_on_all_messages(house: str, ann: Person, bob: Person) -> 
     answer = bob.patch("/auth/me", json={"name": name})
     assert (answer.status_code, answer.json()["user"]["name"]) == (200, name)
     assert bob.get("/auth/me").json() == answer.json()
-    assert bob.post(f"{messages}", json={"body": "again"}).is_success
+    body = '", "senderName":"Eve" \\'
+    assert bob.post(f"{messages}", json={"body": body}).is_success
     assert ann.get(f"{messages}").json()[0]["senderName"] == name
     names = [name, name, ann.name]
     eventually(lambda: [each["senderName"] for each in ann.get(messages).json()] == names)
-    assert [each["body"] for each in ann.get(messages).json()] == ["again", "hello", "hello"]
+    assert [each["body"] for each in ann.get(messages).json()] == [body, "hello", "hello"]
     assert [each["senderName"] for each in ann.get(f"{messages}?limit=7").json()] == names
-    assert ann.get(f"{messages}/2").json()["senderName"] == name
+    assert bob.delete(f"{messages}/2").status_code == 204
+    name = "Bob"
+    assert bob.patch("/auth/me", json={"name": name}).is_success
+    eventually(lambda: [each["senderName"] for each in ann.get(messages).json()] == [name, ann.name])
+    assert ann.get(f"{messages}/3").json()["senderName"] == name
     assert name in [each["name"] for each in ann.get(f"/applications/{house}/members").json()]
 
 

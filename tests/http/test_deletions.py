@@ -118,12 +118,16 @@ def test_open_streams_end(house: str, ann: Person, bob: Person, what: str) -> No
     assert ends == [("end", 401 if what == "account" else 404)]
 
 
+@pytest.mark.parametrize("left", [False, True])
 def test_a_deleted_accounts_messages_stay_under_another_name(
-    house: str, ann: Person, bob: Person, nobody: httpx.Client
+    house: str, ann: Person, bob: Person, nobody: httpx.Client, left: bool
 ) -> None:
     messages = f"/applications/{house}/chats/1/messages"
     copy = {"Authorization": f"Bearer {bob.cookies['auth_token']}"}
     assert [each["senderName"] for each in ann.get(messages).json()] == [bob.name, ann.name]
+    if left:
+        members = f"/applications/{house}/members"
+        assert bob.request("DELETE", members, json={"email": bob.email}).status_code == 204
     answer = delete_me(bob)
     assert (answer.status_code, answer.content) == (204, b"")
     assert 'auth_token=""' in answer.headers["set-cookie"]

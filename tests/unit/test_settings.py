@@ -165,7 +165,12 @@ def test_a_file_that_is_named_and_not_there_is_told(file: Path, monkeypatch: pyt
 @pytest.mark.parametrize("command", [name for name in main.commands if name not in ("dead", "search", "perftest")])
 def test_every_command_refuses_a_wrong_setting(command: str, tmp_path: Path) -> None:
     (tmp_path / "backup").touch()
-    arguments = {"backup": ["x"], "restore": [str(tmp_path / "backup")]}.get(command, [])
+    arguments = {
+        "backup": ["x"],
+        "restore": [str(tmp_path / "backup")],
+        "operators": ["list"],
+        "users": ["delete", "a@example.com"],
+    }.get(command, [])
     with environment(HUBBUB_CONFIG="/nope.toml", HUBBUB_PORT="x"):
         result = CliRunner().invoke(main, [command, *arguments])
     assert result.exit_code == 2, result.output

@@ -34,14 +34,18 @@ class Erasing:
 
     async def run(self) -> None:
         """Runs until cancelled."""
+        fault = ""
         while True:
             try:
                 users = await self._store.users_to_erase(self._name)
                 if users:
                     await self._settled()
                     await self._walk(users)
+                fault = ""
             except ChatError as error:
-                log.info("The messages of deleted accounts are erased later: %s", error.sentence)
+                if error.sentence != fault:
+                    fault = error.sentence
+                    log.info("The messages of deleted accounts are erased later: %s", fault)
             await asyncio.sleep(_LOOK_S)
 
     async def _walk(self, users: Sequence[int]) -> None:

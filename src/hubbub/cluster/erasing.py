@@ -167,6 +167,7 @@ def _note(cursor: Any, chat: ChatKey, numbers: Sequence[int]) -> None:
 
 async def keep_erasing(erasing: Erasing, hot: HotData) -> None:
     """Runs until cancelled; several processes may run it at once."""
+    fault = ""
     while True:
         try:
             erasure = await asyncio.to_thread(erasing.next)
@@ -176,9 +177,12 @@ async def keep_erasing(erasing: Erasing, hot: HotData) -> None:
                 if erasure.kind == "chat":  # who deleted it may not have come to that
                     await hot.gone(erasure.chat)
                 await asyncio.to_thread(erasing.some, erasure)
+            fault = ""
         except Unavailable as error:
-            log.info("What was deleted is erased later: %s", error.sentence)
             erasure = None
+            if error.sentence != fault:
+                fault = error.sentence
+                log.info("What was deleted is erased later: %s", fault)
         await asyncio.sleep(_LOOK_S if erasure is None else _PAUSE_S)
 
 

@@ -73,7 +73,7 @@ TABLES = (
     ) {_OPTIONS}
     """,
     # The clustered key's order serves every list of messages as one range of the table itself. The sender's name is
-    # kept here because users live elsewhere once applications are split.
+    # that of when it was sent; readers get the user's as it is now.
     f"""
     CREATE TABLE messages (
         token       {_ASCII},

@@ -155,13 +155,23 @@ class RedisView:
         if application is not None and self._existing.get(key) == application.version:
             return True
         live = isinstance(seen, Seen) and (seen.given is not None or isinstance(seen.newest, list))
-        if not live and await self._store.chat(key) is None:
+        if not live and not await self._is_stored(key):
             return False
         if application is not None:
             if len(self._existing) >= _EXISTING:
                 self._existing.clear()
             self._existing[key] = application.version
         return True
+
+    async def _is_stored(self, key: ChatKey) -> bool:
+        """Whether the store has the chat. While it can't be asked, one that is live is there."""
+        try:
+            return await self._store.chat(key) is not None
+        except Unavailable:
+            with suppress(_NotLive):
+                await self._read(key, 1, 1, 1)
+                return True
+            raise
 
     async def chats(self, caller: Caller, token: str, limit: int) -> bytes:
         seen = caller.brought
