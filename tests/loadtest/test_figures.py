@@ -17,7 +17,7 @@ from hubbub.loadtest.recorder import Histogram
 from hubbub.loadtest.report import as_json, behind, progress, report
 from hubbub.loadtest.requirement import BadRequirement, Requirement
 from hubbub.loadtest.run import Run
-from hubbub.loadtest.tally import Answers, Second
+from hubbub.loadtest.tally import Answers, Late, Second
 from hubbub.loadtest.verdict import Result, Usage, result
 from hubbub.loadtest.wire import BadResponse, parse
 
@@ -60,12 +60,11 @@ def second(
     index: int = 0,
     routes: dict[int, Answers] | None = None,
     *,
-    late: tuple[int, int] = (0, 0),
-    lagged: int = 0,
+    late: tuple[Late, Late] = ((0, 0, 0), (0, 0, 0)),
     waiting: int = 0,
     cpu_s: float = 0.25,
 ) -> Second:
-    return Second(index, routes or {}, late, lagged, waiting, 2.0, cpu_s, 1.0)
+    return Second(index, routes or {}, late, waiting, 2.0, cpu_s, 1.0)
 
 
 def a_run(*seconds: Second, writes: int = 10, reads: int = 20, took: float = 10.0) -> Run:
@@ -83,7 +82,7 @@ def judged(run: Run, *requirements: str) -> Result:
 def usual(*, failed: int = 0, waiting: int = 0) -> Run:
     writes = answers([number * 1000 for number in range(1, 101)], {"status 503": failed} if failed else None, 500)
     run = a_run(
-        second(0, {SEND: writes}, late=(2, 0), waiting=waiting),
+        second(0, {SEND: writes}, late=((0, 0, 2), (0, 0, 0)), waiting=waiting),
         second(1, {CHATS: answers([5000] * 100), MESSAGES: answers([5000] * 100)}),
     )
     run.sides[0].unsent = 3
@@ -119,7 +118,7 @@ def test_pass_needs_throughput_and_success() -> None:
 
 
 def test_a_generator_that_was_the_limit_gives_no_pass() -> None:
-    lagging = a_run(second(0, {SEND: answers([1] * 100), CHATS: answers([1] * 200)}, late=(2, 4), lagged=6))
+    lagging = a_run(second(0, {SEND: answers([1] * 100), CHATS: answers([1] * 200)}, late=((0, 2, 0), (0, 4, 0))))
     shown = judged(lagging)
     assert not shown.passed
     assert "PASS" not in report(shown)
@@ -127,7 +126,9 @@ def test_a_generator_that_was_the_limit_gives_no_pass() -> None:
     # A busy core alone is no limit: all was sent in time.
     busy = a_run(second(0, {SEND: answers([1] * 100), CHATS: answers([1] * 200)}, cpu_s=0.99))
     assert judged(busy).passed
-    behind_too = a_run(second(0, {SEND: answers([1] * 100), CHATS: answers([1] * 200)}, cpu_s=0.99, late=(50, 0)))
+    behind_too = a_run(
+        second(0, {SEND: answers([1] * 100), CHATS: answers([1] * 200)}, cpu_s=0.99, late=((50, 0, 0), (0, 0, 0)))
+    )
     assert not judged(behind_too).passed
 
 
