@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import click
 import uvloop
@@ -60,7 +61,7 @@ def service(url: str | None, stack_name: str | None, *, keep: bool) -> Iterator[
             click.echo(heading("Hubbub Performance Test"))
             click.echo(f"Service:        {tested.url}{'' if url else ' (started for this test)'}")
             if url is None and _answers():
-                click.echo("Another answers on port 3000, and is left alone (--running tests it).")
+                click.echo(f"Another answers at {RUNNING}, and is left alone (--running tests that one).")
             yield tested
     except (SetupFailed, StackFailed, ServerMissing, GeneratorLost) as error:
         click.echo(f"perftest: {error}", err=True)
@@ -113,7 +114,8 @@ def _tell_kept(accounts: Accounts) -> None:
 
 def _answers() -> bool:
     try:
-        with socket.create_connection(("127.0.0.1", 3000), timeout=1):
+        parts = urlsplit(RUNNING)
+        with socket.create_connection((parts.hostname, parts.port), timeout=1):
             return True
     except OSError:
         return False
