@@ -7,6 +7,7 @@ import math
 import re
 from bisect import bisect_left
 from collections.abc import Iterable
+from itertools import accumulate
 
 import msgspec
 from prometheus_client.parser import text_string_to_metric_families
@@ -67,9 +68,10 @@ class _Counts:
     def since(self, before: _Counts) -> Served | None:
         """What came between the two; None when there was nothing, or the counters began anew."""
         bounds = sorted(self.within)
-        counts = [self.within[bound] - before.within.get(bound, 0.0) for bound in bounds]
-        if not counts or counts[-1] <= 0 or min(counts) < 0 or bounds[-1] != math.inf:
+        differences = [self.within[bound] - before.within.get(bound, 0.0) for bound in bounds]
+        if not differences or differences[-1] < 1 or min(differences) < 0 or bounds[-1] != math.inf:
             return None
+        counts = list(accumulate(differences, max))  # a reading may see an observation half counted
         count = round(counts[-1])
         return Served(
             count=count,
@@ -83,7 +85,7 @@ class _Counts:
 
 def _percentile(bounds: list[float], counts: list[float], percent: float) -> float:
     """In milliseconds, evenly within its bucket; the last finite bound when it is above that."""
-    rank = percent / 100 * counts[-1]
+    rank = max(percent / 100 * counts[-1], 1.0)
     place = bisect_left(counts, rank)
     low, below = (bounds[place - 1], counts[place - 1]) if place else (0.0, 0.0)
     if bounds[place] == math.inf:
@@ -115,8 +117,9 @@ class Gauges:
         Nothing where the service gives no answer now, and from when ``unusable`` is set.
         """
         text = await self._text() if self.unusable is None else None
-        if text is None:
-            return {}
+        return self._shown(text) if text is not None else {}
+
+    def _shown(self, text: str) -> dict[str, float]:
         try:
             reading = _reading(self._lines(text))
         except (ValueError, KeyError, IndexError, TypeError, AttributeError):  # whatever the parser makes of it
