@@ -205,14 +205,17 @@ class Runner:
                         # Nobody took the connection for the first request that waits: that request has failed.
                         worker.refuse(self._schedule.kind(worker.seat, self._next(worker)))
                     continue
-                if worker.behind:
-                    worker.slow_until = clock()
-                    self.catch_up(worker)
+                self.connected_again(worker)
                 return
 
         task = asyncio.get_running_loop().create_task(again())
         self._reconnecting.add(task)
         task.add_done_callback(self._reconnecting.discard)
+
+    def connected_again(self, worker: Worker) -> None:
+        if worker.behind:
+            worker.slow_until = clock()
+            self.catch_up(worker)
 
     async def close(self) -> None:
         self._closed = True
