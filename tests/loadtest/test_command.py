@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import re
 import signal
 import socket
@@ -16,8 +17,11 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import msgspec
 import pytest
 
+from hubbub import __version__
+from hubbub.loadtest.about import about
 from hubbub.loadtest.process import Part
 from hubbub.loadtest.servers import free_port
 from tests.conftest import Service
@@ -254,12 +258,52 @@ def test_ipv6_and_https(tmp_path: Path) -> None:
         ("--machines", "1"),
         ("--find-max", "--verify"),
         ("join", "nowhere"),
+        ("--running", "--url", "http://127.0.0.1:1"),
+        ("--running", "--stack", "embedded"),
+        ("--keep",),
+        ("--running", "--machines", "1", "--listen", "127.0.0.1:0"),
     ],
 )
 def test_bad_usage_is_2(arguments: tuple[str, ...]) -> None:
     done = perftest(*arguments)
     assert done.returncode == 2
     assert "Usage:" in done.stderr
+
+
+def test_files_that_can_not_be_written_are_found_before_the_run(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "old").write_text("old")
+    there = str(tmp_path / "new")
+    for arguments, why in (
+        (("--json", "/absent/x.json"), "--json: the folder /absent does not exist"),
+        (("--html", str(tmp_path / "folder")), f"--html: {tmp_path}/folder is a folder, give a file in it"),
+        (("--junit", "/proc/x.xml"), "--junit: /proc/x.xml can't be written: No such file or directory"),
+        (("--json", there, "--html", there), "--json and --html name the same file: give each its own"),
+        (("--json", str(tmp_path / "old"), "--html", "/proc/x"), "--html: /proc/x can't be written"),
+    ):
+        done = perftest(*arguments)
+        assert done.returncode == 2
+        assert done.stdout == ""
+        assert done.stderr.startswith(f"perftest: {why}")
+        assert len(done.stderr.splitlines()) == 1
+    assert (tmp_path / "old").read_text() == "old"
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_result_says_when_with_what_and_where(tmp_path: Path) -> None:
+    found = about()
+    commit = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
+    )
+    if commit.returncode == 0:
+        assert str(found.commit).removesuffix("-dirty") == commit.stdout.strip()
+    assert found.machine.cores == os.cpu_count()
+    assert found.machine.memory_bytes > 10**8
+    assert f"Hubbub {__version__}" in found.text
+    assert platform.python_version() in found.text
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", found.date)
+    outside = msgspec.to_builtins(msgspec.structs.replace(found, commit=None))
+    assert set(outside) == {"date", "version", "machine"}
 
 
 def test_no_service_is_3() -> None:

@@ -10,9 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hubbub.loadtest.mix import (
+    CHATS,
     DELETE,
     EDIT,
+    HISTORY,
+    MESSAGES,
     READS,
+    SEARCH,
     SEND,
     WRITES,
     BadMix,
@@ -20,6 +24,7 @@ from hubbub.loadtest.mix import (
     parse_mix,
     parse_size,
     pattern,
+    weight_of,
 )
 from hubbub.loadtest.plan import READ, WRITE, Plan, Schedule
 from hubbub.loadtest.profile import BadStages, Profile, Stage, parse_stages, spike, steady
@@ -98,6 +103,17 @@ def test_a_mix_is_sent_in_its_weights_and_evenly() -> None:
     for wrong in ("send", "nothing=1", "send=x", "send=-1", "send=99999"):
         with pytest.raises(BadMix):
             parse_mix(wrong)
+
+
+def test_the_mattermost_mix_has_the_frequencies_of_people() -> None:
+    mix = parse_mix("mattermost")
+    writes, reads = Counter(pattern(mix, WRITES)), Counter(pattern(mix, READS))
+    for turns, kind, frequencies in (
+        (writes, WRITES, {EDIT: 0.04, DELETE: 0.005}),
+        (reads, READS, {CHATS: 6.5, MESSAGES: 6.5, HISTORY: 2, SEARCH: 0.03}),
+    ):
+        for route, frequency in frequencies.items():
+            assert turns[route] / turns.total() == pytest.approx(frequency * mix["send"] / weight_of(mix, kind))
 
 
 def test_message_sizes_follow_their_distribution() -> None:
