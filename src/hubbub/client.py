@@ -221,8 +221,17 @@ class _Calls:
         return _Call("DELETE", "/auth/sessions", _nothing)
 
     @staticmethod
+    def delete_account(password: str, messages: str) -> _Call[None]:
+        fields = {"currentPassword": password}
+        return _Call("DELETE", "/auth/me", _nothing, fields, query={"messages": messages}, again=False)
+
+    @staticmethod
     def add_application(name: str) -> _Call[str]:
         return _Call("POST", "/applications", lambda content: str(content["token"]), {"name": name}, again=False)
+
+    @staticmethod
+    def delete_application(token: str) -> _Call[None]:
+        return _Call("DELETE", f"/applications/{token}", _nothing)
 
     @staticmethod
     def applications(page: int, limit: int) -> _Call[list[Application]]:
@@ -245,6 +254,10 @@ class _Calls:
     def add_chat(token: str, title: str | None) -> _Call[int]:
         path = f"/applications/{token}/chats"
         return _Call("POST", path, lambda content: int(content["chatNumber"]), {"title": title}, again=False)
+
+    @staticmethod
+    def delete_chat(token: str, chat: int) -> _Call[None]:
+        return _Call("DELETE", f"/applications/{token}/chats/{chat}", _nothing)
 
     @staticmethod
     def chats(token: str, page: int, limit: int) -> _Call[list[Chat]]:
@@ -338,9 +351,18 @@ class Client:
         self._run(_Calls.end_sessions())
         self.token = None
 
+    def delete_account(self, password: str, *, messages: str = "keep") -> None:
+        """For good. ``messages``: they stay under the name "Deleted user" (keep), or go too (erase)."""
+        self._run(_Calls.delete_account(password, messages))
+        self.token = None
+
     def add_application(self, name: str) -> str:
         """The new application's token."""
         return self._run(_Calls.add_application(name))
+
+    def delete_application(self, application: str) -> None:
+        """With all that is in it."""
+        self._run(_Calls.delete_application(application))
 
     def applications(self, *, page: int = 1, limit: int = 100) -> list[Application]:
         return self._run(_Calls.applications(page, limit))
@@ -363,6 +385,10 @@ class Client:
     def add_chat(self, application: str, title: str | None = None) -> int:
         """The new chat's number."""
         return self._run(_Calls.add_chat(application, title))
+
+    def delete_chat(self, application: str, chat: int) -> None:
+        """With all that is in it. Its number is never given again."""
+        self._run(_Calls.delete_chat(application, chat))
 
     def chats(self, application: str, *, page: int = 1, limit: int = 100) -> list[Chat]:
         return self._run(_Calls.chats(application, page, limit))
@@ -471,8 +497,15 @@ class AsyncClient:
         await self._run(_Calls.end_sessions())
         self.token = None
 
+    async def delete_account(self, password: str, *, messages: str = "keep") -> None:
+        await self._run(_Calls.delete_account(password, messages))
+        self.token = None
+
     async def add_application(self, name: str) -> str:
         return await self._run(_Calls.add_application(name))
+
+    async def delete_application(self, application: str) -> None:
+        await self._run(_Calls.delete_application(application))
 
     async def applications(self, *, page: int = 1, limit: int = 100) -> list[Application]:
         return await self._run(_Calls.applications(page, limit))
@@ -493,6 +526,9 @@ class AsyncClient:
 
     async def add_chat(self, application: str, title: str | None = None) -> int:
         return await self._run(_Calls.add_chat(application, title))
+
+    async def delete_chat(self, application: str, chat: int) -> None:
+        await self._run(_Calls.delete_chat(application, chat))
 
     async def chats(self, application: str, *, page: int = 1, limit: int = 100) -> list[Chat]:
         return await self._run(_Calls.chats(application, page, limit))

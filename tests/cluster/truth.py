@@ -16,7 +16,9 @@ from hubbub.loadtest.cluster import ClusterStack
 _DRAINED_S = 60.0
 
 
-def rows(stack: ClusterStack, sql: str, parameters: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+def rows(
+    stack: ClusterStack, sql: str, parameters: tuple[Any, ...] = (), *, commit: bool = False
+) -> list[tuple[Any, ...]]:
     """What the database answers, asked over a connection of the test's own."""
     connection = pymysql.connect(
         host="127.0.0.1", port=stack.mariadb.port, user="hubbub", password=stack.mariadb.password, database="hubbub"
@@ -24,6 +26,8 @@ def rows(stack: ClusterStack, sql: str, parameters: tuple[Any, ...] = ()) -> lis
     try:
         with connection.cursor() as cursor:
             cursor.execute(sql, parameters)
+            if commit:
+                connection.commit()
             return list(cursor.fetchall())
     finally:
         connection.close()

@@ -28,6 +28,8 @@ TABLE = [
     ("PUT", "/chats/1/messages", {"messageNumber": 1, "body": "x"}, 403, 403, 403, 404),
     ("PATCH", "/chats/1/messages/1", {"body": "x"}, 403, 403, 403, 404),
     ("DELETE", "/chats/1/messages/1", None, 204, 204, 403, 404),
+    ("DELETE", "/chats/1", None, 204, 204, 403, 404),
+    ("DELETE", "", None, 204, 403, 403, 404),
 ]
 
 

@@ -6,11 +6,12 @@ import secrets
 from collections.abc import Sequence
 
 from hubbub.chat.commands import Command, DeleteMessage, EditMessage, Outcome, PostMessage
-from hubbub.chat.errors import KeyReused
+from hubbub.chat.errors import KeyReused, NotFound
 from hubbub.cluster.database import Database
 from hubbub.cluster.deliveries import Deliveries
+from hubbub.cluster.erasing import Erasing
 from hubbub.cluster.migrate import migrate
-from hubbub.cluster.protocol import Delete, Delivery, Edit, Failed, Post, Queued, Repeated
+from hubbub.cluster.protocol import Delete, Delivery, Edit, Failed, Gone, Post, Queued, Repeated
 from hubbub.cluster.store import MySqlStore
 
 
@@ -37,6 +38,12 @@ class ClusterStore(MySqlStore):
     def close(self) -> None:
         self.database.close()
 
+    def erase(self) -> None:
+        """As the writers do, until nothing is left."""
+        erasing = Erasing(self.database, note_changes=False)
+        while (erasure := erasing.next()) is not None:
+            erasing.some(erasure)
+
     def apply(self, batch: Sequence[Command]) -> list[Outcome]:
         outcomes: list[Outcome] = []
         for command in batch:
@@ -50,6 +57,8 @@ class ClusterStore(MySqlStore):
 
 
 def _as_told(outcome: Outcome) -> Outcome:
+    if isinstance(outcome, Gone):
+        return NotFound("There is no such chat.")
     if isinstance(outcome, Repeated):
         return outcome.number
     if isinstance(outcome, Failed) and "Idempotency-Key" in outcome.reason:

@@ -5,23 +5,30 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 
+from hubbub.chat import ports
 from hubbub.chat.commands import (
     AddApplication,
     AddChat,
     AddUser,
+    Command,
+    DeleteApplication,
+    DeleteChat,
     DeleteMessage,
+    DeleteUser,
     EditMessage,
     EndSession,
     EndSessions,
     PostMessage,
     PutMember,
+    RenameApplication,
+    RenameChat,
 )
 from hubbub.chat.errors import Invalid, KeyReused, NotFound
 from hubbub.chat.model import ChatKey, Role, User
-from hubbub.chat.ports import Store
 from hubbub.embedded.store import SqliteStore
 from tests.ports.stores import ClusterStore
 from tests.servers import new_database
@@ -29,9 +36,15 @@ from tests.servers import new_database
 CHAT = ChatKey("token", 1)
 
 
+class Store(ports.Store, Protocol):
+    """What every adapter has. ``erase`` takes out all that is left of what was deleted."""
+
+    def erase(self) -> None: ...
+
+
 @pytest.fixture(params=["sqlite", "mysql"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    store: SqliteStore | ClusterStore
+    store: Store
     if request.param == "sqlite":
         store = SqliteStore(tmp_path / "hubbub.db")
     else:
@@ -176,3 +189,100 @@ async def test_members_come_page_by_page(store: Store) -> None:
     assert emails == ["a@x", *(f"m{n}@x" for n in range(1200))]
     assert [member.role for member in await store.members("token", offset=0, limit=2)] == [Role.OWNER, Role.MEMBER]
     assert [member.email for member in await store.members("other", offset=0, limit=9)] == ["m0@x"]
+
+
+async def test_a_deleted_chat_is_gone_at_once_and_its_number_is_never_given_again(store: Store) -> None:
+    store.apply([post(1, key="k", body_hash=b"h"), post(2), AddChat("token", "Two", 4)])
+    assert store.apply([DeleteChat(ChatKey("token", 2)), DeleteChat(CHAT)]) == [None, None]
+    assert isinstance(store.apply([DeleteChat(CHAT)])[0], NotFound)
+    assert await store.chat(CHAT) is None
+    assert await store.chats("token", offset=0, limit=9) == []
+    application = await store.application("token")
+    assert application is not None
+    assert application.chats_count == 0
+    late: list[Command] = [
+        post(3),
+        post(4, key="k", body_hash=b"h"),
+        EditMessage(CHAT, 1, 1, "edited", 9),
+        DeleteMessage(CHAT, 1, 1, any_sender=True),
+    ]
+    assert [type(outcome) for outcome in store.apply(late)] == [NotFound] * 4
+    store.apply([RenameChat(CHAT, "Back")])
+    assert await store.chat(CHAT) is None
+    assert store.apply([AddChat("token", "Three", 5)]) == [3]
+    store.erase()
+    store.count_messages()
+    assert await numbers(store) == []
+    assert await store.posted(CHAT, 1, "k") is None
+    assert store.apply([AddChat("token", "Four", 5)]) == [4]
+
+
+async def test_what_is_left_of_a_long_chat_goes_a_slice_at_a_time(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for wing in ("embedded", "cluster"):
+        monkeypatch.setattr(f"hubbub.{wing}.erasing._ROWS", 10)
+    store.apply([post(number, key=f"{number}", body_hash=b"h") for number in range(1, 26)])
+    store.apply([AddChat("token", "Two", 4), DeleteChat(CHAT)])
+    other = ChatKey("token", 2)
+    store.apply([PostMessage(other, 1, 1, "A", "stays", 1, "k", b"h")])
+    store.erase()
+    assert await numbers(store) == []
+    assert await store.posted(CHAT, 1, "25") is None
+    assert [message.body for message in await store.messages(other, limit=9)] == ["stays"]
+    assert await store.posted(other, 1, "k") == (1, b"h")
+
+
+async def test_a_deleted_application_is_nobodys(store: Store) -> None:
+    store.apply([PutMember("token", 2, Role.ADMIN), post(1), AddChat("token", "Two", 4)])
+    store.apply([AddApplication("other", "O", 2, 3)])
+    assert store.apply([DeleteApplication("token")]) == [None]
+    for _ in range(2):
+        assert await store.application("token") is None
+        assert await store.role("token", 1) is None
+        assert await store.applications_of(1, offset=0, limit=9) == []
+        assert [each.token for each in await store.applications_of(2, offset=0, limit=9)] == ["other"]
+        assert await store.chat(CHAT) is None
+        assert await store.chats("token", offset=0, limit=9) == []
+        late: list[Command] = [
+            DeleteApplication("token"),
+            PutMember("token", 2, Role.MEMBER),
+            AddChat("token", None, 5),
+            DeleteChat(CHAT),
+        ]
+        store.apply([RenameApplication("token", "Back")])
+        assert [type(outcome) for outcome in store.apply(late)][:3] == [NotFound] * 3
+        store.erase()
+    assert await numbers(store) == []
+    assert await store.members("token", offset=0, limit=9) == []
+    assert isinstance(store.apply([post(2)])[0], NotFound)
+    assert await store.role("other", 2) is Role.OWNER
+
+
+async def test_a_deleted_account_is_gone_and_its_messages_stay_under_another_name(store: Store) -> None:
+    store.apply([PutMember("token", 2, Role.MEMBER), PostMessage(CHAT, 1, 2, "B", "bob's", 1001), post(2)])
+    assert isinstance(store.apply([DeleteUser(1, "era", erase=False)])[0], Invalid)
+    assert await store.user_by_ref("ref") is not None
+    assert store.apply([DeleteUser(2, "era", erase=False)]) == [None]
+    assert isinstance(store.apply([DeleteUser(2, "era2", erase=False)])[0], NotFound)
+    assert await store.user_by_ref("ref2") is None
+    assert await store.user_by_email("b@x") is None
+    assert await store.user_by_email("deleted 2") is None
+    assert not await store.session_lives(2, "", "one")
+    assert await store.role("token", 2) is None
+    assert [each.email for each in await store.members("token", offset=0, limit=9)] == ["a@x"]
+    assert [(each.number, each.sender_name) for each in await store.messages(CHAT, limit=9)] == [
+        (2, "A"),
+        (1, "Deleted user"),
+    ]
+    again = store.apply([AddUser("ref3", "b@x", "B", "hash", 1), PutMember("token", 2, Role.MEMBER)])
+    assert isinstance(again[0], User)
+    assert again[0].id != 2
+    assert isinstance(again[1], NotFound)
+    assert isinstance(store.apply([AddApplication("theirs", "T", 2, 9)])[0], NotFound)
+    assert await store.application("theirs") is None
+
+
+async def test_who_has_deleted_an_application_owns_it_no_more(store: Store) -> None:
+    store.apply([DeleteApplication("token")])
+    assert store.apply([DeleteUser(1, "era", erase=False)]) == [None]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable
 
-from hubbub.chat.commands import AddUser, EndSession, EndSessions
-from hubbub.chat.errors import Unauthenticated
+from hubbub.chat.commands import AddUser, DeleteUser, EndSession, EndSessions
+from hubbub.chat.errors import Invalid, NotFound, Unauthenticated
 from hubbub.chat.model import User
 from hubbub.chat.ports import Intake, Passwords, Store
 
@@ -14,6 +14,17 @@ from hubbub.chat.ports import Intake, Passwords, Store
 def normalized_email(email: str) -> str:
     """The form in which emails are stored and compared: case does not matter."""
     return email.strip().lower()
+
+
+def must_hand_over(owned: int) -> Invalid:
+    """What is told to the owner of so many applications, who would be deleted."""
+    them = "the application that you own" if owned == 1 else f"the {owned} applications that you own"
+    return Invalid([f"hand over or delete {them} first: an application can't be without an owner"])
+
+
+def no_account() -> NotFound:
+    """What a command is refused with whose user was deleted a moment ago."""
+    return NotFound("There is no such account.")
 
 
 class Accounts:
@@ -62,6 +73,21 @@ class Accounts:
     async def end_sessions(self, user: User) -> None:
         """The tokens of all sessions that the user has begun are dead once this returns."""
         await self._intake.accept(EndSessions(user.id, secrets.token_urlsafe(9)))
+
+    async def must_know_password(self, user: User, password: str) -> None:
+        """Raises Unauthenticated when it is not the user's."""
+        found = await self._store.user_by_email(user.email)
+        if not await self._passwords.verify(password, found[1] if found else None):
+            raise Unauthenticated("The current password is wrong.")
+
+    async def delete(self, user: User, *, erase: bool) -> None:
+        """The account is gone once this returns, and no token of it works. Its messages stay under another name, or
+        go a little later.
+
+        Raises:
+            Invalid: the user owns applications.
+        """
+        await self._intake.accept(DeleteUser(user.id, secrets.token_urlsafe(9), erase))
 
     async def session_lives(self, user: User, era: str, session: str) -> bool:
         return await self._store.session_lives(user.id, era, session)

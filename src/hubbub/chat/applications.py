@@ -7,7 +7,14 @@ from collections.abc import Awaitable
 
 from hubbub.chat.accounts import normalized_email
 from hubbub.chat.caller import Caller
-from hubbub.chat.commands import AddApplication, AddChat, PutMember, RemoveMember, RenameApplication
+from hubbub.chat.commands import (
+    AddApplication,
+    AddChat,
+    DeleteApplication,
+    PutMember,
+    RemoveMember,
+    RenameApplication,
+)
 from hubbub.chat.encoding import encode_chats
 from hubbub.chat.errors import Forbidden, Invalid, NotFound
 from hubbub.chat.model import Application, Member, Role, is_token
@@ -69,6 +76,12 @@ class Membership:
     async def rename(self, name: str) -> None:
         self.must_manage()
         await self._doors.intake.accept(RenameApplication(self._token, name))
+
+    async def delete(self) -> None:
+        """The application and all that is in it. Raises Forbidden unless the caller is the owner."""
+        if self.role is not Role.OWNER:
+            raise Forbidden("Only its owner may delete an application.")
+        await self._doors.intake.accept(DeleteApplication(self._token))
 
     async def members(self, *, offset: int, limit: int) -> list[Member]:
         """The oldest accounts first."""

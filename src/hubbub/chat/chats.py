@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from hubbub.chat.applications import no_application
 from hubbub.chat.caller import Caller
-from hubbub.chat.commands import DeleteMessage, EditMessage, RenameChat
+from hubbub.chat.commands import DeleteChat, DeleteMessage, EditMessage, RenameChat
 from hubbub.chat.encoding import encode_page
 from hubbub.chat.errors import Forbidden, NotFound, Unavailable
 from hubbub.chat.model import Chat, ChatKey, Message, Page, Role, Shown, is_token
@@ -62,6 +62,12 @@ class ChatHandle:
 
     async def rename(self, title: str | None) -> None:
         await self._doors.intake.accept(RenameChat(self._key, title))
+
+    async def delete_chat(self) -> None:
+        """The chat and all that is in it. Raises Forbidden unless the caller is the owner or an admin."""
+        if not self._role.manages:
+            raise Forbidden("Only the application's owner and its admins may delete a chat.")
+        await self._doors.intake.accept(DeleteChat(self._key))
 
     # Reading -----------------------------------------------------------------------------------------------------
 

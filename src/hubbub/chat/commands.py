@@ -38,6 +38,16 @@ class EndSessions(msgspec.Struct, frozen=True):
     era: str
 
 
+class DeleteUser(msgspec.Struct, frozen=True):
+    """The account is gone, with its memberships and sessions. Its messages stay under another name, or go a little
+    later (``erase``). Outcome: None. Refused with Invalid while the user owns applications. ``era``: see EndSessions.
+    """
+
+    user_id: int
+    era: str
+    erase: bool
+
+
 class AddApplication(msgspec.Struct, frozen=True):
     """Outcome: None."""
 
@@ -52,6 +62,12 @@ class RenameApplication(msgspec.Struct, frozen=True):
 
     token: str
     name: str
+
+
+class DeleteApplication(msgspec.Struct, frozen=True):
+    """Outcome: None; NotFound when there is none. What is in it goes a little later, see Store.erase."""
+
+    token: str
 
 
 class PutMember(msgspec.Struct, frozen=True):
@@ -82,6 +98,14 @@ class RenameChat(msgspec.Struct, frozen=True):
 
     chat: ChatKey
     title: str | None
+
+
+class DeleteChat(msgspec.Struct, frozen=True):
+    """Outcome: None; NotFound when there is none. Its number stays taken, and what is in it goes a little later, see
+    Store.erase.
+    """
+
+    chat: ChatKey
 
 
 class PostMessage(msgspec.Struct, frozen=True):
@@ -126,12 +150,15 @@ DirectoryCommand: TypeAlias = (
     AddUser
     | EndSession
     | EndSessions
+    | DeleteUser
     | AddApplication
     | RenameApplication
+    | DeleteApplication
     | PutMember
     | RemoveMember
     | AddChat
     | RenameChat
+    | DeleteChat
 )
 Command: TypeAlias = MessageCommand | DirectoryCommand
 Outcome: TypeAlias = object | ChatError

@@ -25,6 +25,9 @@ class Role(StrEnum):
         return self is not Role.MEMBER
 
 
+DELETED_USER = "Deleted user"  # the name under which a deleted account's messages stay
+
+
 class User(msgspec.Struct, frozen=True):
     """``id`` is the store's own and never leaves the service; ``ref`` is what a token carries instead. ``era`` is the
     word that the tokens of the user's sessions carry; a new one ends them all.

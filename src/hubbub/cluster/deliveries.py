@@ -26,6 +26,7 @@ from hubbub.cluster.protocol import (
     Delivery,
     Edit,
     Failed,
+    Gone,
     OpenChat,
     Opened,
     Position,
@@ -45,18 +46,23 @@ _STATEMENT_BYTES = 4 * 1024 * 1024  # a server's max_allowed_packet is 16 MiB or
 _ROWS_PER_INSERT = 500
 _NEWEST = 101
 
-MESSAGE = (
-    "SELECT number, sender_id, sender_name, body, created_at, edited_at FROM messages WHERE token = %s AND chat = %s"
-)
+# The sender's name is the user's as it is now, looked up for the rows that are sent alone, not for those that a page
+# passes over.
+_SENDER_NAME = "COALESCE((SELECT name FROM users WHERE id = sender_id), sender_name)"
+_COLUMNS = f"number, sender_id, {_SENDER_NAME}, body, created_at, edited_at"
+_OF_CHAT = "FROM messages WHERE token = %s AND chat = %s"
+MESSAGE = f"SELECT {_COLUMNS} {_OF_CHAT}"
+CHANGED_MESSAGE = f"SELECT {_COLUMNS}, changed {_OF_CHAT}"  # with the order of its last change
 
 
 class _Chat:
     """A chat's row as the transaction under way knows it."""
 
-    __slots__ = ("counted_to", "live_epoch", "opening")
+    __slots__ = ("counted_to", "deleted", "live_epoch", "opening")
 
-    def __init__(self, counted_to: int, live_epoch: int, opening: int) -> None:
+    def __init__(self, counted_to: int, live_epoch: int, opening: int, deleted: bool) -> None:
         self.counted_to = counted_to
+        self.deleted = deleted
         self.live_epoch = live_epoch
         self.opening = opening
 
@@ -182,6 +188,9 @@ class Deliveries:
         where nobody can have been told that it was accepted."""
         if isinstance(command, Barrier | OpenChat):
             return
+        cursor.execute("SELECT 1 FROM chats WHERE token = %s AND number = %s AND deleted", command.chat)
+        if cursor.fetchone() is not None:
+            return
         insert(cursor, shard, command, reason, encode(Delivery("", 0, [command])), acknowledged=acknowledged)
         if isinstance(command, Post) and acknowledged:
             cursor.execute(
@@ -246,12 +255,12 @@ class Deliveries:
         if not keys:
             return
         batch.cursor.execute(
-            "SELECT token, number, counted_to, live_epoch, opening FROM chats"
+            "SELECT token, number, counted_to, live_epoch, opening, deleted FROM chats"
             f" WHERE (token, number) IN ({marks(keys, '(%s,%s)')}) ORDER BY token, number FOR UPDATE",
             [value for key in keys for value in key],
         )
-        for token, number, counted_to, live_epoch, opening in batch.cursor.fetchall():
-            batch.chats[ChatKey(token, number)] = _Chat(counted_to, live_epoch, opening)
+        for token, number, counted_to, live_epoch, opening, deleted in batch.cursor.fetchall():
+            batch.chats[ChatKey(token, number)] = _Chat(counted_to, live_epoch, opening, bool(deleted))
 
     @staticmethod
     def _end_openings(batch: _Batch) -> None:
@@ -267,6 +276,8 @@ class Deliveries:
         chat = batch.chats.get(command.chat)
         if chat is None:
             return Failed("there is no such chat")
+        if chat.deleted:
+            return Gone()
         entry = command.chat, command.sender_id, command.key or ""
         if command.key is not None:
             known = batch.posted.get(entry)
@@ -317,6 +328,8 @@ class Deliveries:
 
     def _change(self, batch: _Batch, command: Edit | Delete) -> Outcome:
         chat = batch.chats.get(command.chat)
+        if chat is not None and chat.deleted:
+            return Gone()
         epoch, _ = place_of(command.order)
         if chat is not None and epoch and epoch < chat.live_epoch:
             return Straggler(chat.live_epoch)
@@ -381,15 +394,14 @@ class Deliveries:
     def _open_chat(cursor: Any, command: OpenChat) -> Outcome:
         """The next epoch, and that it is being opened: step (a) of rule 6."""
         cursor.execute(
-            "UPDATE chats SET opening = epoch + 1, epoch = epoch + 1 WHERE token = %s AND number = %s", command.chat
+            "UPDATE chats SET opening = epoch + 1, epoch = epoch + 1 WHERE token = %s AND number = %s AND NOT deleted",
+            command.chat,
         )
         if not cursor.rowcount:
             return NotFound("There is no such chat.")
         cursor.execute("SELECT epoch, last_number FROM chats WHERE token = %s AND number = %s", command.chat)
         epoch, last_number = cursor.fetchone()
-        cursor.execute(
-            f"{MESSAGE.replace(' FROM ', ', changed FROM ')} ORDER BY number DESC LIMIT {_NEWEST}", command.chat
-        )
+        cursor.execute(f"{CHANGED_MESSAGE} ORDER BY number DESC LIMIT {_NEWEST}", command.chat)
         newest = [(Message(*row[:6]), int(row[6])) for row in cursor.fetchall()]
         return Opened(epoch, max(last_number, newest[0][0].number if newest else 0), newest)
 

@@ -16,6 +16,8 @@ from hubbub.chat.caller import Caller
 from hubbub.chat.commands import (
     AddChat,
     Command,
+    DeleteApplication,
+    DeleteChat,
     DeleteMessage,
     EditMessage,
     Outcome,
@@ -216,7 +218,12 @@ class QueuedIntake:
         if isinstance(command, AddChat):
             guard = await self._numbers.announce_new_chat(command.token)
         (outcome,) = await asyncio.to_thread(self._store.apply, [command])
-        if token is not None:
+        if token is not None and isinstance(command, DeleteApplication | DeleteChat):
+            # Also where it was gone before: an earlier try may not have come to this, and was refused.
+            if isinstance(command, DeleteChat):
+                await self._numbers.chat_deleted(command.chat)
+            await self._numbers.application_changed(token)
+        elif token is not None:
             await self._tell(token)
         if guard is not None and isinstance(command, AddChat) and isinstance(outcome, int):
             try:
@@ -243,6 +250,6 @@ def _unknown() -> Unavailable:
 
 
 def _application_of(command: Command) -> str | None:
-    if isinstance(command, PutMember | RemoveMember | RenameApplication | AddChat):
+    if isinstance(command, PutMember | RemoveMember | RenameApplication | DeleteApplication | AddChat):
         return command.token
-    return command.chat.token if isinstance(command, RenameChat) else None
+    return command.chat.token if isinstance(command, RenameChat | DeleteChat) else None

@@ -128,6 +128,10 @@ class Straggler(NamedTuple):
     live_epoch: int
 
 
+class Gone(NamedTuple):
+    """The command's chat was deleted: nothing of the command is kept."""
+
+
 class Failed(NamedTuple):
     """The outcome of a command that the store chokes on."""
 

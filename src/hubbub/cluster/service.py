@@ -20,6 +20,7 @@ from hubbub.cluster.broker import LOST, send_markers
 from hubbub.cluster.consumer import RabbitConsumer
 from hubbub.cluster.database import Database
 from hubbub.cluster.deliveries import Deliveries
+from hubbub.cluster.erasing import Erasing, keep_erasing
 from hubbub.cluster.generations import Generations
 from hubbub.cluster.holes import Holes
 from hubbub.cluster.housekeeping import keep_house
@@ -36,7 +37,6 @@ from hubbub.cluster.redis.gate import RedisGate
 from hubbub.cluster.redis.messages import RedisView
 from hubbub.cluster.redis.numbers import Numbers
 from hubbub.cluster.redis.pages import Applications, Pages
-from hubbub.cluster.redis.quotas import RedisQuotas
 from hubbub.cluster.redis.servers import Servers
 from hubbub.cluster.redis.stored import Stored
 from hubbub.cluster.search import ElasticIndex, connect
@@ -48,7 +48,6 @@ from hubbub.http.edge import Edge
 from hubbub.http.limits import LocalGate, MemoryCounts
 from hubbub.http.metrics import Reading, accepted, cached, lag, serve_metrics, waiting, writing
 from hubbub.http.passwords import Argon2Passwords
-from hubbub.http.quotas import LocalQuotas
 from hubbub.http.schemas import Letter
 from hubbub.http.service import Wing, edge_of, now
 from hubbub.loop_lag import LoopLag
@@ -141,7 +140,6 @@ async def serving(settings: Settings) -> AsyncIterator[Edge]:
             user_rate=settings.user_rate,
             alone=LocalGate(settings.user_rate),
         ),
-        quotas=RedisQuotas(servers, settings.hourly, LocalQuotas(settings.hourly)),
         counts=RedisCounts(servers, MemoryCounts()),
         passwords=passwords,
         feed=feed.feed,
@@ -156,6 +154,7 @@ async def serving(settings: Settings) -> AsyncIterator[Edge]:
         address_connections=settings.address_connections,
         operators=settings.operators,
         user_streams=settings.user_streams,
+        hourly=settings.hourly,
         tracing=tracing,
     )
     going = [
@@ -211,10 +210,12 @@ async def writing_until(settings: Settings, stopped: asyncio.Event, started: Cal
         keep(keep_house(store, processes, settings.amqp_url, shards, now), "the housekeeping"),
         keep(generations.follow(processes, servers.wires), "the generations of Redis"),
     ]
+    stored = Stored(servers, store)
+    going.append(keep(keep_erasing(Erasing(database, note_changes=searched), stored), "erasing what was deleted"))
     if searched:
         index = ElasticIndex(connect(settings.search_url))
         going.append(keep(keep_index(Outbox(database), index.add), "the search index"))
-    writer = ShardWriter(deliveries, Stored(servers, store), shards)
+    writer = ShardWriter(deliveries, stored, shards)
     going.append(keep(writer.tell_again(), "telling Redis again"))
     tracing = writer.tracing = tracing_to(settings.trace_url, "writer")
     if taken := await aside.take_over(settings.amqp_url):

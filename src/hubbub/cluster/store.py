@@ -13,11 +13,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
+from hubbub.chat.accounts import must_hand_over, no_account
 from hubbub.chat.commands import (
     AddApplication,
     AddChat,
     AddUser,
     Command,
+    DeleteApplication,
+    DeleteChat,
+    DeleteUser,
     EndSession,
     EndSessions,
     Outcome,
@@ -28,9 +32,10 @@ from hubbub.chat.commands import (
 )
 from hubbub.chat.errors import Forbidden, Invalid, NotFound, Unavailable
 from hubbub.chat.limits import ENDED_SESSION_KEPT_MS
-from hubbub.chat.model import Application, Chat, ChatKey, Member, Message, Role, User
+from hubbub.chat.model import DELETED_USER, Application, Chat, ChatKey, Member, Message, Role, User
 from hubbub.cluster.database import Database, marks
-from hubbub.cluster.deliveries import MESSAGE
+from hubbub.cluster.deliveries import CHANGED_MESSAGE, MESSAGE
+from hubbub.cluster.erasing import mark_chats, rename_later
 from hubbub.cluster.protocol import Position
 
 _CHATS_COUNTED_AT_ONCE = 20
@@ -41,11 +46,14 @@ _CHAT = """
                         WHERE m.token = c.token AND m.chat = c.number AND m.number > c.counted_to),
            GREATEST(c.last_number, COALESCE((SELECT MAX(m.number) FROM messages m
                                              WHERE m.token = c.token AND m.chat = c.number), 0))
-    FROM chats c WHERE c.token = %s
+    FROM chats c JOIN applications a ON a.token = c.token
+    WHERE c.token = %s AND NOT c.deleted AND NOT a.deleted
 """
-_USER = "SELECT id, ref, email, name, created_at, era, password_hash FROM users"
+_APPLICATION = "SELECT a.token, a.name, a.chats_count - a.chats_deleted"
+_USER = "SELECT id, ref, email, name, created_at, era, password_hash FROM users WHERE NOT deleted"
 _SESSION = "SELECT era, EXISTS (SELECT 1 FROM ended_sessions WHERE session = %s) FROM users WHERE id = %s"
 _ROLE = "SELECT role FROM members WHERE token = %s AND user_id = %s"
+_ROLE_NOW = f"{_ROLE} AND EXISTS (SELECT 1 FROM applications a WHERE a.token = members.token AND NOT a.deleted)"
 
 
 class MySqlStore:
@@ -72,7 +80,7 @@ class MySqlStore:
             " ON DUPLICATE KEY UPDATE id = id",
             (command.ref, command.email, command.name, command.password_hash, command.created_at),
         )
-        cursor.execute(f"{_USER} WHERE ref = %s", (command.ref,))
+        cursor.execute(f"{_USER} AND ref = %s", (command.ref,))
         row = cursor.fetchone()
         return User(*row[:6]) if row else Invalid(["email has already been taken"])
 
@@ -88,7 +96,36 @@ class MySqlStore:
         cursor.execute("UPDATE users SET era = %s WHERE id = %s", (command.era, command.user_id))
         return None
 
+    def _delete_user(self, cursor: Any, command: DeleteUser) -> Outcome:
+        if _is_gone(cursor, command.user_id):
+            return no_account()
+        cursor.execute(
+            "SELECT COUNT(*) FROM members m JOIN applications a ON a.token = m.token"
+            " WHERE m.user_id = %s AND m.role = 'owner' AND NOT a.deleted",
+            (command.user_id,),
+        )
+        (owned,) = cursor.fetchone()
+        if owned:
+            return must_hand_over(owned)
+        rename_later(cursor, command.user_id)
+        for table in ("members", "former_members"):
+            cursor.execute(f"DELETE FROM {table} WHERE user_id = %s", (command.user_id,))
+        # The row keeps its id, and ref, which its messages have. No email that is asked for has a capital letter.
+        cursor.execute(
+            "UPDATE users SET deleted = TRUE, email = CONCAT('Deleted ', id), name = %s, password_hash = '', era = %s"
+            " WHERE id = %s",
+            (DELETED_USER, command.era, command.user_id),
+        )
+        if command.erase:
+            cursor.execute(
+                "INSERT INTO erasures (kind, token, user_id, at) VALUES ('user', '', %s, UNIX_TIMESTAMP())",
+                (command.user_id,),
+            )
+        return None
+
     def _add_application(self, cursor: Any, command: AddApplication) -> Outcome:
+        if _is_gone(cursor, command.owner_id):
+            return no_account()
         cursor.execute(
             "INSERT INTO applications (token, name, created_at) VALUES (%s,%s,%s)",
             (command.token, command.name, command.created_at),
@@ -100,10 +137,28 @@ class MySqlStore:
         return None
 
     def _rename_application(self, cursor: Any, command: RenameApplication) -> Outcome:
-        cursor.execute("UPDATE applications SET name = %s WHERE token = %s", (command.name, command.token))
+        cursor.execute(
+            "UPDATE applications SET name = %s WHERE token = %s AND NOT deleted", (command.name, command.token)
+        )
+        return None
+
+    def _delete_application(self, cursor: Any, command: DeleteApplication) -> Outcome:
+        cursor.execute(
+            "UPDATE applications SET deleted = TRUE, name = '' WHERE token = %s AND NOT deleted", (command.token,)
+        )
+        if not cursor.rowcount:
+            return NotFound("There is no such application.")
+        cursor.execute(
+            "INSERT INTO erasures (kind, token, at) VALUES ('application', %s, UNIX_TIMESTAMP())", (command.token,)
+        )
         return None
 
     def _put_member(self, cursor: Any, command: PutMember) -> Outcome:
+        cursor.execute("SELECT 1 FROM applications WHERE token = %s AND NOT deleted FOR UPDATE", (command.token,))
+        if cursor.fetchone() is None:
+            return NotFound("There is no such application.")
+        if _is_gone(cursor, command.user_id):
+            return no_account()
         cursor.execute(f"{_ROLE} FOR UPDATE", (command.token, command.user_id))
         found = cursor.fetchone()
         if found is not None and found[0] == Role.OWNER:
@@ -124,11 +179,15 @@ class MySqlStore:
         if found[0] == Role.OWNER:
             return Forbidden("The owner can't be removed.")
         cursor.execute("DELETE FROM members WHERE token = %s AND user_id = %s", (command.token, command.user_id))
+        cursor.execute(
+            "INSERT IGNORE INTO former_members (token, user_id) VALUES (%s, %s)", (command.token, command.user_id)
+        )
         return None
 
     def _add_chat(self, cursor: Any, command: AddChat) -> Outcome:
-        # Chats are never deleted, so the application's count of them is also the number of the last.
-        cursor.execute("UPDATE applications SET chats_count = chats_count + 1 WHERE token = %s", (command.token,))
+        cursor.execute(
+            "UPDATE applications SET chats_count = chats_count + 1 WHERE token = %s AND NOT deleted", (command.token,)
+        )
         if not cursor.rowcount:
             return NotFound("There is no such application.")
         cursor.execute("SELECT chats_count FROM applications WHERE token = %s", (command.token,))
@@ -140,19 +199,36 @@ class MySqlStore:
         return int(number)
 
     def _rename_chat(self, cursor: Any, command: RenameChat) -> Outcome:
-        cursor.execute("UPDATE chats SET title = %s WHERE token = %s AND number = %s", (command.title, *command.chat))
+        cursor.execute(
+            "UPDATE chats SET title = %s WHERE token = %s AND number = %s AND NOT deleted",
+            (command.title, *command.chat),
+        )
+        return None
+
+    def _delete_chat(self, cursor: Any, command: DeleteChat) -> Outcome:
+        # The row that a writer locks before it stores anything in the chat.
+        cursor.execute("SELECT 1 FROM chats WHERE token = %s AND number = %s AND NOT deleted FOR UPDATE", command.chat)
+        if cursor.fetchone() is None:
+            return NotFound("There is no such chat.")
+        mark_chats(cursor, command.chat.token, [command.chat.number])
+        cursor.execute(
+            "UPDATE applications SET chats_deleted = chats_deleted + 1 WHERE token = %s", (command.chat.token,)
+        )
         return None
 
     _handlers: ClassVar[dict[type[Any], Callable[[MySqlStore, Any, Any], Outcome]]] = {
         AddUser: _add_user,
         EndSession: _end_session,
         EndSessions: _end_sessions,
+        DeleteUser: _delete_user,
         AddApplication: _add_application,
         RenameApplication: _rename_application,
+        DeleteApplication: _delete_application,
         PutMember: _put_member,
         RemoveMember: _remove_member,
         AddChat: _add_chat,
         RenameChat: _rename_chat,
+        DeleteChat: _delete_chat,
     }
 
     def count_messages(self) -> None:
@@ -200,30 +276,32 @@ class MySqlStore:
     # Reading ---------------------------------------------------------------------------------------------------------
 
     async def user_by_ref(self, ref: str) -> User | None:
-        row = await self._database.row(f"{_USER} WHERE ref = %s", (ref,))
+        row = await self._database.row(f"{_USER} AND ref = %s", (ref,))
         return row and User(*row[:6])
 
     async def user_by_email(self, email: str) -> tuple[User, str] | None:
-        row = await self._database.row(f"{_USER} WHERE email = %s", (email,))
+        row = await self._database.row(f"{_USER} AND email = %s", (email,))
         return row and (User(*row[:6]), row[6])
 
     async def session_lives(self, user_id: int, era: str, session: str) -> bool:
         return bool(await self._database.row(_SESSION, (session, user_id)) == (era, 0))
 
     async def application(self, token: str) -> Application | None:
-        row = await self._database.row("SELECT token, name, chats_count FROM applications WHERE token = %s", (token,))
+        row = await self._database.row(
+            f"{_APPLICATION} FROM applications a WHERE a.token = %s AND NOT a.deleted", (token,)
+        )
         return row and Application(*row)
 
     async def applications_of(self, user_id: int, *, offset: int, limit: int) -> list[Application]:
         rows = await self._database.rows(
-            "SELECT a.token, a.name, a.chats_count FROM members m JOIN applications a ON a.token = m.token"
+            f"{_APPLICATION} FROM members m JOIN applications a ON a.token = m.token AND NOT a.deleted"
             " WHERE m.user_id = %s ORDER BY m.app_created_at DESC, m.position DESC LIMIT %s OFFSET %s",
             (user_id, limit, offset),
         )
         return [Application(*row) for row in rows]
 
     async def role(self, token: str, user_id: int) -> Role | None:
-        row = await self._database.row(_ROLE, (token, user_id))
+        row = await self._database.row(_ROLE_NOW, (token, user_id))
         return row and Role(row[0])
 
     async def members(self, token: str, *, offset: int, limit: int) -> list[Member]:
@@ -255,7 +333,7 @@ class MySqlStore:
 
     async def ordered(self, key: ChatKey, numbers: Sequence[int]) -> list[tuple[Message, int]]:
         """Those of some messages that there are, with the order of the last change of each."""
-        sql = f"{MESSAGE.replace(' FROM ', ', changed FROM ')} AND number IN ({marks(numbers)})"
+        sql = f"{CHANGED_MESSAGE} AND number IN ({marks(numbers)})"
         return [(Message(*row[:6]), int(row[6])) for row in await self._database.rows(sql, (*key, *numbers))]
 
     async def messages(
@@ -304,3 +382,11 @@ class MySqlStore:
             (*key, sender_id, idempotency_key),
         )
         return row and (int(row[0]), bytes(row[1]))
+
+
+def _is_gone(cursor: Any, user_id: int) -> bool:
+    """Whether the account was deleted; so may be that of a request that was let in before. It is not until this
+    transaction ends."""
+    cursor.execute("SELECT deleted FROM users WHERE id = %s FOR UPDATE", (user_id,))
+    found = cursor.fetchone()
+    return found is not None and bool(found[0])

@@ -21,12 +21,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar, cast
 
+from hubbub.chat.accounts import must_hand_over, no_account
 from hubbub.chat.commands import (
     AddApplication,
     AddChat,
     AddUser,
     Command,
+    DeleteApplication,
+    DeleteChat,
     DeleteMessage,
+    DeleteUser,
     EditMessage,
     EndSession,
     EndSessions,
@@ -40,8 +44,9 @@ from hubbub.chat.commands import (
 from hubbub.chat.errors import Forbidden, Invalid, KeyReused, NotFound, Unavailable
 from hubbub.chat.far import FAR
 from hubbub.chat.limits import ENDED_SESSION_KEPT_MS
-from hubbub.chat.model import Application, Chat, ChatKey, Member, Message, Role, User
+from hubbub.chat.model import DELETED_USER, Application, Chat, ChatKey, Member, Message, Role, User
 from hubbub.chat.ports import Document
+from hubbub.embedded.erasing import erase_some
 from hubbub.embedded.migrate import migrate
 from hubbub.embedded.readers import Readers
 from hubbub.embedded.soundness import Soundness
@@ -55,7 +60,13 @@ _KNOWN_CHATS = 100_000
 _CHANGES = 500  # batches that an index takes in at once
 _AT_ONCE = 5000  # messages, of all there are
 
-_CHAT_ID = "SELECT c.id FROM chats c JOIN applications a ON a.id = c.application_id WHERE a.token = ? AND c.number = ?"
+_ERASING_S = 0.02  # once a second, while there is something to be taken out
+
+_CHAT_ID = (
+    "SELECT c.id FROM chats c JOIN applications a ON a.id = c.application_id"
+    " WHERE a.token = ? AND NOT a.deleted AND c.number = ? AND NOT c.deleted"
+)
+_APPLICATION_ID = "SELECT id FROM applications WHERE token = ? AND NOT deleted"
 _INSERT_MESSAGES = "INSERT INTO messages (chat_id, number, sender_id, created_at, body) VALUES "
 _INSERT_MANY = _INSERT_MESSAGES + ",".join(["(?,?,?,?,?)"] * _ROWS_PER_INSERT)
 _CHAT = """
@@ -91,9 +102,11 @@ _MANY_NUMBERED = """
     JOIN users u ON u.id = m.sender_id
 """
 _ROLE = (
-    "SELECT m.role FROM applications a JOIN members m ON m.application_id = a.id AND m.user_id = ? WHERE a.token = ?"
+    "SELECT m.role FROM applications a JOIN members m ON m.application_id = a.id AND m.user_id = ?"
+    " WHERE a.token = ? AND NOT a.deleted"
 )
-_USER = "SELECT id, ref, email, name, created_at, era, password_hash FROM users"
+_USER = "SELECT id, ref, email, name, created_at, era, password_hash FROM users WHERE NOT deleted"
+_IS_GONE = "SELECT 1 FROM users WHERE id = ? AND deleted"
 _SESSION = "SELECT era, EXISTS (SELECT 1 FROM ended_sessions WHERE session = ?) FROM users WHERE id = ?"
 
 
@@ -120,7 +133,10 @@ class SqliteStore:
         # Each of the two kinds has threads of its own, so that neither waits for the other.
         self._far_reads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="far-read")
         self._deep_pages = ThreadPoolExecutor(max_workers=2, thread_name_prefix="deep-page")
-        # Chats never move or go, so what was once read of an id stays true.
+        # What was once read of an id stays true until its chat is deleted. The thread that writes has some of its own,
+        # which it drops in the transaction that deletes; those of the loop are dropped after the commit, all together:
+        # what the loop was reading then goes to those that were dropped.
+        self._written_ids: dict[ChatKey, int] = {}
         self._chat_ids: dict[ChatKey, int] = {}
         # Chats with messages above counted_to, as far as this process knows. Only hurries the counting along.
         self._uncounted: set[int] = set()
@@ -166,6 +182,8 @@ class SqliteStore:
         if self._soundness.fault is not None:
             raise self._soundness.refusal()
         outcomes = self._transaction(lambda: self._apply(batch))
+        if any(isinstance(command, DeleteChat | DeleteApplication) for command in batch):
+            self._chat_ids = {}
         self._soundness.check()  # after the commit: what it vouches for is what is acknowledged now
         return outcomes
 
@@ -210,12 +228,12 @@ class SqliteStore:
         if rows:
             self._insert(rows)
         if self._changed:
-            noted = (time.time_ns() // 1_000_000, self._changed.tobytes())
+            noted = (_now(), self._changed.tobytes())
             self._writing.execute("INSERT INTO changes (noted_at, messages) VALUES (?, ?)", noted)
         return outcomes
 
     def _post(self, command: PostMessage, rows: list[Any]) -> Outcome:
-        chat_id = self._chat_id(self._writing, command.chat)
+        chat_id = self._written_id(command.chat)
         if chat_id is None:
             return NotFound("There is no such chat.")
         if command.key is not None:
@@ -244,7 +262,7 @@ class SqliteStore:
             self._writing.execute(_INSERT_MESSAGES + ",".join(["(?,?,?,?,?)"] * (len(rest) // 5)), rest)
 
     def _edit(self, command: EditMessage) -> Outcome:
-        chat_id = self._chat_id(self._writing, command.chat)
+        chat_id = self._written_id(command.chat)
         edited = self._writing.execute(
             "UPDATE messages SET body = ?, edited_at = ? WHERE chat_id = ? AND number = ? AND sender_id = ?",
             (command.body, command.edited_at, chat_id, command.number, command.editor_id),
@@ -255,7 +273,7 @@ class SqliteStore:
         return None
 
     def _delete(self, command: DeleteMessage) -> Outcome:
-        chat_id = self._chat_id(self._writing, command.chat)
+        chat_id = self._written_id(command.chat)
         deleted = self._writing.execute(
             "DELETE FROM messages WHERE chat_id = ? AND number = ? AND (? OR sender_id = ?)",
             (chat_id, command.number, command.any_sender, command.deleter_id),
@@ -291,7 +309,34 @@ class SqliteStore:
         self._writing.execute("UPDATE users SET era = ? WHERE id = ?", (command.era, command.user_id))
         return None
 
+    def _delete_user(self, command: DeleteUser) -> Outcome:
+        if self._is_gone(command.user_id):
+            return no_account()
+        (owned,) = self._writing.execute(
+            "SELECT count(*) FROM members m JOIN applications a ON a.id = m.application_id"
+            " WHERE m.user_id = ? AND m.role = 'owner' AND NOT a.deleted",
+            (command.user_id,),
+        ).fetchone()
+        if owned:
+            return must_hand_over(owned)
+        self._writing.execute("DELETE FROM members WHERE user_id = ?", (command.user_id,))
+        # The row keeps its id, and ref, which its messages have. No email that is asked for has a capital letter.
+        self._writing.execute(
+            "UPDATE users SET deleted = 1, email = 'Deleted ' || id, name = ?, password_hash = '', era = ?"
+            " WHERE id = ?",
+            (DELETED_USER, command.era, command.user_id),
+        )
+        if command.erase:
+            self._erase_later("user", command.user_id)
+        return None
+
+    def _is_gone(self, user_id: int) -> bool:
+        """Whether the account was deleted; so may be that of a request that was let in before."""
+        return self._writing.execute(_IS_GONE, (user_id,)).fetchone() is not None
+
     def _add_application(self, command: AddApplication) -> Outcome:
+        if self._is_gone(command.owner_id):
+            return no_account()
         added = self._writing.execute(
             "INSERT INTO applications (token, name, created_at) VALUES (?,?,?)",
             (command.token, command.name, command.created_at),
@@ -303,14 +348,32 @@ class SqliteStore:
         return None
 
     def _rename_application(self, command: RenameApplication) -> Outcome:
-        self._writing.execute("UPDATE applications SET name = ? WHERE token = ?", (command.name, command.token))
+        self._writing.execute(
+            "UPDATE applications SET name = ? WHERE token = ? AND NOT deleted", (command.name, command.token)
+        )
+        return None
+
+    def _delete_application(self, command: DeleteApplication) -> Outcome:
+        deleted = self._writing.execute(
+            "UPDATE applications SET deleted = 1, name = '' WHERE token = ? AND NOT deleted RETURNING id",
+            (command.token,),
+        ).fetchone()
+        if deleted is None:
+            return NotFound("There is no such application.")
+        self._erase_later("application", deleted[0])
+        self._written_ids.clear()
         return None
 
     def _put_member(self, command: PutMember) -> Outcome:
+        application = self._writing.execute(_APPLICATION_ID, (command.token,)).fetchone()
+        if application is None:
+            return NotFound("There is no such application.")
+        if self._is_gone(command.user_id):
+            return no_account()
         put = self._writing.execute(
-            "INSERT INTO members (user_id, application_id, role) SELECT ?, id, ? FROM applications WHERE token = ?"
+            "INSERT INTO members (user_id, application_id, role) VALUES (?,?,?)"
             " ON CONFLICT (user_id, application_id) DO UPDATE SET role = excluded.role WHERE role <> 'owner'",
-            (command.user_id, command.role, command.token),
+            (command.user_id, *application, command.role),
         )
         return None if put.rowcount else Forbidden("The owner's role can't be changed.")
 
@@ -321,7 +384,7 @@ class SqliteStore:
         if found[0] == Role.OWNER:
             return Forbidden("The owner can't be removed.")
         self._writing.execute(
-            "DELETE FROM members WHERE user_id = ? AND application_id = (SELECT id FROM applications WHERE token = ?)",
+            f"DELETE FROM members WHERE user_id = ? AND application_id = ({_APPLICATION_ID})",
             (command.user_id, command.token),
         )
         return None
@@ -330,7 +393,7 @@ class SqliteStore:
         added = self._writing.execute(
             "INSERT INTO chats (application_id, number, title, created_at)"
             " SELECT a.id, coalesce((SELECT max(number) FROM chats WHERE application_id = a.id), 0) + 1, ?, ?"
-            " FROM applications a WHERE a.token = ? RETURNING number",
+            " FROM applications a WHERE a.token = ? AND NOT a.deleted RETURNING number",
             (command.title, command.created_at, command.token),
         ).fetchone()
         if added is None:
@@ -339,9 +402,24 @@ class SqliteStore:
         return int(added[0])
 
     def _rename_chat(self, command: RenameChat) -> Outcome:
-        chat_id = self._chat_id(self._writing, command.chat)
+        chat_id = self._written_id(command.chat)
         self._writing.execute("UPDATE chats SET title = ? WHERE id = ?", (command.title, chat_id))
         return None
+
+    def _delete_chat(self, command: DeleteChat) -> Outcome:
+        chat_id = self._written_id(command.chat)
+        if chat_id is None:
+            return NotFound("There is no such chat.")
+        self._writing.execute("UPDATE chats SET deleted = 1, title = NULL WHERE id = ?", (chat_id,))
+        self._writing.execute(
+            "UPDATE applications SET chats_count = chats_count - 1 WHERE token = ?", (command.chat.token,)
+        )
+        self._erase_later("chat", chat_id)
+        del self._written_ids[command.chat]
+        return None
+
+    def _erase_later(self, kind: str, number: int) -> None:
+        self._writing.execute("INSERT INTO erasures (kind, id, at) VALUES (?,?,?)", (kind, number, _now()))
 
     _handlers: ClassVar[dict[type[Any], Callable[[SqliteStore, Any], Outcome]]] = {
         EditMessage: _edit,
@@ -349,12 +427,15 @@ class SqliteStore:
         AddUser: _add_user,
         EndSession: _end_session,
         EndSessions: _end_sessions,
+        DeleteUser: _delete_user,
         AddApplication: _add_application,
         RenameApplication: _rename_application,
+        DeleteApplication: _delete_application,
         PutMember: _put_member,
         RemoveMember: _remove_member,
         AddChat: _add_chat,
         RenameChat: _rename_chat,
+        DeleteChat: _delete_chat,
     }
 
     def last_change(self) -> int:
@@ -441,6 +522,12 @@ class SqliteStore:
             chats,
         )
 
+    def erase(self) -> None:
+        """Take out some of what is left of what was deleted, for some milliseconds. Blocks. Raises Unavailable."""
+        until = time.monotonic() + _ERASING_S
+        while self._transaction(lambda: erase_some(self._writing)) and time.monotonic() < until:
+            pass
+
     def forget_sessions(self, now: int) -> None:
         before = now - ENDED_SESSION_KEPT_MS
         self._transaction(lambda: self._writing.execute("DELETE FROM ended_sessions WHERE expires_at < ?", (before,)))
@@ -460,20 +547,12 @@ class SqliteStore:
     async def _far_rows(self, sql: str, parameters: Sequence[Any]) -> list[Any]:
         return await asyncio.get_running_loop().run_in_executor(self._far_reads, self._blocking, sql, parameters)
 
-    def _chat_id(self, connection: sqlite3.Connection, key: ChatKey) -> int | None:
-        chat_id = self._chat_ids.get(key)
-        if chat_id is None:
-            found = connection.execute(_CHAT_ID, key).fetchone()
-            if found is None:
-                return None
-            if len(self._chat_ids) >= _KNOWN_CHATS:
-                self._chat_ids.clear()
-            chat_id = self._chat_ids[key] = int(found[0])
-        return chat_id
+    def _written_id(self, key: ChatKey) -> int | None:
+        return _chat_id(self._writing, self._written_ids, key)
 
     def _read_chat_id(self, key: ChatKey) -> int | None:
         try:
-            return self._chat_id(self._reading, key)
+            return _chat_id(self._reading, self._chat_ids, key)
         except sqlite3.Error as error:
             raise self._soundness.met(error, "be read") from error
 
@@ -486,24 +565,24 @@ class SqliteStore:
         return found
 
     async def user_by_ref(self, ref: str) -> User | None:
-        row = self._row(f"{_USER} WHERE ref = ?", (ref,))
+        row = self._row(f"{_USER} AND ref = ?", (ref,))
         return row and User(*row[:6])
 
     async def user_by_email(self, email: str) -> tuple[User, str] | None:
-        row = self._row(f"{_USER} WHERE email = ?", (email,))
+        row = self._row(f"{_USER} AND email = ?", (email,))
         return row and (User(*row[:6]), row[6])
 
     async def session_lives(self, user_id: int, era: str, session: str) -> bool:
         return bool(self._row(_SESSION, (session, user_id)) == (era, 0))
 
     async def application(self, token: str) -> Application | None:
-        row = self._row("SELECT token, name, chats_count FROM applications WHERE token = ?", (token,))
+        row = self._row("SELECT token, name, chats_count FROM applications WHERE token = ? AND NOT deleted", (token,))
         return row and Application(*row)
 
     async def applications_of(self, user_id: int, *, offset: int, limit: int) -> list[Application]:
         sql = (
             "SELECT a.token, a.name, a.chats_count FROM members m JOIN applications a ON a.id = m.application_id"
-            " WHERE m.user_id = ? ORDER BY m.application_id DESC LIMIT ? OFFSET ?"
+            " WHERE m.user_id = ? AND NOT a.deleted ORDER BY m.application_id DESC LIMIT ? OFFSET ?"
         )
         return [Application(*row) for row in await self._paged(sql, (user_id, limit, offset), offset)]
 
@@ -522,7 +601,7 @@ class SqliteStore:
         # What is passed over is walked in the index alone.
         sql = (
             "SELECT u.email, u.name, m.role FROM (SELECT application_id, user_id FROM members"
-            " WHERE application_id = (SELECT id FROM applications WHERE token = ?) ORDER BY user_id LIMIT ? OFFSET ?) n"
+            f" WHERE application_id = ({_APPLICATION_ID}) ORDER BY user_id LIMIT ? OFFSET ?) n"
             " JOIN members m ON m.user_id = n.user_id AND m.application_id = n.application_id"
             " JOIN users u ON u.id = n.user_id ORDER BY n.user_id"
         )
@@ -536,7 +615,7 @@ class SqliteStore:
 
     async def chats(self, token: str, *, offset: int, limit: int) -> list[Chat]:
         sql = (
-            f"{_CHAT} WHERE c.application_id = (SELECT id FROM applications WHERE token = ?)"
+            f"{_CHAT} WHERE c.application_id = ({_APPLICATION_ID}) AND NOT c.deleted"
             " ORDER BY c.number DESC LIMIT ? OFFSET ?"
         )
         return [Chat(*row) for row in await self._paged(sql, (token, limit, offset), offset)]
@@ -592,6 +671,23 @@ class SqliteStore:
             return None if chat_id is None else self._posted(self._reading, chat_id, sender_id, idempotency_key)
         except sqlite3.Error as error:
             raise self._soundness.met(error, "be read") from error
+
+
+def _now() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _chat_id(connection: sqlite3.Connection, known: dict[ChatKey, int], key: ChatKey) -> int | None:
+    """None when there is no such chat."""
+    chat_id = known.get(key)
+    if chat_id is None:
+        found = connection.execute(_CHAT_ID, key).fetchone()
+        if found is None:
+            return None
+        if len(known) >= _KNOWN_CHATS:
+            known.clear()
+        chat_id = known[key] = int(found[0])
+    return chat_id
 
 
 def _document(token: str, chat: int, number: int, body: str, edited_at: int | None) -> Document:

@@ -6,7 +6,8 @@ that was already read changes nothing:
 
 - a post counts, and is listed, only when its number is above the highest one that was there when the count, or the
   list, was read;
-- an edit or a delete drops what is held of the chat's messages, and a delete its count, to be read again.
+- an edit or a delete drops what is held of the chat's messages, and a delete its count, to be read again;
+- what is deleted, or changes its name, drops all that is held of it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,10 @@ from hubbub.chat.caller import Caller
 from hubbub.chat.commands import (
     AddChat,
     Command,
+    DeleteApplication,
+    DeleteChat,
     DeleteMessage,
+    DeleteUser,
     EditMessage,
     Outcome,
     PostMessage,
@@ -70,7 +74,8 @@ class _Chat:
 
     Invariants: ``next`` is above every number ever given here. ``count`` is None, or takes in exactly the stored
     messages up to ``counted_to``. ``messages`` is None, or has exactly the stored messages up to ``listed_to``,
-    ascending, from some number on; from the chat's first when ``whole``.
+    ascending, from some number on; from the chat's first when ``whole``. They have the names that their senders had
+    after so many ``renames`` of all users.
     """
 
     __slots__ = (
@@ -83,6 +88,7 @@ class _Chat:
         "messages",
         "next",
         "page",
+        "renames",
         "title",
         "weight",
         "whole",
@@ -101,6 +107,7 @@ class _Chat:
         self.weight = 0  # bytes that the messages cost
         self.whole = False
         self.page: tuple[int, Page] | None = None
+        self.renames = 0
 
 
 class MemoryCache:
@@ -121,6 +128,7 @@ class MemoryCache:
         self._chats: OrderedDict[ChatKey, _Chat] = OrderedDict()
         self._listed: OrderedDict[ChatKey, _Chat] = OrderedDict()  # those whose messages are held
         self._bytes = 0
+        self._renames = 0
         self.hits = 0
         self.misses = 0
 
@@ -187,12 +195,15 @@ class MemoryCache:
             if chat.in_flight:
                 self._chats.move_to_end(key)
                 continue
-            self._drop_messages(chat)
-            del self._chats[key]
-            chat.application.held -= 1
-            chat.application.changed()
+            self._let_go(chat)
             if len(self._chats) <= self._max_chats:
                 return
+
+    def _let_go(self, chat: _Chat) -> None:
+        self._drop_messages(chat)
+        del self._chats[chat.key]
+        chat.application.held -= 1
+        chat.application.changed()
 
     async def message(self, key: ChatKey, number: int) -> Shown:
         message = await self._store.message(key, number)
@@ -219,6 +230,8 @@ class MemoryCache:
 
     async def newest(self, caller: Caller, key: ChatKey, limit: int) -> Page:
         chat = await self._chat(key)
+        if chat.renames != self._renames:
+            self._drop_messages(chat)
         known = chat.page
         self.hits += 1
         if known is not None and known[0] == limit:
@@ -248,6 +261,7 @@ class MemoryCache:
         if self._chats.get(chat.key) is not chat:  # let go of meanwhile: nobody would tell it of what comes
             return messages
         self._drop_messages(chat)
+        chat.renames = self._renames
         chat.messages = messages
         chat.listed_to = messages[-1][0] if messages else 0
         chat.whole = len(stored) <= limit
@@ -315,6 +329,12 @@ class MemoryCache:
             self._application(command.token).roles.pop(command.user_id, None)
         elif isinstance(command, AddChat | RenameChat):
             self._chat_changed(command)
+        elif isinstance(command, DeleteChat):
+            self._chat_deleted(command.chat)
+        elif isinstance(command, DeleteApplication):
+            self._application_deleted(command.token)
+        elif isinstance(command, DeleteUser):
+            self._renames += 1
 
     def _posted(self, command: PostMessage, outcome: Outcome) -> None:
         chat = self._chats.get(command.chat)
@@ -367,6 +387,21 @@ class MemoryCache:
         if application is not None:
             application.newest = None
             application.changed()
+
+    def _chat_deleted(self, key: ChatKey) -> None:
+        chat = self._chats.get(key)
+        if chat is not None:
+            self._let_go(chat)
+        application = self._applications.get(key.token)
+        if application is not None:
+            application.newest = None
+            application.changed()
+
+    def _application_deleted(self, token: str) -> None:
+        application = self._applications.pop(token, None)
+        if application is not None and application.held:
+            for chat in [chat for chat in self._chats.values() if chat.application is application]:
+                self._let_go(chat)
 
     def _drop_messages(self, chat: _Chat) -> None:
         self._listed.pop(chat.key, None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
+from typing import Protocol
 
 from hubbub.chat.commands import Command, Outcome
 from hubbub.chat.errors import Unavailable
@@ -15,10 +16,16 @@ from hubbub.tracing import Tracing
 log = logging.getLogger("hubbub.writer")
 
 
+class Erased(Store, Protocol):
+    """See embedded.store."""
+
+    def erase(self) -> None: ...
+
+
 class Writer:
     """``fault`` says why the latest batch could not be stored; None when it could."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Erased) -> None:
         self._store = store
         self.fault: str | None = None
         self.measures = WriteMeasures()
@@ -64,5 +71,6 @@ class Writer:
         """The work that can wait: called about once a second between batches."""
         try:
             self._store.count_messages()
+            self._store.erase()
         except Unavailable as error:
             self._report(error.sentence, 0)

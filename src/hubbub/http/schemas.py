@@ -30,6 +30,14 @@ class Credentials(msgspec.Struct):
     password: Annotated[str, msgspec.Meta(max_length=1000)]
 
 
+class Leaving(msgspec.Struct, rename="camel"):
+    current_password: Annotated[str, msgspec.Meta(max_length=1000)]
+
+
+class WhatOfMessages(msgspec.Struct):
+    messages: Literal["keep", "erase"] = "keep"
+
+
 class NewApplication(msgspec.Struct):
     name: Name
 

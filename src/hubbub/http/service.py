@@ -18,7 +18,7 @@ from hubbub.chat.feed import Feed
 from hubbub.chat.logins import Logins
 from hubbub.chat.model import User
 from hubbub.chat.ports import Counts, Doors, Gate, Intake, Passwords, SearchIndex, Store, View
-from hubbub.chat.quotas import Quotas
+from hubbub.chat.quotas import Hourly, Quotas
 from hubbub.console import Console
 from hubbub.http.edge import Edge
 from hubbub.http.entrance import Entrance
@@ -55,7 +55,6 @@ class Wing:
     view: View
     index: SearchIndex
     gate: Gate
-    quotas: Quotas
     counts: Counts
     passwords: Passwords
     feed: Feed
@@ -72,11 +71,12 @@ def edge_of(
     address_connections: int,
     operators: Sequence[str],
     user_streams: int,
+    hourly: Hourly,
     tracing: Tracing | None,
 ) -> Edge:
     """Everything that serves HTTP over the wing's doors."""
     accounts = Accounts(wing.store, wing.intake, wing.passwords, now)
-    doors = Doors(wing.store, wing.intake, wing.view, wing.index, wing.quotas, now)
+    doors = Doors(wing.store, wing.intake, wing.view, wing.index, Quotas(wing.counts, hourly), now)
     applications, chats = Applications(doors), Chats(doors)
     sessions = Sessions(accounts, wing.secret, wing.gate)
     entrance = Entrance(sessions, applications, chats)

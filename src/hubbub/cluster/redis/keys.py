@@ -3,7 +3,8 @@
 Every name begins with the generation of its Redis (see cluster.generations); all of it may be lost at any moment, and
 comes and goes as a whole. Names of an application have its token in braces.
 
-A chat is a hash: ``e`` its epoch, ``s`` 1 when it is live and 0 while it is pending, ``n`` the last number given, ``f``
+A chat is a hash: ``e`` its epoch, ``s`` 1 when it is live, 0 while it is pending, and x (with nothing else) for an
+hour after it was deleted, ``n`` the last number given, ``f``
 the floor, ``c`` the place of the last change, ``a`` that of the last one that is stored, ``v`` what its page version
 ends in, ``p`` the store's position that all below the floor has, ``q:NUMBER`` the places of a message's changes that
 are not stored yet and of the last edit that is, and an entry for each number above the floor:
@@ -33,6 +34,7 @@ from hubbub.chat.model import ChatKey
 LIFETIME_MS = 7 * 24 * 3600 * 1000  # of a chat in which something may wait for the store
 STORED_LIFETIME_MS = 24 * 3600 * 1000  # of one in which nothing does
 KEY_MS = 7 * 24 * 3600 * 1000  # of an Idempotency-Key whose message is not stored yet
+GONE_MS = 3600 * 1000  # a deleted chat is known as one
 STORED_KEY_MS = 10 * 60 * 1000  # of one whose message is: rule 7 counts on it
 
 _TEXTS = {file.stem: file.read_text() for file in sorted((Path(__file__).parent / "scripts").glob("*.lua"))}
@@ -102,10 +104,6 @@ class Keys:
 
     def rate(self, user_id: int) -> str:
         return f"{self.generation}:l:{user_id}"
-
-    def made(self, user_id: int, what: str) -> str:
-        """How much of something the user has made."""
-        return f"{self.generation}:m:{what}:{user_id}"
 
     def drained(self, shard: int) -> str:
         """There once all that was queued in the shard, when this data set was new, is stored."""

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Protocol
 
 from hubbub.chat.caller import Caller
 from hubbub.chat.encoding import encode_chats, encode_page
-from hubbub.chat.errors import Unavailable
+from hubbub.chat.errors import ChatError, Unavailable
 from hubbub.chat.model import ChatKey, Message, Page, Role, Shown
 from hubbub.cluster.protocol import Position
 from hubbub.cluster.publisher import Publisher
@@ -77,7 +77,7 @@ class RedisView:
         self._publisher = publisher
         self._applications = applications
         self._pages = pages
-        self._existing: set[ChatKey] = set()
+        self._existing: dict[ChatKey, bytes] = {}  # the version of the application at which a chat was there
         self._going: set[asyncio.Task[None]] = set()
         self._looking: set[tuple[str, int]] = set()
 
@@ -150,15 +150,17 @@ class RedisView:
         self._later(look())
 
     async def exists(self, caller: Caller, key: ChatKey) -> bool:
-        if key in self._existing:
-            return True
         seen = caller.brought
+        application = seen.application if isinstance(seen, Seen) else await self._application(key.token)
+        if application is not None and self._existing.get(key) == application.version:
+            return True
         live = isinstance(seen, Seen) and (seen.given is not None or isinstance(seen.newest, list))
         if not live and await self._store.chat(key) is None:
             return False
-        if len(self._existing) >= _EXISTING:
-            self._existing.clear()
-        self._existing.add(key)
+        if application is not None:
+            if len(self._existing) >= _EXISTING:
+                self._existing.clear()
+            self._existing[key] = application.version
         return True
 
     async def chats(self, caller: Caller, token: str, limit: int) -> bytes:
@@ -234,7 +236,7 @@ class RedisView:
         async def attempt() -> None:
             try:
                 await self._numbers.open(key)
-            except Unavailable as error:
+            except ChatError as error:
                 log.info("A chat could not be opened for readers: %s", error)
 
         if len(self._going) < _OPENING:

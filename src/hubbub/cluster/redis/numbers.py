@@ -14,13 +14,14 @@ from hubbub.cluster.publisher import Publisher
 from hubbub.cluster.redis.connection import RedisWire
 from hubbub.cluster.redis.entries import deleted, entry_of, json_of, message_of
 from hubbub.cluster.redis.gate import unique
-from hubbub.cluster.redis.keys import KEY_MS, LIFETIME_MS, channel
+from hubbub.cluster.redis.keys import GONE_MS, KEY_MS, LIFETIME_MS, channel
 from hubbub.cluster.redis.pages import Pages
 from hubbub.cluster.redis.servers import Servers
 from hubbub.cluster.store import MySqlStore
 
 _OPEN_WITHIN_S = 5.0
 _ASK_AGAIN_S = 0.01
+NO_CHAT = "There is no such chat in this application."
 _NO_MESSAGE = "There is no such message in this chat."
 
 
@@ -87,6 +88,10 @@ class Numbers:
         names = wire.named()
         if guard.startswith(f"{names.generation}:"):
             await wire.script("fresh", 3, names.chat(key), names.announced(key), guard, LIFETIME_MS)
+
+    async def chat_deleted(self, key: ChatKey) -> None:
+        """The store has no such chat any more, and from now on there is none here. Raises Unavailable."""
+        await chat_gone(self._servers.of(key.token), key)
 
     async def application_changed(self, token: str) -> None:
         """What processes remember of the application is out of date from now on.
@@ -187,6 +192,8 @@ class Numbers:
         names = wire.named()
         candidate = unique()
         announced = await wire.script("want", 2, names.chat(key), names.announced(key), candidate)
+        if announced == b"gone":
+            raise NotFound(NO_CHAT)
         if announced == b"announced":
             await self._publisher.accept(OpenChat(key, candidate, names.generation))
         if wait and announced != b"open":
@@ -229,6 +236,12 @@ class Numbers:
                 self._pages.shown(command.chat, version, command.number, json_of(entry))
             results.append(shown)
         return results
+
+
+async def chat_gone(wire: RedisWire, key: ChatKey) -> None:
+    """Drop what is held of a chat that was deleted. Raises Unavailable."""
+    names = wire.named()
+    await wire.script("gone", 3, names.chat(key), names.old(key), names.announced(key), GONE_MS)
 
 
 def post_entry(post: Post) -> bytes:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
+
 from hubbub.chat.commands import Outcome
 from hubbub.chat.errors import Unavailable
 from hubbub.chat.model import ChatKey
@@ -13,6 +15,7 @@ from hubbub.cluster.protocol import (
     Delete,
     Edit,
     Failed,
+    Gone,
     OpenChat,
     Opened,
     Position,
@@ -23,7 +26,7 @@ from hubbub.cluster.protocol import (
 from hubbub.cluster.redis.connection import RedisWire
 from hubbub.cluster.redis.entries import entry_of
 from hubbub.cluster.redis.keys import LIFETIME_MS, STORED_KEY_MS, STORED_LIFETIME_MS
-from hubbub.cluster.redis.numbers import post_entry
+from hubbub.cluster.redis.numbers import chat_gone, post_entry
 from hubbub.cluster.redis.servers import Servers
 from hubbub.cluster.store import MySqlStore
 
@@ -77,6 +80,16 @@ class Stored:
         wire = self._wire(command.chat.token, command.generation)
         await wire.script("live", 1, wire.named().chat(command.chat), epoch)
 
+    async def gone(self, chat: ChatKey) -> None:
+        """The chat was deleted."""
+        await chat_gone(self._servers.of(chat.token), chat)
+
+    async def renamed(self, chat: ChatKey, user_id: int, name: str) -> None:
+        """The user's messages have this sender's name from now on."""
+        wire = self._servers.of(chat.token)
+        names = wire.named()
+        await wire.script("renamed", 2, names.chat(chat), names.old(chat), user_id, msgspec.json.encode(name))
+
     async def drained(self, shard: int, barrier: Barrier) -> None:
         wire = self._servers.wires[barrier.slot]
         names = wire.named()
@@ -96,7 +109,7 @@ class Stored:
         if before:
             await self._as_it_is(chat, before, position)
         for command, outcome in commands:
-            if isinstance(outcome, Failed | Straggler | AppliedBefore):
+            if isinstance(outcome, Failed | Straggler | Gone | AppliedBefore):
                 continue
             if isinstance(command, Post):
                 words += _words(command, outcome)

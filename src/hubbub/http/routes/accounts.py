@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
 
 import email_validator
 from starlette.requests import Request
 from starlette.responses import Response
 
 from hubbub.chat.accounts import Accounts, normalized_email
-from hubbub.chat.errors import Invalid, Unauthenticated, UsedUp
+from hubbub.chat.errors import Forbidden, Invalid, Unauthenticated, UsedUp
 from hubbub.chat.logins import Logins
 from hubbub.chat.model import User, timestamp
 from hubbub.http import schemas
 from hubbub.http.address import network_of
+from hubbub.http.fields import query
 from hubbub.http.login_log import LoginLog
 from hubbub.http.routing import body_fields, json_response, route
 from hubbub.http.sessions import COOKIE, Sessions, Token
@@ -66,10 +69,17 @@ class AccountRoutes:
 
     async def _authenticate(self, request: Request) -> User:
         form = await body_fields(request, schemas.Credentials)
-        address, email = _address(request), normalized_email(form.email)
+        email = normalized_email(form.email)
+        async with self._tried(request, email, proven=await self._has_session(request, email)):
+            return await self._accounts.authenticate(email=email, password=form.password)
+
+    @asynccontextmanager
+    async def _tried(self, request: Request, email: str, *, proven: bool) -> AsyncIterator[None]:
+        """Around one try of a password, see Logins.attempt; a failure and a lock-out are log lines."""
+        address = _address(request)
         try:
-            async with self._logins.attempt(address, email, proven=await self._has_session(request, email)):
-                return await self._accounts.authenticate(email=email, password=form.password)
+            async with self._logins.attempt(address, email, proven=proven):
+                yield
         except UsedUp as refusal:
             await self._log.locked(refusal, address, email)
             raise
@@ -125,6 +135,32 @@ class AccountRoutes:
         user = (await self._sessions.of_request(request)).user
         me = schemas.Me(user.email, user.name, timestamp(user.created_at), self._is_operator(user))
         return json_response(schemas.MeReply(me))
+
+    # A 403, for the current password may be wrong.
+    @route(
+        "DELETE",
+        "/auth/me",
+        query=schemas.WhatOfMessages,
+        request=schemas.Leaving,
+        status=204,
+        roles=True,
+    )
+    async def delete_me(self, request: Request) -> Response:
+        """Delete the account. Its messages stay under "Deleted user", or are erased."""
+        user = (await self._sessions.of_request(request)).user
+        wanted = query(schemas.WhatOfMessages, request.scope["query_string"])
+        form = await body_fields(request, schemas.Leaving)
+        await self._must_know_password(request, user, form.current_password)
+        await self._sessions.end_all(user, partial(self._accounts.delete, erase=wanted.messages == "erase"))
+        return _without_cookie(Response(status_code=204), request)
+
+    async def _must_know_password(self, request: Request, user: User, password: str) -> None:
+        """A wrong one counts as a failed login. Raises Forbidden, UsedUp."""
+        try:
+            async with self._tried(request, user.email, proven=True):
+                await self._accounts.must_know_password(user, password)
+        except Unauthenticated as error:
+            raise Forbidden(error.sentence) from error
 
 
 def _address(request: Request) -> str:

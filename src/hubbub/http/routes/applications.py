@@ -69,6 +69,12 @@ class ApplicationRoutes:
         await manager.rename(form.name)
         return await _shown(manager)
 
+    @route("DELETE", "/applications/{token}", status=204, roles=True)
+    async def delete_application(self, request: Request) -> Response:
+        """Delete an application and all that is in it; its owner only."""
+        await (await self._entrance.member(request)).delete()
+        return Response(status_code=204)
+
 
 async def _shown(member: Membership) -> Response:
     application = await member.get()

@@ -44,6 +44,12 @@ class ChatRoutes:
         await chat.rename(form.title)
         return await _shown(chat)
 
+    @route("DELETE", "/applications/{token}/chats/{number}", status=204, roles=True)
+    async def delete_chat(self, request: Request) -> Response:
+        """Delete a chat and all that is in it; the owner and admins."""
+        await (await self._entrance.chat(request)).delete_chat()
+        return Response(status_code=204)
+
 
 async def _shown(chat: ChatHandle) -> Response:
     item = await chat.get()

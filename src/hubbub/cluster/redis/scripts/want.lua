@@ -1,7 +1,8 @@
 -- Announce ARGV[1] as one who would open the chat KEYS[1]; KEYS[2] has all that were announced. At most one in two seconds.
--- Returns 'open', 'wait' or 'announced'.
-if redis.call('HGET', KEYS[1], 's') == '1' then
-    return 'open'
+-- Returns 'open', 'gone', 'wait' or 'announced'.
+local state = redis.call('HGET', KEYS[1], 's')
+if state == '1' or state == 'x' then
+    return state == '1' and 'open' or 'gone'
 end
 local at, last = now(), redis.call('HGET', KEYS[2], 'announced')
 if last and at - last < 2000 then

@@ -1,0 +1,157 @@
+"""Deleting chats, applications and accounts."""
+
+from __future__ import annotations
+
+import threading
+
+import httpx
+import httpx_sse
+import pytest
+
+from tests.conftest import Person, Served, eventually, until_locked_out
+from tests.http.test_accounts import problem
+
+PASSWORD = {"currentPassword": "correct horse"}
+WRONG = {"currentPassword": "wrong horse"}
+
+
+def reads_of(chat: str) -> list[str]:
+    return [
+        chat,
+        f"{chat}/messages",
+        f"{chat}/messages?before=2",
+        f"{chat}/messages?after=0",
+        f"{chat}/messages/1",
+        f"{chat}/messages/search?q=one",
+        f"{chat}/messages/stream",
+    ]
+
+
+def must_be_gone(person: Person, chat: str) -> None:
+    for path in reads_of(chat):
+        problem(person.get(path), 404)
+    for key in ({}, {"Idempotency-Key": "again"}):
+        problem(person.post(f"{chat}/messages", json={"body": "late"}, headers=key), 404)
+    problem(person.put(f"{chat}/messages", json={"messageNumber": 1, "body": "late"}), 404)
+    problem(person.delete(f"{chat}/messages/1"), 404)
+    problem(person.patch(chat, json={"title": "Back"}), 404)
+    problem(person.delete(chat), 404)
+
+
+def delete_me(person: Person, content: dict[str, str] | None = None, **query: str) -> httpx.Response:
+    return person.request("DELETE", "/auth/me", json=content or PASSWORD, params=query)
+
+
+@pytest.fixture
+def house(ann: Person, bob: Person) -> str:
+    """The token of an application of Ann's, of which Bob is a member, with a chat in which both have written."""
+    chat = ann.chat()
+    token = chat.split("/")[2]
+    assert ann.post(f"/applications/{token}/members", json={"email": bob.email, "role": "member"}).is_success
+    ann.post(f"{chat}/messages", json={"body": "one"}, headers={"Idempotency-Key": "again"})
+    bob.post(f"{chat}/messages", json={"body": "two"})
+    return token
+
+
+def test_a_deleted_chat_is_gone_for_everybody_and_its_number_stays_taken(house: str, ann: Person, bob: Person) -> None:
+    chats = f"/applications/{house}/chats"
+    ann.chat(house)
+    for person in (ann, bob):  # so that all of it is remembered
+        assert all(person.get(path).is_success for path in reads_of(f"{chats}/1")[:-1])
+        assert len(person.get(chats).json()) == 2
+    problem(bob.delete(f"{chats}/1"), 403)
+    answer = ann.delete(f"{chats}/1")
+    assert (answer.status_code, answer.content) == (204, b"")
+    for person in (ann, bob):
+        must_be_gone(person, f"{chats}/1")
+        assert [chat["chatNumber"] for chat in person.get(chats).json()] == [2]
+        assert person.get(f"/applications/{house}").json()["chatsCount"] == 1
+    assert ann.delete(f"{chats}/2").status_code == 204
+    assert ann.chat(house) == f"{chats}/3"
+    assert ann.post(f"{chats}/3/messages", json={"body": "goes on"}).json() == {"messageNumber": 1}
+
+
+def test_a_deleted_application_is_gone_for_everybody(house: str, ann: Person, bob: Person) -> None:
+    chat = f"/applications/{house}/chats/1"
+    for person in (ann, bob):
+        assert all(person.get(path).is_success for path in reads_of(chat)[:-1])
+    problem(bob.delete(f"/applications/{house}"), 403)
+    assert ann.delete(f"/applications/{house}").status_code == 204
+    nowhere = ann.get("/applications/AAAAAAAAAAAAAAAAAAAAAA")
+    for person in (ann, bob):
+        must_be_gone(person, chat)
+        for path in ("", "/members", "/chats"):
+            assert problem(person.get(f"/applications/{house}{path}"), 404) == nowhere.json()
+        problem(person.post(f"/applications/{house}/chats"), 404)
+        assert person.get("/applications").json() == []
+    problem(ann.delete(f"/applications/{house}"), 404)
+
+
+@pytest.mark.parametrize("what", ["chat", "application", "account"])
+def test_open_streams_end(house: str, ann: Person, bob: Person, what: str) -> None:
+    chat = f"/applications/{house}/chats/1"
+    ends: list[tuple[str, int]] = []
+    listening = threading.Event()
+
+    def listen() -> None:
+        with httpx_sse.connect_sse(bob, "GET", f"{chat}/messages/stream?after=1") as source:
+            for event in source.iter_sse():
+                listening.set()
+                if event.event == "end":
+                    ends.append((event.event, event.json()["status"]))
+
+    thread = threading.Thread(target=listen)
+    thread.start()
+    assert listening.wait(20)
+    if what == "account":
+        assert delete_me(bob).status_code == 204
+    else:
+        assert ann.delete(chat if what == "chat" else f"/applications/{house}").status_code == 204
+    thread.join(20)
+    assert ends == [("end", 401 if what == "account" else 404)]
+
+
+def test_a_deleted_accounts_messages_stay_under_another_name(
+    house: str, ann: Person, bob: Person, nobody: httpx.Client
+) -> None:
+    messages = f"/applications/{house}/chats/1/messages"
+    copy = {"Authorization": f"Bearer {bob.cookies['auth_token']}"}
+    assert [each["senderName"] for each in ann.get(messages).json()] == [bob.name, ann.name]
+    answer = delete_me(bob)
+    assert (answer.status_code, answer.content) == (204, b"")
+    assert 'auth_token=""' in answer.headers["set-cookie"]
+    for path in ("/auth/me", messages, "/applications"):
+        problem(nobody.get(path, headers=copy), 401)
+    problem(nobody.post(messages, json={"body": "late"}, headers=copy), 401)
+    problem(nobody.post("/auth/login", json={"email": bob.email, "password": "correct horse"}), 401)
+    names = ["Deleted user", ann.name]
+    eventually(lambda: [each["senderName"] for each in ann.get(messages).json()] == names)
+    assert [each["senderName"] for each in ann.get(f"{messages}?limit=5").json()] == names
+    assert ann.get(f"{messages}/2").json()["senderName"] == "Deleted user"
+    assert [each["email"] for each in ann.get(f"/applications/{house}/members").json()] == [ann.email]
+    again = {"name": "Another", "email": bob.email, "password": "correct horse"}
+    assert nobody.post("/auth/register", json=again).status_code == 201
+    assert nobody.get("/applications").json() == []
+    problem(nobody.get(messages), 404)
+
+
+def test_who_owns_applications_is_told_what_to_do_first(house: str, ann: Person) -> None:
+    refused = problem(delete_me(ann), 422)
+    assert "hand over or delete the application that you own first" in str(refused["errors"])
+    assert ann.get("/auth/me").is_success
+    assert ann.delete(f"/applications/{house}").status_code == 204
+    assert delete_me(ann).status_code == 204
+    problem(ann.get("/auth/me"), 401)
+
+
+def test_only_who_knows_the_password_deletes_an_account(service: Served, bob: Person) -> None:
+    problem(bob.delete("/auth/me"), 422)
+    problem(delete_me(bob, messages="burn"), 422)
+    refused = problem(delete_me(bob, WRONG), 403)
+    assert refused["error"] == "The current password is wrong."
+
+    def tries(_: int) -> int:
+        return {403: 401}.get(status := delete_me(bob, WRONG).status_code, status)
+
+    assert 8 <= until_locked_out(tries) < 15
+    assert bob.get("/auth/me").is_success
