@@ -85,9 +85,17 @@ def test_a_run_passes_reports_and_leaves_its_result(embedded: Service, tmp_path:
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"^\[5s\] Writes: \d+ \(\d+/s\) \| Reads: \d+ \(\d+/s\)$", done.stdout, re.MULTILINE)
     assert "  Overall: ✓ PASS\n" in done.stdout
+    assert len(re.findall(r"^PASS \(held .*\); latency goals (kept|missed)$", done.stdout, re.MULTILINE)) == 1
+    assert done.stdout.count("Rule: PASS needs 50 % of each target and over 95 % success.") == 1
+    assert "Writes as the service measured them: Avg" in done.stdout
+    assert "Deleting what the test made" in done.stdout
+    assert not done.stderr  # nothing was left
     content = json.loads(file.read_text())
     assert (content["writes"]["total"], content["reads"]["total"]) == (300, 600)
     assert content["writes"]["failed"] == content["reads"]["failed"] == 0
+    assert content["verdict"]["result"] == "pass"
+    assert (content["version"], content["machine"]["cores"]) == (__version__, os.cpu_count())
+    assert content["reads"]["served_ms"]["count"] >= 590
     again = perftest("--url", embedded.url, "--writes", "10", "--reads", "0", "--duration", "1", "--workers", "7")
     assert again.returncode == 0, again.stdout + again.stderr
 

@@ -16,6 +16,7 @@ from hubbub.loadtest import command, conduct
 from hubbub.loadtest import service as services
 from hubbub.loadtest.accounts import Accounts, SetupFailed, ranges
 from hubbub.loadtest.setup import prepare
+from tests.conftest import Service
 from tests.loadtest.small_service import SmallService, small_service
 
 SHORT = ("--writes", "20", "--reads", "40", "--duration", "1", "--workers", "3")
@@ -135,6 +136,13 @@ async def test_an_account_whose_answer_was_lost_is_deleted_too(small: SmallServi
     assert not accounts.described
 
 
+async def test_what_was_never_sent_is_not_looked_for() -> None:
+    accounts = Accounts("http://127.0.0.1:1")
+    with pytest.raises(SetupFailed):
+        await prepare(accounts, 20)
+    assert not accounts.described
+
+
 async def test_a_service_that_is_gone_is_given_up_soon_and_what_is_left_is_known(
     small: SmallService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -154,6 +162,21 @@ async def test_applications_that_others_added_the_account_to_stay(small: SmallSe
     small.applications["t"] = "perftest0@example.com Performance test 0 (run of another)"
     assert await accounts.remove() is None
     assert list(small.applications) == ["t"]
+
+
+async def test_on_a_real_service_all_is_gone_too(embedded: Service) -> None:
+    accounts = Accounts(embedded.url)
+    seats = await prepare(accounts, 4, members=2)
+    _, guest = await accounts.add("perftest-guest")
+    emails = accounts.described
+    assert await accounts.remove() is None
+    assert not accounts.described
+    for seat in seats:
+        guest.cookie = seat.cookie
+        assert (await guest.call("GET", "/auth/me"))[0] == 401
+    login = {"email": emails.split(" ")[0].split(",")[0], "password": accounts.password}
+    assert (await guest.call("POST", "/auth/login", login))[0] == 401
+    guest.close()
 
 
 def test_neighbours_are_one_range() -> None:

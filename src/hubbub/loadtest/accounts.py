@@ -58,19 +58,14 @@ class Accounts:
         client = Client(self.url)
         try:
             for email in (f"{name}@example.com", f"{name}-{self.run}@example.com"):
-                account = Account(email)
-                self._there[email] = account
-                content = {"name": name, "email": email, "password": self.password}
-                status, answer = await _patiently(client, "/auth/register", content)
+                status, answer = await self._register(client, name, email)
                 if status in (200, 201):
-                    account.cookie = client.cookie
-                    return account, client
+                    self._there[email].cookie = client.cookie
+                    return self._there[email], client
                 del self._there[email]
                 if status != 422:  # what a taken address gets
                     break
         except CallFailed as error:
-            if isinstance(error, NotConnected):
-                del self._there[email]
             client.close()
             raise SetupFailed(str(error)) from error
         except BaseException:
@@ -78,6 +73,17 @@ class Accounts:
             raise
         client.close()
         raise SetupFailed(f"{email} could not register (status {status}: {answer}).")
+
+    async def _register(self, client: Client, name: str, email: str) -> tuple[int, Any]:
+        """Noted in ``_there``, unless it was certainly never sent. Raises CallFailed."""
+        self._there[email] = Account(email)
+        try:
+            content = {"name": name, "email": email, "password": self.password}
+            return await _patiently(client, "/auth/register", content)
+        except BaseException as error:
+            if isinstance(error, NotConnected) or (not client.connected and not isinstance(error, CallFailed)):
+                del self._there[email]
+            raise
 
     def title(self, number: int) -> str:
         """The name of the application of worker ``number``."""

@@ -42,6 +42,11 @@ class Client:
         self._longest = longest
         self.cookie = cookie
 
+    @property
+    def connected(self) -> bool:
+        """Whether a connection is kept: not before the first call, nor after one that failed."""
+        return self._streams is not None
+
     async def call(self, method: str, path: str, content: Any = None) -> tuple[int, Any]:
         """Status and decoded body.
 
