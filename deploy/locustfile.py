@@ -10,11 +10,18 @@ it would have kept waiting is not in the latencies. For figures to judge by, use
 import itertools
 import secrets
 
-from locust import HttpUser, constant_throughput, task
+from typing import Any
+
+from locust import HttpUser, constant_throughput, events, task
 
 _numbers = itertools.count()
 _RUN = secrets.token_hex(4)
 _PASSWORD = secrets.token_urlsafe(18)
+
+
+@events.init.add_listener
+def _leave_time_to_clean_up(environment: Any, **_: Any) -> None:
+    environment.stop_timeout = 30  # seconds; by default users are cut off
 
 
 class Member(HttpUser):
