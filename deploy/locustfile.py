@@ -9,7 +9,6 @@ it would have kept waiting is not in the latencies. For figures to judge by, use
 
 import itertools
 import secrets
-
 from typing import Any
 
 from locust import HttpUser, constant_throughput, events, task
