@@ -68,7 +68,7 @@ def test_a_point_of_a_long_run_has_the_figures_of_all_its_seconds() -> None:
 
 
 def test_a_worker_holds_no_more_after_many_requests() -> None:
-    workload = Workload(MATTERMOST, parse_size("20-60"), 1.0, 1, "r", verify=False)
+    workload = Workload(MATTERMOST, parse_size("20-60"), 1.0, 1, "r", note=0)
     script = Script("http://h:1", Seat("auth_token=t", "T", (1, 2, 3)), workload, Texts(workload), 0)
 
     def work(times: int) -> int:

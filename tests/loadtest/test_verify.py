@@ -59,7 +59,7 @@ async def exchange(url: str, script: Script, *, told: bool = True) -> None:
 
 @pytest.fixture
 async def field(own_service: Service) -> Field:
-    workload = Workload(parse_mix("send=6,edit=2,delete=1"), parse_size("60"), 0.0, 1, RUN, verify=True)
+    workload = Workload(parse_mix("send=6,edit=2,delete=1"), parse_size("60"), 0.0, 1, RUN, note=1)
     accounts = Accounts(own_service.url)
     seats = await prepare(accounts, 4, members=2)
     assert seats[0].token == seats[1].token != seats[2].token

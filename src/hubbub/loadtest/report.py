@@ -170,7 +170,8 @@ def _checks(result: Result) -> list[str]:
 def _findings(findings: Findings) -> list[str]:
     lines = [
         "Verified:",
-        f"  Acknowledged: {findings.acknowledged} messages that should be there",
+        f"  Acknowledged: {findings.acknowledged} messages that should be there"
+        + (f"; one of {findings.every} was noted" if findings.every > 1 else ""),
         f"  Stored:       {findings.stored} {'✓' if not findings.faults else '✗'}",
         f"  Lost: {findings.lost}, repeated: {findings.repeated}, out of order: {findings.disordered}, "
         f"altered: {findings.altered}, not deleted: {findings.undeleted}, seen by strangers: {findings.intrusions}",
