@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import math
 from array import array
+from html import escape
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hubbub.loadtest import command
+from hubbub.loadtest.about import about
 from hubbub.loadtest.gauges import Served
 from hubbub.loadtest.mix import CHATS, EDIT, MESSAGES, SEND
+from hubbub.loadtest.page import page
 from hubbub.loadtest.plan import Plan
 from hubbub.loadtest.profile import Stage, steady
 from hubbub.loadtest.recorder import Histogram
@@ -19,7 +23,7 @@ from hubbub.loadtest.report import as_json, behind, notes, progress, report
 from hubbub.loadtest.requirement import BadRequirement, Requirement
 from hubbub.loadtest.run import Run
 from hubbub.loadtest.tally import Answers, Late, Second
-from hubbub.loadtest.verdict import Result, Usage, result, verdict
+from hubbub.loadtest.verdict import Result, Usage, result, rule, verdict
 from hubbub.loadtest.wire import BadResponse, parse
 
 EXPECTED = Path(__file__).parent / "expected_report.txt"
@@ -151,6 +155,28 @@ def test_the_verdict_says_what_was_held(results: list[Result], result: str, goal
     judged = verdict(results)
     assert (judged.result, judged.latency_goals, judged.text) == (result, goals, text)
     assert (judged.result == "pass") is all(each.passed for each in results)
+
+
+@pytest.mark.parametrize(
+    ("shown", "ink", "mark"),
+    [
+        (fast(100), 32, "✓ Passed<"),
+        (fast(75, ms=60), 33, "✓ Passed, latency goals missed<"),
+        (fast(9), 31, "✗ Failed<"),
+    ],
+)
+def test_a_pass_that_missed_its_latency_goals_is_amber(
+    shown: Result, ink: int, mark: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("click.utils.should_strip_ansi", lambda *_: False)
+    command._show([shown], shown, verdict([shown]), about())
+    text = verdict([shown]).text
+    assert f"\x1b[{ink}m{text}\x1b[0m\n" in capsys.readouterr().out
+    html = page(as_json(shown, {"url": "http://x", "stages": []}, about()) | {"runs": []}, Plan(10, 0, 4, steady(10)))
+    assert mark in html
+    assert f"{text}.</strong> {escape(rule())}" in html
+    assert ('class="verdict short"' in html) is (ink == 33)
+    assert about().machine.cpu in html
 
 
 def test_the_verdict_names_the_goals_and_all_that_failed() -> None:

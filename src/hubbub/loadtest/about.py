@@ -82,7 +82,17 @@ def _of_checkout(folder: Path) -> str | None:
     """The commit that is checked out in ``folder``; None where it is no checkout or there is no git."""
     if not (folder / ".git").exists():
         return None
-    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    command = [
+        "git",
+        "--no-optional-locks",
+        "-C",
+        str(folder),
+        "describe",
+        "--always",
+        "--dirty",
+        "--abbrev=40",
+        "--exclude=*",
+    ]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=_GIT_S)
     except (OSError, subprocess.SubprocessError):

@@ -252,8 +252,7 @@ def _show(results: list[Result], shown: Result, judged: Verdict, measured: About
     if len(results) > 1:
         click.echo(_overview(results))
     click.echo(report(shown))
-    colour = {"fail": "red", "none": "red", "pass": "yellow" if judged.missed else "green"}[judged.result]
-    click.secho(judged.text, fg=colour)
+    click.secho(judged.text, fg="red" if judged.result != "pass" else "yellow" if judged.missed else "green")
     for line in [f"Rule: {rule()}", *notes(shown), f"Measured {measured.text}"]:
         click.echo(line)
 
