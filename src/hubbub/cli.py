@@ -312,6 +312,75 @@ def _rebuild_cluster(settings: Any) -> None:
     click.echo(f"The search index was made anew: {count} messages.")
 
 
+@main.group()
+def users() -> None:
+    """The accounts of a data folder, or, where the settings name one and --data is not given, of a cluster. Either may
+    be running."""
+
+
+_OF_ACCOUNTS = click.option("--data", type=click.Path(path_type=Path), help="The data folder.")
+
+
+@users.command("reset-password")
+@click.argument("email")
+@_OF_ACCOUNTS
+def users_reset_password(email: str, data: Path | None) -> None:
+    """Give an account a new password, which is printed, and end all of its sessions."""
+    import asyncio
+    import secrets
+
+    from hubbub.chat.commands import SetPassword
+    from hubbub.http.passwords import Argon2Passwords
+
+    password, passwords = secrets.token_urlsafe(12), Argon2Passwords()
+    hashed = asyncio.run(passwords.hash(password))
+    passwords.close()
+    _change_account(email, data, lambda user_id: SetPassword(user_id, hashed, secrets.token_urlsafe(9)))
+    click.echo(f"The new password of {email}; all sessions have ended:", err=True)
+    click.echo(password)
+
+
+@users.command("delete")
+@click.argument("email")
+@click.option(
+    "--messages",
+    type=click.Choice(["keep", "erase"]),
+    default="keep",
+    help='They stay under the name "Deleted user", or are erased by the running service, or the next.  [default: keep]',
+)
+@_OF_ACCOUNTS
+def users_delete(email: str, messages: str, data: Path | None) -> None:
+    """Delete an account. One that owns applications must hand over or delete them first."""
+    import secrets
+
+    from hubbub.chat.commands import DeleteUser
+
+    _change_account(email, data, lambda user_id: DeleteUser(user_id, secrets.token_urlsafe(9), messages == "erase"))
+    click.echo(f"The account {email} was deleted.")
+
+
+def _change_account(email: str, data: Path | None, command: Callable[[int], Any]) -> None:
+    import asyncio
+
+    from hubbub.chat.errors import ChatError
+    from hubbub.embedded.data_folder import FolderUnusable
+    from hubbub.schema import SchemaTooNew
+
+    settings = _settings(data=data)
+    try:
+        if settings.mysql_url and data is None:
+            from hubbub.cluster.accounts import change_account as change_in_cluster
+
+            asyncio.run(change_in_cluster(_cluster_settings(), email, command))
+        else:
+            from hubbub.embedded.accounts import change_account
+
+            change_account(settings.data, email, command)
+    except (ChatError, FolderUnusable, SchemaTooNew) as error:
+        click.echo(f"hubbub: {error}", err=True)
+        sys.exit(1)
+
+
 @main.command()
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 @click.option("--data", type=click.Path(path_type=Path), help="The data folder.  [default: ./hubbub-data]")

@@ -221,6 +221,15 @@ class _Calls:
         return _Call("DELETE", "/auth/sessions", _nothing)
 
     @staticmethod
+    def rename(name: str) -> _Call[None]:
+        return _Call("PATCH", "/auth/me", _nothing, {"name": name})
+
+    @staticmethod
+    def set_password(current: str, new: str) -> _Call[str | None]:
+        fields = {"currentPassword": current, "password": new}
+        return _Call("PUT", "/auth/me/password", lambda content: content.get("token"), fields, again=False)
+
+    @staticmethod
     def delete_account(password: str, messages: str) -> _Call[None]:
         fields = {"currentPassword": password}
         return _Call("DELETE", "/auth/me", _nothing, fields, query={"messages": messages}, again=False)
@@ -244,6 +253,10 @@ class _Calls:
     @staticmethod
     def remove_member(token: str, email: str) -> _Call[None]:
         return _Call("DELETE", f"/applications/{token}/members", _nothing, {"email": email})
+
+    @staticmethod
+    def hand_over(token: str, email: str) -> _Call[None]:
+        return _Call("PUT", f"/applications/{token}/owner", _nothing, {"email": email}, again=False)
 
     @staticmethod
     def members(token: str, page: int) -> _Call[list[Member]]:
@@ -351,6 +364,14 @@ class Client:
         self._run(_Calls.end_sessions())
         self.token = None
 
+    def rename(self, name: str) -> None:
+        """Change the user's name, on earlier messages too."""
+        self._run(_Calls.rename(name))
+
+    def set_password(self, current: str, new: str) -> None:
+        """All other sessions of the user end, and this one goes on with another token."""
+        self.token = self._run(_Calls.set_password(current, new))
+
     def delete_account(self, password: str, *, messages: str = "keep") -> None:
         """For good. ``messages``: they stay under the name "Deleted user" (keep), or go too (erase)."""
         self._run(_Calls.delete_account(password, messages))
@@ -371,7 +392,12 @@ class Client:
         return self._run(_Calls.add_member(application, email, role))
 
     def remove_member(self, application: str, email: str) -> None:
+        """One's own email leaves the application."""
         self._run(_Calls.remove_member(application, email))
+
+    def hand_over(self, application: str, email: str) -> None:
+        """Make another member the owner; the user is an admin then."""
+        self._run(_Calls.hand_over(application, email))
 
     def members(self, application: str) -> list[Member]:
         """All of them, page by page."""
@@ -497,6 +523,12 @@ class AsyncClient:
         await self._run(_Calls.end_sessions())
         self.token = None
 
+    async def rename(self, name: str) -> None:
+        await self._run(_Calls.rename(name))
+
+    async def set_password(self, current: str, new: str) -> None:
+        self.token = await self._run(_Calls.set_password(current, new))
+
     async def delete_account(self, password: str, *, messages: str = "keep") -> None:
         await self._run(_Calls.delete_account(password, messages))
         self.token = None
@@ -515,6 +547,9 @@ class AsyncClient:
 
     async def remove_member(self, application: str, email: str) -> None:
         await self._run(_Calls.remove_member(application, email))
+
+    async def hand_over(self, application: str, email: str) -> None:
+        await self._run(_Calls.hand_over(application, email))
 
     async def members(self, application: str) -> list[Member]:
         found: list[Member] = []

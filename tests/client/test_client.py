@@ -54,7 +54,8 @@ def test_a_search_says_when_it_could_not_look_everywhere(part: Part) -> None:
 def test_every_operation_in_both_modes(service: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hubbub.client._MEMBERS", 1)  # so that members come in several pages
     with Client(service.url) as ann, Client(service.url) as bob:
-        ann.register("Ann", f"ann.{time.time_ns()}@example.com", "a good password")
+        ann_email = f"ann.{time.time_ns()}@example.com"
+        ann.register("Ann", ann_email, "a good password")
         email = f"bob.{time.time_ns()}@example.com"
         bob.register("Bob", email, "a good password")
         application = ann.add_application("Ours")
@@ -69,6 +70,16 @@ def test_every_operation_in_both_modes(service: Served, monkeypatch: pytest.Monk
         assert bob.edit(application, chat, 3, "edited").edited_at is not None
         ann.delete(application, chat, 4)
         assert [each.number for each in ann.messages(application, chat, limit=2, before=6)] == [5, 3]
+        bob.rename("Robert")
+        eventually(lambda: bob.messages(application, chat, limit=1)[0].sender_name == "Robert")
+        ann.hand_over(application, email)
+        assert [each.role for each in bob.members(application)] == ["admin", "owner"]
+        bob.hand_over(application, ann_email)
+        before = bob.token
+        bob.set_password("a good password", "a better password")
+        assert bob.token not in (None, before)
+        ann.delete_chat(application, ann.add_chat(application))
+        assert [each.number for each in ann.chats(application)] == [chat]
         ann.remove_member(application, email)
         with pytest.raises(HubbubError) as refused:
             bob.messages(application, chat)
@@ -83,6 +94,12 @@ def test_every_operation_in_both_modes(service: Served, monkeypatch: pytest.Monk
         with pytest.raises(HubbubError) as out:
             ann.applications()
         assert out.value.status == 401
+        ann.log_in(ann_email, "a good password")
+        ann.delete_application(application)
+        ann.delete_account("a good password")
+        assert ann.token is None
+        with pytest.raises(HubbubError):
+            ann.log_in(ann_email, "a good password")
 
 
 def test_messages_are_sent_once_through_kills(part: Part) -> None:

@@ -29,6 +29,7 @@ TABLE = [
     ("PATCH", "/chats/1/messages/1", {"body": "x"}, 403, 403, 403, 404),
     ("DELETE", "/chats/1/messages/1", None, 204, 204, 403, 404),
     ("DELETE", "/chats/1", None, 204, 204, 403, 404),
+    ("PUT", "/owner", {"email": "{other}"}, 204, 403, 403, 404),
     ("DELETE", "", None, 204, 403, 403, 404),
 ]
 

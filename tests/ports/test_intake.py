@@ -14,8 +14,11 @@ from hubbub.chat.commands import (
     AddApplication,
     AddChat,
     AddUser,
+    DeleteApplication,
+    DeleteChat,
     DeleteMessage,
     EditMessage,
+    HandOver,
     PutMember,
     RemoveMember,
     RenameChat,
@@ -262,5 +265,30 @@ async def test_the_directory_answers_with_outcomes_and_refusals(way: Harness) ->
     assert await way.view.role(way.bob, TOKEN) is None
     await way.intake.accept(PutMember(TOKEN, bob, Role.ADMIN))
     assert await way.view.role(way.bob, TOKEN) is Role.ADMIN
-    await way.intake.accept(RemoveMember(TOKEN, bob))
-    assert await way.view.role(way.bob, TOKEN) is None
+    await way.intake.accept(HandOver(TOKEN, ann, bob))
+    assert [await way.view.role(caller, TOKEN) for caller in (way.ann, way.bob)] == [Role.ADMIN, Role.OWNER]
+    await way.intake.accept(RemoveMember(TOKEN, ann))
+    assert await way.view.role(way.ann, TOKEN) is None
+
+
+async def test_what_is_deleted_is_gone_when_it_is_acknowledged(way: Harness) -> None:
+    assert await way.intake.accept(AddChat(TOKEN, "Two", 3)) == 2
+    for key in (None, "key"):
+        await way.post("hello", key)
+    assert await way.view.exists(way.ann, CHAT)
+    assert len(json.loads(await way.view.chats(way.ann, TOKEN, 10))) == 2
+    await way.intake.accept(DeleteChat(CHAT))
+    assert not await way.view.exists(way.ann, CHAT)
+    assert [chat["chatNumber"] for chat in json.loads(await way.view.chats(way.ann, TOKEN, 10))] == [2]
+    for key in (None, "key", "another"):  # of who was let in before
+        with pytest.raises(NotFound):
+            await way.post("late", key)
+    with pytest.raises(NotFound):
+        await way.intake.accept(EditMessage(CHAT, 1, way.ann.user.id, "late", 9))
+    with pytest.raises(NotFound):
+        await way.intake.accept(DeleteChat(CHAT))
+    assert await way.intake.accept(AddChat(TOKEN, "Three", 3)) == 3
+    await way.intake.accept(DeleteApplication(TOKEN))
+    assert await way.view.role(way.ann, TOKEN) is None
+    with pytest.raises(NotFound):
+        await way.intake.accept(DeleteApplication(TOKEN))

@@ -20,15 +20,21 @@ from hubbub.chat.commands import (
     DeleteMessage,
     DeleteUser,
     EditMessage,
+    EndErasure,
     EndSession,
     EndSessions,
+    HandOver,
     PostMessage,
     PutMember,
+    RemoveMember,
     RenameApplication,
     RenameChat,
+    RenameUser,
+    SetPassword,
 )
-from hubbub.chat.errors import Invalid, KeyReused, NotFound
+from hubbub.chat.errors import Forbidden, Invalid, KeyReused, NotFound
 from hubbub.chat.model import ChatKey, Role, User
+from hubbub.chat.ports import Place, Sent
 from hubbub.embedded.store import SqliteStore
 from tests.ports.stores import ClusterStore
 from tests.servers import new_database
@@ -286,3 +292,55 @@ async def test_a_deleted_account_is_gone_and_its_messages_stay_under_another_nam
 async def test_who_has_deleted_an_application_owns_it_no_more(store: Store) -> None:
     store.apply([DeleteApplication("token")])
     assert store.apply([DeleteUser(1, "era", erase=False)]) == [None]
+
+
+async def test_an_erased_users_messages_are_named_wherever_they_are(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hubbub.embedded.store._AT_ONCE", 3)
+    monkeypatch.setattr("hubbub.cluster.store._WALKED_AT_ONCE", 3)
+    monkeypatch.setattr("hubbub.embedded.store._UNDER_WAY_MS", -1000)
+    monkeypatch.setattr("hubbub.cluster.store._UNDER_WAY_S", -1)
+    store.apply([AddChat("token", "Two", 4), AddApplication("other", "O", 1, 2), AddChat("other", None, 3)])
+    places = [CHAT, ChatKey("token", 2), ChatKey("other", 1)]
+    store.apply([PostMessage(chat, n, 1 + n % 2, "N", "x", 1) for chat in places for n in range(1, 8)])
+    assert await store.users_to_erase("one") == []
+    assert store.apply([DeleteUser(2, "era", erase=True)]) == [None]
+    assert await store.users_to_erase("one") == [2]
+    assert await store.users_to_erase("one") == [2]
+    place: Place | None = ()
+    found: list[Sent] = []
+    while place is not None:
+        place, some = await store.sent_by([2, 99], place)
+        found += some
+    assert sorted(found) == sorted(Sent(chat, n, 2) for chat in places for n in (1, 3, 5, 7))
+    assert store.apply([EndErasure((2, 99))]) == [None]
+    assert await store.users_to_erase("one") == []
+
+
+async def test_a_name_and_a_password_are_changed(store: Store) -> None:
+    store.apply([post(1), PostMessage(CHAT, 2, 2, "B", "bob's", 1002)])
+    assert store.apply([RenameUser(2, "Robert"), SetPassword(2, "another hash", "later")]) == [None, None]
+    assert [each.sender_name for each in await store.messages(CHAT, limit=9)] == ["Robert", "A"]
+    found = await store.user_by_email("b@x")
+    assert found is not None
+    assert (found[0].name, found[0].era, found[1]) == ("Robert", "later", "another hash")
+    assert not await store.session_lives(2, "", "one")
+    store.apply([DeleteUser(2, "last", erase=False)])
+    refused = store.apply([RenameUser(2, "Back"), SetPassword(2, "hash", "era")])
+    assert [type(outcome) for outcome in refused] == [NotFound, NotFound]
+    assert [each.sender_name for each in await store.messages(CHAT, limit=9)] == ["Deleted user", "A"]
+
+
+async def test_an_application_is_handed_over(store: Store) -> None:
+    assert isinstance(store.apply([HandOver("token", 1, 2)])[0], NotFound)
+    store.apply([PutMember("token", 2, Role.MEMBER)])
+    for command in (HandOver("token", 2, 2), HandOver("other", 1, 2)):
+        assert isinstance(store.apply([command])[0], Forbidden)
+    assert store.apply([HandOver("token", 1, 1)]) == [None]
+    assert await store.role("token", 1) is Role.OWNER
+    assert store.apply([HandOver("token", 1, 2)]) == [None]
+    assert (await store.role("token", 1), await store.role("token", 2)) == (Role.ADMIN, Role.OWNER)
+    assert isinstance(store.apply([RemoveMember("token", 2)])[0], Forbidden)
+    assert isinstance(store.apply([DeleteUser(2, "era", erase=False)])[0], Invalid)
+    assert store.apply([RemoveMember("token", 1), DeleteUser(1, "era", erase=False)]) == [None, None]

@@ -8,7 +8,15 @@ import pytest
 
 from hubbub.chat.applications import Applications, Membership
 from hubbub.chat.caller import Caller
-from hubbub.chat.commands import AddApplication, AddChat, PutMember, RemoveMember, RenameApplication
+from hubbub.chat.commands import (
+    AddApplication,
+    AddChat,
+    DeleteApplication,
+    HandOver,
+    PutMember,
+    RemoveMember,
+    RenameApplication,
+)
 from hubbub.chat.errors import Forbidden, Invalid, NotFound
 from hubbub.chat.model import Role, is_token
 from tests.unit.fakes import ADMIN, MEMBER, NOW, OWNER, STRANGER, TOKEN, Fakes, user
@@ -61,6 +69,24 @@ async def test_a_member_manages_nothing(fakes: Fakes) -> None:
         with pytest.raises(Forbidden):
             await attempt
     assert fakes.intake.accepted == []
+
+
+async def test_a_member_may_leave_and_the_owner_may_not(fakes: Fakes) -> None:
+    await (await enter(fakes, MEMBER)).remove_member(" USER3@example.com ")
+    with pytest.raises(Forbidden, match="Hand it over first"):
+        await (await enter(fakes, OWNER)).remove_member(user(1).email)
+    assert fakes.intake.accepted == [RemoveMember(TOKEN, 3)]
+
+
+@pytest.mark.parametrize("caller", [ADMIN, MEMBER])
+async def test_the_owner_alone_hands_over_and_deletes(fakes: Fakes, caller: Caller) -> None:
+    for attempt in ((await enter(fakes, caller)).hand_over(user(2).email), (await enter(fakes, caller)).delete()):
+        with pytest.raises(Forbidden):
+            await attempt
+    owner = await enter(fakes, OWNER)
+    await owner.hand_over(user(2).email)
+    await owner.delete()
+    assert fakes.intake.accepted == [HandOver(TOKEN, 1, 2), DeleteApplication(TOKEN)]
 
 
 async def test_nobody_is_made_a_member_unregistered(fakes: Fakes) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable
 
-from hubbub.chat.commands import AddUser, DeleteUser, EndSession, EndSessions
+from msgspec.structs import replace
+
+from hubbub.chat.commands import AddUser, DeleteUser, EndSession, EndSessions, RenameUser, SetPassword
 from hubbub.chat.errors import Invalid, NotFound, Unauthenticated
 from hubbub.chat.model import User
 from hubbub.chat.ports import Intake, Passwords, Store
@@ -25,6 +27,14 @@ def must_hand_over(owned: int) -> Invalid:
 def no_account() -> NotFound:
     """What a command is refused with whose user was deleted a moment ago."""
     return NotFound("There is no such account.")
+
+
+async def existing(store: Store, email: str) -> User:
+    """The user with this email. Raises NotFound."""
+    found = await store.user_by_email(normalized_email(email))
+    if found is None:
+        raise NotFound(f"There is no account with the email {email}.")
+    return found[0]
 
 
 class Accounts:
@@ -79,6 +89,17 @@ class Accounts:
         found = await self._store.user_by_email(user.email)
         if not await self._passwords.verify(password, found[1] if found else None):
             raise Unauthenticated("The current password is wrong.")
+
+    async def rename(self, user: User, name: str) -> User:
+        """The user, who has this name from now on."""
+        await self._intake.accept(RenameUser(user.id, name))
+        return replace(user, name=name)
+
+    async def set_password(self, user: User, password: str) -> User:
+        """The user, whose sessions from before are dead once this returns."""
+        era = secrets.token_urlsafe(9)
+        await self._intake.accept(SetPassword(user.id, await self._passwords.hash(password), era))
+        return replace(user, era=era)
 
     async def delete(self, user: User, *, erase: bool) -> None:
         """The account is gone once this returns, and no token of it works. Its messages stay under another name, or

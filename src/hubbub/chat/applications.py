@@ -11,6 +11,7 @@ from hubbub.chat.commands import (
     AddApplication,
     AddChat,
     DeleteApplication,
+    HandOver,
     PutMember,
     RemoveMember,
     RenameApplication,
@@ -25,6 +26,16 @@ from hubbub.chat.quotas import Made
 def no_application() -> NotFound:
     """What a stranger is told, and anyone who asks for an application that there isn't: a stranger learns nothing."""
     return NotFound("There is no such application, or you are not a member of it.")
+
+
+def must_own() -> Forbidden:
+    """What is told to somebody who hands over or deletes what is another's."""
+    return Forbidden("Only the application's owner may do this.")
+
+
+def handed_over(command: HandOver) -> list[tuple[Role, int]]:
+    """The roles that the command gives, and to whom. The last counts: the owner may name themself."""
+    return [(Role.ADMIN, command.owner_id), (Role.OWNER, command.new_owner_id)]
 
 
 class Applications:
@@ -80,7 +91,7 @@ class Membership:
     async def delete(self) -> None:
         """The application and all that is in it. Raises Forbidden unless the caller is the owner."""
         if self.role is not Role.OWNER:
-            raise Forbidden("Only its owner may delete an application.")
+            raise must_own()
         await self._doors.intake.accept(DeleteApplication(self._token))
 
     async def members(self, *, offset: int, limit: int) -> list[Member]:
@@ -99,11 +110,27 @@ class Membership:
         return Member(found[0].email, found[0].name, role)
 
     async def remove_member(self, email: str) -> None:
+        """Remove a member; everybody may remove themself, but the owner."""
+        user = self._caller.user
+        if normalized_email(email) == user.email:
+            if self.role is Role.OWNER:
+                raise Forbidden("Its owner can't leave an application. Hand it over first, or delete it.")
+            await self._doors.intake.accept(RemoveMember(self._token, user.id))
+            return
         self.must_manage()
         found = await self._doors.store.user_by_email(normalized_email(email))
         if found is None:
             raise NotFound("There is no such member in this application.")
         await self._doors.intake.accept(RemoveMember(self._token, found[0].id))
+
+    async def hand_over(self, email: str) -> None:
+        """Make another member the owner; who was is an admin from then on. Raises Forbidden unless the caller is."""
+        if self.role is not Role.OWNER:
+            raise must_own()
+        found = await self._doors.store.user_by_email(normalized_email(email))
+        if found is None:
+            raise NotFound("There is no such member in this application.")
+        await self._doors.intake.accept(HandOver(self._token, self._caller.user.id, found[0].id))
 
     async def add_chat(self, title: str | None) -> int:
         """A new chat's number. Raises RateLimited."""

@@ -38,6 +38,21 @@ class EndSessions(msgspec.Struct, frozen=True):
     era: str
 
 
+class RenameUser(msgspec.Struct, frozen=True):
+    """Outcome: None. Earlier messages have the new name too."""
+
+    user_id: int
+    name: str
+
+
+class SetPassword(msgspec.Struct, frozen=True):
+    """And all sessions of the user end. Outcome: None. ``era``: see EndSessions."""
+
+    user_id: int
+    password_hash: str
+    era: str
+
+
 class DeleteUser(msgspec.Struct, frozen=True):
     """The account is gone, with its memberships and sessions. Its messages stay under another name, or go a little
     later (``erase``). Outcome: None. Refused with Invalid while the user owns applications. ``era``: see EndSessions.
@@ -46,6 +61,12 @@ class DeleteUser(msgspec.Struct, frozen=True):
     user_id: int
     era: str
     erase: bool
+
+
+class EndErasure(msgspec.Struct, frozen=True):
+    """The messages of these deleted users are erased. Outcome: None."""
+
+    user_ids: tuple[int, ...]
 
 
 class AddApplication(msgspec.Struct, frozen=True):
@@ -83,6 +104,16 @@ class RemoveMember(msgspec.Struct, frozen=True):
 
     token: str
     user_id: int
+
+
+class HandOver(msgspec.Struct, frozen=True):
+    """Makes a member the owner, and the owner an admin. Outcome: None. Refused with Forbidden when ``owner_id`` is not
+    the owner, and with NotFound when the other is no member.
+    """
+
+    token: str
+    owner_id: int
+    new_owner_id: int
 
 
 class AddChat(msgspec.Struct, frozen=True):
@@ -150,12 +181,16 @@ DirectoryCommand: TypeAlias = (
     AddUser
     | EndSession
     | EndSessions
+    | RenameUser
+    | SetPassword
     | DeleteUser
+    | EndErasure
     | AddApplication
     | RenameApplication
     | DeleteApplication
     | PutMember
     | RemoveMember
+    | HandOver
     | AddChat
     | RenameChat
     | DeleteChat

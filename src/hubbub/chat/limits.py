@@ -71,5 +71,13 @@ REGISTRATIONS_OF_ADDRESS = Limit(
     failures=False,
     sentence="Too many accounts are made from your address. Wait before you try again.",
 )
+# Each has every process read again who the user is, and what it remembers of messages. People do it once a year.
+RENAMES_OF_USER = Limit(
+    "renamed",
+    20,
+    180_000,
+    failures=False,
+    sentence="You have changed your name too often. Wait before you change it again.",
+)
 # In one process: half of the passwords that may wait there (http.passwords), so that the others have room.
 AT_ONCE_OF_ADDRESS = 250

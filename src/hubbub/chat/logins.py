@@ -1,4 +1,4 @@
-"""How often somebody without credentials may try."""
+"""How often somebody without credentials may try, and change what all who see them are shown."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from hubbub.chat.limits import (
     FAILURES_OF_ACCOUNT,
     FAILURES_OF_ADDRESS,
     REGISTRATIONS_OF_ADDRESS,
+    RENAMES_OF_USER,
     REQUESTS_OF_ADDRESS,
 )
 from hubbub.chat.ports import Counts
@@ -61,6 +62,10 @@ class Logins:
             await give_back()
             raise
         await give_back()
+
+    async def rename(self, user_id: int) -> None:
+        """Count one change of the user's name. Raises UsedUp."""
+        await self._counts.take([(RENAMES_OF_USER, str(user_id))])
 
     @contextmanager
     def _place(self, address: str) -> Iterator[None]:

@@ -13,7 +13,7 @@ import msgspec
 
 
 class Role(StrEnum):
-    """What a member of an application is. Exactly one member is the owner, and stays it."""
+    """What a member of an application is. Exactly one member is the owner."""
 
     OWNER = "owner"
     ADMIN = "admin"

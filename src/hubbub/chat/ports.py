@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
 from hubbub.chat.caller import Caller
 from hubbub.chat.commands import Command, Outcome
@@ -39,6 +39,18 @@ class Queue(Protocol):
         """Why the latest batch could not be made durable; None when it could."""
 
 
+# Of a message among all that there are, in an order of the store's own; empty for the beginning.
+Place: TypeAlias = tuple[str | int, ...]
+
+
+class Sent(NamedTuple):
+    """A message, and who sent it."""
+
+    chat: ChatKey
+    number: int
+    sender_id: int
+
+
 class Store(Protocol):
     """The truth. Reads see every command that was applied before the read began.
 
@@ -57,6 +69,16 @@ class Store(Protocol):
 
     def count_messages(self) -> None:
         """Fold what was posted since the last call into the stored counts, so that reading a count stays cheap."""
+
+    async def users_to_erase(self, who: str) -> list[int]:
+        """The deleted users whose messages are to be erased: those for whom nobody but ``who`` has asked in the last
+        minute. Not before what they had under way has ended.
+        """
+
+    async def sent_by(self, user_ids: Sequence[int], after: Place) -> tuple[Place | None, list[Sent]]:
+        """The messages of these users among some thousand, in the order of places from behind ``after``. With the place
+        to go on from, None when there are no more.
+        """
 
     async def user_by_ref(self, ref: str) -> User | None: ...
     async def user_by_email(self, email: str) -> tuple[User, str] | None:

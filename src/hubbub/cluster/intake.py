@@ -20,6 +20,7 @@ from hubbub.chat.commands import (
     DeleteChat,
     DeleteMessage,
     EditMessage,
+    HandOver,
     Outcome,
     PostMessage,
     PutMember,
@@ -250,6 +251,6 @@ def _unknown() -> Unavailable:
 
 
 def _application_of(command: Command) -> str | None:
-    if isinstance(command, PutMember | RemoveMember | RenameApplication | DeleteApplication | AddChat):
+    if isinstance(command, PutMember | RemoveMember | HandOver | RenameApplication | DeleteApplication | AddChat):
         return command.token
     return command.chat.token if isinstance(command, RenameChat | DeleteChat) else None

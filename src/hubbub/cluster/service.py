@@ -11,6 +11,7 @@ from contextlib import ExitStack, asynccontextmanager, suppress
 
 from sqlalchemy.exc import DBAPIError
 
+from hubbub.chat.erasing import Erasing as UserErasing
 from hubbub.chat.errors import ChatError, Unavailable
 from hubbub.chat.model import ChatKey
 from hubbub.chat.ports import Candidates
@@ -157,15 +158,28 @@ async def serving(settings: Settings) -> AsyncIterator[Edge]:
         hourly=settings.hourly,
         tracing=tracing,
     )
+
+    async def settled() -> None:
+        marker = f"erase.{secrets.token_hex(8)}"
+        try:
+            await send_markers(settings.amqp_url, publisher.shards, marker)
+        except LOST as error:
+            raise Unavailable("RabbitMQ can't be reached.") from error
+        while await asyncio.to_thread(processes.reached, marker) < publisher.shards:  # noqa: ASYNC110 - it is asked
+            await asyncio.sleep(0.5)
+
     going = [
         keep(edge.sweep(), "the connections' clock"),
         keep(drains.watch(servers, publisher), "the drained queues"),
     ]
+    erasing = keep(UserErasing(store, intake, settled).run(), "erasing messages")
     await asyncio.gather(publisher.connected(_SHARED_S), servers.in_use(_SHARED_S))  # else the first posts are 503
     try:
         with loop.watched():
             yield edge
     finally:
+        erasing.cancel()
+        await asyncio.gather(erasing, return_exceptions=True)
         await intake.close()
         await publisher.close()
         await intake.close()  # what was confirmed last is told

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 from hubbub.chat.accounts import must_hand_over, no_account
+from hubbub.chat.applications import handed_over, must_own
 from hubbub.chat.commands import (
     AddApplication,
     AddChat,
@@ -22,24 +23,30 @@ from hubbub.chat.commands import (
     DeleteApplication,
     DeleteChat,
     DeleteUser,
+    EndErasure,
     EndSession,
     EndSessions,
+    HandOver,
     Outcome,
     PutMember,
     RemoveMember,
     RenameApplication,
     RenameChat,
+    RenameUser,
+    SetPassword,
 )
 from hubbub.chat.errors import Forbidden, Invalid, NotFound, Unavailable
 from hubbub.chat.limits import ENDED_SESSION_KEPT_MS
 from hubbub.chat.model import DELETED_USER, Application, Chat, ChatKey, Member, Message, Role, User
+from hubbub.chat.ports import Place, Sent
 from hubbub.cluster.database import Database, marks
 from hubbub.cluster.deliveries import CHANGED_MESSAGE, MESSAGE
 from hubbub.cluster.erasing import mark_chats, rename_later
 from hubbub.cluster.protocol import Position
 
 _CHATS_COUNTED_AT_ONCE = 20
-_NUMBERED_AT_ONCE = 1000
+_WALKED_AT_ONCE = 2000
+_UNDER_WAY_S = 6  # what an account that is deleted may have under way: a confirm takes 5 s at most
 _CHAT = """
     SELECT c.number, c.title,
            c.counted + (SELECT COUNT(*) FROM messages m
@@ -96,6 +103,22 @@ class MySqlStore:
         cursor.execute("UPDATE users SET era = %s WHERE id = %s", (command.era, command.user_id))
         return None
 
+    def _rename_user(self, cursor: Any, command: RenameUser) -> Outcome:
+        if _is_gone(cursor, command.user_id):
+            return no_account()
+        cursor.execute("UPDATE users SET name = %s WHERE id = %s", (command.name, command.user_id))
+        rename_later(cursor, command.user_id)
+        return None
+
+    def _set_password(self, cursor: Any, command: SetPassword) -> Outcome:
+        if _is_gone(cursor, command.user_id):
+            return no_account()
+        cursor.execute(
+            "UPDATE users SET password_hash = %s, era = %s WHERE id = %s",
+            (command.password_hash, command.era, command.user_id),
+        )
+        return None
+
     def _delete_user(self, cursor: Any, command: DeleteUser) -> Outcome:
         if _is_gone(cursor, command.user_id):
             return no_account()
@@ -121,6 +144,12 @@ class MySqlStore:
                 "INSERT INTO erasures (kind, token, user_id, at) VALUES ('user', '', %s, UNIX_TIMESTAMP())",
                 (command.user_id,),
             )
+        return None
+
+    def _end_erasure(self, cursor: Any, command: EndErasure) -> Outcome:
+        cursor.execute(
+            f"DELETE FROM erasures WHERE kind = 'user' AND user_id IN ({marks(command.user_ids)})", command.user_ids
+        )
         return None
 
     def _add_application(self, cursor: Any, command: AddApplication) -> Outcome:
@@ -159,9 +188,7 @@ class MySqlStore:
             return NotFound("There is no such application.")
         if _is_gone(cursor, command.user_id):
             return no_account()
-        cursor.execute(f"{_ROLE} FOR UPDATE", (command.token, command.user_id))
-        found = cursor.fetchone()
-        if found is not None and found[0] == Role.OWNER:
+        if _role(cursor, command.token, command.user_id) is Role.OWNER:
             return Forbidden("The owner's role can't be changed.")
         cursor.execute(
             "INSERT INTO members (token, user_id, role, app_created_at)"
@@ -172,16 +199,28 @@ class MySqlStore:
         return None
 
     def _remove_member(self, cursor: Any, command: RemoveMember) -> Outcome:
-        cursor.execute(f"{_ROLE} FOR UPDATE", (command.token, command.user_id))
-        found = cursor.fetchone()
-        if found is None:
+        role = _role(cursor, command.token, command.user_id)
+        if role is None:
             return NotFound("There is no such member in this application.")
-        if found[0] == Role.OWNER:
+        if role is Role.OWNER:
             return Forbidden("The owner can't be removed.")
         cursor.execute("DELETE FROM members WHERE token = %s AND user_id = %s", (command.token, command.user_id))
         cursor.execute(
             "INSERT IGNORE INTO former_members (token, user_id) VALUES (%s, %s)", (command.token, command.user_id)
         )
+        return None
+
+    def _hand_over(self, cursor: Any, command: HandOver) -> Outcome:
+        cursor.execute("SELECT 1 FROM applications WHERE token = %s AND NOT deleted FOR UPDATE", (command.token,))
+        if cursor.fetchone() is None or _role(cursor, command.token, command.owner_id) is not Role.OWNER:
+            return must_own()
+        # The account's row is locked before its membership, as by who deletes it.
+        if _is_gone(cursor, command.new_owner_id) or _role(cursor, command.token, command.new_owner_id) is None:
+            return NotFound("There is no such member in this application.")
+        for role, user_id in handed_over(command):
+            cursor.execute(
+                "UPDATE members SET role = %s WHERE token = %s AND user_id = %s", (role.value, command.token, user_id)
+            )
         return None
 
     def _add_chat(self, cursor: Any, command: AddChat) -> Outcome:
@@ -220,12 +259,16 @@ class MySqlStore:
         AddUser: _add_user,
         EndSession: _end_session,
         EndSessions: _end_sessions,
+        RenameUser: _rename_user,
+        SetPassword: _set_password,
         DeleteUser: _delete_user,
+        EndErasure: _end_erasure,
         AddApplication: _add_application,
         RenameApplication: _rename_application,
         DeleteApplication: _delete_application,
         PutMember: _put_member,
         RemoveMember: _remove_member,
+        HandOver: _hand_over,
         AddChat: _add_chat,
         RenameChat: _rename_chat,
         DeleteChat: _delete_chat,
@@ -274,6 +317,29 @@ class MySqlStore:
         self._database.run(lambda cursor: cursor.execute("DELETE FROM publishers WHERE applied_at < %s", (before,)))
 
     # Reading ---------------------------------------------------------------------------------------------------------
+
+    async def users_to_erase(self, who: str) -> list[int]:
+        def work(cursor: Any) -> list[int]:
+            cursor.execute(
+                "UPDATE erasures SET who = %s, until = UNIX_TIMESTAMP() + 60"
+                " WHERE kind = 'user' AND at < UNIX_TIMESTAMP() - %s AND (who = %s OR until < UNIX_TIMESTAMP())",
+                (who, _UNDER_WAY_S, who),
+            )
+            cursor.execute("SELECT user_id FROM erasures WHERE kind = 'user' AND who = %s", (who,))
+            return [user_id for (user_id,) in cursor.fetchall()]
+
+        return await self._database.soon(lambda: self._database.run(work))
+
+    async def sent_by(self, user_ids: Sequence[int], after: Place) -> tuple[Place | None, list[Sent]]:
+        token, chat, number = after or ("", 0, 0)
+        rows = await self._database.rows(
+            "SELECT token, chat, number, sender_id FROM messages WHERE (token = %s AND chat = %s AND number > %s)"
+            " OR (token = %s AND chat > %s) OR token > %s ORDER BY token, chat, number LIMIT %s",
+            (token, chat, number, token, chat, token, _WALKED_AT_ONCE),
+        )
+        users = set(user_ids)
+        sent = [Sent(ChatKey(*row[:2]), *row[2:]) for row in rows if row[3] in users]
+        return (tuple(rows[-1][:3]) if rows else None), sent
 
     async def user_by_ref(self, ref: str) -> User | None:
         row = await self._database.row(f"{_USER} AND ref = %s", (ref,))
@@ -382,6 +448,13 @@ class MySqlStore:
             (*key, sender_id, idempotency_key),
         )
         return row and (int(row[0]), bytes(row[1]))
+
+
+def _role(cursor: Any, token: str, user_id: int) -> Role | None:
+    """The member's role, which stays until this transaction ends."""
+    cursor.execute(f"{_ROLE} FOR UPDATE", (token, user_id))
+    found = cursor.fetchone()
+    return found and Role(found[0])
 
 
 def _is_gone(cursor: Any, user_id: int) -> bool:

@@ -18,12 +18,17 @@ from hubbub.embedded.data_set import MARKER, DataSetWrong, settled, write_durabl
 log = logging.getLogger("hubbub")
 
 REBUILD = "rebuild-search"
+ACCOUNTS = "accounts-changed"
 _LOOK_S = 0.5
-_OURS = ("hubbub.db*", "search-*.db*", "secret*", f"{MARKER}*", "lock", REBUILD)
+_OURS = ("hubbub.db*", "search-*.db*", "secret*", f"{MARKER}*", "lock", REBUILD, ACCOUNTS)
 
 
 class FolderUnusable(Exception):
     """The folder can't be used; the text says why and what to do."""
+
+
+class FolderInUse(FolderUnusable):
+    """Another process has it."""
 
 
 class DataFolder:
@@ -53,7 +58,7 @@ class DataFolder:
                 lock.seek(0)
                 holder = lock.read().strip() or "unknown"
                 lock.close()
-                raise FolderUnusable(
+                raise FolderInUse(
                     f"The data folder {path} is in use by another Hubbub (process {holder}). "
                     "Stop that one, or choose another folder with --data."
                 ) from None

@@ -6,9 +6,10 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
+from hubbub.chat.erasing import Erasing
 from hubbub.chat.errors import Unavailable
 from hubbub.chat.feed import Feed
-from hubbub.embedded.data_folder import REBUILD, DataFolder
+from hubbub.embedded.data_folder import ACCOUNTS, REBUILD, DataFolder
 from hubbub.embedded.index import SqliteIndex
 from hubbub.embedded.indexer import Indexer
 from hubbub.embedded.intake import DirectIntake
@@ -60,12 +61,23 @@ async def serving(settings: Settings, folder: DataFolder) -> AsyncIterator[Edge]
             loop.lags,
         ]
 
+    async def settled() -> None:
+        """What an account that was deleted had under way is in the store long before anybody asks."""
+
+    gate = LocalGate(settings.user_rate)
+
+    def accounts_changed() -> None:
+        """From outside, see embedded.accounts."""
+        gate.forget()
+        cache.names_changed()
+
+    intake = DirectIntake(queue, store, cache, now)
     wing = Wing(
         store=store,
-        intake=DirectIntake(queue, store, cache, now),
+        intake=intake,
         view=cache,
         index=index,
-        gate=LocalGate(settings.user_rate),
+        gate=gate,
         counts=MemoryCounts(),
         passwords=passwords,
         feed=feed,
@@ -84,13 +96,17 @@ async def serving(settings: Settings, folder: DataFolder) -> AsyncIterator[Edge]
         tracing=tracing,
     )
     sweeping = asyncio.create_task(edge.sweep())
-    watching = asyncio.create_task(folder.when_asked(REBUILD, indexer.rebuild))
+    erasing = asyncio.create_task(Erasing(store, intake, settled).run())
+    watching = [
+        asyncio.create_task(folder.when_asked(REBUILD, indexer.rebuild)),
+        asyncio.create_task(folder.when_asked(ACCOUNTS, accounts_changed)),
+    ]
     try:
         with loop.watched():
             yield edge
     finally:
-        sweeping.cancel()
-        watching.cancel()
+        for task in (sweeping, erasing, *watching):
+            task.cancel()
         await queue.close()
         await asyncio.to_thread(indexer.close)
         passwords.close()

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar, cast
 
 from hubbub.chat.accounts import must_hand_over, no_account
+from hubbub.chat.applications import handed_over, must_own
 from hubbub.chat.commands import (
     AddApplication,
     AddChat,
@@ -32,20 +33,24 @@ from hubbub.chat.commands import (
     DeleteMessage,
     DeleteUser,
     EditMessage,
+    EndErasure,
     EndSession,
     EndSessions,
+    HandOver,
     Outcome,
     PostMessage,
     PutMember,
     RemoveMember,
     RenameApplication,
     RenameChat,
+    RenameUser,
+    SetPassword,
 )
 from hubbub.chat.errors import Forbidden, Invalid, KeyReused, NotFound, Unavailable
 from hubbub.chat.far import FAR
 from hubbub.chat.limits import ENDED_SESSION_KEPT_MS
 from hubbub.chat.model import DELETED_USER, Application, Chat, ChatKey, Member, Message, Role, User
-from hubbub.chat.ports import Document
+from hubbub.chat.ports import Document, Place, Sent
 from hubbub.embedded.erasing import erase_some
 from hubbub.embedded.migrate import migrate
 from hubbub.embedded.readers import Readers
@@ -59,6 +64,7 @@ _CHATS_COUNTED_AT_ONCE = 200
 _KNOWN_CHATS = 100_000
 _CHANGES = 500  # batches that an index takes in at once
 _AT_ONCE = 5000  # messages, of all there are
+_UNDER_WAY_MS = 2000  # what an account that is deleted may have under way; it takes milliseconds
 
 _ERASING_S = 0.02  # once a second, while there is something to be taken out
 
@@ -95,6 +101,16 @@ _FROM = f"""
     (SELECT chat_id, number, body, edited_at FROM messages
      WHERE (chat_id, number) > (?, ?) ORDER BY chat_id, number LIMIT ?) m
     CROSS {_OF_CHAT.replace(" JOIN applications", " CROSS JOIN applications")}
+"""
+_SENT = """
+    WITH some AS MATERIALIZED (SELECT chat_id, number, sender_id FROM messages
+                               WHERE (chat_id, number) > (?, ?) ORDER BY chat_id, number LIMIT ?)
+    SELECT json_array(
+        json((SELECT json_array(chat_id, number) FROM some ORDER BY chat_id DESC, number DESC LIMIT 1)),
+        json((SELECT json_group_array(json_array(a.token, c.number, some.number, some.sender_id)) FROM some
+         JOIN chats c ON c.id = some.chat_id AND NOT c.deleted
+         JOIN applications a ON a.id = c.application_id AND NOT a.deleted
+         WHERE some.sender_id IN (SELECT value FROM json_each(?)))))
 """
 _MANY_NUMBERED = """
     SELECT json_group_array(json_array(m.number, m.sender_id, u.name, m.body, m.created_at, m.edited_at))
@@ -309,6 +325,19 @@ class SqliteStore:
         self._writing.execute("UPDATE users SET era = ? WHERE id = ?", (command.era, command.user_id))
         return None
 
+    def _rename_user(self, command: RenameUser) -> Outcome:
+        renamed = self._writing.execute(
+            "UPDATE users SET name = ? WHERE id = ? AND NOT deleted", (command.name, command.user_id)
+        )
+        return None if renamed.rowcount else no_account()
+
+    def _set_password(self, command: SetPassword) -> Outcome:
+        done = self._writing.execute(
+            "UPDATE users SET password_hash = ?, era = ? WHERE id = ? AND NOT deleted",
+            (command.password_hash, command.era, command.user_id),
+        )
+        return None if done.rowcount else no_account()
+
     def _delete_user(self, command: DeleteUser) -> Outcome:
         if self._is_gone(command.user_id):
             return no_account()
@@ -328,6 +357,12 @@ class SqliteStore:
         )
         if command.erase:
             self._erase_later("user", command.user_id)
+        return None
+
+    def _end_erasure(self, command: EndErasure) -> Outcome:
+        self._writing.executemany(
+            "DELETE FROM erasures WHERE kind = 'user' AND id = ?", [(user_id,) for user_id in command.user_ids]
+        )
         return None
 
     def _is_gone(self, user_id: int) -> bool:
@@ -378,16 +413,31 @@ class SqliteStore:
         return None if put.rowcount else Forbidden("The owner's role can't be changed.")
 
     def _remove_member(self, command: RemoveMember) -> Outcome:
-        found = self._writing.execute(_ROLE, (command.user_id, command.token)).fetchone()
-        if found is None:
+        role = self._role(command.token, command.user_id)
+        if role is None:
             return NotFound("There is no such member in this application.")
-        if found[0] == Role.OWNER:
+        if role is Role.OWNER:
             return Forbidden("The owner can't be removed.")
         self._writing.execute(
             f"DELETE FROM members WHERE user_id = ? AND application_id = ({_APPLICATION_ID})",
             (command.user_id, command.token),
         )
         return None
+
+    def _hand_over(self, command: HandOver) -> Outcome:
+        if self._role(command.token, command.owner_id) is not Role.OWNER:
+            return must_own()
+        if self._role(command.token, command.new_owner_id) is None:
+            return NotFound("There is no such member in this application.")
+        self._writing.executemany(
+            f"UPDATE members SET role = ? WHERE application_id = ({_APPLICATION_ID}) AND user_id = ?",
+            [(role, command.token, user_id) for role, user_id in handed_over(command)],
+        )
+        return None
+
+    def _role(self, token: str, user_id: int) -> Role | None:
+        found = self._writing.execute(_ROLE, (user_id, token)).fetchone()
+        return found and Role(found[0])
 
     def _add_chat(self, command: AddChat) -> Outcome:
         added = self._writing.execute(
@@ -427,12 +477,16 @@ class SqliteStore:
         AddUser: _add_user,
         EndSession: _end_session,
         EndSessions: _end_sessions,
+        RenameUser: _rename_user,
+        SetPassword: _set_password,
         DeleteUser: _delete_user,
+        EndErasure: _end_erasure,
         AddApplication: _add_application,
         RenameApplication: _rename_application,
         DeleteApplication: _delete_application,
         PutMember: _put_member,
         RemoveMember: _remove_member,
+        HandOver: _hand_over,
         AddChat: _add_chat,
         RenameChat: _rename_chat,
         DeleteChat: _delete_chat,
@@ -574,6 +628,16 @@ class SqliteStore:
 
     async def session_lives(self, user_id: int, era: str, session: str) -> bool:
         return bool(self._row(_SESSION, (session, user_id)) == (era, 0))
+
+    async def users_to_erase(self, who: str) -> list[int]:
+        rows = self._rows("SELECT id FROM erasures WHERE kind = 'user' AND at < ?", (_now() - _UNDER_WAY_MS,))
+        return [user_id for (user_id,) in rows]
+
+    async def sent_by(self, user_ids: Sequence[int], after: Place) -> tuple[Place | None, list[Sent]]:
+        parameters = (*(after or (0, 0)), _AT_ONCE, json.dumps(list(user_ids)))
+        place, found = json.loads((await self._far_rows(_SENT, parameters))[0][0])
+        sent = [Sent(ChatKey(token, chat), number, sender_id) for token, chat, number, sender_id in found]
+        return place and tuple(place), sent
 
     async def application(self, token: str) -> Application | None:
         row = self._row("SELECT token, name, chats_count FROM applications WHERE token = ? AND NOT deleted", (token,))

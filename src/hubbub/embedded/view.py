@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 
+from hubbub.chat.applications import handed_over
 from hubbub.chat.caller import Caller
 from hubbub.chat.commands import (
     AddChat,
@@ -24,11 +25,13 @@ from hubbub.chat.commands import (
     DeleteMessage,
     DeleteUser,
     EditMessage,
+    HandOver,
     Outcome,
     PostMessage,
     PutMember,
     RemoveMember,
     RenameChat,
+    RenameUser,
 )
 from hubbub.chat.encoding import encode_chat, encode_message
 from hubbub.chat.errors import NotFound
@@ -327,14 +330,20 @@ class MemoryCache:
             self._application(command.token).roles[command.user_id] = command.role
         elif isinstance(command, RemoveMember):
             self._application(command.token).roles.pop(command.user_id, None)
+        elif isinstance(command, HandOver):
+            self._application(command.token).roles.update({user_id: role for role, user_id in handed_over(command)})
         elif isinstance(command, AddChat | RenameChat):
             self._chat_changed(command)
         elif isinstance(command, DeleteChat):
             self._chat_deleted(command.chat)
         elif isinstance(command, DeleteApplication):
             self._application_deleted(command.token)
-        elif isinstance(command, DeleteUser):
-            self._renames += 1
+        elif isinstance(command, RenameUser | DeleteUser):
+            self.names_changed()
+
+    def names_changed(self) -> None:
+        """Some user has another name."""
+        self._renames += 1
 
     def _posted(self, command: PostMessage, outcome: Outcome) -> None:
         chat = self._chats.get(command.chat)

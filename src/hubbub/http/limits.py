@@ -60,6 +60,10 @@ class LocalGate:
     async def sessions_changed(self, user_id: int) -> None:
         self._buckets.pop(user_id, None)
 
+    def forget(self) -> None:
+        """The mark of every user changes."""
+        self._buckets.clear()
+
 
 class MemoryCounts:
     """The counts of one process, see chat.ports.Counts. ``now`` is in milliseconds."""

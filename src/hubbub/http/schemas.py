@@ -30,6 +30,16 @@ class Credentials(msgspec.Struct):
     password: Annotated[str, msgspec.Meta(max_length=1000)]
 
 
+class UserName(msgspec.Struct):
+    name: Name
+
+
+class NewPassword(msgspec.Struct):
+    current_password: Annotated[str, msgspec.Meta(max_length=1000)] = msgspec.field(name="currentPassword")
+    password: Password
+    password_confirmation: str | None = None
+
+
 class Leaving(msgspec.Struct, rename="camel"):
     current_password: Annotated[str, msgspec.Meta(max_length=1000)]
 
@@ -53,6 +63,10 @@ class NewMember(msgspec.Struct):
 
 
 class FormerMember(msgspec.Struct):
+    email: Email
+
+
+class NewOwner(msgspec.Struct):
     email: Email
 
 

@@ -26,7 +26,7 @@ import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import jwt
 from starlette.requests import Request, cookie_parser
@@ -36,6 +36,8 @@ from hubbub.chat.caller import Caller
 from hubbub.chat.errors import RateLimited, Unauthenticated
 from hubbub.chat.model import User
 from hubbub.chat.ports import Gate, Wants
+
+T = TypeVar("T")
 
 COOKIE = "auth_token"
 LIFETIME_S = 7 * 24 * 3600  # of a token
@@ -211,14 +213,19 @@ class Sessions:
         await self._gate.sessions_changed(session.user.id)
         self._forget(session.user)
 
-    async def end_all(self, user: User, end: Callable[[User], Awaitable[None]] | None = None) -> None:
-        """End all sessions of the user for good: no token that was issued before works once this returns. ``end`` is
-        what gives the user another era, and may refuse to.
+    async def end_all(self, user: User) -> None:
+        """End all sessions of the user for good: no token that was issued before works once this returns."""
+        await self.change(user, self._accounts.end_sessions)
+
+    async def change(self, user: User, change: Callable[[User], Awaitable[T]]) -> T:
+        """Change the user's account, with what ``change`` does: what is known of its sessions is asked for again, by
+        every process, once this returns. So they are dead then if the user has another era.
         """
         await self._gate.sessions_changed(user.id)
-        await (end or self._accounts.end_sessions)(user)
+        result = await change(user)
         await self._gate.sessions_changed(user.id)
         self._forget(user)
+        return result
 
     def _forget(self, user: User) -> None:
         """What would not count any more need not be kept."""

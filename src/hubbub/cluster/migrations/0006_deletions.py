@@ -19,7 +19,8 @@ def upgrade() -> None:
     # chats_count is the number of the last chat: so many of them are deleted.
     add_column("applications", "chats_deleted", "BIGINT NOT NULL DEFAULT 0")
     # What was deleted and has rows left. kind is application, chat (of token) or user (whose messages go), or name: in
-    # the application the user's messages have another sender's name now. at is when, in seconds since 1970.
+    # the application the user's messages have another sender's name now. at is when, in seconds since 1970. who
+    # erases a user's messages, of the API processes, until then.
     op.execute(
         f"""
         CREATE TABLE IF NOT EXISTS erasures (
@@ -29,6 +30,8 @@ def upgrade() -> None:
             chat    BIGINT NOT NULL DEFAULT 0,
             user_id BIGINT NOT NULL DEFAULT 0,
             at      BIGINT NOT NULL,
+            who     {_ASCII} DEFAULT '',
+            until   BIGINT NOT NULL DEFAULT 0,
             UNIQUE KEY by_what (kind, token, chat, user_id),
             KEY by_user (user_id)
         ) {_OPTIONS}

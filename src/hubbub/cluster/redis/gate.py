@@ -222,8 +222,13 @@ class RedisGate:
             )
 
     async def sessions_changed(self, user_id: int) -> None:
-        for wire in self._servers.wires:
-            await wire.call("SET", wire.named().user(user_id), unique(), "EX", 86400)
+        await sessions_changed(self._servers, user_id)
+
+
+async def sessions_changed(servers: Servers, user_id: int) -> None:
+    """See chat.ports.Gate."""
+    for wire in servers.wires:
+        await wire.call("SET", wire.named().user(user_id), unique(), "EX", 86400)
 
 
 def _answer(waiting: list[asyncio.Future[Any]], data_set: bytes, reply: asyncio.Future[Any]) -> None:

@@ -19,7 +19,7 @@ from hubbub.http.address import network_of
 from hubbub.http.fields import query
 from hubbub.http.login_log import LoginLog
 from hubbub.http.routing import body_fields, json_response, route
-from hubbub.http.sessions import COOKIE, Sessions, Token
+from hubbub.http.sessions import COOKIE, Session, Sessions, Token
 
 # Domains kept for private use and for tests are welcome: many a Hubbub runs where no mail goes.
 email_validator.SPECIAL_USE_DOMAIN_NAMES.clear()
@@ -27,6 +27,10 @@ email_validator.SPECIAL_USE_DOMAIN_NAMES.clear()
 # Without credentials: counted by address, and a password's hash may have to wait.
 _OPEN = {"guarded": False, "refuses": (429, 503)}
 _LOGIN = {"guarded": False, "refuses": (401, 429, 503)}
+
+
+_BLANK = "name must not be blank"
+_NOT_EQUAL = "password_confirmation must equal password"
 
 
 class AccountRoutes:
@@ -60,9 +64,9 @@ class AccountRoutes:
         except email_validator.EmailNotValidError:
             errors.append("email must be an email address")
         if form.password_confirmation is not None and form.password_confirmation != form.password:
-            errors.append("password_confirmation must equal password")
+            errors.append(_NOT_EQUAL)
         if not form.name.strip():
-            errors.append("name must not be blank")
+            errors.append(_BLANK)
         if errors:
             raise Invalid(errors)
         return await self._accounts.register(name=form.name, email=form.email, password=form.password)
@@ -112,10 +116,7 @@ class AccountRoutes:
         """A new token for the same session."""
         session = await self._sessions.of_request(request)
         token = self._sessions.refresh(session)
-        content = schemas.Refreshed("Session extended.")
-        if session.bearer:  # a program keeps its token itself; a browser's stays out of reach of its scripts
-            content = schemas.Refreshed(content.message, token.value, timestamp(token.expires_at * 1000))
-        return _with_cookie(json_response(content), token, request)
+        return _renewed("Session extended.", session, token, request)
 
     @route("DELETE", "/auth/logout", response=schemas.Done)
     async def logout(self, request: Request) -> Response:
@@ -132,11 +133,36 @@ class AccountRoutes:
     @route("GET", "/auth/me", response=schemas.MeReply)
     async def me(self, request: Request) -> Response:
         """Who is logged in."""
-        user = (await self._sessions.of_request(request)).user
+        return self._shown((await self._sessions.of_request(request)).user)
+
+    def _shown(self, user: User) -> Response:
         me = schemas.Me(user.email, user.name, timestamp(user.created_at), self._is_operator(user))
         return json_response(schemas.MeReply(me))
 
+    @route("PATCH", "/auth/me", request=schemas.UserName, response=schemas.MeReply)
+    async def rename_me(self, request: Request) -> Response:
+        """Change one's name, on earlier messages too."""
+        user = (await self._sessions.of_request(request)).user
+        form = await body_fields(request, schemas.UserName)
+        if not form.name.strip():
+            raise Invalid([_BLANK])
+        await self._logins.rename(user.id)
+        return self._shown(await self._sessions.change(user, partial(self._accounts.rename, name=form.name)))
+
     # A 403, for the current password may be wrong.
+    @route("PUT", "/auth/me/password", request=schemas.NewPassword, response=schemas.Refreshed, roles=True)
+    async def set_password(self, request: Request) -> Response:
+        """Change the password: ends all other sessions, and gives this one a new token."""
+        session = await self._sessions.of_request(request)
+        form = await body_fields(request, schemas.NewPassword)
+        if form.password_confirmation is not None and form.password_confirmation != form.password:
+            raise Invalid([_NOT_EQUAL])
+        await self._must_know_password(request, session.user, form.current_password)
+        change = partial(self._accounts.set_password, password=form.password)
+        token = self._sessions.begin(await self._sessions.change(session.user, change))
+        return _renewed("Password changed.", session, token, request)
+
+    # As above.
     @route(
         "DELETE",
         "/auth/me",
@@ -151,7 +177,7 @@ class AccountRoutes:
         wanted = query(schemas.WhatOfMessages, request.scope["query_string"])
         form = await body_fields(request, schemas.Leaving)
         await self._must_know_password(request, user, form.current_password)
-        await self._sessions.end_all(user, partial(self._accounts.delete, erase=wanted.messages == "erase"))
+        await self._sessions.change(user, partial(self._accounts.delete, erase=wanted.messages == "erase"))
         return _without_cookie(Response(status_code=204), request)
 
     async def _must_know_password(self, request: Request, user: User, password: str) -> None:
@@ -170,6 +196,14 @@ def _address(request: Request) -> str:
 
 def _is_secure(request: Request) -> bool:
     return request.url.scheme == "https"
+
+
+def _renewed(message: str, session: Session, token: Token, request: Request) -> Response:
+    """A new token for a session."""
+    content = schemas.Refreshed(message)
+    if session.bearer:  # a program keeps its token itself; a browser's stays out of reach of its scripts
+        content = schemas.Refreshed(message, token.value, timestamp(token.expires_at * 1000))
+    return _with_cookie(json_response(content), token, request)
 
 
 def _with_cookie(answer: Response, token: Token, request: Request) -> Response:

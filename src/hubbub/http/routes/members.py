@@ -43,12 +43,18 @@ class MemberRoutes:
 
     @route("DELETE", _PATH, request=schemas.FormerMember, body_required=False, status=204, roles=True)
     async def remove_member(self, request: Request) -> Response:
-        """Remove a member, named in the body or by ?email=."""
-        manager = await self._entrance.member(request)
-        manager.must_manage()
+        """Remove a member, named in the body or by ?email=; all but the owner may remove themself."""
+        member = await self._entrance.member(request)
         if await request.body():
             form = await body_fields(request, schemas.FormerMember)
         else:  # not every client can send a body with DELETE
             form = convert(schemas.FormerMember, dict(request.query_params))
-        await manager.remove_member(form.email)
+        await member.remove_member(form.email)
+        return Response(status_code=204)
+
+    @route("PUT", "/applications/{token}/owner", request=schemas.NewOwner, status=204, roles=True)
+    async def hand_over(self, request: Request) -> Response:
+        """Make another member the owner; who was is an admin then."""
+        owner = await self._entrance.member(request)
+        await owner.hand_over((await body_fields(request, schemas.NewOwner)).email)
         return Response(status_code=204)
