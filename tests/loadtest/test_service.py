@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
@@ -15,6 +16,7 @@ from click.testing import CliRunner, Result
 from hubbub.loadtest import command, conduct
 from hubbub.loadtest import service as services
 from hubbub.loadtest.accounts import Accounts, SetupFailed, ranges
+from hubbub.loadtest.process import Part
 from hubbub.loadtest.setup import prepare
 from tests.conftest import Service
 from tests.loadtest.small_service import SmallService, small_service
@@ -134,6 +136,22 @@ async def test_an_account_whose_answer_was_lost_is_deleted_too(small: SmallServi
     assert await accounts.remove() is None
     assert small.accounts == {"perftest0@example.com": "somebody's"}
     assert not accounts.described
+
+
+def test_a_private_service_does_not_have_the_settings_of_another(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "hubbub.toml").write_text("user_rate = 3\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HUBBUB_HOST", "0.0.0.0")  # noqa: S104 - not to be listened on
+    monkeypatch.setenv("HUBBUB_SEARCH_URL", "http://search.internal:9200")
+    part = Part(["config"], {"HUBBUB_SHARDS": "5"}, tmp_path / "log")
+    shown = subprocess.run(
+        [sys.executable, "-m", "hubbub", "config"], env=part._environment(), capture_output=True, text=True, check=True
+    ).stdout
+    for setting, value in (("host", "127.0.0.1"), ("user_rate", "2000"), ("shards", "5")):
+        assert re.search(rf"^{setting}\W+{value}\b", shown, re.MULTILINE), shown
+    assert "search.internal" not in shown
 
 
 async def test_what_was_never_sent_is_not_looked_for() -> None:
