@@ -10,6 +10,7 @@ another from one connection: the newest, and one deep in a chat by `before=` and
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -57,21 +58,31 @@ class Watch(threading.Thread):
             self.samples.append(sample(self._pid, self._data, self._started))
 
 
-def load(url: str, out: Path, *options: str) -> dict[str, Any]:
-    command = [sys.executable, "-m", "hubbub", "perftest", "--url", url, "--json", str(out), *options]
-    subprocess.run(command, stdout=sys.stderr, check=False)
+def load(url: str, out: Path, *options: str) -> tuple[dict[str, Any], str]:
+    """The result, and what the test says last: what it kept in the service."""
+    command = [sys.executable, "-m", "hubbub", "perftest", "--url", url, "--keep", "--json", str(out), *options]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    sys.stderr.write(done.stdout)
     result: dict[str, Any] = json.loads(out.read_text())
-    return result
+    return result, done.stdout.splitlines()[-1]
 
 
-def pages(url: str) -> dict[str, Any]:
-    """Latencies in milliseconds of pages read one after another, and how many messages the chats have."""
+def pages(url: str, kept: list[str]) -> dict[str, Any]:
+    """Latencies in milliseconds of pages read one after another, and how many messages the chats have: those of the
+    users that tests ``kept``.
+    """
     figures: dict[str, Any] = {}
+    users = []
+    for each in kept:
+        run = re.search(r"perftest\d+(-\w+)?@", each)
+        assert run is not None, each
+        password = each.rsplit(" ", 1)[1]
+        users += [(f"perftest{worker}{run[1] or ''}@example.com", password) for worker in range(_WORKERS)]
     with httpx.Client(base_url=url + "/api/v1") as client:
         chats, messages = [], 0
-        for worker in range(_WORKERS):
+        for email, password in users:
             client.cookies.clear()
-            login = {"email": f"perftest{worker}@example.com", "password": "performance-test"}
+            login = {"email": email, "password": password}
             client.post("/auth/login", json=login).raise_for_status()
             cookie = f"auth_token={client.cookies['auth_token']}"
             (application,) = client.get("/applications?limit=1").json()
@@ -107,20 +118,23 @@ def main(seconds: int, fill: int, data: Path | None, out: Path) -> None:
         service = Part(["serve", "--port", "0", "--data", str(folder)], {}, Path(scratch) / "log")
         service.start()
         try:
-            few = load(service.url, out, "--writes", "1000", "--reads", "100", "--duration", "5")
-            found = {"at ten thousand": pages(service.url), "few": few["writes"]["total"]}
+            few, first = load(service.url, out, "--writes", "1000", "--reads", "100", "--duration", "5")
+            kept = [first]
+            found = {"at ten thousand": pages(service.url, kept), "few": few["writes"]["total"]}
             watch = Watch(service.pid, folder)
             watch.start()
-            result = load(service.url, out, "--writes", "2500", "--reads", "5000", "--duration", str(seconds))
+            result, second = load(service.url, out, "--writes", "2500", "--reads", "5000", "--duration", str(seconds))
             watch.done.set()
             watch.join()
             found["samples"] = watch.samples
             found["perftest"] = {key: result[key] for key in ("writes", "reads", "seconds", "service", "parts")}
-            missing = fill - pages(service.url)["messages"]
+            kept.append(second)
+            missing = fill - pages(service.url, kept)["messages"]
             if missing > 0:
                 rate = 6000
-                load(service.url, out, "--writes", str(rate), "--reads", "0", "--duration", str(missing // rate + 1))
-            found["at the end"] = pages(service.url)
+                length = str(missing // rate + 1)
+                kept.append(load(service.url, out, "--writes", str(rate), "--reads", "0", "--duration", length)[1])
+            found["at the end"] = pages(service.url, kept)
         finally:
             service.stop()
         out.write_text(json.dumps(found))

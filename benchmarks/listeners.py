@@ -8,7 +8,6 @@ One embedded service; the listeners and the one who writes are in this process, 
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 import time
 from statistics import median, quantiles
@@ -67,8 +66,7 @@ async def run(url: str, listeners: int, messages: int, rate: float) -> tuple[lis
 @click.option("--messages", default=100, show_default=True)
 @click.option("--rate", default=10.0, show_default=True, help="Messages a second.")
 def main(listeners: int, messages: int, rate: float) -> None:
-    os.environ["HUBBUB_USER_STREAMS"] = str(listeners)
-    with EmbeddedStack() as stack:
+    with EmbeddedStack({"HUBBUB_USER_STREAMS": str(listeners)}) as stack:
         delays, wanted = asyncio.run(run(stack.url, listeners, messages, rate))
     cuts = quantiles(delays, n=100)
     click.echo(

@@ -22,6 +22,7 @@ from statistics import median
 
 import click
 
+from hubbub.loadtest.accounts import Accounts
 from hubbub.loadtest.client import Client
 from hubbub.loadtest.script import Seat
 from hubbub.loadtest.setup import prepare
@@ -39,7 +40,7 @@ end
 
 
 async def fill(url: str) -> list[Seat]:
-    seats = await prepare(url, _WORKERS)
+    seats = await prepare(Accounts(url), _WORKERS)
     for seat in seats:
         client = Client(url, seat.cookie)
         for _ in range(10):

@@ -71,7 +71,7 @@ def attacked(url: str, data: bytes) -> Iterator[None]:
 
 def run(url: str, out: Path, writes: int, reads: int, workers: int, seconds: int) -> dict[str, Any]:
     options = ("--writes", writes, "--reads", reads, "--workers", workers, "--duration", seconds, "--json", out)
-    command = [sys.executable, "-m", "hubbub", "perftest", "--url", url, *map(str, options)]
+    command = [sys.executable, "-m", "hubbub", "perftest", "--url", url, "--keep", *map(str, options)]
     subprocess.run(command, stdout=sys.stderr, check=False)
     result: dict[str, Any] = json.loads(out.read_text())
     return result

@@ -151,7 +151,7 @@ def main(messages: int, chats: int, seconds: int) -> None:
         print(f"idle, chat of {messages // 2}:        {measure(client, token, 1, queries)}")
         print(f"idle, one of {chats} chats:     {measure(client, token, chats // 2, queries)}")
         load = subprocess.Popen(
-            [sys.executable, "-m", "hubbub", "perftest", "--url", service.url, "--duration", str(seconds)],
+            [sys.executable, "-m", "hubbub", "perftest", "--url", service.url, "--keep", "--duration", str(seconds)],
             stdout=subprocess.PIPE,
             text=True,
         )

@@ -47,6 +47,8 @@ class Trivial(asyncio.Protocol):
         line = data[: data.find(b"\r\n")]
         if line.startswith(b"GET"):
             answer = _LISTED if b"/messages" in line else _CHATS_LISTED if b"/chats" in line else _NONE
+        elif line.startswith(b"DELETE"):
+            answer = _NONE
         elif b"/messages" in line:
             answer = _response(b"200 OK", b'{"messageNumber":%d}' % next(_numbers))
         else:

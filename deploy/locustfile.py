@@ -8,33 +8,41 @@ it would have kept waiting is not in the latencies. For figures to judge by, use
 """
 
 import itertools
+import secrets
+from typing import Any
 
-from locust import HttpUser, constant_throughput, task
+from locust import HttpUser, constant_throughput, events, task
 
 _numbers = itertools.count()
-_PASSWORD = "performance-test"  # noqa: S105 - of users that exist for tests alone
+_RUN = secrets.token_hex(4)
+_PASSWORD = secrets.token_urlsafe(18)
+
+
+@events.init.add_listener
+def _leave_time_to_clean_up(environment: Any, **_: Any) -> None:
+    environment.stop_timeout = 30  # seconds; by default users are cut off
 
 
 class Member(HttpUser):
-    """One user with an application and a chat of its own, who asks 150 times a second as far as it is answered."""
+    """One user with an application and a chat of its own, who asks 150 times a second as far as it is answered. What it
+    made is deleted when it stops.
+    """
 
     wait_time = constant_throughput(150)
+    application = ""
 
     def on_start(self) -> None:
         number = next(_numbers)
-        account = {"email": f"locust{number}@example.com", "password": _PASSWORD}
-        named = account | {"name": f"Locust {number}"}
-        with self.client.post("/api/v1/auth/register", json=named, catch_response=True, name="set up") as answer:
-            answer.success()  # 422: it is there from an earlier run
-            known = answer.status_code == 422
-        if known:
-            self.client.post("/api/v1/auth/login", json=account, name="set up")
-        listed = self.client.get("/api/v1/applications", name="set up").json()
-        token = listed[0]["token"] if listed else self._made("/api/v1/applications", {"name": "Locust"})["token"]
-        self.chats = f"/api/v1/applications/{token}/chats"
-        listed = self.client.get(self.chats, name="set up").json()
-        number = listed[0]["chatNumber"] if listed else self._made(self.chats, None)["chatNumber"]
-        self.messages = f"{self.chats}/{number}/messages"
+        account = {"name": f"Locust {number}", "email": f"locust{number}-{_RUN}@example.com", "password": _PASSWORD}
+        self._made("/api/v1/auth/register", account)
+        self.application = f"/api/v1/applications/{self._made('/api/v1/applications', {'name': 'Locust'})['token']}"
+        self.chats = f"{self.application}/chats"
+        self.messages = f"{self.chats}/{self._made(self.chats, None)['chatNumber']}/messages"
+
+    def on_stop(self) -> None:
+        if self.application:
+            self.client.delete(self.application, name="clean up")
+        self.client.delete("/api/v1/auth/me", json={"currentPassword": _PASSWORD}, name="clean up")
 
     def _made(self, path: str, body: dict[str, str] | None) -> dict[str, str]:
         made: dict[str, str] = self.client.post(path, json=body, name="set up").json()

@@ -28,7 +28,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = Run(plan, 0.0, took_s=20.0, peak_bytes=50_000_000)
     for index in range(20):
         routes = {SEND: answers([1000 * (index + 1)] * 100, {HOSTILE: 1}, 500), CHATS: answers([700] * 100)}
-        run.add([second(index, routes, late=(3, 0), waiting=2)])
+        run.add([second(index, routes, late=((1, 0, 2), (0, 0, 0)), waiting=2)])
     samples = [{"second": each + 1, "parts": {"Service": {"cores": 0.5, "bytes": 9e7}}} for each in range(20)]
     checks = [Requirement("writes.p99<1ms").check(run)]
     shown = result(run, parts={"Service": Usage(0.5, 10**8)}, samples=samples, checks=checks)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import re
 import signal
 import socket
@@ -16,8 +17,13 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import msgspec
 import pytest
+from click.testing import CliRunner
 
+from hubbub import __version__
+from hubbub.loadtest import command, conduct
+from hubbub.loadtest.about import about
 from hubbub.loadtest.process import Part
 from hubbub.loadtest.servers import free_port
 from tests.conftest import Service
@@ -66,26 +72,49 @@ def result(file: Path) -> dict[str, Any]:
 
 
 def perftest(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "hubbub", "perftest", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    """The command, in this process and with a short warmup."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(conduct, "WARMUP_S", 0.5)
+        done = CliRunner().invoke(command.perftest, arguments)
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.output
+    return subprocess.CompletedProcess(arguments, done.exit_code, done.stdout, done.stderr)
+
+
+def passed(done: subprocess.CompletedProcess[str]) -> bool:
+    """Or had no verdict, as on a machine that is busy with something else."""
+    return done.returncode == 0 or (done.returncode == 1 and "  Overall: ✗ NO VERDICT\n" in done.stdout)
+
+
+def due(content: dict[str, Any]) -> tuple[int, int]:
+    """How many writes and reads were due, sent or not."""
+    writes, reads = (content[side]["total"] + content[side]["unsent"] for side in ("writes", "reads"))
+    return writes, reads
 
 
 def test_a_run_passes_reports_and_leaves_its_result(embedded: Service, tmp_path: Path) -> None:
     file = tmp_path / "result.json"
     done = perftest("--url", embedded.url, *SMALL, "--duration", "6", "--json", str(file))
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert passed(done), done.stdout + done.stderr
     assert re.search(r"^\[5s\] Writes: \d+ \(\d+/s\) \| Reads: \d+ \(\d+/s\)$", done.stdout, re.MULTILINE)
-    assert "  Overall: ✓ PASS\n" in done.stdout
+    assert (
+        len(re.findall(r"^(?:PASS|NO VERDICT) \(held .*\); latency goals (kept|missed)$", done.stdout, re.MULTILINE))
+        == 1
+    )
+    assert done.stdout.count("Rule: PASS needs 50 % of each target and over 95 % success.") == 1
+    assert "Writes as the service measured them: Avg" in done.stdout
+    assert "Deleting what the test made" in done.stdout
+    assert not done.stderr  # nothing was left
     content = json.loads(file.read_text())
-    assert (content["writes"]["total"], content["reads"]["total"]) == (300, 600)
+    assert due(content) == (300, 600)
     assert content["writes"]["failed"] == content["reads"]["failed"] == 0
+    assert content["verdict"]["result"] in ("pass", "none")
+    assert (content["version"], content["machine"]["cores"]) == (__version__, os.cpu_count())
+    assert content["reads"]["served_ms"]["count"] >= 300
     again = perftest("--url", embedded.url, "--writes", "10", "--reads", "0", "--duration", "1", "--workers", "7")
-    assert again.returncode == 0, again.stdout + again.stderr
+    assert passed(again), again.stdout + again.stderr
 
 
 def test_an_impossible_target_fails(embedded: Service) -> None:
@@ -112,7 +141,7 @@ def test_everything_at_once(embedded: Service, tmp_path: Path) -> None:
     )
     assert done.returncode == 1, done.stdout + done.stderr  # for the last requirement alone
     content = result(files[0])
-    assert content["writes"]["total"] + content["reads"]["total"] == 300 * 0.5 + 300 * 2 + 600
+    assert sum(due(content)) == 300 * 0.5 + 300 * 2 + 600
     assert content["writes"]["failed"] == content["reads"]["failed"] == 0, done.stdout
     assert set(content["routes"]) == {"send", "edit", "delete", "chats", "messages", "history", "message"}
     assert content["generator"]["processes"] == 3
@@ -130,7 +159,7 @@ def test_several_runs_are_kept_and_each_must_pass(embedded: Service, tmp_path: P
     done = perftest(
         "--url", embedded.url, *SMALL[:4], "--duration", "1", "--workers", "2", "--runs", "3", "--json", str(file)
     )
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert passed(done), done.stdout + done.stderr
     assert len(result(file)["runs"]) == 3
     assert perftest("compare", str(file), str(file)).returncode == 0
 
@@ -184,10 +213,11 @@ def test_another_machine_joins_with_the_key_and_without_it_does_not(embedded: Se
         with running("join", found[2], HUBBUB_PERFTEST_KEY=found[1]) as other:
             until_line(process, "  Overall")
             assert other.wait(30) == 0
-        assert process.wait(30) == 0
+        assert process.wait(30) in (0, 1)
     content = result(file)
     assert content["generator"]["processes"] == 2
-    assert (content["writes"]["total"], content["reads"]["total"]) == (200, 400)
+    assert due(content) == (200, 400)
+    assert content["writes"]["failed"] == content["reads"]["failed"] == 0
 
 
 def test_a_generator_that_dies_ends_the_run_with_a_word(embedded: Service) -> None:
@@ -231,7 +261,9 @@ def test_ipv6_and_https(tmp_path: Path) -> None:
     try:
         with running("--url", service.url, *SMALL, "--verify", SSL_CERT_FILE=str(certificate)) as process:
             output, errors = process.communicate(timeout=60)
-            assert process.returncode == 0, output + errors
+            assert process.returncode in (0, 1), output + errors
+            assert output.count("  Failed:       0\n") == 2
+            assert "altered: 0, not deleted: 0" in output
         assert service.url.startswith("https://[::1]:")
         assert perftest("--url", service.url, *SMALL).returncode == 3  # a certificate that nobody vouches for
     finally:
@@ -254,12 +286,52 @@ def test_ipv6_and_https(tmp_path: Path) -> None:
         ("--machines", "1"),
         ("--find-max", "--verify"),
         ("join", "nowhere"),
+        ("--running", "--url", "http://127.0.0.1:1"),
+        ("--running", "--stack", "embedded"),
+        ("--keep",),
+        ("--running", "--machines", "1", "--listen", "127.0.0.1:0"),
     ],
 )
 def test_bad_usage_is_2(arguments: tuple[str, ...]) -> None:
     done = perftest(*arguments)
     assert done.returncode == 2
     assert "Usage:" in done.stderr
+
+
+def test_files_that_can_not_be_written_are_found_before_the_run(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "old").write_text("old")
+    there = str(tmp_path / "new")
+    for arguments, why in (
+        (("--json", "/absent/x.json"), "--json: the folder /absent does not exist"),
+        (("--html", str(tmp_path / "folder")), f"--html: {tmp_path}/folder is a folder, give a file in it"),
+        (("--junit", "/proc/x.xml"), "--junit: /proc/x.xml can't be written: No such file or directory"),
+        (("--json", there, "--html", there), "--json and --html name the same file: give each its own"),
+        (("--json", str(tmp_path / "old"), "--html", "/proc/x"), "--html: /proc/x can't be written"),
+    ):
+        done = perftest(*arguments)
+        assert done.returncode == 2
+        assert done.stdout == ""
+        assert done.stderr.startswith(f"perftest: {why}")
+        assert len(done.stderr.splitlines()) == 1
+    assert (tmp_path / "old").read_text() == "old"
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_result_says_when_with_what_and_where(tmp_path: Path) -> None:
+    found = about()
+    commit = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
+    )
+    if commit.returncode == 0:
+        assert str(found.commit).removesuffix("-dirty") == commit.stdout.strip()
+    assert found.machine.cores == os.cpu_count()
+    assert found.machine.memory_bytes > 10**8
+    assert f"Hubbub {__version__}" in found.text
+    assert platform.python_version() in found.text
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", found.date)
+    outside = msgspec.to_builtins(msgspec.structs.replace(found, commit=None))
+    assert set(outside) == {"date", "version", "machine"}
 
 
 def test_no_service_is_3() -> None:

@@ -4,27 +4,39 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import re
 import subprocess
 import sys
 from pathlib import Path
+
+import httpx
 
 from tests.conftest import Service
 
 ROOT = Path(__file__).parents[2]
 
 
+def deleted(service: Service) -> dict[str, int]:
+    """How many deletions the service has done, by the route's name."""
+    text = httpx.get(f"{service.url}/metrics").text
+    form = r'hubbub_http_request_duration_seconds_count\{route="(delete\w+)",status="204"\} (\d+)'
+    return {name: int(count) for name, count in re.findall(form, text)}
+
+
 def test_locust_runs_its_file_without_a_failure(embedded: Service, tmp_path: Path) -> None:
-    for _ in range(2):  # the second finds the users of the first
-        done = subprocess.run(
-            [sys.executable, "-m", "locust", "-f", str(ROOT / "deploy/locustfile.py"), "--host", embedded.url,
-             "--headless", "-u", "3", "-r", "3", "-t", "3s", "--only-summary", "--csv", str(tmp_path / "seen")],
-            capture_output=True, text=True, check=False, timeout=60,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stdout + done.stderr
-        rows = {row["Name"]: row for row in csv.DictReader((tmp_path / "seen_stats.csv").open())}
-        for name in ("send", "chats", "messages"):
-            assert int(rows[name]["Request Count"]) > 5
-            assert int(rows[name]["Failure Count"]) == 0
+    before = deleted(embedded)
+    done = subprocess.run(
+        [sys.executable, "-m", "locust", "-f", str(ROOT / "deploy/locustfile.py"), "--host", embedded.url,
+         "--headless", "-u", "3", "-r", "3", "-t", "3s", "--only-summary", "--csv", str(tmp_path / "seen")],
+        capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    after = deleted(embedded)
+    rows = {row["Name"]: row for row in csv.DictReader((tmp_path / "seen_stats.csv").open())}
+    for name in ("send", "chats", "messages"):
+        assert int(rows[name]["Request Count"]) > 5
+        assert int(rows[name]["Failure Count"]) == 0
+    assert [after[name] - before.get(name, 0) for name in ("deleteApplication", "deleteMe")] == [3, 3]
 
 
 def test_the_workflow_is_one_and_names_options_that_exist() -> None:

@@ -95,7 +95,8 @@ def test_more_failures_are_worse(tmp_path: Path) -> None:
 def test_a_folder_is_all_its_results(tmp_path: Path) -> None:
     for number in range(4):
         written(tmp_path, f"{number}.json", content(number, runs=1))
-    assert len(read(tmp_path)) == 4
+    measured = read(tmp_path)
+    assert len(measured.runs) == len(measured.reports) == 4
 
 
 def test_what_can_not_be_compared_is_refused(tmp_path: Path) -> None:
@@ -122,3 +123,18 @@ def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
     assert confidence == pytest.approx(0.968, abs=0.001)  # U at most 2 of 25: 4 of 252 orders on either side
     assert 0.94 < covered / 400 < 0.995
     assert shift([1.0, 2.0, 3.0], [1.0, 2.0, 3.0])[3] == pytest.approx(0.9)
+
+
+def test_what_is_shown_are_the_figures_of_the_reports(tmp_path: Path) -> None:
+    """Also of a single run, though what is compared then are its seconds; and of several, the run that is reported."""
+    single, several = content(1, runs=1), content(2)
+    several |= several["runs"][3]  # the one that the report is of
+    done = command(written(tmp_path, "a", single), written(tmp_path, "b", several))
+    for side in ("writes", "reads"):
+        for name in ("p50", "p95", "p99"):
+            row = next(line for line in done.stdout.splitlines() if line.startswith(f"{side}.{name}"))
+            assert row.split()[1:3] == [f"{each[side]['latency_ms'][name]:.1f}ms" for each in (single, several)]
+        row = next(line for line in done.stdout.splitlines() if line.startswith(f"{side}.throughput"))
+        assert row.split()[1:3] == [f"{each[side]['throughput']:.2f}" for each in (single, several)]
+        row = next(line for line in done.stdout.splitlines() if line.startswith(f"{side}.success"))
+        assert row.split()[1:3] == ["100.00%", "100.00%"]

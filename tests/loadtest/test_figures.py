@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import math
 from array import array
+from html import escape
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hubbub.loadtest import command
+from hubbub.loadtest.about import about
+from hubbub.loadtest.gauges import Served
 from hubbub.loadtest.mix import CHATS, EDIT, MESSAGES, SEND
+from hubbub.loadtest.page import page
 from hubbub.loadtest.plan import Plan
 from hubbub.loadtest.profile import Stage, steady
 from hubbub.loadtest.recorder import Histogram
-from hubbub.loadtest.report import as_json, behind, progress, report
+from hubbub.loadtest.report import as_json, behind, notes, progress, report
 from hubbub.loadtest.requirement import BadRequirement, Requirement
 from hubbub.loadtest.run import Run
-from hubbub.loadtest.tally import Answers, Second
-from hubbub.loadtest.verdict import Result, Usage, result
+from hubbub.loadtest.tally import Answers, Late, Second
+from hubbub.loadtest.verdict import Result, Usage, result, rule, verdict
 from hubbub.loadtest.wire import BadResponse, parse
 
 EXPECTED = Path(__file__).parent / "expected_report.txt"
@@ -60,12 +65,11 @@ def second(
     index: int = 0,
     routes: dict[int, Answers] | None = None,
     *,
-    late: tuple[int, int] = (0, 0),
-    lagged: int = 0,
+    late: tuple[Late, Late] = ((0, 0, 0), (0, 0, 0)),
     waiting: int = 0,
     cpu_s: float = 0.25,
 ) -> Second:
-    return Second(index, routes or {}, late, lagged, waiting, 2.0, cpu_s, 1.0)
+    return Second(index, routes or {}, late, waiting, 2.0, cpu_s, 1.0)
 
 
 def a_run(*seconds: Second, writes: int = 10, reads: int = 20, took: float = 10.0) -> Run:
@@ -83,7 +87,7 @@ def judged(run: Run, *requirements: str) -> Result:
 def usual(*, failed: int = 0, waiting: int = 0) -> Run:
     writes = answers([number * 1000 for number in range(1, 101)], {"status 503": failed} if failed else None, 500)
     run = a_run(
-        second(0, {SEND: writes}, late=(2, 0), waiting=waiting),
+        second(0, {SEND: writes}, late=((0, 0, 2), (0, 0, 0)), waiting=waiting),
         second(1, {CHATS: answers([5000] * 100), MESSAGES: answers([5000] * 100)}),
     )
     run.sides[0].unsent = 3
@@ -109,6 +113,111 @@ def test_the_json_has_what_scripts_rely_on() -> None:
     assert [each["writes"]["total"] for each in content["seconds"]] == [104, 0]
 
 
+def fast(count: int, *, failed: int = 0, ms: float = 1) -> Result:
+    """Of ten writes a second asked for, so many in ten seconds."""
+    routes = {SEND: answers([round(ms * 1000)] * count, {"status 503": failed} if failed else None)}
+    return judged(a_run(second(0, routes), reads=0))
+
+
+@pytest.mark.parametrize(
+    ("results", "result", "goals", "text"),
+    [
+        ([fast(100)], "pass", "kept", "PASS (held 100 %, needs 50 %); latency goals kept"),
+        ([fast(75, ms=60)], "pass", "missed", "PASS (held 75 %, needs 50 %); latency goals missed"),
+        ([fast(49)], "fail", "kept", "FAIL (held 49 %, needs 50 %); latency goals kept"),
+        (
+            [fast(90, failed=9)],
+            "fail",
+            "kept",
+            "FAIL (held 99 %, needs 50 %; writes success 90.9 %, needs over 95 %); latency goals kept",
+        ),
+        (
+            [fast(0)],
+            "fail",
+            "missed",
+            "FAIL (held 0 %, needs 50 %; writes success 0 %, needs over 95 %); latency goals missed",
+        ),
+        (
+            [fast(100), fast(80, ms=60), fast(90)],
+            "pass",
+            "missed",
+            "3 of 3 runs passed; the worst: PASS (held 80 %, needs 50 %); latency goals missed",
+        ),
+        (
+            [fast(100), fast(40), fast(90, ms=60)],
+            "fail",
+            "kept",
+            "2 of 3 runs passed; the worst: FAIL (held 40 %, needs 50 %); latency goals kept",
+        ),
+    ],
+)
+def test_the_verdict_says_what_was_held(results: list[Result], result: str, goals: str, text: str) -> None:
+    judged = verdict(results)
+    assert (judged.result, judged.latency_goals, judged.text) == (result, goals, text)
+    assert (judged.result == "pass") is all(each.passed for each in results)
+
+
+@pytest.mark.parametrize(
+    ("shown", "ink", "mark"),
+    [
+        (fast(100), 32, "✓ Passed<"),
+        (fast(75, ms=60), 33, "✓ Passed, latency goals missed<"),
+        (fast(9), 31, "✗ Failed<"),
+    ],
+)
+def test_a_pass_that_missed_its_latency_goals_is_amber(
+    shown: Result, ink: int, mark: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("click.utils.should_strip_ansi", lambda *_: False)
+    command._show([shown], shown, verdict([shown]), about())
+    text = verdict([shown]).text
+    assert f"\x1b[{ink}m{text}\x1b[0m\n" in capsys.readouterr().out
+    html = page(as_json(shown, {"url": "http://x", "stages": []}, about()) | {"runs": []}, Plan(10, 0, 4, steady(10)))
+    assert mark in html
+    assert f"{text}.</strong> {escape(rule())}" in html
+    assert ('class="verdict short"' in html) is (ink == 33)
+    assert about().machine.cpu in html
+
+
+def test_the_verdict_names_the_goals_and_all_that_failed() -> None:
+    found = as_json(judged(usual(failed=4), "writes.p99<100ms", "reads.throughput>=101%"), {})["verdict"]
+    assert found == {
+        "result": "fail",
+        "held": 1.0,
+        "needed": 0.5,
+        "latency_goals": "missed",
+        "missed": ["writes.p95<50ms"],
+        "text": "FAIL (held 100 %, needs 50 %; 1 of 2 requirements missed); latency goals missed",
+    }
+
+
+def test_what_falls_just_short_is_not_rounded_up() -> None:
+    assert "held 49.9 %" in verdict([judged(a_run(second(0, {SEND: answers([1] * 4999)}), writes=1000, reads=0))]).text
+
+
+def test_late_requests_are_told_by_reason() -> None:
+    assert notes(judged(usual())) == [
+        "Sent late: 2, of them 0 with no free connection (try more --workers), 0 because of the generator's own CPU, "
+        "2 because of the server."
+    ]
+    assert as_json(judged(usual()), {})["writes"]["late_by"] == {"connection": 0, "generator": 0, "server": 2}
+
+
+def test_the_services_own_latency_stands_beside_the_clients() -> None:
+    def with_served(count: int) -> Result:
+        served = Served(count=count, avg=0.2, p50=0.1, p95=0.4, p99=0.5, spectrum=[])
+        return result(usual(), parts={}, samples=[], checks=[], served=(served, None), metrics_unusable=None)
+
+    shown = notes(with_served(100))[1]
+    assert shown == (
+        "Writes as the service measured them: Avg 0.2ms, P50 0.1ms, P99 0.5ms; "
+        "the gap to the client's Avg is 0.3ms from sent, and 50.0ms more from due."
+    )
+    assert as_json(with_served(100), {})["writes"]["gap_ms"] == pytest.approx(0.3)
+    assert "of 30, where the test had 100: too far apart" in notes(with_served(30))[1]  # one process of several
+    assert as_json(with_served(30), {})["writes"]["gap_ms"] is None
+
+
 def test_pass_needs_throughput_and_success() -> None:
     assert judged(usual(failed=5)).passed  # 100 of 105 is 95.2 %
     assert not judged(usual(failed=6)).passed  # 100 of 106 is 94.3 %
@@ -119,7 +228,7 @@ def test_pass_needs_throughput_and_success() -> None:
 
 
 def test_a_generator_that_was_the_limit_gives_no_pass() -> None:
-    lagging = a_run(second(0, {SEND: answers([1] * 100), CHATS: answers([1] * 200)}, late=(2, 4), lagged=6))
+    lagging = a_run(second(0, {SEND: answers([1] * 100), CHATS: answers([1] * 200)}, late=((0, 2, 0), (0, 4, 0))))
     shown = judged(lagging)
     assert not shown.passed
     assert "PASS" not in report(shown)
@@ -127,7 +236,9 @@ def test_a_generator_that_was_the_limit_gives_no_pass() -> None:
     # A busy core alone is no limit: all was sent in time.
     busy = a_run(second(0, {SEND: answers([1] * 100), CHATS: answers([1] * 200)}, cpu_s=0.99))
     assert judged(busy).passed
-    behind_too = a_run(second(0, {SEND: answers([1] * 100), CHATS: answers([1] * 200)}, cpu_s=0.99, late=(50, 0)))
+    behind_too = a_run(
+        second(0, {SEND: answers([1] * 100), CHATS: answers([1] * 200)}, cpu_s=0.99, late=((50, 0, 0), (0, 0, 0)))
+    )
     assert not judged(behind_too).passed
 
 

@@ -9,10 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hubbub.loadtest.conduct import Options
 from hubbub.loadtest.mix import (
+    CHATS,
     DELETE,
     EDIT,
+    HISTORY,
+    MESSAGES,
     READS,
+    SEARCH,
     SEND,
     WRITES,
     BadMix,
@@ -20,6 +25,7 @@ from hubbub.loadtest.mix import (
     parse_mix,
     parse_size,
     pattern,
+    weight_of,
 )
 from hubbub.loadtest.plan import READ, WRITE, Plan, Schedule
 from hubbub.loadtest.profile import BadStages, Profile, Stage, parse_stages, spike, steady
@@ -100,6 +106,17 @@ def test_a_mix_is_sent_in_its_weights_and_evenly() -> None:
             parse_mix(wrong)
 
 
+def test_the_mattermost_mix_has_the_frequencies_of_people() -> None:
+    mix = parse_mix("mattermost")
+    writes, reads = Counter(pattern(mix, WRITES)), Counter(pattern(mix, READS))
+    for turns, kind, frequencies in (
+        (writes, WRITES, {EDIT: 0.04, DELETE: 0.005}),
+        (reads, READS, {CHATS: 6.5, MESSAGES: 6.5, HISTORY: 2, SEARCH: 0.03}),
+    ):
+        for route, frequency in frequencies.items():
+            assert turns[route] / turns.total() == pytest.approx(frequency * mix["send"] / weight_of(mix, kind))
+
+
 def test_message_sizes_follow_their_distribution() -> None:
     rng = random.Random(1)
     assert {parse_size("76").draw(rng) for _ in range(20)} == {76}
@@ -113,9 +130,9 @@ def test_message_sizes_follow_their_distribution() -> None:
             parse_size(wrong)
 
 
-def script(*, seed: int = 1, mix: str = "send=1,messages=1", verify: bool = False, chats: int = 1, zipf: float = 0,
+def script(*, seed: int = 1, mix: str = "send=1,messages=1", note: int = 0, chats: int = 1, zipf: float = 0,
            size: str = "10-200") -> Script:  # fmt: skip
-    workload = Workload(parse_mix(mix), parse_size(size), zipf, seed, "r", verify)
+    workload = Workload(parse_mix(mix), parse_size(size), zipf, seed, "r", note)
     seat = Seat("auth_token=t", "T", tuple(range(1, chats + 1)))
     return Script("http://h:1/base", seat, workload, Texts(workload), 3)
 
@@ -137,7 +154,7 @@ def test_hot_chats_get_their_share_of_zipfs_law() -> None:
 
 
 def test_requests_say_their_length_and_keep_the_base_path() -> None:
-    writer = script(verify=True)
+    writer = script(note=1)
     for _ in range(100):
         head, body = writer.write().split(b"\r\n\r\n", 1)
         assert head.startswith(b"POST /base/api/v1/applications/T/chats/1/messages HTTP/1.1")
@@ -173,3 +190,25 @@ def test_a_list_that_lacks_an_acknowledged_message_is_a_failure() -> None:
     assert asker.wrong(200, b'[{"messageNumber":9}]') is None  # somebody else's came after it
     assert asker.wrong(200, b'[{"messageNumber":7}]') == "a list without an acknowledged message"
     assert asker.wrong(503, b"") == "status 503"
+
+
+def test_of_a_long_run_one_of_several_messages_is_noted_and_only_that_is_edited() -> None:
+    options = Options(5000, 0, 100, steady(3600), {"send": 1}, parse_size("76"), verify=True)
+    assert options.note == 10  # 18 million messages, two million notes
+    assert Options(5000, 10000, 100, steady(30), {"send": 1}, parse_size("76"), verify=True).note == 1
+    writer = script(mix="send=4,edit=1,delete=1", note=10)
+    assert writer.ledger is not None
+    number, sent = 0, 0
+    for _ in range(600):
+        request = writer.write()
+        marked = b'"body":"r.3.' in request
+        if writer.route == SEND:
+            number, sent = number + 1, sent + 1
+            assert marked is (sent % 10 == 1)
+            assert writer.wrong(200, b'{"messageNumber":%d}' % number) is None
+        else:
+            assert marked is (writer.route == EDIT)
+            assert writer._target in writer.ledger.chats[0].texts
+            assert writer.wrong(200 if writer.route == EDIT else 204, b"") is None
+    assert len(writer.ledger.chats[0].texts) == -(-sent // 10)
+    assert not writer.ledger.chats[0].unsure_edits

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
+from hubbub.loadtest.accounts import Accounts
 from hubbub.loadtest.mix import parse_mix, parse_size
 from hubbub.loadtest.script import Script, Texts, Workload
 from hubbub.loadtest.setup import prepare, stranger
@@ -22,9 +23,10 @@ RUN = "run1"
 class Field:
     """Two users of one application and two of another, who have written and been answered."""
 
-    def __init__(self, url: str, scripts: list[Script]) -> None:
+    def __init__(self, url: str, scripts: list[Script], outsider: str) -> None:
         self.url = url
         self.scripts = scripts
+        self.outsider = outsider  # the cookie of a stranger to all of them
 
     async def written(self, turns: int) -> None:
         for script in self.scripts * turns:
@@ -35,7 +37,7 @@ class Field:
         return httpx.Client(base_url=self.url + chat, headers={"Cookie": script.seat.cookie})
 
     async def judged(self) -> Findings:
-        return await read_back(self.url, self.scripts, RUN, await stranger(self.url))
+        return await read_back(self.url, self.scripts, RUN, self.outsider)
 
     def last(self, script: Script) -> int:
         assert script.ledger is not None
@@ -57,13 +59,15 @@ async def exchange(url: str, script: Script, *, told: bool = True) -> None:
 
 @pytest.fixture
 async def field(own_service: Service) -> Field:
-    workload = Workload(parse_mix("send=6,edit=2,delete=1"), parse_size("60"), 0.0, 1, RUN, verify=True)
-    seats = await prepare(own_service.url, 4, members=2)
+    workload = Workload(parse_mix("send=6,edit=2,delete=1"), parse_size("60"), 0.0, 1, RUN, note=1)
+    accounts = Accounts(own_service.url)
+    seats = await prepare(accounts, 4, members=2)
     assert seats[0].token == seats[1].token != seats[2].token
     texts = Texts(workload)
     ready = Field(
         own_service.url,
         [Script(own_service.url, seat, workload, texts, worker) for worker, seat in enumerate(seats)],
+        await stranger(accounts),
     )
     await ready.written(30)
     return ready
@@ -127,7 +131,6 @@ async def test_a_delete_that_was_not_done_and_a_number_given_twice_are_found(fie
 
 async def test_a_stranger_who_gets_in_is_found(field: Field) -> None:
     script = field.scripts[0]
-    await stranger(field.url)
     async with httpx.AsyncClient(base_url=field.url, headers={"Cookie": script.seat.cookie}) as owner:
         invited = await owner.post(
             f"/api/v1/applications/{script.seat.token}/members",

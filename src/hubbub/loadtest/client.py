@@ -11,16 +11,27 @@ from urllib.parse import urlsplit
 from hubbub.loadtest.wire import BadResponse, Response, parse, request
 
 _TIMEOUT_S = 30.0
+_LONGEST = 64 * 1024 * 1024
 
 
 class CallFailed(Exception):
     """There was no usable answer."""
 
 
-class Client:
-    """``cookie`` is sent with each call, and replaced when the service gives another."""
+class NotConnected(CallFailed):
+    """There was no connection, so nothing was sent."""
 
-    def __init__(self, url: str, cookie: str = "") -> None:
+
+class TooLong(CallFailed):
+    """The answer has more bytes than the client takes."""
+
+
+class Client:
+    """``cookie`` is sent with each call, and replaced when the service gives another. ``longest`` is the most bytes of
+    an answer.
+    """
+
+    def __init__(self, url: str, cookie: str = "", *, longest: int = _LONGEST) -> None:
         parts = urlsplit(url)
         self.host = parts.netloc
         self.base = parts.path.rstrip("/") + "/api/v1"
@@ -28,7 +39,13 @@ class Client:
         self._tls = ssl.create_default_context() if parts.scheme == "https" else None
         self._port = parts.port or (443 if self._tls else 80)
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+        self._longest = longest
         self.cookie = cookie
+
+    @property
+    def connected(self) -> bool:
+        """Whether a connection is kept: not before the first call, nor after one that failed."""
+        return self._streams is not None
 
     async def call(self, method: str, path: str, content: Any = None) -> tuple[int, Any]:
         """Status and decoded body.
@@ -51,9 +68,10 @@ class Client:
             async with asyncio.timeout(_TIMEOUT_S):
                 return await self._exchange(sent)
         except (TimeoutError, OSError, BadResponse) as error:
+            failed = NotConnected if self._streams is None else CallFailed
             self.close()
             reason = str(error) or type(error).__name__
-            raise CallFailed(f"{method} {target} got no usable answer: {reason}.") from error
+            raise failed(f"{method} {target} got no usable answer: {reason}.") from error
 
     async def _exchange(self, sent: bytes) -> Response:
         if self._streams is None:
@@ -66,6 +84,9 @@ class Client:
             if not data:
                 raise ConnectionResetError("the connection was closed")
             buffer += data
+            if len(buffer) > self._longest:
+                self.close()
+                raise TooLong(f"The answer is over {self._longest} bytes.")
         self._keep_cookie(buffer)
         if response.close:
             self.close()

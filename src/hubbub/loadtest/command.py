@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import json
-import signal
-import socket
 import sys
-from collections.abc import Callable, Coroutine
-from contextlib import ExitStack
+from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -17,28 +13,36 @@ import click
 import msgspec
 import uvloop
 
-from hubbub.loadtest.cluster import ClusterStack
+from hubbub.loadtest.about import About, about
 from hubbub.loadtest.compare import Incomparable, as_text, read
 from hubbub.loadtest.compare import compare as compared
 from hubbub.loadtest.conduct import TRIAL_S, Options, conduct, search
-from hubbub.loadtest.fleet import KEY_VARIABLE, GeneratorLost
+from hubbub.loadtest.fleet import KEY_VARIABLE
 from hubbub.loadtest.generator import Unconnected, generate
 from hubbub.loadtest.junit import junit
-from hubbub.loadtest.mix import DEFAULT_MIX, READS, ROUTES, WRITES, BadMix, BadSize, Size, parse_mix, parse_size
+from hubbub.loadtest.mix import (
+    DEFAULT_MIX,
+    MATTERMOST,
+    READS,
+    ROUTES,
+    WRITES,
+    BadMix,
+    BadSize,
+    Size,
+    parse_mix,
+    parse_size,
+    weight_of,
+)
+from hubbub.loadtest.outputs import Unwritable, try_out, write
 from hubbub.loadtest.page import page
-from hubbub.loadtest.process import StackFailed
 from hubbub.loadtest.profile import BadStages, Stage, parse_stages, spike, steady
-from hubbub.loadtest.report import as_json, heading, report
+from hubbub.loadtest.report import as_json, notes, report
 from hubbub.loadtest.requirement import BadRequirement, Requirement
-from hubbub.loadtest.servers import ServerMissing
-from hubbub.loadtest.setup import SetupFailed
-from hubbub.loadtest.stack import EmbeddedStack
-from hubbub.loadtest.usage import listener
-from hubbub.loadtest.verdict import Result
+from hubbub.loadtest.service import RUNNING, UNREACHABLE, run, service
+from hubbub.loadtest.verdict import Result, Verdict, rule, verdict
 from hubbub.loadtest.view import view
 
-FAILED, UNREACHABLE = 1, 3
-_DEFAULT = ("127.0.0.1", 3000)
+FAILED, BAD_USAGE = 1, 2
 _SOAK_S = 3600
 _SOAK_LEVEL = 0.5
 
@@ -77,7 +81,7 @@ def _address(text: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
-_FILE = click.Path(path_type=Path, dir_okay=False)
+_FILE = click.Path(path_type=Path)
 
 
 @click.group(invoke_without_command=True)
@@ -85,18 +89,24 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option("--reads", default=10000, show_default=True, type=click.IntRange(0), help="Reads a second.")
 @click.option("--duration", default=30, show_default=True, type=click.IntRange(1), help="Seconds of the test phase.")
 @click.option("--workers", default=100, show_default=True, type=click.IntRange(1, 5000), help="Concurrent users.")
-@click.option("--url", callback=_check_url, help="The service to test; without it, the one on port 3000 or a new one.")
+@click.option("--url", callback=_check_url, help="The service to test; without it, a private one is started.")
+@click.option("--running", is_flag=True, help="Test the service on port 3000 of this machine.")
+@click.option("--keep", is_flag=True, help="Leave what the test makes in the service of --url or --running.")
 @click.option(
     "--stack",
     "stack_name",
     type=click.Choice(["embedded", "cluster"]),
-    help="Start a private one of this kind for the test, whatever runs on port 3000.",
+    help="The kind of private service to start (embedded).",
 )
 @click.option("--ramp", default=0, type=click.IntRange(0), help="Seconds to rise from nothing, before the duration.")
 @click.option("--spike", type=click.FloatRange(1), help="The middle fifth of the run at this many times the rate.")
 @click.option("--soak", is_flag=True, help="An hour at half the rates.")
 @click.option("--stages", callback=_parsed(parse_stages), help="Instead of --duration: 30s:50%,10s:50%-200%,60s:100%.")
-@click.option("--mix", callback=_parsed(parse_mix), help=f"Weights of routes: send=9,edit=1,… of {', '.join(ROUTES)}.")
+@click.option(
+    "--mix",
+    callback=_parsed(parse_mix),
+    help=f"Weights of routes: send=9,edit=1,… of {', '.join(ROUTES)}; or mattermost.",
+)
 @click.option(
     "--message-size",
     default="76",
@@ -133,6 +143,8 @@ def perftest(
     duration: int,
     workers: int,
     url: str | None,
+    running: bool,
+    keep: bool,
     stack_name: str | None,
     ramp: int,
     spike: float | None,
@@ -158,12 +170,26 @@ def perftest(
     """Load a Hubbub and say whether it holds: exit status 0 passed, 1 failed, 2 bad usage, 3 not reached."""
     if context.invoked_subcommand is not None:
         return
+    if mix == MATTERMOST:
+        writes, reads = _in_proportion(context, mix, writes, reads)
     if writes + reads == 0:
         raise click.UsageError("--writes and --reads can't both be 0")
-    if url is not None and stack_name is not None:
-        raise click.UsageError("--url and --stack exclude each other: give one of them")
+    if sum((url is not None, running, stack_name is not None)) > 1:
+        raise click.UsageError("--url, --running and --stack exclude each other: give one of them")
+    if keep and not running and url is None:
+        raise click.UsageError("--keep goes with --url or --running: a private service is deleted as a whole")
     if bool(machines) != (listen is not None):
         raise click.UsageError("--machines and --listen go together")
+    if machines and url is None:
+        raise click.UsageError("--machines needs --url, where the others reach the service")
+    given = {"--json": json_file, "--html": html_file, "--junit": junit_file}
+    files = {option: file for option, file in given.items() if file is not None}
+    try:
+        try_out(files)
+    except Unwritable as error:
+        click.echo(f"perftest: {error}", err=True)
+        sys.exit(BAD_USAGE)
+    at = RUNNING if running else url
     options = Options(
         writes=writes,
         reads=reads,
@@ -187,25 +213,65 @@ def perftest(
             raise click.UsageError("--find-max tries rates of its own: leave out shapes, --runs and other reports")
         usual = context.get_parameter_source("duration") == click.core.ParameterSource.DEFAULT
         length = TRIAL_S if usual else duration
-        found = _with_service(options, url, stack_name, lambda at, pids: search(options, at, pids, length))
-        if json_file is not None:
-            json_file.write_text(json.dumps(msgspec.to_builtins(found)) + "\n")
+        with service(at, stack_name, keep=keep) as tested:
+            measured = about()
+            found = run(search(options, tested, length))
+            _save(files, {"--json": _line(msgspec.to_builtins(measured) | msgspec.to_builtins(found))})
         sys.exit(0 if found.factor else FAILED)
-    results, described = _with_service(options, url, stack_name, lambda at, pids: conduct(options, at, pids, view()))
-    shown = _median(results)
+    with service(at, stack_name, keep=keep) as tested:
+        measured = about()
+        results = run(conduct(options, tested, view()))
+        shown, judged = _median(results), verdict(results)
+        _show(results, shown, judged, measured)
+        content = as_json(shown, options.described(tested.url), measured)
+        content["verdict"] = msgspec.to_builtins(judged)
+        content["pass"] = judged.result == "pass"
+        content["runs"] = [as_json(each, {}) for each in results] if len(results) > 1 else []
+        html = page(content, options.plan).encode() if html_file else b""
+        _save(files, {"--json": _line(content), "--html": html, "--junit": junit(results)})
+    sys.exit(0 if judged.result == "pass" else FAILED)
+
+
+def _in_proportion(context: click.Context, mix: dict[str, int], writes: int, reads: int) -> tuple[int, int]:
+    """Rates in the proportion of the mix, as far as they were not given: as many requests as usual in all, or as many
+    of the kind that was not given as go with the other.
+    """
+    default = click.core.ParameterSource.DEFAULT
+    given = [context.get_parameter_source(name) != default for name in ("writes", "reads")]
+    of_writes, of_reads = weight_of(mix, WRITES), weight_of(mix, READS)
+    if all(given):
+        return writes, reads
+    if given[0]:
+        return writes, round(writes * of_reads / of_writes)
+    if not given[1]:
+        reads = round((writes + reads) * of_reads / (of_writes + of_reads))
+    return round(reads * of_writes / of_reads), reads
+
+
+def _show(results: list[Result], shown: Result, judged: Verdict, measured: About) -> None:
     if len(results) > 1:
         click.echo(_overview(results))
     click.echo(report(shown))
-    content = as_json(shown, described)
-    content["pass"] = all(each.passed for each in results)
-    content["runs"] = [as_json(each, {}) for each in results] if len(results) > 1 else []
-    if json_file is not None:
-        json_file.write_text(json.dumps(content) + "\n")
-    if html_file is not None:
-        html_file.write_text(page(content, options.plan), encoding="utf-8")
-    if junit_file is not None:
-        junit_file.write_bytes(junit(results))
-    sys.exit(0 if all(each.passed for each in results) else FAILED)
+    click.secho(judged.text, fg="red" if judged.result != "pass" else "yellow" if judged.missed else "green")
+    for line in [f"Rule: {rule()}", *notes(shown), f"Measured {measured.text}"]:
+        click.echo(line)
+
+
+def _line(content: object) -> bytes:
+    return json.dumps(content).encode() + b"\n"
+
+
+def _save(files: dict[str, Path], contents: dict[str, bytes]) -> None:
+    """Write each file that was asked for; those that can't be written don't keep the others from it."""
+    failed = False
+    for option, file in files.items():
+        try:
+            write(option, file, contents[option])
+        except Unwritable as error:
+            click.echo(f"perftest: {error}", err=True)
+            failed = True
+    if failed:
+        sys.exit(BAD_USAGE)
 
 
 def _shape(
@@ -232,51 +298,6 @@ def _whole_mix(mix: dict[str, int] | None, writes: int, reads: int) -> dict[str,
         elif rate and not any(chosen[route] for route in named):
             raise click.UsageError(f"--mix leaves nothing to send for {name}: give one of {', '.join(named)} a weight")
     return chosen
-
-
-def _with_service(
-    options: Options,
-    url: str | None,
-    stack_name: str | None,
-    work: Callable[[str, dict[str, int]], Coroutine[Any, Any, T]],
-) -> T:
-    """Do the work on the service at ``url``, on the one that runs, or on a private one; its processes are known by
-    name where they can be."""
-    signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        with ExitStack() as stack:
-            pids: dict[str, int] = {}
-            started = False
-            if url is None and stack_name is None and _answers(*_DEFAULT):
-                url = f"http://{_DEFAULT[0]}:{_DEFAULT[1]}"
-            elif url is None:
-                private: EmbeddedStack | ClusterStack = ClusterStack() if stack_name == "cluster" else EmbeddedStack()
-                stack.enter_context(private)
-                url, pids, started = private.url, private.pids, True
-            if not started and (pid := listener(url)):
-                pids = {"Service": pid}
-            click.echo(heading("Hubbub Performance Test"))
-            click.echo(f"Service:        {url}{' (started for this test)' if started else ''}")
-            return uvloop.run(work(url, pids))
-    except (SetupFailed, StackFailed, ServerMissing, GeneratorLost) as error:
-        click.echo(f"perftest: {error}", err=True)
-        sys.exit(UNREACHABLE)
-    except KeyboardInterrupt:
-        click.echo("perftest: interrupted", err=True)
-        sys.exit(130)
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    """SIGTERM as Ctrl-C, so that what was started is stopped."""
-    raise KeyboardInterrupt
-
-
-def _answers(host: str, port: int) -> bool:
-    try:
-        with socket.create_connection((host, port), timeout=1):
-            return True
-    except OSError:
-        return False
 
 
 def _median(results: list[Result]) -> Result:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import os
-import platform
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -20,9 +19,11 @@ from hubbub.loadtest.fleet import Fleet, fleet
 from hubbub.loadtest.mix import Size
 from hubbub.loadtest.plan import WARMUP_S, Plan
 from hubbub.loadtest.profile import Stage, steady
+from hubbub.loadtest.report import without_metrics
 from hubbub.loadtest.requirement import Requirement
 from hubbub.loadtest.run import SIDES, Moment, Run
 from hubbub.loadtest.script import Workload
+from hubbub.loadtest.service import Service
 from hubbub.loadtest.setup import prepare, stranger
 from hubbub.loadtest.usage import Watch
 from hubbub.loadtest.verdict import GOOD_MS, Result, result
@@ -31,6 +32,7 @@ from hubbub.loadtest.view import Quiet, View
 TRIAL_S = 10
 _ONE_PROCESS_RATE = 30_000
 _RUN_UP_S = 2.0
+_NOTED = 2_000_000  # messages, of some 200 bytes each over all generators
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,12 @@ class Options:
         return Plan(self.writes, self.reads, self.workers, self.stages)
 
     @property
+    def note(self) -> int:
+        """Of how many sends of a worker one is noted for reading back, so that the notes fit into memory; 0: none."""
+        sends = self.plan.targets[0] * self.plan.seconds * self.runs + self.writes * WARMUP_S
+        return max(ceil(sends / _NOTED), 1) if self.verify else 0
+
+    @property
     def local(self) -> int:
         """Generator processes on this machine."""
         peak = max(max(stage.start, stage.end) for stage in self.stages) * (self.writes + self.reads)
@@ -66,7 +74,7 @@ class Options:
         return max(min(wanted, self.workers), 1)
 
     def described(self, url: str) -> dict[str, object]:
-        """All of it, and the machine, as a result's reader needs them to judge or repeat the run."""
+        """All of it, as a result's reader needs it to judge or repeat the run."""
         return {
             "url": url,
             "writes": self.writes,
@@ -81,21 +89,15 @@ class Options:
             "seed": self.seed,
             "processes": self.local,
             "machines": self.machines,
-            "machine": {
-                "cores": os.cpu_count(),
-                "system": platform.platform(),
-                "python": platform.python_version(),
-            },
         }
 
 
 class Bench:
     """A service that is set up, and generators that are connected to it."""
 
-    def __init__(self, options: Options, url: str, pids: dict[str, int], view: View, generators: Fleet) -> None:
+    def __init__(self, options: Options, service: Service, view: View, generators: Fleet) -> None:
         self._options = options
-        self._url = url
-        self._pids = pids
+        self._service = service
         self._view = view
         self._fleet = generators
 
@@ -111,7 +113,7 @@ class Bench:
 
     async def test(self, plan: Plan) -> Result:
         """One test phase."""
-        watch = Watch(self._url, self._pids)
+        watch = Watch(self._service.url, self._service.pids, plan.interval)
         following: asyncio.Task[None] | None = None
 
         def seen(run: Run, moment: Moment) -> None:
@@ -130,19 +132,27 @@ class Bench:
                 following.cancel()
                 with suppress(asyncio.CancelledError):
                     await following
-            watch.close()
+            await watch.finish()
         checks = [requirement.check(run) for requirement in self._options.requirements]
-        return result(run, parts=watch.usages(), samples=watch.samples, checks=checks)
+        return result(
+            run,
+            parts=watch.usages(),
+            samples=watch.samples,
+            checks=checks,
+            served=watch.served(),
+            metrics_unusable=watch.unusable,
+        )
 
     async def verified(self, results: list[Result]) -> list[Result]:
         """The results, the last one with what reading everything back found."""
         self._view.phase("Phase 4: reading back what was acknowledged")
-        findings = await self._fleet.verify(await stranger(self._url))
+        findings = await self._fleet.verify(await stranger(self._service.accounts))
+        findings = msgspec.structs.replace(findings, every=self._options.note)
         return [*results[:-1], msgspec.structs.replace(results[-1], findings=findings)]
 
 
 @asynccontextmanager
-async def bench(options: Options, url: str, pids: dict[str, int], view: View) -> AsyncIterator[Bench]:
+async def bench(options: Options, service: Service, view: View) -> AsyncIterator[Bench]:
     """Phase 1. Raises SetupFailed, GeneratorLost."""
     key = secrets.token_urlsafe(18)
 
@@ -151,14 +161,14 @@ async def bench(options: Options, url: str, pids: dict[str, int], view: View) ->
         click.echo(f"  HUBBUB_PERFTEST_KEY={key} hubbub perftest join {options.listen[0]}:{port}")
 
     view.phase("Phase 1: setup")
-    seats = await prepare(url, options.workers, chats=options.chats, members=options.members)
+    seats = await prepare(service.accounts, options.workers, chats=options.chats, members=options.members)
     async with fleet(
         key, processes=options.local, machines=options.machines, listen=options.listen, waiting=waiting
     ) as generators:
-        run = secrets.token_hex(4)
-        workload = Workload(options.mix, options.size, options.zipf, options.seed, run, options.verify)
-        await generators.assign(url, seats, workload)
-        yield Bench(options, url, pids, view, generators)
+        run = service.accounts.run
+        workload = Workload(options.mix, options.size, options.zipf, options.seed, run, options.note)
+        await generators.assign(service.url, seats, workload)
+        yield Bench(options, service, view, generators)
 
 
 def goals(writes: float, reads: float) -> list[Requirement]:
@@ -176,17 +186,22 @@ def goals(writes: float, reads: float) -> list[Requirement]:
     ]
 
 
-async def search(options: Options, url: str, pids: dict[str, int], length: int) -> Found:
+async def search(options: Options, service: Service, length: int) -> Found:
     """The highest rate that holds in trials of ``length`` seconds. Raises SetupFailed, GeneratorLost."""
     kept = options.requirements or goals(options.writes, options.reads)
     asked = dataclasses.replace(options, requirements=kept, verify=False)
     click.echo("Searching for the highest rate that keeps " + ", ".join(each.text for each in kept) + "\n")
-    async with bench(asked, url, pids, Quiet()) as ready:
+    async with bench(asked, service, Quiet()) as ready:
+        told = False
 
         async def attempt(factor: float) -> Trial:
             writes, reads = asked.writes * factor, asked.reads * factor
             await ready.run_up(Plan(writes, reads, asked.workers, steady(min(_RUN_UP_S, length / 2))))
             seen = await ready.test(Plan(writes, reads, asked.workers, steady(length)))
+            nonlocal told
+            if seen.metrics_unusable is not None and not told:
+                told = True
+                click.echo(without_metrics(seen.metrics_unusable))
             trial = Trial(
                 factor=factor,
                 writes=writes,
@@ -234,18 +249,16 @@ def _sureness(found: Found, options: Options) -> str:
     return "\n".join(lines)
 
 
-async def conduct(
-    options: Options, url: str, pids: dict[str, int], view: View
-) -> tuple[list[Result], dict[str, object]]:
-    """The results of all runs, and what they were of. Raises SetupFailed, GeneratorLost."""
+async def conduct(options: Options, service: Service, view: View) -> list[Result]:
+    """The results of all runs. Raises SetupFailed, GeneratorLost."""
     writes, reads = options.plan.targets
     click.echo(f"Target:         {writes:g} writes/sec, {reads:g} reads/sec")
     click.echo(f"Duration:       {options.plan.seconds:g} seconds, {options.workers} workers\n")
-    async with bench(options, url, pids, view) as ready:
+    async with bench(options, service, view) as ready:
         await ready.warm_up()
         results = []
         for number in range(options.runs):
             which = f", run {number + 1} of {options.runs}" if options.runs > 1 else ""
             view.phase(f"Phase 3: test ({options.plan.seconds:.0f} seconds{which})")
             results.append(await ready.test(options.plan))
-        return await ready.verified(results) if options.verify else results, options.described(url)
+        return await ready.verified(results) if options.verify else results

@@ -9,11 +9,11 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable
 
+from hubbub.loadtest.accounts import SetupFailed
 from hubbub.loadtest.channel import Broken, Channel, ChannelClosed, Message, Phase, PhaseDone, Ready, Task, Verify
 from hubbub.loadtest.plan import Plan
 from hubbub.loadtest.run import Moment, Run
 from hubbub.loadtest.script import Seat, Workload
-from hubbub.loadtest.setup import SetupFailed
 from hubbub.loadtest.tally import Second
 from hubbub.loadtest.verify import Findings
 
@@ -138,6 +138,7 @@ async def fleet(
                     env=os.environ | {KEY_VARIABLE: key},
                     stdin=asyncio.subprocess.DEVNULL,
                     stdout=asyncio.subprocess.DEVNULL,
+                    start_new_session=True,  # Ctrl-C goes to the coordinator, which stops them
                 )
             )
         await _complete(complete, children)

@@ -62,7 +62,10 @@ class Ledger:
         kept, number, sequence = self._under_way
         if sequence:
             # An earlier edit that got no answer stays possible: it may have been applied after this one.
-            kept.unsure_edits[number].discard(sequence)
+            unsure = kept.unsure_edits[number]
+            unsure.discard(sequence)
+            if not unsure:
+                del kept.unsure_edits[number]
             kept.texts[number] = sequence
         else:
             kept.unsure_deletes.discard(number)

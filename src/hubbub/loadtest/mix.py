@@ -25,22 +25,37 @@ class BadSize(ValueError):
 
 
 DEFAULT_MIX = {"send": 1, "chats": 1, "messages": 1}
+# What people do for each 1,000 messages that they send, by Mattermost's load test, as far as the API has it: they
+# switch to another chat 6,500 times (the list of chats, and the newest messages of one) and scroll back 2,000 times.
+MATTERMOST = {
+    "send": 1000,
+    "edit": 40,
+    "delete": 5,
+    "chats": 6500,
+    "messages": 6500,
+    "history": 2000,
+    "search": 30,
+}
 
 
 def parse_mix(text: str) -> dict[str, int]:
-    """``send=9,edit=1,messages=3,search=1``: weights among the writes, and among the reads.
+    """``send=9,edit=1,messages=3,search=1``: weights among the writes, and among the reads. Or ``mattermost``.
 
     Raises:
         BadMix
     """
+    if text.strip() == "mattermost":
+        return MATTERMOST
     mix: dict[str, int] = {}
     for part in text.split(","):
         name, equals, weight = part.strip().partition("=")
         if name not in ROUTES or not equals or not weight.isdigit():
-            raise BadMix(f"{part.strip()!r}: write ROUTE=WEIGHT, with a whole number, for {', '.join(ROUTES)}")
+            raise BadMix(
+                f"{part.strip()!r}: write ROUTE=WEIGHT, with a whole number, for {', '.join(ROUTES)}; or mattermost"
+            )
         mix[name] = int(weight)
     for kind in (WRITES, READS):
-        if sum(mix.get(ROUTES[route], 0) for route in kind) > _LONGEST_PATTERN:
+        if weight_of(mix, kind) > _LONGEST_PATTERN:
             raise BadMix(f"the weights of writes, and those of reads, may sum to {_LONGEST_PATTERN} at most")
     return mix
 
@@ -59,6 +74,11 @@ def pattern(mix: dict[str, int], kind: tuple[int, ...]) -> list[int]:
         credit[chosen] -= total
         turns.append(chosen)
     return turns
+
+
+def weight_of(mix: dict[str, int], kind: tuple[int, ...]) -> int:
+    """What the routes of one kind weigh together."""
+    return sum(mix.get(ROUTES[route], 0) for route in kind)
 
 
 class Size(msgspec.Struct, frozen=True):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import floor
+from math import ceil, floor
 
 import msgspec
 
@@ -13,6 +13,7 @@ PROGRESS_S = 5.0
 WRITE = 0
 READ = 1
 
+_POINTS = 3600  # the most that are kept of how a run went
 _GOLDEN = 0.6180339887498949
 
 
@@ -27,6 +28,11 @@ class Plan(msgspec.Struct, frozen=True):
     @property
     def seconds(self) -> float:
         return sum(stage.seconds for stage in self.stages)
+
+    @property
+    def interval(self) -> int:
+        """Whole seconds of the run that make one point of how it went: 1 up to an hour, and more for a longer run."""
+        return max(ceil(self.seconds / _POINTS), 1)
 
     @property
     def level(self) -> float:

@@ -23,7 +23,8 @@ class StackFailed(Exception):
 class Part:
     """A Hubbub process. ``start`` again after ``kill`` runs the same command; an API process keeps its port.
 
-    ``settings`` are added to the environment each time that it starts.
+    It has default settings but for ``settings``, which are taken each time that it starts: what the environment and a
+    file say is meant for a service that is not the test's, and may name its servers.
     """
 
     def __init__(self, command: list[str], settings: dict[str, str], log: Path) -> None:
@@ -50,7 +51,7 @@ class Part:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 stdin=subprocess.DEVNULL,
-                env=os.environ | self.settings,
+                env=self._environment(),
                 start_new_session=True,
                 text=True,
             )
@@ -67,6 +68,12 @@ class Part:
                 return
         self.kill()
         raise StackFailed(f"hubbub {self._command[0]} did not start. It said:\n{self.log.read_text()[-2000:]}")
+
+    def _environment(self) -> dict[str, str]:
+        none = self.log.parent / "no-settings.toml"
+        none.touch()
+        others = {name: value for name, value in os.environ.items() if not name.startswith("HUBBUB_")}
+        return others | {"HUBBUB_CONFIG": str(none)} | self.settings
 
     @property
     def ended(self) -> bool:

@@ -9,7 +9,7 @@ from collections import Counter
 import msgspec
 from hdrh.histogram import HdrHistogram
 
-from hubbub.loadtest.tally import Answers
+from hubbub.loadtest.tally import REASONS, Answers
 
 LONGEST_US = 60_000_000
 DIGITS = 3
@@ -81,19 +81,23 @@ class Histogram:
 
     def spectrum(self) -> list[tuple[float, float]]:
         """Pairs of percent and milliseconds, from 0 % towards 100 %, the steps ever finer, as far as the count goes."""
-        if not self.count:
-            return []
-        steps = range(_HALVINGS * _STEPS_A_HALVING + 1)
-        percents = [100 * (1 - 2 ** (-step / _STEPS_A_HALVING)) for step in steps]
-        within = [percent for percent in percents if (1 - percent / 100) * self.count >= 1]
-        return [(percent, self.percentile(percent)) for percent in within]
+        return [(percent, self.percentile(percent)) for percent in percents(self.count)]
+
+
+def percents(count: int) -> list[float]:
+    """Where a spectrum of so many requests is read."""
+    steps = range(_HALVINGS * _STEPS_A_HALVING + 1)
+    every = [100 * (1 - 2 ** (-step / _STEPS_A_HALVING)) for step in steps]
+    return [percent for percent in every if (1 - percent / 100) * count >= 1]
 
 
 class Recorder:
-    """One kind of request: its latencies from when each was due (``corrected``) and from when it was sent."""
+    """One kind of request: its latencies from when each was due (``corrected``) and from when it was sent. ``late`` are
+    counts by reason.
+    """
 
     def __init__(self) -> None:
-        self.late = 0
+        self.late = [0] * len(REASONS)
         self.unsent = 0
         self.failures: Counter[str] = Counter()
         self.corrected = Histogram()

@@ -6,14 +6,22 @@ from typing import Any
 
 import msgspec
 
+from hubbub.loadtest.about import About
+from hubbub.loadtest.gauges import Served
 from hubbub.loadtest.mix import DEFAULT_MIX
 from hubbub.loadtest.recorder import Latency
 from hubbub.loadtest.run import Moment
-from hubbub.loadtest.verdict import GOOD_MS, Result, Side
+from hubbub.loadtest.tally import REASONS
+from hubbub.loadtest.verdict import GOOD_MS, Result, Side, verdict
 from hubbub.loadtest.verify import Findings
 
 RULE = "=" * 43
 LIMITED = "✗ NO VERDICT"
+LATE_WORDS = {
+    "connection": "with no free connection (try more --workers)",
+    "generator": "because of the generator's own CPU",
+    "server": "because of the server",
+}
 
 
 def heading(title: str) -> str:
@@ -56,6 +64,36 @@ def report(result: Result) -> str:
         lines += [f"The load generator was the limit, not the service: {result.generator.limit}.", ""]
     lines += [RULE, f"  Overall: {LIMITED if limited else mark(result.passed)}", RULE]
     return "\n".join(lines)
+
+
+def notes(result: Result) -> list[str]:
+    """What follows the report: late requests by reason, the service's own latencies, and what was not looked at."""
+    lines = []
+    late = sum(side.late for _, side in result.sides)
+    if late:
+        by = {reason: sum(side.late_by[reason] for _, side in result.sides) for reason in REASONS}
+        shown = ", ".join(f"{by[reason]} {words}" for reason, words in LATE_WORDS.items())
+        lines.append(f"Sent late: {late}, of them {shown}.")
+    for name, side in result.sides:
+        if side.served is not None:
+            lines.append(f"{name.capitalize()} as the service measured them: {_served(side, side.served)}.")
+    if result.metrics_unusable is not None:
+        lines.append(without_metrics(result.metrics_unusable))
+    return lines
+
+
+def without_metrics(why: str) -> str:
+    return f"Measured without the service's /metrics: {why}."
+
+
+def _served(side: Side, served: Served) -> str:
+    """The service's own latency beside the client's, and the difference of the averages, which are exact."""
+    shown = f"Avg {served.avg:.1f}ms, P50 {served.p50:.1f}ms, P99 {served.p99:.1f}ms"
+    gap = side.gap
+    if gap is None:
+        return f"{shown} of {served.count}, where the test had {side.total}: too far apart to name a gap"
+    waited = side.latency.avg - side.uncorrected.avg
+    return f"{shown}; the gap to the client's Avg is {gap:.1f}ms from sent, and {waited:.1f}ms more from due"
 
 
 def _side(name: str, side: Side, limited: bool) -> list[str]:
@@ -132,7 +170,8 @@ def _checks(result: Result) -> list[str]:
 def _findings(findings: Findings) -> list[str]:
     lines = [
         "Verified:",
-        f"  Acknowledged: {findings.acknowledged} messages that should be there",
+        f"  Acknowledged: {findings.acknowledged} messages that should be there"
+        + (f"; one of {findings.every} was noted" if findings.every > 1 else ""),
         f"  Stored:       {findings.stored} {'✓' if not findings.faults else '✗'}",
         f"  Lost: {findings.lost}, repeated: {findings.repeated}, out of order: {findings.disordered}, "
         f"altered: {findings.altered}, not deleted: {findings.undeleted}, seen by strangers: {findings.intrusions}",
@@ -143,9 +182,11 @@ def _findings(findings: Findings) -> list[str]:
     return [*lines, ""]
 
 
-def as_json(result: Result, settings: dict[str, Any]) -> dict[str, Any]:
+def as_json(result: Result, settings: dict[str, Any], measured: About | None = None) -> dict[str, Any]:
     """The result as the contract's section 4 has it; rates are fractions of 1."""
     return {
+        **(msgspec.to_builtins(measured) if measured else {}),
+        "verdict": msgspec.to_builtins(verdict([result])),
         "duration_s": result.duration,
         "target": {"writes": result.target_writes, "reads": result.target_reads},
         "workers": result.workers,
@@ -157,8 +198,10 @@ def as_json(result: Result, settings: dict[str, Any]) -> dict[str, Any]:
         "requirements": msgspec.to_builtins(result.checks),
         "verified": msgspec.to_builtins(result.findings) if result.findings else None,
         "settings": settings,
+        "interval_s": result.interval,
         "seconds": msgspec.to_builtins(result.moments),
         "service": result.samples,
+        "metrics_unusable": result.metrics_unusable,
         "pass": result.passed,
     }
 
@@ -172,7 +215,10 @@ def _side_json(side: Side) -> dict[str, Any]:
         "pass": side.passed,
         "latency_ms": msgspec.to_builtins(side.latency),
         "uncorrected_ms": msgspec.to_builtins(side.uncorrected),
+        "served_ms": msgspec.to_builtins(side.served),
+        "gap_ms": side.gap,
         "late": side.late,
+        "late_by": side.late_by,
         "unsent": side.unsent,
         "failures": side.failures,
         "spectrum": side.spectrum,

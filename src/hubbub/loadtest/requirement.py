@@ -76,7 +76,7 @@ class Requirement:
             return value, f"{value:.2f}{self._unit}"
         due = recorder.total + recorder.unsent
         if self._figure in _COUNTS:
-            count = {"failed": recorder.failed, "late": recorder.late, "unsent": recorder.unsent}[self._figure]
+            count = {"failed": recorder.failed, "late": sum(recorder.late), "unsent": recorder.unsent}[self._figure]
             value = 100 * count / due if self._unit == "%" and due else float(count)
             return value, f"{value:g}{self._unit}"
         if self._figure == "success":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import dataclass, field
 
 import msgspec
@@ -15,10 +15,11 @@ from hubbub.loadtest.recorder import Recorder
 from hubbub.loadtest.tally import Second
 
 SIDES = ("writes", "reads")
+RECENT = 60
 
 
 class SideMoment(msgspec.Struct, frozen=True):
-    """One second of the writes or the reads: a rate a second, milliseconds from when requests were due."""
+    """Of the writes or the reads: a rate a second, milliseconds from when requests were due."""
 
     rate: float
     total: int
@@ -32,7 +33,7 @@ class SideMoment(msgspec.Struct, frozen=True):
 
 
 class Moment(msgspec.Struct, frozen=True):
-    """One second; ``waiting`` requests were due and not sent at its end. Cores and lag are the generators'."""
+    """Up to the end of ``second``; ``waiting`` requests were due and not sent then. Cores and lag are of generators."""
 
     second: int
     writes: SideMoment
@@ -45,7 +46,11 @@ class Moment(msgspec.Struct, frozen=True):
 
 @dataclass
 class Run:
-    """``sides`` are the writes and the reads, ``routes`` the same by route. ``started`` is on time.monotonic()."""
+    """``sides`` are the writes and the reads, ``routes`` the same by route. ``started`` is on time.monotonic().
+
+    ``moments`` has one for each ``plan.interval`` of the run, so that there are never many, and ``recent`` the last
+    minute's, second by second.
+    """
 
     plan: Plan
     started: float
@@ -53,40 +58,59 @@ class Run:
     sides: tuple[Recorder, Recorder] = field(default_factory=lambda: (Recorder(), Recorder()))
     routes: dict[str, Recorder] = field(default_factory=dict)
     moments: list[Moment] = field(default_factory=list)
-    lagged: int = 0
+    recent: deque[Moment] = field(default_factory=lambda: deque(maxlen=RECENT))
     cpu_s: float = 0.0
     peak_bytes: int = 0
+    _pending: list[list[Second]] = field(default_factory=list)  # by second, those of the moment that is not over yet
 
     def add(self, seconds: list[Second]) -> Moment:
         """Put the generators' reports of one second together."""
-        moment = _moment(seconds)
-        self.moments.append(moment)
+        moment = _moment([seconds])
+        self.recent.append(moment)
+        self._keep(seconds, moment)
         for second in seconds:
-            self.lagged += second.lagged
             self.cpu_s += second.cpu_s
             for recorder, late in zip(self.sides, second.late, strict=True):
-                recorder.late += late
+                recorder.late = [count + more for count, more in zip(recorder.late, late, strict=True)]
             for route, answers in second.routes.items():
                 self.sides[0 if route in WRITES else 1].add(answers)
                 self.routes.setdefault(ROUTES[route], Recorder()).add(answers)
         return moment
 
+    def _keep(self, seconds: list[Second], moment: Moment) -> None:
+        interval = self.plan.interval
+        if interval == 1:
+            self.moments.append(moment)
+            return
+        self._pending.append(seconds)
+        if moment.second % interval == 0 or moment.second >= self.plan.seconds:
+            self.moments.append(_moment(self._pending))
+            self._pending = []
 
-def _moment(seconds: list[Second]) -> Moment:
-    span_s = sum(second.span_s for second in seconds) / len(seconds)
+
+def _moment(reports: list[list[Second]]) -> Moment:
+    """Of one second or of several that follow each other; each has one report of every generator."""
+    seconds = [second for each in reports for second in each]
+    span_s = sum(second.span_s for second in seconds) / len(reports[0])
     failures: Counter[str] = Counter()
     for second in seconds:
         for answers in second.routes.values():
             failures.update(answers.failures)
+    generators = list(zip(*reports, strict=True))
     return Moment(
-        second=seconds[0].index + 1,
+        second=reports[-1][0].index + 1,
         writes=_side(seconds, 0, span_s),
         reads=_side(seconds, 1, span_s),
         failures=dict(failures),
-        waiting=sum(second.waiting for second in seconds),
-        cores=[second.cpu_s / second.span_s if second.span_s else 0.0 for second in seconds],
+        waiting=sum(second.waiting for second in reports[-1]),
+        cores=[_cores(each) for each in generators],
         lag_ms=max(second.lag_ms for second in seconds),
     )
+
+
+def _cores(seconds: tuple[Second, ...]) -> float:
+    span_s = sum(second.span_s for second in seconds)
+    return sum(second.cpu_s for second in seconds) / span_s if span_s else 0.0
 
 
 def _side(seconds: list[Second], side: int, span_s: float) -> SideMoment:
@@ -105,7 +129,7 @@ def _side(seconds: list[Second], side: int, span_s: float) -> SideMoment:
         rate=total / span_s if span_s else 0.0,
         total=total,
         failed=failed,
-        late=sum(second.late[side] for second in seconds),
+        late=sum(sum(second.late[side]) for second in seconds),
         p50=nearest_rank(ordered, 50),
         p95=nearest_rank(ordered, 95),
         p99=nearest_rank(ordered, 99),

@@ -6,6 +6,13 @@ what falls due meanwhile waits, and its waiting is part of its latency.
 
 What is due is sent about once a millisecond, all together: sending after every answer as well would show latencies
 that are half a millisecond lower, and cost both sides a third more CPU in wake-ups.
+
+A request that is sent over LATE_S after it was due is late for one of three reasons (tally.REASONS):
+
+- generator: its connection was free, or this process did not run for most of the wait;
+- server: it fell due while the service kept an earlier request of its connection waiting for over LATE_S or the
+  connection was lost, or before that;
+- connection: the requests before it were answered sooner, each, but they were too many for one connection.
 """
 
 from __future__ import annotations
@@ -18,7 +25,7 @@ from math import ceil
 from urllib.parse import urlsplit
 
 from hubbub.loadtest.plan import Plan, Schedule
-from hubbub.loadtest.tally import Second, Tally
+from hubbub.loadtest.tally import CONNECTION, GENERATOR, SERVER, Second, Tally
 from hubbub.loadtest.worker import Worker, clock
 
 TIMEOUT_S = 10.0
@@ -47,6 +54,7 @@ class Runner:
         self._reported_at = 0.0
         self._cpu = 0.0
         self._last_tick = 0.0
+        self._stall = (0.0, 0.0)  # from when to when this process did not run, the last time that it was over LATE_S
         self._look_at = 0.0
         self._last_answer = 0.0
         self._running = False
@@ -66,6 +74,7 @@ class Runner:
         self._schedule = Schedule(plan, index, count)
         for worker in self.workers:
             worker.turn = worker.behind = 0
+            worker.slow_until = 0.0
         self._sent_to = self._waiting = self._second = 0
         self._cpu = time.process_time()
         self._start = self._reported_at = self._last_tick = self._last_answer = clock()
@@ -119,7 +128,10 @@ class Runner:
     def _pump(self) -> None:
         """Send what has fallen due."""
         now = clock()
-        self._tally.lag_s = max(self._tally.lag_s, now - self._last_tick - _TICK_S)
+        away_s = now - self._last_tick
+        self._tally.lag_s = max(self._tally.lag_s, away_s - _TICK_S)
+        if away_s > LATE_S:
+            self._stall = (self._last_tick, now)
         self._last_tick = now
         schedule, tally = self._schedule, self._tally
         due_to = schedule.due_by(now - self._start)
@@ -134,8 +146,7 @@ class Runner:
             kind = schedule.kind(worker.seat, turn)
             due = self._start + schedule.due(worker.seat, turn)
             if worker.send(kind, due) - due > LATE_S:  # nothing but this process kept it from being sent
-                tally.late[kind] += 1
-                tally.lagged += 1
+                tally.late[kind][GENERATOR] += 1
         self._sent_to = max(self._sent_to, due_to)
 
     def catch_up(self, worker: Worker) -> None:
@@ -145,8 +156,23 @@ class Runner:
         turn = self._next(worker)
         kind = self._schedule.kind(worker.seat, turn)
         due = self._start + self._schedule.due(worker.seat, turn)
-        if worker.send(kind, due) - due > LATE_S:
-            self._tally.late[kind] += 1
+        asked_at = worker.sent_at
+        sent_at = worker.send(kind, due)
+        if sent_at - asked_at > LATE_S and not self._was_away(asked_at, sent_at):
+            worker.slow_until = sent_at
+        if sent_at - due > LATE_S:
+            self._tally.late[kind][self._reason(worker, due, sent_at)] += 1
+
+    def _reason(self, worker: Worker, due: float, sent_at: float) -> int:
+        if self._was_away(due, sent_at):
+            return GENERATOR
+        return SERVER if due < worker.slow_until else CONNECTION
+
+    def _was_away(self, since: float, now: float) -> bool:
+        """Whether this process did not run for most of the time."""
+        # An answer that waited out a stall may be handled before the next tick notes it.
+        began, ended = (self._last_tick, now) if now - self._last_tick > LATE_S else self._stall
+        return ended - max(since, began) > (now - since) / 2
 
     def _next(self, worker: Worker) -> int:
         turn = worker.turn
@@ -179,13 +205,17 @@ class Runner:
                         # Nobody took the connection for the first request that waits: that request has failed.
                         worker.refuse(self._schedule.kind(worker.seat, self._next(worker)))
                     continue
-                if worker.behind:
-                    self.catch_up(worker)
+                self.connected_again(worker)
                 return
 
         task = asyncio.get_running_loop().create_task(again())
         self._reconnecting.add(task)
         task.add_done_callback(self._reconnecting.discard)
+
+    def connected_again(self, worker: Worker) -> None:
+        if worker.behind:
+            worker.slow_until = clock()
+            self.catch_up(worker)
 
     async def close(self) -> None:
         self._closed = True

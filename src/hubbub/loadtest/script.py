@@ -69,7 +69,7 @@ class Workload(msgspec.Struct, frozen=True):
     zipf: float
     seed: int
     run: str  # marks this run's messages, where they are read back afterwards
-    verify: bool
+    note: int  # every so many'th send of a worker is noted, to be read back afterwards; 0: none
 
 
 class Texts:
@@ -106,7 +106,7 @@ class Script:
         self.seat = seat
         self.worker = worker
         self.route = SEND
-        self.ledger = Ledger() if workload.verify else None
+        self.ledger = Ledger() if workload.note else None
         self._workload = workload
         self._rng = random.Random(f"{workload.seed}:{worker}")  # noqa: S311 - as above
         self._texts = texts
@@ -120,6 +120,8 @@ class Script:
         self._remembered: deque[tuple[int, int]] = deque(maxlen=_REMEMBERED)  # chat's place and message number
         self._target = 0
         self._sequence = 0
+        self._noted = True  # whether the send under way is
+        self._sends = 0
         self._deletes = DELETE in self._writes
         parts = urlsplit(url)
         self._host = parts.netloc
@@ -157,9 +159,15 @@ class Script:
             return self._edit_heads[self._chat] + _tail(self._text(edits=True), self._target)
         self.route = SEND
         self._chat = self._choose_chat()
-        if self.ledger is None:
+        if self.ledger is None or not self._notes():
             return self._send_heads[self._chat] + self._rng.choice(self._texts.sends)
         return self._send_heads[self._chat] + _tail(self._text(edits=False))
+
+    def _notes(self) -> bool:
+        """Whether the next send is noted; if not, it has no mark, and is neither edited nor deleted."""
+        self._noted = self._sends % self._workload.note == 0
+        self._sends += 1
+        return self._noted
 
     def _text(self, *, edits: bool) -> str:
         text = self._rng.choice(self._texts.texts)
@@ -223,10 +231,11 @@ class Script:
         if found is None:
             return "another body than was asked for"
         number = int(found[1])
-        if self.ledger is not None:
+        if self.ledger is not None and self._noted:
             self.ledger.sent(number)
         if number <= self._newest[self._chat]:
             return "a number that is not above the one before"
         self._newest[self._chat] = number
-        self._remembered.append((self._chat, number))
+        if self._noted:
+            self._remembered.append((self._chat, number))
         return None

@@ -13,9 +13,13 @@ from hubbub.loadtest.process import Part
 class EmbeddedStack:
     """A context manager; ``url`` is that of the service inside it, ``pids`` its process. Raises StackFailed."""
 
+    def __init__(self, settings: dict[str, str] | None = None) -> None:
+        self._settings = settings or {}
+
     def __enter__(self) -> EmbeddedStack:
         self._folder = Path(tempfile.mkdtemp(prefix="hubbub-perftest-"))
-        self._part = Part(["serve", "--port", "0", "--data", str(self._folder / "data")], {}, self._folder / "log")
+        command = ["serve", "--port", "0", "--data", str(self._folder / "data")]
+        self._part = Part(command, self._settings, self._folder / "log")
         try:
             self._part.start()
         except BaseException:

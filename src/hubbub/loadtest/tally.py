@@ -9,6 +9,12 @@ import msgspec
 
 from hubbub.loadtest.mix import ROUTES
 
+# Why a request was sent over LATE_S after it was due, see Runner.
+CONNECTION, GENERATOR, SERVER = range(3)
+REASONS = ("connection", "generator", "server")
+
+Late = tuple[int, int, int]  # by reason
+
 
 class Answers(msgspec.Struct):
     """One route's. ``latencies`` count from when a request was due, ``services`` from when it was sent: both whole
@@ -25,8 +31,7 @@ class Second(msgspec.Struct, tag=True):
 
     index: int
     routes: dict[int, Answers]
-    late: tuple[int, int]  # writes and reads sent over LATE_S after they were due
-    lagged: int  # those of them whose worker was free when they were due: the generator's own doing
+    late: tuple[Late, Late]  # writes and reads sent over LATE_S after they were due
     waiting: int  # due and not sent at the end of this second
     lag_ms: float  # the longest that the generator itself came late
     cpu_s: float
@@ -37,12 +42,11 @@ class Tally:
     """Gathers until ``take``."""
 
     def __init__(self) -> None:
-        self.late = [0, 0]
-        self.lagged = 0
-        self.lag_s = 0.0
         self._clear()
 
     def _clear(self) -> None:
+        self.late = ([0, 0, 0], [0, 0, 0])
+        self.lag_s = 0.0
         self.latencies = [array("I") for _ in ROUTES]
         self.services = [array("I") for _ in ROUTES]
         self.failures: Counter[tuple[int, str]] = Counter()
@@ -58,10 +62,8 @@ class Tally:
         }
         for (route, why), count in self.failures.items():
             routes.setdefault(route, Answers(b"", b"", {})).failures[why] = count
-        late = (self.late[0], self.late[1])
-        second = Second(index, routes, late, self.lagged, waiting, self.lag_s * 1000, cpu_s, span_s)
+        writes, reads = self.late
+        late = ((writes[0], writes[1], writes[2]), (reads[0], reads[1], reads[2]))
+        second = Second(index, routes, late, waiting, self.lag_s * 1000, cpu_s, span_s)
         self._clear()
-        self.late = [0, 0]
-        self.lagged = 0
-        self.lag_s = 0.0
         return second

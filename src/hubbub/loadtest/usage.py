@@ -4,22 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
+from math import floor
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import psutil
-from prometheus_client.parser import text_string_to_metric_families
 
-from hubbub.loadtest.client import CallFailed, Client
+from hubbub.loadtest.gauges import Gauges, Served
 from hubbub.loadtest.verdict import Usage
 
-_GAUGES = {
-    "hubbub_queue_waiting_commands": "writes waiting",
-    "hubbub_queue_depth_messages": "queue depth",
-    "hubbub_database_connections": "database connections",
-    "hubbub_index_lag_seconds": "index lag, seconds",
-}
 _LOCAL = ("127.0.0.1", "localhost", "::1")
 
 
@@ -79,44 +73,15 @@ def listener(url: str) -> int | None:
     return next((pid for pid in pids if pid), None)
 
 
-class Gauges:
-    """Reads the service's ``/metrics``, as far as it has any."""
-
-    def __init__(self, url: str) -> None:
-        self._client = Client(url)
-        self._target = self._client.base.removesuffix("/api/v1") + "/metrics"
-        self._cached = (0.0, 0.0)
-
-    async def read(self) -> dict[str, float]:
-        """What is watched, by the name it is shown with; the share of cache hits is that since the last reading."""
-        try:
-            answer = await self._client.raw("GET", self._target)
-        except CallFailed:
-            return {}
-        if answer.status != 200:
-            return {}
-        sums: dict[str, float] = {}
-        for family in text_string_to_metric_families(answer.body.decode()):
-            for sample in family.samples:
-                sums[sample.name] = sums.get(sample.name, 0.0) + sample.value
-        shown = {title: sums[name] for name, title in _GAUGES.items() if name in sums}
-        hits, misses = (sums.get(f"hubbub_cache_{what}_total", 0.0) for what in ("hits", "misses"))
-        asked = hits + misses - sum(self._cached)
-        if asked > 0:
-            shown["cache hits, %"] = 100 * (hits - self._cached[0]) / asked
-        self._cached = hits, misses
-        return shown
-
-    def close(self) -> None:
-        self._client.close()
-
-
 class Watch:
-    """Samples the service every second of a run. ``samples`` has one entry a second, in order."""
+    """Samples the service every ``interval`` seconds of a run. ``samples`` has one entry for each, in order; an answer
+    of the service that takes longer leaves some out.
+    """
 
-    def __init__(self, url: str, pids: dict[str, int]) -> None:
+    def __init__(self, url: str, pids: dict[str, int], interval: int) -> None:
         self._gauges = Gauges(url)
         self._meters = {name: Meter(pid) for name, pid in pids.items() if psutil.pid_exists(pid)}
+        self._interval = interval
         self.samples: list[dict[str, Any]] = []
 
     async def follow(self, started: float) -> None:
@@ -128,10 +93,21 @@ class Watch:
             metrics = await self._gauges.read()
             if second:  # the one at 0 only sets the marks
                 self.samples.append({"second": second, "parts": parts, "metrics": metrics})
-            second += 1
+            passed = time.monotonic() - started
+            second = max(second, floor(passed / self._interval) * self._interval) + self._interval
 
-    def close(self) -> None:
+    async def finish(self) -> None:
+        """One last look at the service's own figures."""
+        await self._gauges.read()
         self._gauges.close()
+
+    @property
+    def unusable(self) -> str | None:
+        """Why the service's /metrics is not read, if so."""
+        return self._gauges.unusable
+
+    def served(self) -> tuple[Served | None, Served | None]:
+        return self._gauges.served()
 
     def usages(self) -> dict[str, Usage]:
         return {name: usage for name, meter in self._meters.items() if (usage := meter.read()) is not None}

@@ -26,7 +26,8 @@ class Unreadable(Exception):
 class Findings(msgspec.Struct, tag=True):
     """``acknowledged`` messages of this run that should be stored, and ``stored``, those of them that are, as they
     should be. The rest are faults, save ``unanswered``: stored, though the client was never told. ``intrusions`` are
-    answers other than 404 to a stranger, and applications listed to a user who does not belong to them.
+    answers other than 404 to a stranger, and applications listed to a user who does not belong to them. One of
+    ``every`` messages was noted.
     """
 
     acknowledged: int = 0
@@ -38,6 +39,7 @@ class Findings(msgspec.Struct, tag=True):
     altered: int = 0
     undeleted: int = 0
     intrusions: int = 0
+    every: int = 1
     examples: list[str] = []
 
     @property
@@ -50,7 +52,7 @@ class Findings(msgspec.Struct, tag=True):
 
     def add(self, other: Findings) -> None:
         for name in self.__struct_fields__:
-            if name != "examples":
+            if name not in ("every", "examples"):
                 setattr(self, name, getattr(self, name) + getattr(other, name))
         for example in other.examples:
             self.note(example)

@@ -17,7 +17,6 @@ from hubbub.loadtest.run import SIDES, Moment, Run, SideMoment
 from hubbub.loadtest.verdict import GOOD_MS
 
 _BARS = "▁▂▃▄▅▆▇█"
-_KEPT = 60
 
 
 class View(Protocol):
@@ -57,7 +56,7 @@ class Lines:
         step = seconds - before
         writes, reads = (recorder.total for recorder in run.sides)
         click.echo(progress(seconds, writes, reads, (writes - writes_before) / step, (reads - reads_before) / step))
-        late = behind(run.moments[-max(round(step), 1) :])
+        late = behind(list(run.recent)[-max(round(step), 1) :])
         if late:
             click.echo(late)
         self._shown = (seconds, writes, reads)
@@ -120,7 +119,7 @@ def picture(run: Run, moment: Moment, sample: dict[str, Any] | None) -> Group:
 
 def _history(run: Run) -> list[Text]:
     """Throughput and P99 of the last minute as small bars, each from 0 to its own highest."""
-    recent = run.moments[-_KEPT:]
+    recent = run.recent
     rates = [moment.writes.rate + moment.reads.rate for moment in recent]
     slowest = [max(moment.writes.p99, moment.reads.p99) for moment in recent]
     return [
@@ -135,7 +134,7 @@ def bars(values: list[float]) -> str:
 
 
 def _state(run: Run, moment: Moment, sample: dict[str, Any] | None) -> Text:
-    late = sum(recorder.late for recorder in run.sides)
+    late = sum(sum(recorder.late) for recorder in run.sides)
     words = [f"sent late {late:,}", f"waiting {moment.waiting:,}", f"generator {sum(moment.cores):.2f} cores"]
     for name, part in (sample or {}).get("parts", {}).items():
         words.append(f"{name} {part['cores']:.2f} cores {part['bytes'] / 1e6:.0f} MB")

@@ -19,7 +19,8 @@ _RECONNECT_S = 0.1
 
 
 class Worker(asyncio.Protocol):
-    """``behind`` counts requests that are due and not sent, as the one before them is still under way.
+    """``behind`` counts requests that are due and not sent, as the one before them is still under way. What fell due
+    before ``slow_until`` waited for the service, see Runner.
 
     Invariant: the request under way, or next, is number ``turn`` of this worker's schedule, and the ``behind`` ones
     follow it.
@@ -36,6 +37,7 @@ class Worker(asyncio.Protocol):
         "connected",
         "seat",
         "sent_at",
+        "slow_until",
         "turn",
     )
 
@@ -47,6 +49,7 @@ class Worker(asyncio.Protocol):
         self._due = 0.0
         self.seat = seat
         self.sent_at = 0.0
+        self.slow_until = 0.0
         self.behind = 0
         self.busy = False
         self.connected = False

@@ -10,6 +10,7 @@
 
   const line = (label, ink, values, more = {}) => ({ label, ink, values, ...more });
   const dashed = { dash: [5, 4], width: 1.25 };
+  const dotted = { dash: [1.5, 3], width: 1.5 };
   const times = side => [
     line("P50", "b", positive(side.p50)), line("P99", side.ink, positive(side.p99), { width: 2 }),
     line("max", "e", positive(side.max)), line("P99 from sent", side.ink, positive(side.uncorrected_p99), dashed),
@@ -26,6 +27,7 @@
     spectrum: () => ({ x: data.spectrum.x, lines: [
       line("writes", "writes", data.spectrum.writes, { width: 2 }), line("reads", "reads", data.spectrum.reads, { width: 2 }),
       line("writes from sent", "writes", data.spectrum.writes_uncorrected, dashed), line("reads from sent", "reads", data.spectrum.reads_uncorrected, dashed),
+      ...["writes", "reads"].filter(side => data.spectrum[`${side}_served`].some(value => value)).map(side => line(`${side} in the service`, side, data.spectrum[`${side}_served`], dotted)),
     ], log: true, percent: true, unit: "ms" }),
     trouble: () => ({ x: data.seconds, lines: [
       line("failed", "c", data.failed), line("sent late", "a", data.late), line("waiting", "e", data.waiting),

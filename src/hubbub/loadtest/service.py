@@ -1,0 +1,121 @@
+"""The service that a test runs against: one that it was told to test, or a private one."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import sys
+from collections.abc import Coroutine, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import click
+import uvloop
+
+from hubbub.loadtest.accounts import Accounts, SetupFailed
+from hubbub.loadtest.cluster import ClusterStack
+from hubbub.loadtest.fleet import GeneratorLost
+from hubbub.loadtest.process import StackFailed
+from hubbub.loadtest.report import heading
+from hubbub.loadtest.servers import ServerMissing
+from hubbub.loadtest.stack import EmbeddedStack
+from hubbub.loadtest.usage import listener
+
+UNREACHABLE = 3
+RUNNING = "http://127.0.0.1:3000"
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Service:
+    """``pids`` are those of its processes that run on this machine, by name, as far as they are known."""
+
+    url: str
+    pids: dict[str, int]
+    accounts: Accounts
+
+
+@contextmanager
+def service(url: str | None, stack_name: str | None, *, keep: bool) -> Iterator[Service]:
+    """The service at ``url``, or a private one where that is None. What was made in one that is not private is deleted
+    at the end, unless ``keep``; a private one is stopped, and its data deleted.
+
+    What can go wrong with it ends the process, with one line: status 3, or 130 after Ctrl-C and SIGTERM.
+    """
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        with ExitStack() as stack:
+            if url is None:
+                private: EmbeddedStack | ClusterStack = ClusterStack() if stack_name == "cluster" else EmbeddedStack()
+                stack.enter_context(private)
+                tested = Service(private.url, private.pids, Accounts(private.url))
+            else:
+                pid = listener(url)
+                tested = Service(url, {"Service": pid} if pid else {}, Accounts(url))
+                stack.callback(_tell_kept if keep else _remove, tested.accounts)
+            click.echo(heading("Hubbub Performance Test"))
+            click.echo(f"Service:        {tested.url}{'' if url else ' (started for this test)'}")
+            if url is None and _answers():
+                click.echo(f"Another answers at {RUNNING}, and is left alone (--running tests that one).")
+            yield tested
+    except (SetupFailed, StackFailed, ServerMissing, GeneratorLost) as error:
+        click.echo(f"perftest: {error}", err=True)
+        sys.exit(UNREACHABLE)
+    except KeyboardInterrupt:
+        click.echo("perftest: interrupted", err=True)
+        sys.exit(130)
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """Do the work in a loop; Ctrl-C and SIGTERM cancel it and become a KeyboardInterrupt when it has cleaned up."""
+
+    async def cancellable() -> T:
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        if task is not None:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.add_signal_handler(number, task.cancel)
+        return await work
+
+    try:
+        return uvloop.run(cancellable())
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, _interrupt)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """SIGTERM as Ctrl-C, so that what was started is stopped."""
+    raise KeyboardInterrupt
+
+
+def _remove(accounts: Accounts) -> None:
+    if not accounts.described:
+        return
+    with suppress(OSError):  # whoever read the output may have gone
+        click.echo("Deleting what the test made in the service")
+    why: str | None = "the deletion was interrupted"
+    with suppress(KeyboardInterrupt):  # a second Ctrl-C: the run has ended, and this ends the deletion
+        why = run(accounts.remove())
+    if why is not None:
+        click.echo(f"perftest: left in the service, as {why}: {accounts.described}, and what they own", err=True)
+
+
+def _tell_kept(accounts: Accounts) -> None:
+    if accounts.described:
+        click.echo(f"Kept in the service: {accounts.described}, with the password {accounts.password}")
+
+
+def _answers() -> bool:
+    try:
+        parts = urlsplit(RUNNING)
+        with socket.create_connection((parts.hostname, parts.port), timeout=1):
+            return True
+    except OSError:
+        return False

@@ -1,0 +1,96 @@
+"""Why requests are late, on a simulated clock, with a service whose speed is known and a generator that may stall."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from hubbub.loadtest import runner as runners
+from hubbub.loadtest.plan import Plan, Schedule
+from hubbub.loadtest.profile import steady
+from hubbub.loadtest.runner import Runner
+from hubbub.loadtest.tally import REASONS, Tally
+
+SECONDS = 10
+STEP_S = 0.001
+
+
+class Simulated:
+    """A worker whose requests the service answers after ``takes_s`` of the second at which they are sent."""
+
+    def __init__(self, clock: Callable[[], float], takes_s: Callable[[float], float]) -> None:
+        self._clock = clock
+        self._takes_s = takes_s
+        self.answer_at = 0.0
+        self.seat = self.turn = self.behind = 0
+        self.busy = False
+        self.connected = True
+        self.sent_at = self.slow_until = 0.0
+
+    def send(self, kind: int, due: float) -> float:
+        self.busy = True
+        self.sent_at = self._clock()
+        self.answer_at = self.sent_at + self._takes_s(self.sent_at)
+        return self.sent_at
+
+
+def late(
+    monkeypatch: pytest.MonkeyPatch,
+    takes_s: Callable[[float], float],
+    *,
+    rate: int = 20,
+    stall: tuple[float, float] = (0.0, 0.0),
+) -> dict[str, int]:
+    """Late requests by reason, of one worker; the generator does not run during ``stall``."""
+    now = [0.0]
+    monkeypatch.setattr(runners, "clock", lambda: now[0])
+    runner = Runner("http://x", lambda second: None)
+    worker = Simulated(lambda: now[0], takes_s)
+    runner.workers = [worker]  # type: ignore[list-item]
+    runner._tally, runner._schedule, runner._running = Tally(), Schedule(Plan(0, rate, 1, steady(SECONDS))), True
+    while now[0] < SECONDS:
+        if not stall[0] <= now[0] < stall[1]:
+            if worker.busy and now[0] >= worker.answer_at:
+                worker.busy = False
+                if worker.behind:
+                    runner.catch_up(worker)  # type: ignore[arg-type]
+            runner._pump()
+        now[0] += STEP_S
+    second = runner._tally.take(0, waiting=0, cpu_s=0, span_s=1)
+    assert second.late[0] == (0, 0, 0)
+    return dict(zip(REASONS, second.late[1], strict=True))
+
+
+def test_nothing_is_late_where_all_keep_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert late(monkeypatch, lambda at: 0.01) == {"connection": 0, "generator": 0, "server": 0}
+
+
+def test_a_service_that_stalls_is_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = late(monkeypatch, lambda at: 1.0 if 2 <= at < 2.05 else 0.002)
+    assert found["server"] >= 15  # 20 a second fall due, all but the last two over 100 ms before it answers again
+    assert (found["connection"], found["generator"]) == (0, 0)
+
+
+def test_a_service_that_answers_soon_is_not_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = late(monkeypatch, lambda at: 0.09)  # 11 a second over this one connection, of 20
+    assert found["connection"] > 80
+    assert (found["server"], found["generator"]) == (0, 0)
+
+
+def test_a_generator_that_stalls_is_the_reason_also_for_what_was_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = late(monkeypatch, lambda at: 0.002, stall=(2.001, 3.0))  # a request is sent at 2.0
+    assert found["generator"] >= 15
+    assert found["server"] == 0
+
+
+def test_a_lost_connection_is_the_services_doing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runners, "clock", lambda: 5.0)
+    runner = Runner("http://x", lambda second: None)
+    worker = Simulated(lambda: 5.0, lambda at: 0.01)
+    runner._tally, runner._schedule, runner._running = Tally(), Schedule(Plan(0, 20, 1, steady(SECONDS))), True
+    runner._last_tick = 5.0
+    worker.behind = 1
+    worker.sent_at = 4.99  # the request before was answered at once, and then the connection was lost
+    runner.connected_again(worker)  # type: ignore[arg-type]
+    assert runner._tally.late[1] == [0, 0, 1]

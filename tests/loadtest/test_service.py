@@ -1,0 +1,202 @@
+"""What a test may touch, and what it leaves in a service that it was told to test."""
+
+from __future__ import annotations
+
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from hubbub.loadtest import command, conduct
+from hubbub.loadtest import service as services
+from hubbub.loadtest.accounts import Accounts, SetupFailed, ranges
+from hubbub.loadtest.process import Part
+from hubbub.loadtest.setup import prepare
+from tests.conftest import Service
+from tests.loadtest.small_service import SmallService, small_service
+
+SHORT = ("--writes", "20", "--reads", "40", "--duration", "1", "--workers", "3")
+
+
+@pytest.fixture
+def small() -> Iterator[SmallService]:
+    with small_service() as service:
+        yield service
+
+
+@pytest.fixture
+def perftest(monkeypatch: pytest.MonkeyPatch, small: SmallService) -> Iterator[CliRunner]:
+    """The command in this process, with a short warmup; what runs on "port 3000" is the small service."""
+    monkeypatch.setattr(conduct, "WARMUP_S", 0.2)
+    monkeypatch.setattr(services, "RUNNING", small.url)
+    monkeypatch.setattr(command, "RUNNING", small.url)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield CliRunner()
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+def run(perftest: CliRunner, *arguments: str) -> Result:
+    done = perftest.invoke(command.perftest, [*SHORT, *arguments])
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.output
+    return done
+
+
+def test_a_running_service_is_left_alone_and_that_is_said(
+    perftest: CliRunner, small: SmallService, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with services.service(None, None, keep=False) as tested:
+        assert tested.url != small.url
+    shown = capsys.readouterr().out
+    assert f"Service:        {tested.url} (started for this test)\n" in shown
+    assert f"Another answers at {small.url}, and is left alone (--running tests that one).\n" in shown
+    with socket.socket() as probe:
+        port = int(tested.url.rsplit(":", 1)[1])
+        assert probe.connect_ex(("127.0.0.1", port)) != 0  # it was stopped
+    assert not small.passwords
+
+
+def test_what_the_test_made_in_a_running_service_is_deleted(perftest: CliRunner, small: SmallService) -> None:
+    theirs = {"perftest1@example.com": "somebody's", "ann@example.com": "hers"}
+    small.accounts |= theirs
+    small.applications["t"] = "perftest1@example.com Performance test 1"
+    done = run(perftest, "--running")
+    assert "Deleting what the test made" in done.output
+    assert "left" not in done.output
+    assert small.messages > 15
+    assert small.accounts == theirs
+    assert small.applications == {"t": "perftest1@example.com Performance test 1"}
+    assert all(len(password) >= 24 for password in small.passwords)
+
+
+def test_keep_leaves_it_and_says_how_to_get_in(perftest: CliRunner, small: SmallService) -> None:
+    small.accounts["perftest1@example.com"] = "somebody's"
+    done = run(perftest, "--url", small.url, "--keep")
+    (password,) = small.passwords
+    kept = re.search(r"Kept in the service: (.*), with the password (\S+)", done.output)
+    assert kept is not None
+    assert kept[2] == password
+    assert re.fullmatch(r"perftest1-[0-9a-f]{8}@example\.com, perftest0@\S+, perftest2@\S+", kept[1])
+    assert len(small.applications) == 3
+
+
+@pytest.mark.parametrize("status", [404, 405])
+def test_a_service_that_can_not_delete_gets_one_line(perftest: CliRunner, small: SmallService, status: int) -> None:
+    small.refuse = {"DELETE /auth/me": status}
+    done = run(perftest, "--running")
+    assert "  Overall:" in done.output
+    assert [line for line in done.output.splitlines() if "left in the service" in line] == [
+        f"perftest: left in the service, as DELETE /auth/me answered {status} (it has no such route): "
+        "perftest0@example.com to perftest2@example.com, and what they own"
+    ]
+
+
+def test_a_setup_that_fails_leaves_nothing(perftest: CliRunner, small: SmallService) -> None:
+    small.refuse = {"POST /chats": 500}
+    done = run(perftest, "--running")
+    assert done.exit_code == 3
+    assert "chats answered 500" in done.output
+    assert small.passwords
+    assert not small.accounts
+    assert not small.applications
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("phase", ["Phase 1", "Phase 2"])
+def test_a_run_that_is_interrupted_leaves_nothing(small: SmallService, phase: str, number: signal.Signals) -> None:
+    words = [sys.executable, "-m", "hubbub", "perftest", "--url", small.url, *SHORT]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert any(line.startswith(phase) for line in process.stdout)
+        process.send_signal(number)
+        rest, errors = process.stdout.read(), process.stderr.read()
+        assert process.wait(30) == 130, errors
+    assert errors == "perftest: interrupted\n", rest
+    assert not small.accounts
+    assert not small.applications
+
+
+async def test_an_account_whose_answer_was_lost_is_deleted_too(small: SmallService) -> None:
+    small.accounts["perftest0@example.com"] = "somebody's"
+    small.lost = {"POST /auth/register"}
+    accounts = Accounts(small.url)
+    with pytest.raises(SetupFailed):  # whether the address was taken or it is ours now is not known
+        await accounts.add("perftest0")
+    small.lost = {"POST /auth/register"}
+    with pytest.raises(SetupFailed):
+        await accounts.add("perftest1")
+    assert len(small.accounts) == 2
+    assert await accounts.remove() is None
+    assert small.accounts == {"perftest0@example.com": "somebody's"}
+    assert not accounts.described
+
+
+def test_a_private_service_does_not_have_the_settings_of_another(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "hubbub.toml").write_text("user_rate = 3\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HUBBUB_HOST", "0.0.0.0")  # noqa: S104 - not to be listened on
+    monkeypatch.setenv("HUBBUB_SEARCH_URL", "http://search.internal:9200")
+    part = Part(["config"], {"HUBBUB_SHARDS": "5"}, tmp_path / "log")
+    shown = subprocess.run(
+        [sys.executable, "-m", "hubbub", "config"], env=part._environment(), capture_output=True, text=True, check=True
+    ).stdout
+    for setting, value in (("host", "127.0.0.1"), ("user_rate", "2000"), ("shards", "5")):
+        assert re.search(rf"^{setting}\W+{value}\b", shown, re.MULTILINE), shown
+    assert "search.internal" not in shown
+
+
+async def test_what_was_never_sent_is_not_looked_for() -> None:
+    accounts = Accounts("http://127.0.0.1:1")
+    with pytest.raises(SetupFailed):
+        await prepare(accounts, 20)
+    assert not accounts.described
+
+
+async def test_a_service_that_is_gone_is_given_up_soon_and_what_is_left_is_known(
+    small: SmallService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accounts = Accounts(small.url)
+    await prepare(accounts, 20, members=2)
+    monkeypatch.setattr("hubbub.loadtest.accounts._UNREACHABLE_S", 0.2)
+    accounts.url = "http://127.0.0.1:1"
+    why = await accounts.remove()
+    assert why is not None
+    assert "got no usable answer" in why
+    assert accounts.described == "perftest0@example.com to perftest19@example.com"
+
+
+async def test_applications_that_others_added_the_account_to_stay(small: SmallService) -> None:
+    accounts = Accounts(small.url)
+    await prepare(accounts, 2)
+    small.applications["t"] = "perftest0@example.com Performance test 0 (run of another)"
+    assert await accounts.remove() is None
+    assert list(small.applications) == ["t"]
+
+
+async def test_on_a_real_service_all_is_gone_too(embedded: Service) -> None:
+    accounts = Accounts(embedded.url)
+    seats = await prepare(accounts, 4, members=2)
+    _, guest = await accounts.add("perftest-guest")
+    emails = accounts.described
+    assert await accounts.remove() is None
+    assert not accounts.described
+    for seat in seats:
+        guest.cookie = seat.cookie
+        assert (await guest.call("GET", "/auth/me"))[0] == 401
+    login = {"email": emails.split(" ")[0].split(",")[0], "password": accounts.password}
+    assert (await guest.call("POST", "/auth/login", login))[0] == 401
+    guest.close()
+
+
+def test_neighbours_are_one_range() -> None:
+    assert ranges([]) == ""
+    assert ranges(["a9@x", "a10@x", "a12@x", "b@x", "a11-r@x"]) == "a11-r@x, a9@x to a10@x, a12@x, b@x"
