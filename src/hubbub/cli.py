@@ -433,9 +433,9 @@ def doctor(data: str | None) -> None:
     wrong, 1 when something else does not work, else 0."""
     from hubbub.doctor import examine
 
-    ill = False
+    ill, settings = False, _settings(files=True, data=data)
     logging.disable(logging.CRITICAL)  # what a client library says of a fault is in the finding
-    for finding in examine(_settings(files=True, data=data)):
+    for finding in examine(settings):
         mark = "✓" if not finding.fix else "✗" if finding.serious else "!"
         click.echo(f"{mark} {finding.part}: {finding.said}")
         if finding.fix:
