@@ -382,11 +382,11 @@ def _change_account(email: str, data: Path | None, command: Callable[[int], Any]
     settings = _settings(data=data)
     try:
         if settings.mysql_url and data is None:
-            from hubbub.cluster.accounts import change_account as change_in_cluster
+            from hubbub.cluster.users import change_account as change_in_cluster
 
             asyncio.run(change_in_cluster(_cluster_settings(), email, command))
         else:
-            from hubbub.embedded.accounts import change_account
+            from hubbub.embedded.users import change_account
 
             change_account(settings.data, email, command)
     except (ChatError, FolderUnusable, SchemaTooNew) as error:
