@@ -202,6 +202,9 @@ def test_no_client_notices_a_move(tmp_path: Path, database: str, rabbitmq: Rabbi
         at = url + "/api/v1"
         with ExitStack() as opened:
             assert seen(told, [opened.enter_context(httpx.Client(base_url=at, cookies=c)) for c in cookies]) == before
+        stream, last = f"{at}{place.path}/messages/stream", {"Last-Event-ID": str(numbers[2])}
+        with httpx.stream("GET", stream, cookies=cookies[0], headers=last) as heard:
+            assert next(line for line in heard.iter_lines() if line.startswith("id: ")) == f"id: {numbers[3]}"
         assert httpx.get(at + "/auth/me", headers=headers).status_code == 401
         assert httpx.get(at + "/auth/me", cookies=all_ended).status_code == 401
         with everybody(told, [url]) as people:
