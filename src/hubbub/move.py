@@ -4,8 +4,9 @@ The steps:
 
 1. The data folder is taken with the lock that ``hubbub serve`` holds, until the end: nobody serves it meanwhile, so
    what is read does not change. A folder that is served is refused.
-2. In one transaction the database gets the session secret of the folder and a note that a move is unfinished. Where
-   there is a secret already (which every API process makes before anything else), or any row, the move is refused.
+2. In one transaction the database gets the session secret of the folder and a note that a move is unfinished. The move
+   is refused where there is a secret already (an API process asks for one before it serves anybody), where there is any
+   row, and while a process of the cluster runs.
 3. While the note is there, no process of the cluster starts (``Processes.kept``). So only this move writes to the
    database; a second move is refused by a lock that ends with the first one's session.
 4. Every table is read once, in order, and written in batches, each in a transaction: a batch is there whole or not at
@@ -69,8 +70,8 @@ def move(settings: Settings, tell: Callable[[str], None]) -> dict[str, int]:
                     if found[kind] != wanted[kind]
                 )
                 raise LoadFailed(
-                    f"The database does not have as many rows as {settings.data} ({differ}). Serve the folder as "
-                    "before; no process of the cluster can be started on this database."
+                    f"The database does not have as many rows as {settings.data} ({differ}). Please report it. Serve "
+                    "the folder as before: no process of the cluster starts on this database."
                 )
             folder.mark_moved(without_passwords(settings.mysql_url))
             load.finish()

@@ -315,7 +315,11 @@ def test_only_a_folder_that_is_there_and_not_served_is_moved(database: str, fold
 def test_a_database_that_was_used_is_left_as_it_is(database: str, folder: Path) -> None:
     with closing(Database(database)) as used:
         migrate(used.engine)
-        Processes(used).kept("shards", "7")  # by a writer, say
+        Processes(used).kept("shards", "7")
+        Processes(used).alive("writer", "one that runs")
+        with pytest.raises(LoadFailed, match="cluster is running"):
+            move(unreachable(database, folder), print)
+        Processes(used).gone("writer", "one that runs")
         assert Processes(used).kept("session secret", "of an API process") == "of an API process"
     with pytest.raises(LoadFailed, match="is not empty"):
         move(unreachable(database, folder), print)

@@ -13,7 +13,7 @@ from sqlalchemy.exc import DBAPIError
 from hubbub.cluster.database import AtFault, meaning
 from hubbub.cluster.engine import engine_of
 from hubbub.cluster.migrate import migrate
-from hubbub.cluster.processes import SESSION_KEY, UNFINISHED_MOVE, note_generation
+from hubbub.cluster.processes import ALIVE_S, SESSION_KEY, UNFINISHED_MOVE, note_generation
 from hubbub.schema.rows import TABLES, Row
 
 _ANSWER_S = 3600  # to count a large table takes a while
@@ -57,6 +57,12 @@ class Load:
             cursor.execute("SELECT GET_LOCK(LEFT(CONCAT('hubbub.move.', DATABASE()), 64), %s)", (_LOCK_S,))
             if cursor.fetchone() != (1,):
                 raise LoadFailed("Another `hubbub move` into this database is running.")
+            cursor.execute("SELECT 1 FROM processes WHERE seen_at >= UNIX_TIMESTAMP() - %s LIMIT 1", (ALIVE_S,))
+            if cursor.fetchone() is not None:
+                raise LoadFailed(
+                    f"The cluster is running on this database, or was in the last {ALIVE_S} s. Stop its API processes "
+                    "and writers first."
+                )
             cursor.execute("SELECT 1 FROM kept WHERE name = %s", (UNFINISHED_MOVE,))
             if cursor.fetchone() is not None:
                 for table in TABLES.values():
@@ -77,8 +83,8 @@ class Load:
     def _used(cursor: Any, secret: str) -> bool:
         """Whether there is something in the database. Else this load is noted in it.
 
-        An API process that is being started makes a session secret before anything else. Where it was first, this one
-        finds that; where this one was first, the API process finds the note. See Processes.kept.
+        An API process that is being started asks for the session secret before it serves anybody. Where it was first,
+        this one finds that secret; where this one was first, the API process finds the note. See Processes.kept.
         """
         for table in TABLES.values():
             cursor.execute(f"SELECT 1 FROM {table} LIMIT 1")

@@ -14,7 +14,7 @@ from hubbub.cluster.database import Database
 
 UNFINISHED_MOVE = "unfinished move"  # kept while the database has a part of what is moved into it, see cluster.load
 SESSION_KEY = "session secret"  # the name that it is kept under
-_ALIVE_S = 15  # a process that was not seen for so long is gone
+ALIVE_S = 15  # a process that was not seen for so long is gone
 
 
 class Generation(NamedTuple):
@@ -79,7 +79,7 @@ class Processes:
                     " ON DUPLICATE KEY UPDATE seen_at = VALUES(seen_at)",
                     (kind, name),
                 )
-            cursor.execute("DELETE FROM processes WHERE seen_at < UNIX_TIMESTAMP() - %s", (_ALIVE_S,))
+            cursor.execute("DELETE FROM processes WHERE seen_at < UNIX_TIMESTAMP() - %s", (ALIVE_S,))
             cursor.execute("SELECT COUNT(*) FROM processes WHERE kind = %s", (kind,))
             return int(cursor.fetchone()[0])
 
@@ -145,7 +145,7 @@ class Processes:
             if kept == count:
                 return None
             cursor.execute(
-                "SELECT COUNT(*) FROM processes WHERE kind = 'api' AND seen_at >= UNIX_TIMESTAMP() - %s", (_ALIVE_S,)
+                "SELECT COUNT(*) FROM processes WHERE kind = 'api' AND seen_at >= UNIX_TIMESTAMP() - %s", (ALIVE_S,)
             )
             if cursor.fetchone()[0]:
                 return kept
