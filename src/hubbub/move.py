@@ -2,8 +2,8 @@
 
 The steps:
 
-1. The data folder is taken with the lock that ``hubbub serve`` holds, until the end: nobody serves it meanwhile, so
-   what is read does not change. A folder that is served is refused.
+1. The data folder is taken with the lock that ``hubbub serve`` holds, until the end, and its database is locked for
+   writing. So nobody serves it meanwhile, and what is read does not change. A folder that is served is refused.
 2. In one transaction the database gets the session secret of the folder and a note that a move is unfinished. The move
    is refused where there is a secret already (an API process asks for one before it serves anybody), where there is any
    row, and while a process of the cluster runs.

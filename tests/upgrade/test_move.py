@@ -310,6 +310,9 @@ def test_only_a_folder_that_is_there_and_not_served_is_moved(database: str, fold
     with closing(DataFolder.open(folder)), pytest.raises(FolderUnusable, match="in use by another Hubbub"):
         move(unreachable(database, folder), print)
     assert answer(database, "SHOW TABLES") == []
+    with Rows(folder / "hubbub.db"), closing(sqlite3.connect(folder / "hubbub.db", timeout=0)) as another:
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            another.execute("UPDATE users SET name = 'changed while it is moved'")
 
 
 def test_a_database_that_was_used_is_left_as_it_is(database: str, folder: Path) -> None:

@@ -52,7 +52,8 @@ SELECTS: dict[type[Row], str] = {
 
 
 class Rows:
-    """A context manager. While it is open nobody may serve the folder: see DataFolder.
+    """A context manager. While it is open nothing can write to the database, not even a command that does not take the
+    folder as DataFolder does.
 
     Every method may raise sqlite3.Error.
     """
@@ -60,8 +61,8 @@ class Rows:
     def __init__(self, database: Path) -> None:
         """Brings the schema up to date first. Raises SchemaTooNew."""
         migrate(database)
-        self._connection = sqlite3.connect(f"{database.absolute().as_uri()}?mode=rw", uri=True)
-        self._connection.execute("PRAGMA query_only = ON")
+        self._connection = sqlite3.connect(f"{database.absolute().as_uri()}?mode=rw", uri=True, isolation_level=None)
+        self._connection.execute("BEGIN IMMEDIATE")
 
     def __enter__(self) -> Rows:
         return self
