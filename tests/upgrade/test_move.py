@@ -95,7 +95,7 @@ def folder(tmp_path: Path) -> Path:
     store.apply([AddUser(f"ref{n}", f"{n}@x", f"Person {n}", "hash", n) for n in (1, 2)])
     store.apply([AddApplication("token", "One", 1, 50), AddChat("token", "General", 5), AddChat("token", None, 6)])
     store.apply(
-        [PostMessage(chat, n, 1, "Person 1", f"{n} 🎉\0'%s", n, f"key {n}", b"\xff" * 32) for n in range(1, 10)]
+        [PostMessage(chat, n, 1, "ref1", "Person 1", f"{n} 🎉\0'%s", n, f"key {n}", b"\xff" * 32) for n in range(1, 10)]
     )
     store.apply([EditMessage(chat, 2, 1, "edited", 99), DeleteMessage(chat, 9, 1, any_sender=False)])
     store.count_messages()
