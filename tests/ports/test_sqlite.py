@@ -76,7 +76,7 @@ def test_what_was_posted_edited_or_deleted_is_a_change_for_the_index(tmp_path: P
 async def test_what_is_posted_behind_a_deletion_is_refused_also_in_the_same_batch(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path / "hubbub.db")
     store.apply([AddUser("ref", "a@x", "A", "hash", 1), AddApplication("token", "T", 1, 2), AddChat("token", None, 3)])
-    other = PostMessage(ChatKey("other", 1), 1, 1, "A", "x", 1)
+    other = PostMessage(ChatKey("other", 1), 1, 1, "ref", "A", "x", 1)
     store.apply([post(1), AddApplication("other", "O", 1, 2), AddChat("other", None, 3), other])
     assert len(await store.messages(CHAT, limit=9)) == 1
     deletions: list[Command] = [
