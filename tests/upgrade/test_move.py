@@ -19,9 +19,21 @@ import pymysql
 import pytest
 from sqlalchemy import make_url
 
-from hubbub.chat.commands import AddApplication, AddChat, AddUser, DeleteMessage, EditMessage, PostMessage
+from hubbub.chat.commands import (
+    AddApplication,
+    AddChat,
+    AddUser,
+    DeleteApplication,
+    DeleteChat,
+    DeleteMessage,
+    DeleteUser,
+    EditMessage,
+    PostMessage,
+    PutMember,
+    RemoveMember,
+)
 from hubbub.chat.errors import Unavailable
-from hubbub.chat.model import ChatKey
+from hubbub.chat.model import ChatKey, Role
 from hubbub.cluster.database import Database
 from hubbub.cluster.load import Load, LoadFailed
 from hubbub.cluster.migrate import migrate
@@ -56,6 +68,9 @@ NOT_FILLED = {
     "publishers": "of the cluster's queue",
     "set_aside": "of the cluster's queue",
     "shards": "of the cluster's queue",
+    "erasures.id": "given by the database",
+    "erasures.who": "no process is at it",
+    "erasures.until": "as who",
     "chats.epoch": "numbers begin in the first epoch, as a new chat's do",
     "chats.live_epoch": "as epoch",
     "chats.opening": "nothing is being opened",
@@ -367,6 +382,36 @@ def test_a_users_applications_keep_their_order_though_the_clock_was_set_back(dat
             return [each.token for each in await MySqlStore(there).applications_of(1, offset=0, limit=10)]
 
     assert listed == asyncio.run(moved()) == ["later3", "later2", "later1", "later0", "token"]
+
+
+def test_what_was_deleted_stays_so_and_is_erased_by_the_cluster(database: str, folder: Path) -> None:
+    chat, deleted = ChatKey("token", 1), ChatKey("token", 3)
+    with closing(SqliteStore(folder / "hubbub.db")) as store:
+        store.apply([AddUser(f"ref{n}", f"{n}@x", f"Person {n}", "hash", n) for n in (3, 4, 5)])
+        store.apply([PutMember("token", n, Role.MEMBER) for n in (3, 4)])
+        store.apply([PostMessage(chat, 10 + n, n, f"Person {n}", "x", n) for n in (3, 4)])
+        store.apply([RemoveMember("token", 3), DeleteUser(4, "era", erase=True)])
+        store.apply(
+            [AddChat("token", "Deleted", 7), PostMessage(deleted, 1, 1, "Person 1", "x", 8), DeleteChat(deleted)]
+        )
+        store.apply([AddApplication("gone", "Gone", 5, 60), DeleteApplication("gone")])
+        before = asyncio.run(store.application("token"))
+    move(unreachable(database, folder), print)
+    check_all_is_there(database, folder)
+    assert sorted(answer(database, "SELECT kind, token, chat, user_id FROM erasures")) == [
+        ("application", "gone", 0, 0),
+        ("chat", "token", 3, 0),
+        ("user", "", 0, 4),
+    ]
+    assert answer(database, "SELECT token, user_id FROM former_members") == [("token", 3)]
+
+    async def moved() -> Any:
+        with closing(Database(database)) as there:
+            cluster = MySqlStore(there)
+            shown = await cluster.application("token"), await cluster.application("gone"), await cluster.chat(deleted)
+            return *shown, await cluster.user_by_email("4@x"), cluster.apply([AddChat("token", None, 9)])
+
+    assert asyncio.run(moved()) == (before, None, None, None, [4])
 
 
 def test_every_table_and_column_is_moved_or_left_for_a_reason(database: str, folder: Path) -> None:

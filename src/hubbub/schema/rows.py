@@ -15,6 +15,7 @@ class User(NamedTuple):
     password_hash: str
     created_at: int
     era: str
+    deleted: int
 
 
 class EndedSession(NamedTuple):
@@ -23,10 +24,14 @@ class EndedSession(NamedTuple):
 
 
 class Application(NamedTuple):
+    """``chats_count`` is the number of the last chat; so many of them were deleted (``chats_deleted``)."""
+
     token: str
     name: str
     created_at: int
     chats_count: int
+    chats_deleted: int
+    deleted: int
 
 
 class Member(NamedTuple):
@@ -36,6 +41,11 @@ class Member(NamedTuple):
     user_id: int
     role: str
     app_created_at: int
+
+
+class FormerMember(NamedTuple):
+    token: str
+    user_id: int
 
 
 class Chat(NamedTuple):
@@ -48,6 +58,7 @@ class Chat(NamedTuple):
     counted: int
     counted_to: int
     last_number: int
+    deleted: int
 
 
 class Message(NamedTuple):
@@ -70,15 +81,27 @@ class IdempotencyKey(NamedTuple):
     body_hash: bytes
 
 
-Row: TypeAlias = User | EndedSession | Application | Member | Chat | Message | IdempotencyKey
+class Erasure(NamedTuple):
+    """What was deleted and has rows left. ``at`` is in seconds since 1970."""
 
-# In both wings the table of a kind has the same name.
+    kind: str
+    token: str
+    chat: int
+    user_id: int
+    at: int
+
+
+Row: TypeAlias = User | EndedSession | Application | Member | FormerMember | Chat | Message | IdempotencyKey | Erasure
+
+# In both wings the table of a kind has the same name; one process has no former_members.
 TABLES: dict[type[Row], str] = {
     User: "users",
     EndedSession: "ended_sessions",
     Application: "applications",
     Member: "members",
+    FormerMember: "former_members",
     Chat: "chats",
     Message: "messages",
     IdempotencyKey: "idempotency_keys",
+    Erasure: "erasures",
 }
