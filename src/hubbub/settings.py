@@ -25,6 +25,7 @@ class Settings(BaseSettings):
     user_members_per_hour: int = Field(
         1000, ge=1, description="Members that one user may add in an hour; a try to add nobody counts too."
     )
+    user_invites_per_hour: int = Field(100, ge=1, description="Invites that one user may make in an hour.")
     user_streams: int = Field(100, ge=1, description="Streams that one user may have open at a process.")
     queue_commands: int = Field(20_000, ge=1, description="Writes that may wait for the disk before 503.")
     mysql_url: str = Field("", description="Cluster: mysql://USER:PASSWORD@HOST:PORT/DATABASE.")
@@ -44,7 +45,13 @@ class Settings(BaseSettings):
         1000, ge=1, description="Connections that one address may have open (IPv6: a /64). Not of proxies or loopback."
     )
     operators: tuple[str, ...] = Field(
-        (), description="Emails of those who see the console's operator page, as a JSON list; empty: the first account."
+        (), description="Emails of operators, as a JSON list, beside those that `hubbub operators` names."
+    )
+    registration: Literal["open", "invited", "closed"] = Field(
+        "open", description="Who may make an account: anybody (open), who has an invite (invited), nobody (closed)."
+    )
+    public_url: str = Field(
+        "", description="Address by which people reach this service, https://chat.example.com; links begin with it."
     )
     log_format: Literal["text", "json"] = Field("text", description="Log lines for people (text) or programs (json).")
     trace_url: str = Field("", description="OTLP/HTTP collector, http://HOST:4318/v1/traces; traces are off without.")
@@ -56,7 +63,12 @@ class Settings(BaseSettings):
 
     @property
     def hourly(self) -> Hourly:
-        return Hourly(self.user_applications_per_hour, self.user_chats_per_hour, self.user_members_per_hour)
+        return Hourly(
+            self.user_applications_per_hour,
+            self.user_chats_per_hour,
+            self.user_members_per_hour,
+            self.user_invites_per_hour,
+        )
 
     @property
     def redis_urls(self) -> list[str]:

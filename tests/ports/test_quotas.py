@@ -14,7 +14,7 @@ from hubbub.cluster.redis.servers import Servers
 from hubbub.http import quotas as in_memory
 from hubbub.http.quotas import LocalQuotas
 
-HOURLY = Hourly(applications=5, chats=3600, members=7)
+HOURLY = Hourly(applications=5, chats=3600, members=7, invites=3)
 _users = itertools.count(1)
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import product
-from pathlib import Path
 
 import pytest
 
@@ -22,25 +20,8 @@ from hubbub.chat.commands import (
 from hubbub.chat.errors import Invalid, KeyReused, NotFound
 from hubbub.chat.model import ChatKey, Role, User
 from hubbub.chat.ports import Store
-from hubbub.embedded.store import SqliteStore
-from tests.ports.stores import ClusterStore
-from tests.servers import new_database
 
 CHAT = ChatKey("token", 1)
-
-
-@pytest.fixture(params=["sqlite", "mysql"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    store: SqliteStore | ClusterStore
-    if request.param == "sqlite":
-        store = SqliteStore(tmp_path / "hubbub.db")
-    else:
-        store = ClusterStore(new_database(request.getfixturevalue("mariadb")))
-    users = store.apply([AddUser("ref", "a@x", "A", "hash", 1), AddUser("ref2", "b@x", "B", "hash", 1)])
-    assert [type(user) for user in users] == [User, User]
-    assert store.apply([AddApplication("token", "T", 1, 2), AddChat("token", None, 3)]) == [None, 1]
-    yield store
-    store.close()
 
 
 def post(number: int, body: str = "x", key: str | None = None, body_hash: bytes | None = None) -> PostMessage:

@@ -71,5 +71,14 @@ REGISTRATIONS_OF_ADDRESS = Limit(
     failures=False,
     sentence="Too many accounts are made from your address. Wait before you try again.",
 )
+# Codes have 128 random bits: a guesser gets nowhere anyway, and an office behind one address may follow a link that
+# has expired.
+WRONG_CODES_OF_ADDRESS = Limit(
+    "codes",
+    300,
+    10_000,
+    failures=True,
+    sentence="Too many wrong codes come from your address. Wait before you try again.",
+)
 # In one process: half of the passwords that may wait there (http.passwords), so that the others have room.
 AT_ONCE_OF_ADDRESS = 250

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
-from hubbub.chat.errors import ChatError, Unauthenticated, UsedUp
+from hubbub.chat.errors import ChatError, Unauthenticated, UsedUp, WrongCode
 from hubbub.chat.limits import (
     AT_ONCE_OF_ADDRESS,
     FAILURES_HERE,
@@ -15,6 +15,7 @@ from hubbub.chat.limits import (
     FAILURES_OF_ADDRESS,
     REGISTRATIONS_OF_ADDRESS,
     REQUESTS_OF_ADDRESS,
+    WRONG_CODES_OF_ADDRESS,
 )
 from hubbub.chat.ports import Counts
 
@@ -58,6 +59,23 @@ class Logins:
         except Unauthenticated:
             raise
         except ChatError:  # it was not tried
+            await give_back()
+            raise
+        await give_back()
+
+    @asynccontextmanager
+    async def code(self, address: str) -> AsyncIterator[None]:
+        """Around one try of a code, which fails by raising WrongCode.
+
+        Raises:
+            UsedUp: too many have failed; nothing was tried.
+        """
+        give_back = await self._counts.take([(WRONG_CODES_OF_ADDRESS, address)])
+        try:
+            yield
+        except WrongCode:
+            raise
+        except ChatError:
             await give_back()
             raise
         await give_back()

@@ -17,6 +17,7 @@ class Made(StrEnum):
     APPLICATIONS = "applications"
     CHATS = "chats"
     MEMBERS = "members"
+    INVITES = "invites"
 
 
 class Hourly(NamedTuple):
@@ -26,6 +27,7 @@ class Hourly(NamedTuple):
     applications: int
     chats: int
     members: int
+    invites: int
 
     def of(self, what: Made) -> int:
         return int(getattr(self, what))

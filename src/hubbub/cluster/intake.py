@@ -14,7 +14,9 @@ from typing import Any
 
 from hubbub.chat.caller import Caller
 from hubbub.chat.commands import (
+    AcceptInvite,
     AddChat,
+    AddInvitedUser,
     Command,
     DeleteMessage,
     EditMessage,
@@ -243,6 +245,6 @@ def _unknown() -> Unavailable:
 
 
 def _application_of(command: Command) -> str | None:
-    if isinstance(command, PutMember | RemoveMember | RenameApplication | AddChat):
+    if isinstance(command, PutMember | RemoveMember | AcceptInvite | AddInvitedUser | RenameApplication | AddChat):
         return command.token
     return command.chat.token if isinstance(command, RenameChat) else None

@@ -155,6 +155,8 @@ async def serving(settings: Settings) -> AsyncIterator[Edge]:
         proxies=settings.proxies,
         address_connections=settings.address_connections,
         operators=settings.operators,
+        registration=settings.registration,
+        public_url=settings.public_url,
         user_streams=settings.user_streams,
         tracing=tracing,
     )

@@ -16,7 +16,6 @@ from typing import Any, ClassVar
 from hubbub.chat.commands import (
     AddApplication,
     AddChat,
-    AddUser,
     Command,
     EndSession,
     EndSessions,
@@ -26,9 +25,10 @@ from hubbub.chat.commands import (
     RenameApplication,
     RenameChat,
 )
-from hubbub.chat.errors import Forbidden, Invalid, NotFound, Unavailable
+from hubbub.chat.errors import Forbidden, NotFound, Unavailable
 from hubbub.chat.limits import ENDED_SESSION_KEPT_MS
-from hubbub.chat.model import Application, Chat, ChatKey, Member, Message, Role, User
+from hubbub.chat.model import Application, Chat, ChatKey, Invite, Member, Message, Purpose, Role, User
+from hubbub.cluster.accounts import HANDLERS
 from hubbub.cluster.database import Database, marks
 from hubbub.cluster.deliveries import MESSAGE
 from hubbub.cluster.protocol import Position
@@ -62,19 +62,11 @@ class MySqlStore:
 
     def apply(self, batch: Sequence[Command]) -> list[Outcome]:
         """Directory commands alone: a message goes through the queue."""
-        return self._database.run(
-            lambda cursor: [self._handlers[type(command)](self, cursor, command) for command in batch]
-        )
+        return self._database.run(lambda cursor: [self._outcome(cursor, command) for command in batch])
 
-    def _add_user(self, cursor: Any, command: AddUser) -> Outcome:
-        cursor.execute(
-            "INSERT INTO users (ref, email, name, password_hash, created_at) VALUES (%s,%s,%s,%s,%s)"
-            " ON DUPLICATE KEY UPDATE id = id",
-            (command.ref, command.email, command.name, command.password_hash, command.created_at),
-        )
-        cursor.execute(f"{_USER} WHERE ref = %s", (command.ref,))
-        row = cursor.fetchone()
-        return User(*row[:6]) if row else Invalid(["email has already been taken"])
+    def _outcome(self, cursor: Any, command: Command) -> Outcome:
+        handler = self._handlers.get(type(command))
+        return HANDLERS[type(command)](cursor, command) if handler is None else handler(self, cursor, command)
 
     def _end_session(self, cursor: Any, command: EndSession) -> Outcome:
         cursor.execute(
@@ -144,7 +136,6 @@ class MySqlStore:
         return None
 
     _handlers: ClassVar[dict[type[Any], Callable[[MySqlStore, Any, Any], Outcome]]] = {
-        AddUser: _add_user,
         EndSession: _end_session,
         EndSessions: _end_sessions,
         AddApplication: _add_application,
@@ -193,6 +184,11 @@ class MySqlStore:
         before = now - ENDED_SESSION_KEPT_MS
         self._database.run(lambda cursor: cursor.execute("DELETE FROM ended_sessions WHERE expires_at < %s", (before,)))
 
+    def forget_links(self, now: int) -> None:
+        for table in ("links", "invites"):
+            sql = f"DELETE FROM {table} WHERE expires_at < %s"
+            self._database.run(lambda cursor, sql=sql: cursor.execute(sql, (now,)))  # type: ignore[misc]
+
     def forget_publishers(self, before: int) -> None:
         """Drop the publishers whose last delivery was applied before then (seconds since 1970)."""
         self._database.run(lambda cursor: cursor.execute("DELETE FROM publishers WHERE applied_at < %s", (before,)))
@@ -206,6 +202,30 @@ class MySqlStore:
     async def user_by_email(self, email: str) -> tuple[User, str] | None:
         row = await self._database.row(f"{_USER} WHERE email = %s", (email,))
         return row and (User(*row[:6]), row[6])
+
+    async def is_operator(self, user_id: int) -> bool:
+        return bool(await self._database.rows("SELECT 1 FROM users WHERE id = %s AND operator", (user_id,)))
+
+    async def operators(self) -> list[User]:
+        return [User(*row[:6]) for row in await self._database.rows(f"{_USER} WHERE operator", ())]
+
+    async def link(self, purpose: Purpose, hash: bytes, now: int) -> str | None:
+        row = await self._database.row(
+            "SELECT email FROM links WHERE purpose = %s AND hash = %s AND expires_at > %s", (purpose.value, hash, now)
+        )
+        return row and str(row[0])
+
+    async def invite_token(self, hash: bytes) -> str | None:
+        row = await self._database.row("SELECT token FROM invites WHERE hash = %s", (hash,))
+        return row and str(row[0])
+
+    async def invites(self, token: str, now: int, *, offset: int, limit: int) -> list[Invite]:
+        rows = await self._database.rows(
+            "SELECT ref, role, uses, used, created_at, expires_at FROM invites"
+            " WHERE token = %s AND expires_at > %s ORDER BY id DESC LIMIT %s OFFSET %s",
+            (token, now, limit, offset),
+        )
+        return [Invite(ref, Role(role), *rest) for ref, role, *rest in rows]
 
     async def session_lives(self, user_id: int, era: str, session: str) -> bool:
         return bool(await self._database.row(_SESSION, (session, user_id)) == (era, 0))

@@ -34,6 +34,7 @@ async def serving(settings: Settings, folder: DataFolder) -> AsyncIterator[Edge]
     """Everything in this process. Leaving it finishes what was accepted."""
     store = SqliteStore(folder.database)
     store.forget_sessions(now())
+    store.forget_links(now())
     index = SqliteIndex(folder.path, folder.data_set)
     indexer = Indexer(store, index)
     writer = Writer(store)
@@ -81,6 +82,8 @@ async def serving(settings: Settings, folder: DataFolder) -> AsyncIterator[Edge]
         proxies=settings.proxies,
         address_connections=settings.address_connections,
         operators=settings.operators,
+        registration=settings.registration,
+        public_url=settings.public_url,
         user_streams=settings.user_streams,
         tracing=tracing,
     )

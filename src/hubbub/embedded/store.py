@@ -24,7 +24,6 @@ from typing import Any, ClassVar, TypeVar, cast
 from hubbub.chat.commands import (
     AddApplication,
     AddChat,
-    AddUser,
     Command,
     DeleteMessage,
     EditMessage,
@@ -37,11 +36,12 @@ from hubbub.chat.commands import (
     RenameApplication,
     RenameChat,
 )
-from hubbub.chat.errors import Forbidden, Invalid, KeyReused, NotFound, Unavailable
+from hubbub.chat.errors import Forbidden, KeyReused, NotFound, Unavailable
 from hubbub.chat.far import FAR
 from hubbub.chat.limits import ENDED_SESSION_KEPT_MS
-from hubbub.chat.model import Application, Chat, ChatKey, Member, Message, Role, User
+from hubbub.chat.model import Application, Chat, ChatKey, Invite, Member, Message, Purpose, Role, User
 from hubbub.chat.ports import Document
+from hubbub.embedded.accounts import HANDLERS
 from hubbub.embedded.migrate import migrate
 from hubbub.embedded.readers import Readers
 from hubbub.embedded.soundness import Soundness
@@ -206,13 +206,17 @@ class SqliteStore:
                 if rows:
                     self._insert(rows)
                     rows = []
-                outcomes.append(self._handlers[type(command)](self, command))
+                outcomes.append(self._other(command))
         if rows:
             self._insert(rows)
         if self._changed:
             noted = (time.time_ns() // 1_000_000, self._changed.tobytes())
             self._writing.execute("INSERT INTO changes (noted_at, messages) VALUES (?, ?)", noted)
         return outcomes
+
+    def _other(self, command: Command) -> Outcome:
+        handler = self._handlers.get(type(command))
+        return HANDLERS[type(command)](self._writing, command) if handler is None else handler(self, command)
 
     def _post(self, command: PostMessage, rows: list[Any]) -> Outcome:
         chat_id = self._chat_id(self._writing, command.chat)
@@ -269,16 +273,6 @@ class SqliteStore:
         )
         self._changed.extend((cast(int, chat_id), command.number))
         return None
-
-    def _add_user(self, command: AddUser) -> Outcome:
-        added = self._writing.execute(
-            "INSERT INTO users (ref, email, name, password_hash, created_at) VALUES (?,?,?,?,?)"
-            " ON CONFLICT (email) DO NOTHING RETURNING id",
-            (command.ref, command.email, command.name, command.password_hash, command.created_at),
-        ).fetchone()
-        if added is None:
-            return Invalid(["email has already been taken"])
-        return User(added[0], command.ref, command.email, command.name, command.created_at)
 
     def _end_session(self, command: EndSession) -> Outcome:
         self._writing.execute(
@@ -346,7 +340,6 @@ class SqliteStore:
     _handlers: ClassVar[dict[type[Any], Callable[[SqliteStore, Any], Outcome]]] = {
         EditMessage: _edit,
         DeleteMessage: _delete,
-        AddUser: _add_user,
         EndSession: _end_session,
         EndSessions: _end_sessions,
         AddApplication: _add_application,
@@ -445,6 +438,13 @@ class SqliteStore:
         before = now - ENDED_SESSION_KEPT_MS
         self._transaction(lambda: self._writing.execute("DELETE FROM ended_sessions WHERE expires_at < ?", (before,)))
 
+    def forget_links(self, now: int) -> None:
+        def forget() -> None:
+            for table in ("links", "invites"):
+                self._writing.execute(f"DELETE FROM {table} WHERE expires_at < ?", (now,))
+
+        self._transaction(forget)
+
     # Reading ---------------------------------------------------------------------------------------------------------
 
     def _rows(self, sql: str, parameters: Sequence[Any]) -> list[Any]:
@@ -492,6 +492,33 @@ class SqliteStore:
     async def user_by_email(self, email: str) -> tuple[User, str] | None:
         row = self._row(f"{_USER} WHERE email = ?", (email,))
         return row and (User(*row[:6]), row[6])
+
+    async def is_operator(self, user_id: int) -> bool:
+        return bool(self._rows("SELECT 1 FROM users WHERE id = ? AND operator", (user_id,)))
+
+    async def operators(self) -> list[User]:
+        return [User(*row[:6]) for row in self._rows(f"{_USER} WHERE operator", ())]
+
+    async def link(self, purpose: Purpose, hash: bytes, now: int) -> str | None:
+        row = self._row(
+            "SELECT email FROM links WHERE purpose = ? AND hash = ? AND expires_at > ?", (purpose.value, hash, now)
+        )
+        return row and str(row[0])
+
+    async def invite_token(self, hash: bytes) -> str | None:
+        row = self._row(
+            "SELECT a.token FROM invites i JOIN applications a ON a.id = i.application_id WHERE i.hash = ?", (hash,)
+        )
+        return row and str(row[0])
+
+    async def invites(self, token: str, now: int, *, offset: int, limit: int) -> list[Invite]:
+        sql = (
+            "SELECT ref, role, uses, used, created_at, expires_at FROM invites"
+            " WHERE application_id = (SELECT id FROM applications WHERE token = ?) AND expires_at > ?"
+            " ORDER BY id DESC LIMIT ? OFFSET ?"
+        )
+        rows = await self._paged(sql, (token, now, limit, offset), offset)
+        return [Invite(ref, Role(role), *rest) for ref, role, *rest in rows]
 
     async def session_lives(self, user_id: int, era: str, session: str) -> bool:
         return bool(self._row(_SESSION, (session, user_id)) == (era, 0))
