@@ -73,6 +73,21 @@ class Service:
         assert found, self._log.read_text()
         self.url = found[0]
 
+    def setup_link(self) -> str:
+        """What a service without an operator prints behind its URL; to be asked for once."""
+        assert self.process.stdout is not None
+        found = re.search(r"https?://\S+/setup#\S+", self.process.stdout.readline())
+        assert found
+        return found[0]
+
+    def make_operator(self) -> httpx.Client:
+        """The operator, by the link."""
+        operator = httpx.Client(base_url=self.url + "/api/v1", timeout=30)
+        account = {"name": "Operator", "email": OPERATOR, "password": "correct horse"}
+        answer = operator.post("/auth/setup", json={"code": self.setup_link().partition("#")[2], **account})
+        assert answer.status_code == 201, answer.text
+        return operator
+
     def kill(self) -> None:
         self.process.kill()
         self._reap()
@@ -169,7 +184,7 @@ def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 def cluster() -> Iterator[ClusterStack]:
     """Two API and two writer processes over real servers."""
     need_servers()
-    with ClusterStack(apis=2, writers=2, settings={"HUBBUB_OPERATORS": f'["{OPERATOR}"]'}) as stack:
+    with ClusterStack(apis=2, writers=2) as stack:
         yield stack
 
 

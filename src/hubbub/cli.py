@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,8 @@ def serve(host: str | None, port: int | None, data: Path | None) -> None:
     import sqlite3
 
     from hubbub.embedded.data_folder import DataFolder, FolderUnusable
-    from hubbub.embedded.service import serving
+    from hubbub.embedded.service import serving, setup_code
+    from hubbub.exposure import risks
     from hubbub.http.server import PortTaken, listen
     from hubbub.http.server import serve as run
     from hubbub.schema import SchemaTooNew
@@ -81,10 +83,21 @@ def serve(host: str | None, port: int | None, data: Path | None) -> None:
     try:
         folder = DataFolder.open(settings.data)
         listener = listen(settings.host, settings.port)
+        for risk in risks(settings, listener.getsockname()[0]):
+            logging.getLogger("hubbub").warning(risk)
+        code = setup_code(settings, folder)
+
+        def started(url: str) -> None:
+            lines = [f"Hubbub is ready at {url}"]
+            if code is not None:
+                link = _setup_link(settings, url, code)
+                lines.append(f"There is no operator yet. This link makes the operator's account, {_ONCE}: {link}")
+            click.echo("\n".join(lines))  # at once: who waits for the first line may read no more
+
         run(
             lambda: serving(settings, folder),
             listener,
-            started=lambda url: click.echo(f"Hubbub is ready at {url}"),
+            started=started,
             tls_cert=settings.tls_cert,
             tls_key=settings.tls_key,
         )
@@ -97,6 +110,15 @@ def serve(host: str | None, port: int | None, data: Path | None) -> None:
         sys.exit(1)
 
 
+_ONCE = "once and within 24 hours"
+
+
+def _setup_link(settings: Any, url: str, code: str) -> str:
+    """``url`` is the service's own address: a browser can't go to one that stands for all of a machine's."""
+    base = settings.public_url.rstrip("/") or url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
+    return f"{base}/setup#{code}"
+
+
 @main.command()
 @click.option("--host", help="Address to listen on.  [default: 127.0.0.1]")
 @click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on; 0 takes a free one.  [default: 3000]")
@@ -105,15 +127,19 @@ def api(host: str | None, port: int | None) -> None:
     from hubbub.chat.errors import Unavailable
     from hubbub.cluster.processes import OtherServers
     from hubbub.cluster.service import serving
+    from hubbub.exposure import risks
     from hubbub.http.server import PortTaken, listen
     from hubbub.http.server import serve as run
     from hubbub.schema import SchemaTooNew
 
     settings = _cluster_settings(host=host, port=port)
     try:
+        listener = listen(settings.host, settings.port)
+        for risk in risks(settings, listener.getsockname()[0]):
+            logging.getLogger("hubbub").warning(risk)
         run(
             lambda: serving(settings),
-            listen(settings.host, settings.port),
+            listener,
             started=lambda url: click.echo(f"Hubbub is ready at {url}"),
             tls_cert=settings.tls_cert,
             tls_key=settings.tls_key,
@@ -310,6 +336,79 @@ def _rebuild_cluster(settings: Any) -> None:
         click.echo(f"hubbub: {error}", err=True)
         sys.exit(1)
     click.echo(f"The search index was made anew: {count} messages.")
+
+
+@main.group()
+def operators() -> None:
+    """Those who see the console's operator page: of a data folder, or of the cluster that the settings name. A running
+    service goes by a change at once."""
+
+
+_DATA = click.option(
+    "--data", type=click.Path(path_type=Path), help="Data folder of the embedded mode.  [default: ./hubbub-data]"
+)
+
+
+@contextmanager
+def _operators(data: Path | None) -> Iterator[tuple[Any, Any]]:
+    """The settings, and the operators of what they name."""
+    from hubbub.administration import CantOpen, opened
+    from hubbub.chat.errors import ChatError
+    from hubbub.chat.operators import Operators
+
+    settings = _settings(data=data)
+    try:
+        with opened(settings, data) as store:
+            yield settings, Operators(store, settings.operators)
+    except (CantOpen, ChatError) as error:
+        click.echo(f"hubbub: {error}", err=True)
+        sys.exit(1)
+
+
+@operators.command("add")
+@click.argument("email")
+@_DATA
+def operators_add(email: str, data: Path | None) -> None:
+    """Make the account with this email an operator's. Where there is none, print a link that makes it."""
+    import asyncio
+    import time
+
+    with _operators(data) as (settings, all_operators):
+        found = asyncio.run(all_operators.add(email, time.time_ns() // 1_000_000))
+        if not isinstance(found, str):
+            click.echo(f"{found.email} ({found.name}) is an operator.")
+            return
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        url = f"{'https' if settings.tls_cert else 'http'}://{host}:{settings.port}"
+        click.echo(f"There is no account with the email {email}. This link makes it, an operator's, {_ONCE}:")
+        click.echo(_setup_link(settings, url, found))
+
+
+@operators.command("list")
+@_DATA
+def operators_list(data: Path | None) -> None:
+    """One line for each: email, name, and how it is one."""
+    import asyncio
+
+    with _operators(data) as (_, all_operators):
+        for user in asyncio.run(all_operators.all()):
+            how = "  (named in the setting operators)" if user.email in all_operators.named else ""
+            click.echo(f"{user.email}  {user.name}{how}")
+
+
+@operators.command("remove")
+@click.argument("email")
+@_DATA
+def operators_remove(email: str, data: Path | None) -> None:
+    """The account stays, and is no operator's any more; a link that would have made one works no more."""
+    from hubbub.chat.accounts import normalized_email
+
+    with _operators(data) as (_, all_operators):
+        all_operators.remove(email)
+        if normalized_email(email) in all_operators.named:
+            click.echo(f"{email} is named in the setting operators, and stays an operator while it is.", err=True)
+            sys.exit(1)
+        click.echo(f"{email} is no operator.")
 
 
 @main.command()

@@ -17,8 +17,13 @@ def migrate(path: Path) -> None:
     Raises:
         SchemaTooNew: the database has a migration that this version does not know.
     """
-    if behind(_MIGRATIONS, _current(path), str(path)):
+    if not is_current(path):
         _upgrade(path)
+
+
+def is_current(path: Path) -> bool:
+    """Whether nothing is missing. Raises SchemaTooNew."""
+    return not behind(_MIGRATIONS, _current(path), str(path))
 
 
 def _current(path: Path) -> str | None:

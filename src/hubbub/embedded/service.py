@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager, suppress
 
 from hubbub.chat.errors import Unavailable
 from hubbub.chat.feed import Feed
+from hubbub.chat.operators import Operators
 from hubbub.embedded.data_folder import REBUILD, DataFolder
 from hubbub.embedded.index import SqliteIndex
 from hubbub.embedded.indexer import Indexer
@@ -27,6 +28,16 @@ from hubbub.loop_lag import LoopLag
 from hubbub.measures import Histogram
 from hubbub.settings import Settings
 from hubbub.tracing import tracing_to
+
+
+def setup_code(settings: Settings, folder: DataFolder) -> str | None:
+    """The code of a new link that makes an operator's account; None where there is an operator. Blocks."""
+    store = SqliteStore(folder.database)
+    try:
+        operators = Operators(store, settings.operators)
+        return None if asyncio.run(operators.all()) else operators.invite("", now())
+    finally:
+        store.close()
 
 
 @asynccontextmanager
