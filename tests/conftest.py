@@ -21,6 +21,7 @@ import pytest
 from hypothesis import settings
 
 from hubbub.loadtest.cluster import ClusterStack
+from tests.mailbox import Mailbox
 from tests.servers import elasticsearch, mariadb, need_servers, opensearch, rabbitmq, redis  # noqa: F401 - fixtures
 
 OPERATOR = "operator@example.com"
@@ -173,18 +174,24 @@ class Served(Protocol):
 
 
 @pytest.fixture(scope="session")
-def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+def mailbox() -> Iterator[Mailbox]:
+    with Mailbox() as box:
+        yield box
+
+
+@pytest.fixture(scope="session")
+def embedded(tmp_path_factory: pytest.TempPathFactory, mailbox: Mailbox) -> Iterator[Service]:
     service = Service(tmp_path_factory.mktemp("service") / "data")
-    service.start()
+    service.start(**mailbox.settings)
     yield service
     assert service.stop() == 0
 
 
 @pytest.fixture(scope="session")
-def cluster() -> Iterator[ClusterStack]:
+def cluster(mailbox: Mailbox) -> Iterator[ClusterStack]:
     """Two API and two writer processes over real servers."""
     need_servers()
-    with ClusterStack(apis=2, writers=2) as stack:
+    with ClusterStack(apis=2, writers=2, settings=mailbox.settings) as stack:
         yield stack
 
 

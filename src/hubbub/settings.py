@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from hubbub.chat.quotas import Hourly
@@ -50,6 +51,10 @@ class Settings(BaseSettings):
     registration: Literal["open", "invited", "closed"] = Field(
         "open", description="Who may make an account: anybody (open), who has an invite (invited), nobody (closed)."
     )
+    smtp_url: str = Field(
+        "", description="Mail server, smtp://USER:PASSWORD@HOST:587 (or smtps:, port 465); nothing is mailed without."
+    )
+    mail_from: str = Field("", description="Sender of what is mailed, chat@example.com; needed with smtp_url.")
     public_url: str = Field(
         "", description="Address by which people reach this service, https://chat.example.com; links begin with it."
     )
@@ -60,6 +65,29 @@ class Settings(BaseSettings):
     )
     tls_cert: Path | None = Field(None, description="PEM file of the certificate; serves HTTPS together with tls_key.")
     tls_key: Path | None = Field(None, description="PEM file of the certificate's key.")
+
+    @field_validator("smtp_url")
+    @classmethod
+    def _mail_server(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if value and (parts.scheme not in ("smtp", "smtps") or not parts.hostname or parts.port == 0):
+            raise ValueError("must be smtp://USER:PASSWORD@HOST:PORT, or smtps: with TLS from the start")
+        return value
+
+    @field_validator("public_url")
+    @classmethod
+    def _web_address(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if value and (parts.scheme not in ("http", "https") or not parts.hostname):
+            raise ValueError("must be http://HOST or https://HOST, as people type it into a browser")
+        return value
+
+    @field_validator("mail_from", "public_url")
+    @classmethod
+    def _needed_for_mail(cls, value: str, info: ValidationInfo) -> str:
+        if info.data.get("smtp_url") and not value:
+            raise ValueError("is needed where smtp_url is set")
+        return value
 
     @property
     def hourly(self) -> Hourly:

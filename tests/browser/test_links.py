@@ -10,6 +10,7 @@ from playwright.sync_api import Browser, expect
 
 from tests.browser.test_console import _SIZES, Visitor, look_at
 from tests.conftest import Person, Service
+from tests.mailbox import Mailbox
 
 
 def test_the_set_up_link_makes_an_operator_once(browser: Browser, own_service: Service) -> None:
@@ -34,7 +35,7 @@ def test_an_invite_joins(browser: Browser, embedded: Service, way: str) -> None:
     with closing(Person(embedded.url)) as owner, browser.new_context() as context:
         token = owner.application()
         link = owner.post(f"/applications/{token}/invites", json={"role": "member"}).json()["link"]
-        bob = Visitor(context, link)
+        bob = Visitor(context, link.replace(Mailbox.url, embedded.url))
         assert "Ours" not in bob.page.content(), "a stranger learns nothing"
         if way == "signs up":
             bob.fill("Bob")
@@ -89,4 +90,9 @@ def test_no_serious_findings_at_any_size(
     visitor.page.reload()
     expect(visitor.page.get_by_text("Bob Example")).to_be_visible()
     look("join", "Join")
+    visitor.page.goto(f"{own_service.url}/reset")
+    look("lost", "Send the link")
+    visitor.page.goto("about:blank")
+    visitor.page.goto(f"{own_service.url}/reset#code")
+    look("reset", "Set the password")
     context.close()

@@ -71,14 +71,28 @@ REGISTRATIONS_OF_ADDRESS = Limit(
     failures=False,
     sentence="Too many accounts are made from your address. Wait before you try again.",
 )
-# Codes have 128 random bits: a guesser gets nowhere anyway, and an office behind one address may follow a link that
-# has expired.
+# As for failed logins. Codes have 128 random bits: a guesser gets nowhere anyway.
 WRONG_CODES_OF_ADDRESS = Limit(
     "codes",
-    300,
-    10_000,
+    3000,
+    1200,
     failures=True,
     sentence="Too many wrong codes come from your address. Wait before you try again.",
+)
+# Each may be a mail that nobody wants.
+RESETS_OF_ADDRESS = Limit(
+    "resets",
+    30,
+    60_000,
+    failures=False,
+    sentence="Too many password resets are asked for from your address. Wait before you try again.",
+)
+RESETS_OF_ACCOUNT = Limit(
+    "mailed",
+    3,
+    600_000,
+    failures=False,
+    sentence="Too many password resets are asked for with this email. Look for a mail, or wait.",
 )
 # In one process: half of the passwords that may wait there (http.passwords), so that the others have room.
 AT_ONCE_OF_ADDRESS = 250

@@ -46,6 +46,7 @@ from hubbub.cluster.tasks import keep
 from hubbub.cluster.writer import ShardWriter
 from hubbub.http.edge import Edge
 from hubbub.http.limits import LocalGate, MemoryCounts
+from hubbub.http.mail import Mail
 from hubbub.http.metrics import Reading, accepted, cached, lag, serve_metrics, waiting, writing
 from hubbub.http.passwords import Argon2Passwords
 from hubbub.http.quotas import LocalQuotas
@@ -150,6 +151,7 @@ async def serving(settings: Settings) -> AsyncIterator[Edge]:
         faults=lambda: {"queue": publisher.fault, "cache": servers.fault},
         readings=readings,
     )
+    mail = Mail(settings.smtp_url, settings.mail_from) if settings.smtp_url else None
     edge = edge_of(
         wing,
         proxies=settings.proxies,
@@ -157,6 +159,7 @@ async def serving(settings: Settings) -> AsyncIterator[Edge]:
         operators=settings.operators,
         registration=settings.registration,
         public_url=settings.public_url,
+        mail=mail,
         user_streams=settings.user_streams,
         tracing=tracing,
     )
@@ -169,6 +172,8 @@ async def serving(settings: Settings) -> AsyncIterator[Edge]:
         with loop.watched():
             yield edge
     finally:
+        if mail is not None:
+            await mail.close()
         await intake.close()
         await publisher.close()
         await intake.close()  # what was confirmed last is told

@@ -19,6 +19,7 @@ from hubbub.embedded.view import MemoryCache
 from hubbub.embedded.writer import Writer
 from hubbub.http.edge import Edge
 from hubbub.http.limits import LocalGate, MemoryCounts
+from hubbub.http.mail import Mail
 from hubbub.http.metrics import Reading, accepted, cached, lag, waiting, writing
 from hubbub.http.operator import NoLetters
 from hubbub.http.passwords import Argon2Passwords
@@ -88,6 +89,7 @@ async def serving(settings: Settings, folder: DataFolder) -> AsyncIterator[Edge]
         faults=lambda: {"queue": queue.fault, "store": store.fault, "search": index.fault or indexer.fault},
         readings=readings,
     )
+    mail = Mail(settings.smtp_url, settings.mail_from) if settings.smtp_url else None
     edge = edge_of(
         wing,
         proxies=settings.proxies,
@@ -95,6 +97,7 @@ async def serving(settings: Settings, folder: DataFolder) -> AsyncIterator[Edge]
         operators=settings.operators,
         registration=settings.registration,
         public_url=settings.public_url,
+        mail=mail,
         user_streams=settings.user_streams,
         tracing=tracing,
     )
@@ -106,6 +109,8 @@ async def serving(settings: Settings, folder: DataFolder) -> AsyncIterator[Edge]
     finally:
         sweeping.cancel()
         watching.cancel()
+        if mail is not None:
+            await mail.close()
         await queue.close()
         await asyncio.to_thread(indexer.close)
         passwords.close()

@@ -41,6 +41,17 @@ class Credentials(msgspec.Struct):
     password: Annotated[str, msgspec.Meta(max_length=1000)]
 
 
+class LostPassword(msgspec.Struct):
+    email: Email
+
+
+class NewPassword(msgspec.Struct):
+    """``code`` is what the mailed link has behind its #."""
+
+    code: Code
+    password: Password
+
+
 class NewApplication(msgspec.Struct):
     name: Name
 

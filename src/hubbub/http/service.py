@@ -19,12 +19,14 @@ from hubbub.chat.logins import Logins
 from hubbub.chat.operators import Operators
 from hubbub.chat.ports import Counts, Doors, Gate, Intake, Passwords, SearchIndex, Store, View
 from hubbub.chat.quotas import Quotas
+from hubbub.chat.recovery import Recovery
 from hubbub.chat.registration import Policy, Registration
 from hubbub.console import Console
 from hubbub.http.edge import Edge
 from hubbub.http.entrance import Entrance
 from hubbub.http.hot import HotRoutes
 from hubbub.http.login_log import LoginLog
+from hubbub.http.mail import Mail
 from hubbub.http.metrics import Reading, serving
 from hubbub.http.operator import Letters, RecentErrors
 from hubbub.http.places import Places
@@ -37,6 +39,7 @@ from hubbub.http.routes.members import MemberRoutes
 from hubbub.http.routes.messages import MessageRoutes
 from hubbub.http.routes.operator import OperatorRoutes
 from hubbub.http.routes.pages import PageRoutes
+from hubbub.http.routes.recovery import RecoveryRoutes
 from hubbub.http.routes.search import SearchRoutes
 from hubbub.http.routes.service import ServiceRoutes
 from hubbub.http.routes.setup import SetupRoutes
@@ -77,6 +80,7 @@ def edge_of(
     operators: Sequence[str],
     registration: Policy,
     public_url: str,
+    mail: Mail | None,
     user_streams: int,
     tracing: Tracing | None,
 ) -> Edge:
@@ -105,9 +109,11 @@ def edge_of(
     logging.getLogger("hubbub").addHandler(errors)
     operating, logins, log = Operators(wing.store, operators), Logins(wing.counts), LoginLog()
     registering = Registration(wing.store, wing.intake, accounts, registration, operating.named, now)
+    recovery = Recovery(wing.store, wing.intake, wing.passwords, now)
     api = [
         *routes_of(AccountRoutes(accounts, registering, sessions, logins, log, operating)),
         *routes_of(SetupRoutes(registering, sessions, logins, log)),
+        *routes_of(RecoveryRoutes(recovery, sessions, logins, log, mail, public_url)),
         *routes_of(InviteRoutes(entrance, applications, logins, log, public_url)),
         *routes_of(ApplicationRoutes(entrance, applications)),
         *routes_of(MemberRoutes(entrance)),

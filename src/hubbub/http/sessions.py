@@ -25,6 +25,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections import OrderedDict
+from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
 import jwt
@@ -210,10 +211,12 @@ class Sessions:
         await self._gate.sessions_changed(session.user.id)
         self._forget(session.user)
 
-    async def end_all(self, user: User) -> None:
-        """End all sessions of the user for good: no token that was issued before works once this returns."""
+    async def end_all(self, user: User, end: Callable[[User], Awaitable[None]] | None = None) -> None:
+        """End all sessions of the user for good: no token that was issued before works once this returns. ``end`` is
+        what gives the user another era, and may refuse to.
+        """
         await self._gate.sessions_changed(user.id)
-        await self._accounts.end_sessions(user)
+        await (end or self._accounts.end_sessions)(user)
         await self._gate.sessions_changed(user.id)
         self._forget(user)
 

@@ -45,6 +45,7 @@ on("enter", "change", () => {
   const login = $("enter").elements.way.value === "login";
   $("name-field").hidden = login;
   $("enter").elements.name.required = !login;
+  $("lost").hidden = !login;
   $("enter").querySelector("button").textContent = login ? "Log in" : "Sign up";
 });
 

@@ -1,5 +1,5 @@
 "use strict";
-// The pages that links lead to: /setup#CODE and /invite#CODE. The code is behind the #, so that no log has it.
+// The pages that links lead to: /setup#CODE, /invite#CODE and /reset#CODE; /reset alone asks for a link. The code is behind the #, so that no log has it.
 
 const code = location.hash.slice(1);
 const settingUp = location.pathname === "/setup";
@@ -65,6 +65,16 @@ $("other").addEventListener("click", async () => {
   show("enter");
 });
 
+submits("lost", async ({ email }) => {
+  const { message } = await call("POST", "/auth/password-reset", { email: email.value });
+  done(message, "Go to Hubbub");
+});
+
+submits("reset", async ({ password }) => {
+  const { message } = await call("POST", "/auth/password-reset/confirm", { code, password: password.value });
+  done(message, "Log in");
+});
+
 async function invited() {
   try {
     $("person").textContent = (await call("GET", "/auth/me")).user.name;
@@ -82,6 +92,7 @@ function setUp() {
   show("enter");
 }
 
-if (!code) done("This link is not complete.", "Go to Hubbub");
+if (location.pathname === "/reset") show(code ? "reset" : "lost");
+else if (!code) done("This link is not complete.", "Go to Hubbub");
 else if (settingUp) setUp();
 else invited();

@@ -36,6 +36,10 @@ class PageRoutes:
     async def invite(self, request: Request) -> Response:
         return self._link.answer(request)
 
+    @route("GET", "/reset", guarded=False)
+    async def reset(self, request: Request) -> Response:
+        return self._link.answer(request)
+
     @route("GET", "/docs", guarded=False)
     async def docs(self, request: Request) -> Response:
         return self._reference.answer(request)
