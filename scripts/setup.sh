@@ -10,10 +10,11 @@ if ! "$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 
     exit 3
 fi
 
-# Either lock serves the performance test, and the larger one holds all of the smaller.
+# Either lock serves the performance test, and requirements-dev.lock holds all of requirements.lock.
 stamp=.venv/installed
 wanted=$(cat "$lock" pyproject.toml | sha256sum)
-if [ -f "$stamp" ] && grep -qxF "$wanted" "$stamp"; then
+larger=$(cat requirements-dev.lock pyproject.toml | sha256sum)
+if [ -f "$stamp" ] && grep -qxF -e "$wanted" -e "$larger" "$stamp"; then
     exit 0
 fi
 echo "Setting up .venv from $lock ..." >&2

@@ -14,7 +14,8 @@ an application, a chat or an account is not tried again, for it might be there a
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from types import TracebackType
@@ -379,6 +380,15 @@ class Client:
         self.token = self._run(_Calls.token(email, password))
         return self.token
 
+    def sign_in(self, name: str, email: str, password: str) -> None:
+        """Log in, or make the account where there is none. A program that does so may be started again."""
+        try:
+            self.log_in(email, password)
+        except HubbubError as error:
+            if error.status != 401:
+                raise
+            self.register(name, email, password)
+
     def log_out(self) -> None:
         self._run(_Calls.log_out())
         self.token = None
@@ -496,6 +506,7 @@ class AsyncClient:
 
     def __init__(self, url: str, *, token: str | None = None, timeout_s: float = 30.0) -> None:
         self._http = httpx.AsyncClient(base_url=url.rstrip("/") + "/api/v1", timeout=timeout_s)
+        self._listening: dict[object, AsyncGenerator[Event, None]] = {}
         self.token = token
 
     async def __aenter__(self) -> AsyncClient:
@@ -507,6 +518,11 @@ class AsyncClient:
         await self.close()
 
     async def close(self) -> None:
+        # A loop that was left by break is still open. Left to the end of asyncio.run, it would be closed from two
+        # places at once, and say so in a traceback.
+        for events in list(self._listening.values()):
+            with suppress(RuntimeError):  # another task waits in it: it is told when the connection is closed below
+                await events.aclose()
         await self._http.aclose()
 
     async def _run(self, call: _Call[T]) -> T:
@@ -529,6 +545,14 @@ class AsyncClient:
     async def log_in(self, email: str, password: str) -> str:
         self.token = await self._run(_Calls.token(email, password))
         return self.token
+
+    async def sign_in(self, name: str, email: str, password: str) -> None:
+        try:
+            await self.log_in(email, password)
+        except HubbubError as error:
+            if error.status != 401:
+                raise
+            await self.register(name, email, password)
 
     async def log_out(self) -> None:
         await self._run(_Calls.log_out())
@@ -601,10 +625,16 @@ class AsyncClient:
     async def search(self, application: str, chat: int, q: str, *, limit: int = 100) -> Found:
         return await self._run(_Calls.search(application, chat, q, limit))
 
-    async def listen(self, application: str, chat: int, *, after: int | None = None) -> AsyncIterator[Event]:
+    def listen(self, application: str, chat: int, *, after: int | None = None) -> AsyncGenerator[Event, None]:
+        """See Client.listen. The connection is kept until the client is closed, or this (``contextlib.aclosing``)."""
+        me = object()
+        events = self._listening[me] = self._events(me, application, chat, after)
+        return events
+
+    async def _events(self, me: object, application: str, chat: int, after: int | None) -> AsyncGenerator[Event, None]:
         last = str(after) if after is not None else ""
 
-        async def connect() -> AsyncIterator[Event]:
+        async def connect() -> AsyncGenerator[Event, None]:
             headers = _bearer(self.token) | ({"Last-Event-ID": last} if last else {})
             path = f"{_messages(application, chat)}/stream"
             try:
@@ -622,10 +652,14 @@ class AsyncClient:
                 raise HubbubError(0, f"The stream broke off: {error!r}.") from error
             raise HubbubError(0, "The stream ended.")
 
-        while True:
-            async for attempt in AsyncRetrying(**_policy(again=True)):
-                with attempt:
-                    async for event in connect():
-                        last = event.id or last
-                        attempt.retry_state.attempt_number = 1
-                        yield event
+        try:
+            while True:
+                async for attempt in AsyncRetrying(**_policy(again=True)):
+                    with attempt:
+                        async with aclosing(connect()) as heard:
+                            async for event in heard:
+                                last = event.id or last
+                                attempt.retry_state.attempt_number = 1
+                                yield event
+        finally:
+            self._listening.pop(me, None)

@@ -21,10 +21,15 @@ class Settings(BaseSettings):
     port: int = Field(3000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
     data: Path = Field(Path("hubbub-data"), description="Folder of the embedded mode's database and secret.")
     user_rate: int = Field(2000, ge=1, description="Requests a second that one user may send.")
-    user_applications_per_hour: int = Field(100, ge=1, description="Applications that one user may make in an hour.")
-    user_chats_per_hour: int = Field(3000, ge=1, description="Chats that one user may make in an hour.")
+    user_applications_per_hour: int = Field(
+        100, ge=1, le=3_600_000, description="Applications that one user may make in an hour."
+    )
+    user_chats_per_hour: int = Field(3000, ge=1, le=3_600_000, description="Chats that one user may make in an hour.")
     user_members_per_hour: int = Field(
-        1000, ge=1, description="Members that one user may add in an hour; a try to add nobody counts too."
+        1000,
+        ge=1,
+        le=3_600_000,
+        description="Members that one user may add in an hour; a try to add nobody counts too.",
     )
     user_invites_per_hour: int = Field(100, ge=1, description="Invites that one user may make in an hour.")
     user_streams: int = Field(100, ge=1, description="Streams that one user may have open at a process.")

@@ -1,11 +1,8 @@
-"""The Python client: its examples run, and it holds on through what goes wrong on the way."""
+"""The Python client: it holds on through what goes wrong on the way. (Its examples: tests/docs.)"""
 
 from __future__ import annotations
 
 import asyncio
-import re
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -17,8 +14,6 @@ from hubbub.client import AsyncClient, Client, HubbubError
 from hubbub.loadtest.process import Part
 from tests.conftest import Served, eventually
 
-EXAMPLES = re.findall(r"```python\n(.*?)```", (Path(__file__).parents[2] / "docs" / "client.md").read_text(), re.DOTALL)
-
 
 @pytest.fixture
 def part(tmp_path: Path) -> Iterator[Part]:
@@ -27,14 +22,6 @@ def part(tmp_path: Path) -> Iterator[Part]:
     part.start()
     yield part
     part.kill()
-
-
-@pytest.mark.parametrize("number", range(len(EXAMPLES)))
-def test_the_examples_of_the_documentation_run(part: Part, number: int) -> None:
-    example = EXAMPLES[number].replace("http://127.0.0.1:3000", part.url)
-    ran = subprocess.run([sys.executable, "-c", example], capture_output=True, text=True, timeout=60, check=False)
-    assert ran.returncode == 0, ran.stderr
-    assert len(EXAMPLES) == 4
 
 
 def test_a_search_says_when_it_could_not_look_everywhere(part: Part) -> None:
@@ -139,3 +126,16 @@ async def test_listening_goes_on_where_it_was(part: Part) -> None:
             await asyncio.to_thread(part.start)
         await asyncio.wait_for(listening, 30)
         assert heard == list(range(1, 61))
+
+
+def test_signing_in_makes_the_account_once(part: Part) -> None:
+    for _ in range(2):
+        with Client(part.url) as ann:
+            ann.sign_in("Ann", "ann@example.com", "a good password")
+            ann.add_application("Ours")
+    with Client(part.url) as ann:
+        with pytest.raises(HubbubError) as refused:
+            ann.sign_in("Ann", "ann@example.com", "another password")
+        assert refused.value.status == 422, "the account is there, and this is not its password"
+        ann.sign_in("Ann", "ann@example.com", "a good password")
+        assert len(ann.applications()) == 2

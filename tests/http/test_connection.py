@@ -13,13 +13,15 @@ from openapi_spec_validator import validate
 from tests.conftest import Person, Served, eventually
 
 
-def raw(service: Served, data: bytes) -> bytes:
-    """All that the service answers until it closes."""
+def raw(service: Served, data: bytes, *, ends: bool = False) -> bytes:
+    """All that the service answers until it closes, to a client that ``ends`` what it sends, or does not."""
     parts = urlsplit(service.url)
     assert parts.hostname is not None
     assert parts.port is not None
     with socket.create_connection((parts.hostname, parts.port), timeout=10) as connection:
         connection.sendall(data)
+        if ends:
+            connection.shutdown(socket.SHUT_WR)
         received = b""
         while data := connection.recv(65536):
             received += data
@@ -40,6 +42,18 @@ def test_pipelined_requests_are_answered_in_order(service: Served, ann: Person) 
     assert positions == sorted(positions)
 
 
+def test_a_client_that_ends_what_it_sends_has_its_answers(service: Served, ann: Person) -> None:
+    chat = "/api/v1" + ann.chat()
+    head = f"Host: x\r\nCookie: auth_token={ann.cookies['auth_token']}\r\n"
+    json_head = f"{head}Content-Type: application/json\r\nContent-Length: 12\r\n\r\n"
+    post = f"POST {chat}/messages HTTP/1.1\r\n{json_head}".encode() + b'{"body":"x"}'
+    get = f"GET {chat}/messages/1 HTTP/1.1\r\n{head}\r\n".encode()
+    assert b'{"messageNumber":1}' in raw(service, post, ends=True)
+    received = raw(service, post + get + post + b"GET /he", ends=True)
+    assert received.count(b"HTTP/1.1 200 OK") == 3
+    assert received.endswith(b'{"messageNumber":3}')
+
+
 @pytest.mark.parametrize(
     ("data", "status"),
     [
@@ -55,6 +69,10 @@ def test_pipelined_requests_are_answered_in_order(service: Served, ann: Person) 
         ),
         (b"POST /x HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", b"400"),
         (b"POST /x HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nabcdef", b"400"),
+        (
+            b"POST /x HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            b"501",
+        ),
     ],
 )
 def test_what_can_not_be_taken_is_refused_and_the_connection_closed(

@@ -1,4 +1,4 @@
-"""What every counter of what users make must do: the same suite for the one in memory and for the one in Redis."""
+"""What users make is counted, in memory and in Redis."""
 
 from __future__ import annotations
 
@@ -8,23 +8,22 @@ import itertools
 import pytest
 
 from hubbub.chat.errors import RateLimited
-from hubbub.chat.quotas import HOUR_S, Hourly, Made, Quotas
-from hubbub.cluster.redis.quotas import RedisQuotas
+from hubbub.chat.quotas import Hourly, Made, Quotas
+from hubbub.cluster.redis.counts import RedisCounts
 from hubbub.cluster.redis.servers import Servers
-from hubbub.http import quotas as in_memory
-from hubbub.http.quotas import LocalQuotas
+from hubbub.http.limits import MemoryCounts
 
+HOUR_S = 3600
 HOURLY = Hourly(applications=5, chats=3600, members=7, invites=3)
 _users = itertools.count(1)
 
 
 @pytest.fixture(params=["memory", "redis"])
 def quotas(request: pytest.FixtureRequest) -> Quotas:
-    alone = LocalQuotas(HOURLY)
     if request.param == "memory":
-        return alone
+        return Quotas(MemoryCounts(), HOURLY)
     servers: Servers = request.getfixturevalue("servers")
-    return RedisQuotas(servers, HOURLY, alone)
+    return Quotas(RedisCounts(servers, MemoryCounts()), HOURLY)
 
 
 async def taken(quotas: Quotas, user: int, what: Made, tries: int) -> tuple[int, RateLimited | None]:
@@ -64,26 +63,10 @@ async def test_who_waits_may_make_more(quotas: Quotas) -> None:
 
 
 async def test_an_hour_brings_all_back_and_no_more() -> None:
-    now = 0.0
-    quotas = LocalQuotas(HOURLY, lambda: now)
+    now = 0
+    quotas = Quotas(MemoryCounts(lambda: now), HOURLY)
     for _ in range(3):
         assert (await taken(quotas, 1, Made.MEMBERS, 20))[0] == 7
-        now += HOUR_S + 0.001
-    now += 10 * HOUR_S
+        now += HOUR_S * 1000
+    now += 10 * HOUR_S * 1000
     assert (await taken(quotas, 1, Made.MEMBERS, 20))[0] == 7
-
-
-async def test_what_is_counted_in_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(in_memory, "_MOST", 100)
-    quotas = LocalQuotas(HOURLY)
-    for user in range(1000):
-        await quotas.take(user, Made.CHATS)
-        assert len(quotas._due) <= 101
-    assert (await taken(quotas, 999, Made.APPLICATIONS, 9))[0] == 5
-
-
-async def test_without_redis_a_process_counts_for_itself() -> None:
-    servers = Servers(["redis://127.0.0.1:1"])
-    quotas = RedisQuotas(servers, HOURLY, LocalQuotas(HOURLY))
-    assert (await taken(quotas, 1, Made.APPLICATIONS, 9))[0] == 5
-    await servers.close()

@@ -11,10 +11,10 @@ from hubbub.chat.encoding import encode_chats, encode_page
 from hubbub.chat.errors import ChatError
 from hubbub.chat.model import Application, Chat, ChatKey, Member, Message, Page, Role, Shown, User
 from hubbub.chat.ports import Candidates, Doors
-from hubbub.chat.quotas import Hourly
+from hubbub.chat.quotas import Hourly, Quotas
 from hubbub.chat.search import CANDIDATES, Query
 from hubbub.chat.ticket import Ticket
-from hubbub.http.quotas import LocalQuotas
+from hubbub.http.limits import MemoryCounts
 
 TOKEN = "token"
 CHAT = ChatKey(TOKEN, 1)
@@ -133,5 +133,5 @@ class Fakes:
         self.view = FakeView()
         self.intake = FakeIntake()
         self.index = FakeIndex()
-        self.quotas = LocalQuotas(HOURLY)
+        self.quotas = Quotas(MemoryCounts(), HOURLY)
         self.doors = Doors(cast(Any, self.store), self.intake, self.view, self.index, self.quotas, lambda: NOW)

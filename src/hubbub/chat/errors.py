@@ -57,7 +57,7 @@ class RateLimited(ChatError):
 
 
 class UsedUp(RateLimited):
-    """What comes without credentials has used up one of chat.limits. ``what`` names its count."""
+    """One of chat.limits is used up. ``what`` names its count."""
 
     def __init__(self, sentence: str, *, what: str, limit: int, retry_after: float) -> None:
         super().__init__(sentence, limit=limit, retry_after=retry_after)

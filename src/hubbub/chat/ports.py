@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from hubbub.chat.caller import Caller
 from hubbub.chat.commands import Command, Outcome
 from hubbub.chat.far import FarReads
 from hubbub.chat.limits import Limit
 from hubbub.chat.model import Application, Chat, ChatKey, Invite, Member, Message, Page, Purpose, Role, Shown, User
-from hubbub.chat.quotas import Quotas
 from hubbub.chat.search import CANDIDATES, Query
 from hubbub.chat.ticket import Ticket
+
+if TYPE_CHECKING:
+    from hubbub.chat.quotas import Quotas
 
 
 class Queue(Protocol):
@@ -266,8 +268,8 @@ class Passwords(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Doors:
-    """What the services stand on: an adapter for each port that they need, the time in milliseconds since 1970, and the
-    turns at what walks far."""
+    """What the services stand on: an adapter for each port that they need, what counts what users make, the time in
+    milliseconds since 1970, and the turns at what walks far."""
 
     store: Store
     intake: Intake

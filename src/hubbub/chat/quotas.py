@@ -1,13 +1,14 @@
-"""How much of what stays one user may make in an hour; the same for every adapter."""
+"""How much of what stays one user may make in an hour."""
 
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
-from hubbub.chat.errors import RateLimited
+from hubbub.chat.limits import Limit
+from hubbub.chat.ports import Counts
 
-HOUR_S = 3600
+_HOUR_MS = 3_600_000
 
 
 class Made(StrEnum):
@@ -21,20 +22,21 @@ class Made(StrEnum):
 
 
 class Hourly(NamedTuple):
-    """How many a user may make at once, and again in each hour. Who has made that many makes the next when an hour's
-    share of it has passed: a token bucket."""
+    """How many a user may make at once, and again in each hour. A user who has made that many makes the next when an
+    hour's share of it has passed."""
 
     applications: int
     chats: int
     members: int
     invites: int
 
-    def of(self, what: Made) -> int:
-        return int(getattr(self, what))
 
+class Quotas:
+    """Counts what each user makes. One that is refused later, as the queue is full, counts too."""
 
-class Quotas(Protocol):
-    """Counts what each user makes."""
+    def __init__(self, counts: Counts, hourly: Hourly) -> None:
+        self._counts = counts
+        self._limits = {what: _limit(what, getattr(hourly, what)) for what in Made}
 
     async def take(self, user_id: int, what: Made) -> None:
         """Count one that is about to be made.
@@ -42,13 +44,16 @@ class Quotas(Protocol):
         Raises:
             RateLimited: the user has made too many.
         """
+        await self._counts.take([(self._limits[what], str(user_id))])
 
 
-def made_too_many(what: Made, limit: int, retry_after: float) -> RateLimited:
-    """``retry_after`` in seconds."""
+def _limit(what: Made, most: int) -> Limit:
     tries = "try to add" if what is Made.MEMBERS else "make"
-    return RateLimited(
-        f"You may {tries} {limit} {what} an hour. Wait before the next; the service's setting is user_{what}_per_hour.",
-        limit=limit,
-        retry_after=max(retry_after, 1),
+    return Limit(
+        what,
+        most,
+        _HOUR_MS // most,
+        failures=False,
+        sentence=f"You may {tries} {most} {what} an hour. Wait before the next; "
+        f"the service's setting is user_{what}_per_hour.",
     )

@@ -36,7 +36,6 @@ from hubbub.cluster.redis.gate import RedisGate
 from hubbub.cluster.redis.messages import RedisView
 from hubbub.cluster.redis.numbers import Numbers
 from hubbub.cluster.redis.pages import Applications, Pages
-from hubbub.cluster.redis.quotas import RedisQuotas
 from hubbub.cluster.redis.servers import Servers
 from hubbub.cluster.redis.stored import Stored
 from hubbub.cluster.search import ElasticIndex, connect
@@ -49,7 +48,6 @@ from hubbub.http.limits import LocalGate, MemoryCounts
 from hubbub.http.mail import Mail
 from hubbub.http.metrics import Reading, accepted, cached, lag, serve_metrics, waiting, writing
 from hubbub.http.passwords import Argon2Passwords
-from hubbub.http.quotas import LocalQuotas
 from hubbub.http.schemas import Letter
 from hubbub.http.service import Wing, edge_of, now
 from hubbub.loop_lag import LoopLag
@@ -142,7 +140,6 @@ async def serving(settings: Settings) -> AsyncIterator[Edge]:
             user_rate=settings.user_rate,
             alone=LocalGate(settings.user_rate),
         ),
-        quotas=RedisQuotas(servers, settings.hourly, LocalQuotas(settings.hourly)),
         counts=RedisCounts(servers, MemoryCounts()),
         passwords=passwords,
         feed=feed.feed,
@@ -161,6 +158,7 @@ async def serving(settings: Settings) -> AsyncIterator[Edge]:
         public_url=settings.public_url,
         mail=mail,
         user_streams=settings.user_streams,
+        hourly=settings.hourly,
         tracing=tracing,
     )
     going = [

@@ -23,7 +23,6 @@ from hubbub.http.mail import Mail
 from hubbub.http.metrics import Reading, accepted, cached, lag, waiting, writing
 from hubbub.http.operator import NoLetters
 from hubbub.http.passwords import Argon2Passwords
-from hubbub.http.quotas import LocalQuotas
 from hubbub.http.service import Wing, edge_of, now
 from hubbub.loop_lag import LoopLag
 from hubbub.measures import Histogram
@@ -80,7 +79,6 @@ async def serving(settings: Settings, folder: DataFolder) -> AsyncIterator[Edge]
         view=cache,
         index=index,
         gate=LocalGate(settings.user_rate),
-        quotas=LocalQuotas(settings.hourly),
         counts=MemoryCounts(),
         passwords=passwords,
         feed=feed,
@@ -99,6 +97,7 @@ async def serving(settings: Settings, folder: DataFolder) -> AsyncIterator[Edge]
         public_url=settings.public_url,
         mail=mail,
         user_streams=settings.user_streams,
+        hourly=settings.hourly,
         tracing=tracing,
     )
     sweeping = asyncio.create_task(edge.sweep())

@@ -19,7 +19,8 @@ log = logging.getLogger("hubbub.http")
 
 class AsgiExchange:
     """The request's body is whole before the application starts; ``receive`` then waits for the client to leave.
-    ``endless`` is a response that ends only when its listener leaves or is told to.
+    ``endless`` is a response that ends only when its listener leaves or is told to; ``watched`` is one that the
+    application gives up when the client leaves.
     """
 
     def __init__(self, connection: Connection, scope: dict[str, Any], body: bytes, *, keep_alive: bool) -> None:
@@ -33,6 +34,7 @@ class AsgiExchange:
         self._chunked = False
         self._shared = False
         self.endless = False
+        self.watched = False
         self._begun = perf_counter()
         self._status = 500
         tracing = connection.edge.tracing
@@ -72,6 +74,7 @@ class AsgiExchange:
         if self._body is not None:
             body, self._body = self._body, None
             return {"type": "http.request", "body": body, "more_body": False}
+        self.watched = True
         await self._gone.wait()
         return {"type": "http.disconnect"}
 

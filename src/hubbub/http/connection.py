@@ -45,7 +45,7 @@ class Connection(asyncio.Protocol):
 
     Invariants: the transport reads as long as ``_ahead`` is empty, which has what came behind a request that is
     handled, from ``_at`` on. What has come and is not handled is ``_held``, as the edge counts it. Once ``_closing``,
-    nothing more that comes is a request.
+    nothing more that comes is a request. Once ``_ended``, nothing more comes.
     """
 
     __slots__ = (
@@ -53,6 +53,7 @@ class Connection(asyncio.Protocol):
         "_at",
         "_closing",
         "_drained",
+        "_ended",
         "_exchange",
         "_held",
         "_reader",
@@ -76,6 +77,7 @@ class Connection(asyncio.Protocol):
         self._at = 0
         self._closing = False
         self._drained: asyncio.Future[None] | None = None
+        self._ended = False
         self._exchange: AsgiExchange | None = None
         self._held = 0
         self._reader = Reader()
@@ -101,6 +103,15 @@ class Connection(asyncio.Protocol):
         self._take_note()
         if self._exchange is not None:
             self._exchange.disconnected()
+
+    def eof_received(self) -> bool:
+        """The client sends no more. It may read still, so what it has asked for whole is answered, but for what goes on
+        only while it is there, a stream or a search: it may as well have left. (TLS ends both ways at once.)
+        """
+        self._ended = True
+        if self._exchange is not None and self._exchange.watched:
+            return False
+        return (self.busy or bool(self._ahead)) and self.transport.can_write_eof()
 
     def pause_writing(self) -> None:
         self.paused = True
@@ -218,6 +229,8 @@ class Connection(asyncio.Protocol):
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         if request is not None:
             self._handle(request)
+        elif self._ended:
+            self._close()
         elif not begun:
             self.deadline = self.edge.clock + REQUEST_S
 
@@ -243,7 +256,7 @@ class Connection(asyncio.Protocol):
         if self._ahead and not (self.busy or self.paused or self._closing):
             data, self._ahead = self._ahead, b""
             self._read(data, self._at)
-            if not self._ahead:
+            if not (self._ahead or self._ended):
                 self.transport.resume_reading()
 
     def _refuse(self, reply: Reply) -> None:
@@ -366,4 +379,4 @@ class Connection(asyncio.Protocol):
     @property
     def last(self) -> bool:
         """Whether an answer that begins now is this connection's last."""
-        return self._closing or (self.edge.stopping and not self._ahead)
+        return self._closing or ((self.edge.stopping or self._ended) and not self._ahead)

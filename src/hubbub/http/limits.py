@@ -1,4 +1,4 @@
-"""How often one user may call, and what comes without credentials, counted in one process."""
+"""How often one user may call, and what is counted against limits, in one process."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from hubbub.chat.limits import Limit
 from hubbub.chat.ports import Entry, Wants
 
 _MOST_BUCKETS = 100_000
-# Each is followed by a password's hash, some hundred a second at most, and is gone within minutes: they stay below.
+# Past that, those are let go of that are closest to be nothing. What comes without credentials is followed by a
+# password's hash, some hundred a second at most, and is gone within minutes: it stays below.
 _MOST_COUNTS = 100_000
 _marks = itertools.count(1)
 

@@ -176,8 +176,8 @@ class Reader:
         self._parser = None
         framing, wishes = _NONE, b""
         for name, value in request.headers:
-            if name in _FRAMING:
-                framing = {**framing, name: value}
+            if name in _FRAMING:  # several lines are one list (RFC 9110, section 5.3)
+                framing = {**framing, name: framing[name] + b"," + value if name in framing else value}
             elif name == b"connection":
                 wishes += b"," + value.lower()
         options = [option.strip() for option in wishes.split(b",")] if wishes else ()

@@ -18,7 +18,7 @@ from hubbub.chat.feed import Feed
 from hubbub.chat.logins import Logins
 from hubbub.chat.operators import Operators
 from hubbub.chat.ports import Counts, Doors, Gate, Intake, Passwords, SearchIndex, Store, View
-from hubbub.chat.quotas import Quotas
+from hubbub.chat.quotas import Hourly, Quotas
 from hubbub.chat.recovery import Recovery
 from hubbub.chat.registration import Policy, Registration
 from hubbub.console import Console
@@ -62,7 +62,6 @@ class Wing:
     view: View
     index: SearchIndex
     gate: Gate
-    quotas: Quotas
     counts: Counts
     passwords: Passwords
     feed: Feed
@@ -82,11 +81,12 @@ def edge_of(
     public_url: str,
     mail: Mail | None,
     user_streams: int,
+    hourly: Hourly,
     tracing: Tracing | None,
 ) -> Edge:
     """Everything that serves HTTP over the wing's doors."""
     accounts = Accounts(wing.store, wing.intake, wing.passwords, now)
-    doors = Doors(wing.store, wing.intake, wing.view, wing.index, wing.quotas, now)
+    doors = Doors(wing.store, wing.intake, wing.view, wing.index, Quotas(wing.counts, hourly), now)
     applications, chats = Applications(doors), Chats(doors)
     sessions = Sessions(accounts, wing.secret, wing.gate)
     entrance = Entrance(sessions, applications, chats)

@@ -1,4 +1,4 @@
-"""What comes without credentials, counted over all processes of a cluster."""
+"""Counts against limits, over all processes of a cluster."""
 
 from __future__ import annotations
 

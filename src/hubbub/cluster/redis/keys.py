@@ -103,10 +103,6 @@ class Keys:
     def rate(self, user_id: int) -> str:
         return f"{self.generation}:l:{user_id}"
 
-    def made(self, user_id: int, what: str) -> str:
-        """How much of something the user has made."""
-        return f"{self.generation}:m:{what}:{user_id}"
-
     def drained(self, shard: int) -> str:
         """There once all that was queued in the shard, when this data set was new, is stored."""
         return f"{self.generation}:f:{shard}"

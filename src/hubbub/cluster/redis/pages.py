@@ -30,7 +30,7 @@ class Application:
 
 
 class Applications:
-    """Bounded: when there are too many, all are forgotten."""
+    """Bounded: when there are too many, the one that is held longest goes."""
 
     def __init__(self) -> None:
         self._known: dict[str, Application] = {}
@@ -42,8 +42,8 @@ class Applications:
         """What is remembered at this version; nothing yet when it is new."""
         application = self._known.get(token)
         if application is None or application.version != version:
-            if len(self._known) >= _APPLICATIONS:
-                self._known.clear()
+            if application is None and len(self._known) >= _APPLICATIONS:
+                del self._known[next(iter(self._known))]
             application = self._known[token] = Application(version)
         return application
 
