@@ -99,9 +99,12 @@ def serve(host: str | None, port: str | None, data: str | None) -> None:
             text = f"Hubbub is ready at {url}"
             fields: dict[str, Any] = {"url": url}
             if code is not None:
-                link = fields["setup_link"] = _setup_link(settings, url, code)
-                text += f"\nThere is no operator yet. This link makes the operator's account, {_ONCE}: {link}"
-            tell(settings.log_format, text, **fields)  # at once: who waits for the first line may read no more
+                link = _setup_link(settings, url, code)
+                if settings.log_format == "json":
+                    fields["setup_link"] = link
+                else:  # at once: who waits for the first line may read no more
+                    text += f"\nThere is no operator yet. This link makes the operator's account, {_ONCE}: {link}"
+            tell(settings.log_format, text, **fields)
 
         run(
             lambda: serving(settings, folder),
