@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from pydantic import ValidationError
 
 from hubbub.logs import without_passwords
 from hubbub.settings import load, shown
@@ -17,6 +18,9 @@ def test_passwords_are_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     monkeypatch.setenv("HUBBUB_TRACE_URL", "https://hubbub:sec@ret@traces:4318/v1/traces")
     monkeypatch.setenv("HUBBUB_SEARCH_URL", "http://elastic:secret@search:9200")
+    monkeypatch.setenv("HUBBUB_SMTP_URL", "smtp://chat:secret@mail:587")
+    monkeypatch.setenv("HUBBUB_MAIL_FROM", "chat@example.com")
+    monkeypatch.setenv("HUBBUB_PUBLIC_URL", "https://chat.example.com")
     monkeypatch.setenv("HUBBUB_OPERATORS", '["ann@example.com"]')
     settings = shown(load())
     assert settings["mysql_url"] == "mysql://hubbub:…@db:3306/hubbub"
@@ -41,6 +45,23 @@ def test_passwords_are_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_what_is_a_password(text: str, said: str) -> None:
     assert without_passwords(text) == said
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ({"smtp_url": "mail.example.com"}, "smtp_url"),
+        ({"smtp_url": "smtp://mail:no"}, "smtp_url"),
+        ({"smtp_url": "smtp://mail", "public_url": "https://chat"}, "mail_from"),
+        ({"smtp_url": "smtp://mail", "mail_from": "a@x"}, "public_url"),
+        ({"public_url": "chat.example.com"}, "public_url"),
+        ({"registration": "sometimes"}, "registration"),
+    ],
+)
+def test_a_wrong_setting_of_mail_or_registration_is_named(given: dict[str, str], named: str) -> None:
+    with pytest.raises(ValidationError) as error:
+        load(**given)
+    assert [each["loc"] for each in error.value.errors()] == [(named,)]
 
 
 def test_flags_come_before_the_environment_and_the_file(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:

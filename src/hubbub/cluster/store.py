@@ -216,7 +216,9 @@ class MySqlStore:
         return row and str(row[0])
 
     async def invite_token(self, hash: bytes) -> str | None:
-        row = await self._database.row("SELECT token FROM invites WHERE hash = %s", (hash,))
+        row = await self._database.row(
+            "SELECT i.token FROM invites i JOIN applications a ON a.token = i.token WHERE i.hash = %s", (hash,)
+        )
         return row and str(row[0])
 
     async def invites(self, token: str, now: int, *, offset: int, limit: int) -> list[Invite]:
