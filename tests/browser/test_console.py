@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, BrowserContext, Page, expect
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
 
 from hubbub.loadtest.cluster import ClusterStack
 from tests.conftest import Person, Service
@@ -35,12 +35,16 @@ class Visitor:
         if kind == "error" and "401" not in text:  # asking who is logged in is how a visitor is told from a user
             self.complaints.append(text)
 
+    def field(self, label: str) -> Locator:
+        """Of the form that is shown: a page may have others."""
+        return self.page.get_by_label(label, exact=True).locator("visible=true")
+
     def fill(self, name: str) -> str:
         """An account into the form that is shown; its email."""
         email = f"visitor{next(_numbers)}.{id(self)}@example.com"
-        self.page.get_by_label("Name", exact=True).fill(name)
-        self.page.get_by_label("Email", exact=True).fill(email)
-        self.page.get_by_label("Password").fill("a good password")
+        self.field("Name").fill(name)
+        self.field("Email").fill(email)
+        self.field("Password").fill("a good password")
         return email
 
     def sign_up(self, name: str) -> str:

@@ -44,8 +44,8 @@ def test_an_invite_joins(browser: Browser, embedded: Service, way: str) -> None:
             with closing(Person(embedded.url)) as person:
                 if way == "logs in":
                     bob.page.get_by_label("Log in").check()
-                    bob.page.get_by_label("Email", exact=True).fill(person.email)
-                    bob.page.get_by_label("Password").fill("correct horse")
+                    bob.field("Email").fill(person.email)
+                    bob.field("Password").fill("correct horse")
                     bob.page.get_by_role("button", name="Log in and join").click()
                 else:
                     cookie = {"name": "auth_token", "value": person.cookies["auth_token"], "url": embedded.url}
@@ -77,8 +77,8 @@ def test_no_serious_findings_at_any_size(
     visitor.page.goto(made["link"])
     look("invite", "Sign up and join")
     visitor.page.get_by_label("Log in").check()
-    visitor.page.get_by_label("Email", exact=True).fill("nobody@example.com")
-    visitor.page.get_by_label("Password").fill("a wrong password")
+    visitor.field("Email").fill("nobody@example.com")
+    visitor.field("Password").fill("a wrong password")
     visitor.page.get_by_role("button", name="Log in and join").click()
     expect(visitor.page.get_by_role("alert")).to_contain_text("wrong")
     look("invite-refused", "Log in and join")

@@ -67,6 +67,19 @@ def test_a_wrong_used_up_or_revoked_code_is_the_same_404(ann: Person, bob: Perso
     assert members(ann, token) == {ann.email: "owner", bob.email: "member"}
 
 
+def test_an_invite_of_a_deleted_application_is_the_same_404(ann: Person, bob: Person, nobody: httpx.Client) -> None:
+    token = ann.application()
+    made = invite(ann, token, uses=2)
+    assert ann.delete(f"/applications/{token}").status_code == 204
+    problem(accept(bob, made), 404)
+    assert accept(bob, made).content == accept(bob, {"code": "A" * 22}).content
+    signing_up = {**GOOD, "email": f"new.{bob.email}", "invite": made["code"]}
+    problem(nobody.post("/auth/register", json=signing_up), 403)
+    problem(nobody.post("/auth/login", json={key: signing_up[key] for key in ("email", "password")}), 401)
+    for path in (f"/applications/{token}/invites", f"/applications/{token}/invites/{made['id']}"):
+        problem(ann.request("GET" if path.endswith("invites") else "DELETE", path), 404)
+
+
 def test_invites_are_listed_without_their_codes(ann: Person, bob: Person) -> None:
     token = ann.application()
     made = [invite(ann, token, uses=number) for number in (1, 2, 3)]

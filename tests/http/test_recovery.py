@@ -65,6 +65,16 @@ def test_a_mailed_link_sets_a_password_once_and_ends_all_sessions(
     assert mailbox.to(f"not.{ann.email}") == []
 
 
+def test_a_link_of_a_deleted_account_sets_nothing(ann: Person, asker: httpx.Client, mailbox: Mailbox) -> None:
+    ask(asker, ann.email)
+    code = code_in(mailbox.wait_for(ann.email))
+    assert ann.request("DELETE", "/auth/me", json={"currentPassword": "correct horse"}).status_code == 204
+    problem(confirm(asker, code), 404)
+    assert asker.post("/auth/register", json={**GOOD, "email": ann.email}).status_code == 201
+    problem(confirm(asker, code), 404)
+    assert asker.get("/auth/me").is_success
+
+
 def test_a_few_mails_are_sent_to_one_email_whoever_asks(bob: Person, asker: httpx.Client) -> None:
     for email in (bob.email, f"not.{bob.email}"):
         assert [ask(asker, email).status_code for _ in range(4)] == [202, 202, 202, 429]

@@ -81,6 +81,17 @@ def test_a_new_link_is_printed_at_each_start_until_there_is_an_operator(own_serv
     assert own_service.process.stdout.read() == ""
 
 
+def test_once_the_only_operator_is_deleted_a_new_link_is_printed(own_service: Service) -> None:
+    with closing(own_service.make_operator()) as operator:
+        gone = operator.request("DELETE", "/auth/me", json={"currentPassword": "correct horse"})
+        assert gone.status_code == 204
+    assert operators("list", "--data", str(own_service.data)) == ""
+    assert own_service.stop() == 0
+    own_service.start()
+    with closing(own_service.make_operator()) as operator:
+        assert is_operator(operator)
+
+
 def test_operators_are_added_and_removed_while_it_serves(own_service: Service) -> None:
     data = ("--data", str(own_service.data))
     with closing(Person(own_service.url)) as ann, httpx.Client(base_url=own_service.url + "/api/v1") as bob:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 
@@ -18,6 +19,12 @@ from tests.ports.stores import ClusterStore
 from tests.servers import new_database
 
 
+class Erasable(Store, Protocol):
+    """What every adapter has. ``erase`` takes out all that is left of what was deleted."""
+
+    def erase(self) -> None: ...
+
+
 @pytest.fixture
 async def servers(redis: Redis) -> AsyncIterator[Servers]:
     """One Redis, in its first generation."""
@@ -29,9 +36,9 @@ async def servers(redis: Redis) -> AsyncIterator[Servers]:
 
 
 @pytest.fixture(params=["sqlite", "mysql"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Erasable]:
     """Users 1 and 2, ``a@x`` and ``b@x``; the first owns the application ``token`` with one chat."""
-    store: SqliteStore | ClusterStore
+    store: Erasable
     if request.param == "sqlite":
         store = SqliteStore(tmp_path / "hubbub.db")
     else:

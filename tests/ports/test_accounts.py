@@ -12,6 +12,8 @@ from hubbub.chat.commands import (
     AddLink,
     AddOperator,
     AddUser,
+    DeleteApplication,
+    DeleteUser,
     RemoveInvite,
     ResetPassword,
     SetOperator,
@@ -19,6 +21,7 @@ from hubbub.chat.commands import (
 from hubbub.chat.errors import Invalid, NotFound, WrongCode
 from hubbub.chat.model import Invite, Joined, Purpose, Role, User
 from hubbub.chat.ports import Store
+from tests.ports.conftest import Erasable
 
 NOW, LATER = 1000, 2000
 
@@ -176,3 +179,52 @@ async def test_what_has_expired_is_forgotten(store: Store) -> None:
     store.forget_links(LATER + 1)
     assert await store.invite_token(hash_of("one")) is None
     assert await store.link(Purpose.RESET, hash_of("two"), NOW) is None
+
+
+async def test_of_a_deleted_account_no_operator_and_no_link_is_left(store: Store) -> None:
+    store.apply([SetOperator("b@x", operator=True)])
+    for purpose, email, code in (
+        (Purpose.RESET, "b@x", "one"),
+        (Purpose.OPERATOR, "b@x", "two"),
+        (Purpose.OPERATOR, "", "three"),
+    ):
+        store.apply([AddLink(purpose, email, hash_of(code), LATER)])
+    assert store.apply([DeleteUser(2, "gone", False)]) == [None]
+    assert not await store.is_operator(2)
+    assert await store.operators() == []
+    assert await store.link(Purpose.RESET, hash_of("one"), NOW) is None
+    assert await store.link(Purpose.OPERATOR, hash_of("two"), NOW) is None
+    assert await store.link(Purpose.OPERATOR, hash_of("three"), NOW) == ""
+    refused = store.apply([SetOperator(email, operator=True) for email in ("b@x", "deleted 2")])
+    assert [type(outcome) for outcome in refused] == [NotFound, NotFound]
+    store.apply([AddLink(Purpose.RESET, "b@x", hash_of("late"), LATER)])
+    assert isinstance(store.apply([ResetPassword(hash_of("late"), "new", "era", NOW)])[0], WrongCode)
+    (again,) = store.apply([AddUser("ref3", "b@x", "B", "hash", NOW)])
+    assert isinstance(again, User)
+    assert not await store.is_operator(again.id), "the email alone makes none"
+
+
+async def test_who_was_deleted_joins_nothing(store: Store) -> None:
+    ref = invite(store, "code", uses=9)
+    store.apply([DeleteUser(2, "gone", False)])
+    assert isinstance(store.apply([AcceptInvite("token", hash_of("code"), 2, NOW)])[0], NotFound)
+    assert await store.role("token", 2) is None
+    assert await used(store, ref) == 0
+
+
+async def test_an_invite_of_a_deleted_application_is_none(store: Erasable) -> None:
+    ref = invite(store, "code", uses=9)
+    assert store.apply([DeleteApplication("token")]) == [None]
+    assert await store.invite_token(hash_of("code")) is None
+    assert await store.invites("token", NOW, offset=0, limit=9) == []
+    accepted, signed_up, added = store.apply(
+        [
+            AcceptInvite("token", hash_of("code"), 2, NOW),
+            AddInvitedUser(somebody("c"), "token", hash_of("code")),
+            AddInvite("token", Invite("late", Role.MEMBER, 1, 0, NOW, LATER), hash_of("late")),
+        ]
+    )
+    assert [type(outcome) for outcome in (accepted, signed_up, added)] == [WrongCode, WrongCode, NotFound]
+    assert await store.user_by_email("c@x") is None
+    store.erase()
+    assert isinstance(store.apply([RemoveInvite("token", ref)])[0], NotFound), "and no row of it is left"

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from itertools import product
-from typing import Protocol
 
 import pytest
 
-from hubbub.chat import ports
 from hubbub.chat.commands import (
     AddApplication,
     AddChat,
@@ -33,14 +31,9 @@ from hubbub.chat.commands import (
 from hubbub.chat.errors import Forbidden, Invalid, KeyReused, NotFound
 from hubbub.chat.model import ChatKey, Role, User
 from hubbub.chat.ports import Place, Sent
+from tests.ports.conftest import Erasable as Store
 
 CHAT = ChatKey("token", 1)
-
-
-class Store(ports.Store, Protocol):
-    """What every adapter has. ``erase`` takes out all that is left of what was deleted."""
-
-    def erase(self) -> None: ...
 
 
 def post(number: int, body: str = "x", key: str | None = None, body_hash: bytes | None = None) -> PostMessage:

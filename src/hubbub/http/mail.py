@@ -94,9 +94,14 @@ class Mail:
             raise smtplib.SMTPNotSupportedError("no STARTTLS, and a password must not travel in the clear")
 
     async def close(self) -> None:
-        """Send what is under way."""
-        await asyncio.gather(*self._under_way, return_exceptions=True)
-        self._threads.shutdown()
+        """Send what is under way; what a server that does not answer holds up is given up."""
+        if self._under_way:
+            _, late = await asyncio.wait(self._under_way, timeout=_ANSWER_S)
+            for task in late:
+                task.cancel()
+            if late:
+                log.error("%d mails were not sent before the stop.", len(late))
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
 
 def _said(error: Exception) -> str:
