@@ -383,7 +383,8 @@ class MySqlStore:
     async def invites(self, token: str, now: int, *, offset: int, limit: int) -> list[Invite]:
         rows = await self._database.rows(
             "SELECT ref, role, uses, used, created_at, expires_at FROM invites"
-            " WHERE token = %s AND expires_at > %s ORDER BY id DESC LIMIT %s OFFSET %s",
+            " WHERE token = (SELECT token FROM applications WHERE token = %s AND NOT deleted) AND expires_at > %s"
+            " ORDER BY id DESC LIMIT %s OFFSET %s",
             (token, now, limit, offset),
         )
         return [Invite(ref, Role(role), *rest) for ref, role, *rest in rows]
