@@ -21,6 +21,7 @@ import pytest
 from hypothesis import settings
 
 from hubbub.loadtest.cluster import ClusterStack
+from tests.mailbox import Mailbox
 from tests.servers import elasticsearch, mariadb, need_servers, opensearch, rabbitmq, redis  # noqa: F401 - fixtures
 
 OPERATOR = "operator@example.com"
@@ -72,6 +73,21 @@ class Service:
         found = re.search(r'https?://[^\s"]+', self.process.stdout.readline())
         assert found, self._log.read_text()
         self.url = found[0]
+
+    def setup_link(self) -> str:
+        """What a service without an operator prints behind its URL; to be asked for once."""
+        assert self.process.stdout is not None
+        found = re.search(r"https?://\S+/setup#\S+", self.process.stdout.readline())
+        assert found
+        return found[0]
+
+    def make_operator(self) -> httpx.Client:
+        """The operator, by the link."""
+        operator = httpx.Client(base_url=self.url + "/api/v1", timeout=30)
+        account = {"name": "Operator", "email": OPERATOR, "password": "correct horse"}
+        answer = operator.post("/auth/setup", json={"code": self.setup_link().partition("#")[2], **account})
+        assert answer.status_code == 201, answer.text
+        return operator
 
     def kill(self) -> None:
         self.process.kill()
@@ -158,18 +174,24 @@ class Served(Protocol):
 
 
 @pytest.fixture(scope="session")
-def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+def mailbox() -> Iterator[Mailbox]:
+    with Mailbox() as box:
+        yield box
+
+
+@pytest.fixture(scope="session")
+def embedded(tmp_path_factory: pytest.TempPathFactory, mailbox: Mailbox) -> Iterator[Service]:
     service = Service(tmp_path_factory.mktemp("service") / "data")
-    service.start()
+    service.start(**mailbox.settings)
     yield service
     assert service.stop() == 0
 
 
 @pytest.fixture(scope="session")
-def cluster() -> Iterator[ClusterStack]:
+def cluster(mailbox: Mailbox) -> Iterator[ClusterStack]:
     """Two API and two writer processes over real servers."""
     need_servers()
-    with ClusterStack(apis=2, writers=2, settings={"HUBBUB_OPERATORS": OPERATOR}) as stack:
+    with ClusterStack(apis=2, writers=2, settings=mailbox.settings) as stack:
         yield stack
 
 

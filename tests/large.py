@@ -9,7 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from hubbub.chat.commands import AddApplication, AddChat, AddUser, PostMessage
+from hubbub.chat.commands import AddApplication, AddChat, AddUser, PostMessage, SetOperator
 from hubbub.chat.model import ChatKey
 from hubbub.embedded.data_folder import DataFolder
 from hubbub.embedded.store import SqliteStore
@@ -43,6 +43,7 @@ def fill(path: Path, sizes: Sizes) -> None:
     password_hash = asyncio.run(passwords.hash(PASSWORD))
     passwords.close()
     store.apply([AddUser(f"ref-{email}", email, "A", password_hash, 1) for email in (EMAIL, "b@example.com")])
+    store.apply([SetOperator(EMAIL, operator=True)])
     store.apply([AddApplication(TOKEN, "n" * 255, 1, 1), AddChat(TOKEN, None, 1), AddChat(TOKEN, None, 1)])
     bodies = [f"{_SEARCHED[at % 2]} {at}"[:10_000] for at in range(1000)]
     store.apply([PostMessage(ChatKey(TOKEN, 2), at, 1, "ref", "A", body, at) for at, body in enumerate(bodies, 1)])

@@ -97,6 +97,30 @@ def worst(sizes: Sizes) -> dict[tuple[str, str], list[Worst]]:
                 "the longest token", "/api/v1/auth/me", {"headers": {"Authorization": "Bearer " + "a." * 15_000}}, 401
             ),
         ],
+        ("POST", "/api/v1/auth/setup"): [
+            Worst("a long email", "/api/v1/auth/setup", {"json": {**newcomer, "code": "c"}}, 422),
+            Worst(
+                "a wide body",
+                "/api/v1/auth/setup",
+                wide(code="c", name="n", email="setup@example.com", password=PASSWORD),
+                422,
+            ),
+        ],
+        ("POST", "/api/v1/auth/password-reset"): [
+            Worst("a wide body", "/api/v1/auth/password-reset", wide(email="a@example.com"), 404)
+        ],
+        ("POST", "/api/v1/auth/password-reset/confirm"): [
+            Worst("a wide body", "/api/v1/auth/password-reset/confirm", wide(code="c", password=PASSWORD), 422)
+        ],
+        ("POST", "/api/v1/invites/{code}/accept"): [
+            Worst("a long code", f"/api/v1/invites/{'c' * 20_000}/accept", {}, 404)
+        ],
+        ("POST", path + "/invites"): [Worst("a wide body", f"{application}/invites", wide(role="member"), 422)],
+        ("GET", path + "/invites"): [
+            Worst("the first page", f"{application}/invites?limit=100"),
+            Worst("the deepest page", f"{application}/invites?page=1000000&limit=100"),
+        ],
+        ("DELETE", path + "/invites/{invite}"): [Worst("", f"{application}/invites/none", {}, 404)],
         ("POST", "/api/v1/applications"): [Worst("a wide body", "/api/v1/applications", wide(name="n"), 422)],
         ("GET", "/api/v1/applications"): pages("/api/v1/applications", sizes.applications),
         ("PUT", "/api/v1/applications"): [
@@ -140,6 +164,16 @@ def worst(sizes: Sizes) -> dict[tuple[str, str], list[Worst]]:
         ("GET", "/api/v1/operator"): [Worst("", "/api/v1/operator")],
         ("GET", "/api/v1/operator/dead"): [Worst("", "/api/v1/operator/dead")],
         ("POST", "/api/v1/operator/retry"): [Worst("a wide body", "/api/v1/operator/retry", wide(number=1), 422)],
+        ("PATCH", "/api/v1/auth/me"): [Worst("the longest name", "/api/v1/auth/me", {"json": {"name": "n" * 255}})],
+        ("PUT", "/api/v1/auth/me/password"): [
+            Worst("", "/api/v1/auth/me/password", {"json": {"currentPassword": PASSWORD, "password": PASSWORD}})
+        ],
+        ("DELETE", "/api/v1/auth/me"): [
+            Worst("who owns many", "/api/v1/auth/me", {"json": {"currentPassword": PASSWORD}}, 422)
+        ],
+        ("PUT", path + "/owner"): [Worst("", f"{application}/owner", {"json": {"email": EMAIL}}, 204)],
+        ("DELETE", one): [Worst("a long chat", chat, {}, 204)],
+        ("DELETE", path): [Worst("of many chats and members", application, {}, 204)],
         ("DELETE", "/api/v1/auth/logout"): [Worst("", "/api/v1/auth/logout")],
         ("DELETE", "/api/v1/auth/sessions"): [Worst("", "/api/v1/auth/sessions", {}, 204)],
     }

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -80,7 +81,8 @@ def serve(host: str | None, port: str | None, data: str | None) -> None:
     import sqlite3
 
     from hubbub.embedded.data_folder import DataFolder, FolderUnusable
-    from hubbub.embedded.service import serving
+    from hubbub.embedded.service import serving, setup_code
+    from hubbub.exposure import risks
     from hubbub.http.server import PortTaken, listen
     from hubbub.http.server import serve as run
     from hubbub.schema import SchemaTooNew
@@ -89,10 +91,25 @@ def serve(host: str | None, port: str | None, data: str | None) -> None:
     try:
         folder = DataFolder.open(settings.data)
         listener = listen(settings.host, settings.port)
+        for risk in risks(settings, listener.getsockname()[0]):
+            logging.getLogger("hubbub").warning(risk)
+        code = setup_code(settings, folder)
+
+        def started(url: str) -> None:
+            text = f"Hubbub is ready at {url}"
+            fields: dict[str, Any] = {"url": url}
+            if code is not None:
+                link = _setup_link(settings, url, code)
+                if settings.log_format == "json":
+                    fields["setup_link"] = link
+                else:  # at once: who waits for the first line may read no more
+                    text += f"\nThere is no operator yet. This link makes the operator's account, {_ONCE}: {link}"
+            tell(settings.log_format, text, **fields)
+
         run(
             lambda: serving(settings, folder),
             listener,
-            started=lambda url: tell(settings.log_format, f"Hubbub is ready at {url}", url=url),
+            started=started,
             tls_cert=settings.tls_cert,
             tls_key=settings.tls_key,
         )
@@ -103,6 +120,15 @@ def serve(host: str | None, port: str | None, data: str | None) -> None:
         _refuse(settings, f"the database in {settings.data} can't be opened: {error}.")
 
 
+_ONCE = "once and within 24 hours"
+
+
+def _setup_link(settings: Any, url: str, code: str) -> str:
+    """``url`` is the service's own address: a browser can't go to one that stands for all of a machine's."""
+    base = settings.public_url.rstrip("/") or url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
+    return f"{base}/setup#{code}"
+
+
 @main.command()
 @click.option("--host", help="Address to listen on.  [default: 127.0.0.1]")
 @click.option("--port", metavar="NUMBER", help="Port to listen on; 0 takes a free one.  [default: 3000]")
@@ -111,15 +137,19 @@ def api(host: str | None, port: str | None) -> None:
     from hubbub.chat.errors import Unavailable
     from hubbub.cluster.processes import OtherServers
     from hubbub.cluster.service import serving
+    from hubbub.exposure import risks
     from hubbub.http.server import PortTaken, listen
     from hubbub.http.server import serve as run
     from hubbub.schema import SchemaTooNew
 
     settings = _cluster_settings(files=True, service=True, host=host, port=port)
     try:
+        listener = listen(settings.host, settings.port)
+        for risk in risks(settings, listener.getsockname()[0]):
+            logging.getLogger("hubbub").warning(risk)
         run(
             lambda: serving(settings),
-            listen(settings.host, settings.port),
+            listener,
             started=lambda url: tell(settings.log_format, f"Hubbub is ready at {url}", url=url),
             tls_cert=settings.tls_cert,
             tls_key=settings.tls_key,
@@ -331,13 +361,13 @@ def users() -> None:
     be running."""
 
 
-_OF_ACCOUNTS = click.option("--data", type=click.Path(path_type=Path), help="The data folder.")
+_DATA = click.option("--data", metavar="FOLDER", help="The data folder.  [default: ./hubbub-data]")
 
 
 @users.command("reset-password")
 @click.argument("email")
-@_OF_ACCOUNTS
-def users_reset_password(email: str, data: Path | None) -> None:
+@_DATA
+def users_reset_password(email: str, data: str | None) -> None:
     """Give an account a new password, which is printed, and end all of its sessions."""
     import asyncio
     import secrets
@@ -361,8 +391,8 @@ def users_reset_password(email: str, data: Path | None) -> None:
     default="keep",
     help='They stay under the name "Deleted user", or are erased by the running service, or the next.  [default: keep]',
 )
-@_OF_ACCOUNTS
-def users_delete(email: str, messages: str, data: Path | None) -> None:
+@_DATA
+def users_delete(email: str, messages: str, data: str | None) -> None:
     """Delete an account. One that owns applications must hand over or delete them first."""
     import secrets
 
@@ -372,7 +402,7 @@ def users_delete(email: str, messages: str, data: Path | None) -> None:
     click.echo(f"The account {email} was deleted.")
 
 
-def _change_account(email: str, data: Path | None, command: Callable[[int], Any]) -> None:
+def _change_account(email: str, data: str | None, command: Callable[[int], Any]) -> None:
     import asyncio
 
     from hubbub.chat.errors import ChatError
@@ -392,6 +422,74 @@ def _change_account(email: str, data: Path | None, command: Callable[[int], Any]
     except (ChatError, FolderUnusable, SchemaTooNew) as error:
         click.echo(f"hubbub: {error}", err=True)
         sys.exit(1)
+
+
+@main.group()
+def operators() -> None:
+    """Those who see the console's operator page: of a data folder, or of the cluster that the settings name. A running
+    service goes by a change at once."""
+
+
+@contextmanager
+def _operators(data: str | None) -> Iterator[tuple[Any, Any]]:
+    """The settings, and the operators of what they name."""
+    from hubbub.administration import CantOpen, opened
+    from hubbub.chat.errors import ChatError
+    from hubbub.chat.operators import Operators
+
+    settings = _settings(data=data)
+    try:
+        with opened(settings, data) as store:
+            yield settings, Operators(store, settings.operators)
+    except (CantOpen, ChatError) as error:
+        click.echo(f"hubbub: {error}", err=True)
+        sys.exit(1)
+
+
+@operators.command("add")
+@click.argument("email")
+@_DATA
+def operators_add(email: str, data: str | None) -> None:
+    """Make the account with this email an operator's. Where there is none, print a link that makes it."""
+    import asyncio
+    import time
+
+    with _operators(data) as (settings, all_operators):
+        found = asyncio.run(all_operators.add(email, time.time_ns() // 1_000_000))
+        if not isinstance(found, str):
+            click.echo(f"{found.email} ({found.name}) is an operator.")
+            return
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        url = f"{'https' if settings.tls_cert else 'http'}://{host}:{settings.port}"
+        click.echo(f"There is no account with the email {email}. This link makes it, an operator's, {_ONCE}:")
+        click.echo(_setup_link(settings, url, found))
+
+
+@operators.command("list")
+@_DATA
+def operators_list(data: str | None) -> None:
+    """One line for each: email, name, and how it is one."""
+    import asyncio
+
+    with _operators(data) as (_, all_operators):
+        for user in asyncio.run(all_operators.all()):
+            how = "  (named in the setting operators)" if user.email in all_operators.named else ""
+            click.echo(f"{user.email}  {user.name}{how}")
+
+
+@operators.command("remove")
+@click.argument("email")
+@_DATA
+def operators_remove(email: str, data: str | None) -> None:
+    """The account stays, and is no operator's any more; a link that would have made one works no more."""
+    from hubbub.chat.accounts import normalized_email
+
+    with _operators(data) as (_, all_operators):
+        all_operators.remove(email)
+        if normalized_email(email) in all_operators.named:
+            click.echo(f"{email} is named in the setting operators, and stays an operator while it is.", err=True)
+            sys.exit(1)
+        click.echo(f"{email} is no operator.")
 
 
 @main.command()

@@ -70,6 +70,27 @@ class Member:
 
 
 @dataclass(frozen=True)
+class Invite:
+    """``used`` of ``uses`` are used up."""
+
+    id: str
+    role: str
+    uses: int
+    used: int
+    expires_at: datetime
+
+
+@dataclass(frozen=True)
+class NewInvite:
+    """The ``link``, and the ``code`` in it, are told this once."""
+
+    id: str
+    link: str
+    code: str
+    expires_at: datetime
+
+
+@dataclass(frozen=True)
 class Chat:
     number: int
     title: str | None
@@ -140,6 +161,15 @@ def _application(content: Any) -> Application:
 
 def _member(content: Any) -> Member:
     return Member(content["id"], content.get("email"), content["name"], content["role"])
+
+
+def _invite(content: Any) -> Invite:
+    expires_at = datetime.fromisoformat(content["expiresAt"])
+    return Invite(content["id"], content["role"], content["uses"], content["used"], expires_at)
+
+
+def _new_invite(content: Any) -> NewInvite:
+    return NewInvite(content["id"], content["link"], content["code"], datetime.fromisoformat(content["expiresAt"]))
 
 
 def _chat(content: Any) -> Chat:
@@ -222,8 +252,10 @@ class _Calls:
     """Every operation as the request that it is."""
 
     @staticmethod
-    def register(name: str, email: str, password: str) -> _Call[None]:
+    def register(name: str, email: str, password: str, invite: str | None) -> _Call[None]:
         fields = {"name": name, "email": email, "password": password}
+        if invite is not None:
+            fields["invite"] = invite
         return _Call("POST", "/auth/register", _nothing, fields, again=False)
 
     @staticmethod
@@ -286,6 +318,24 @@ class _Calls:
     def members(token: str, page: int) -> _Call[list[Member]]:
         query = {"page": page, "limit": _MEMBERS}
         return _Call("GET", f"/applications/{token}/members", _each(_member), query=query)
+
+    @staticmethod
+    def invite(token: str, role: str, expires_in: int, uses: int) -> _Call[NewInvite]:
+        fields = {"role": role, "expiresIn": expires_in, "uses": uses}
+        return _Call("POST", f"/applications/{token}/invites", _new_invite, fields, again=False)
+
+    @staticmethod
+    def invites(token: str, page: int, limit: int) -> _Call[list[Invite]]:
+        query = {"page": page, "limit": limit}
+        return _Call("GET", f"/applications/{token}/invites", _each(_invite), query=query)
+
+    @staticmethod
+    def revoke_invite(token: str, invite: str) -> _Call[None]:
+        return _Call("DELETE", f"/applications/{token}/invites/{invite}", _nothing)
+
+    @staticmethod
+    def accept_invite(code: str) -> _Call[str]:
+        return _Call("POST", f"/invites/{code}/accept", lambda content: str(content["token"]))
 
     @staticmethod
     def add_chat(token: str, title: str | None) -> _Call[int]:
@@ -369,9 +419,9 @@ class Client:
             raise HubbubError(0, f"Hubbub gave no answer: {error!r}.") from error
         return _answer(call, response)
 
-    def register(self, name: str, email: str, password: str) -> None:
-        """Make an account, and log in."""
-        self._run(_Calls.register(name, email, password))
+    def register(self, name: str, email: str, password: str, *, invite: str | None = None) -> None:
+        """Make an account, and log in. ``invite`` is the code of an invite, which joins its application."""
+        self._run(_Calls.register(name, email, password, invite))
         self.log_in(email, password)
 
     def log_in(self, email: str, password: str) -> str:
@@ -444,6 +494,23 @@ class Client:
             found += page
             if len(page) < _MEMBERS:
                 return found
+
+    def invite(
+        self, application: str, role: str = "member", *, expires_in: int = 7 * 86400, uses: int = 1
+    ) -> NewInvite:
+        """A link by which ``uses`` people may join, for ``expires_in`` seconds."""
+        return self._run(_Calls.invite(application, role, expires_in, uses))
+
+    def invites(self, application: str, *, page: int = 1, limit: int = 100) -> list[Invite]:
+        return self._run(_Calls.invites(application, page, limit))
+
+    def revoke_invite(self, application: str, invite: str) -> None:
+        """``invite`` is its id. Who has joined by it stays."""
+        self._run(_Calls.revoke_invite(application, invite))
+
+    def accept_invite(self, code: str) -> str:
+        """Join an application. Returns its token."""
+        return self._run(_Calls.accept_invite(code))
 
     def add_chat(self, application: str, title: str | None = None) -> int:
         """The new chat's number."""
@@ -550,8 +617,8 @@ class AsyncClient:
             raise HubbubError(0, f"Hubbub gave no answer: {error!r}.") from error
         return _answer(call, response)
 
-    async def register(self, name: str, email: str, password: str) -> None:
-        await self._run(_Calls.register(name, email, password))
+    async def register(self, name: str, email: str, password: str, *, invite: str | None = None) -> None:
+        await self._run(_Calls.register(name, email, password, invite))
         await self.log_in(email, password)
 
     async def log_in(self, email: str, password: str) -> str:
@@ -612,6 +679,20 @@ class AsyncClient:
             found += page
             if len(page) < _MEMBERS:
                 return found
+
+    async def invite(
+        self, application: str, role: str = "member", *, expires_in: int = 7 * 86400, uses: int = 1
+    ) -> NewInvite:
+        return await self._run(_Calls.invite(application, role, expires_in, uses))
+
+    async def invites(self, application: str, *, page: int = 1, limit: int = 100) -> list[Invite]:
+        return await self._run(_Calls.invites(application, page, limit))
+
+    async def revoke_invite(self, application: str, invite: str) -> None:
+        await self._run(_Calls.revoke_invite(application, invite))
+
+    async def accept_invite(self, code: str) -> str:
+        return await self._run(_Calls.accept_invite(code))
 
     async def add_chat(self, application: str, title: str | None = None) -> int:
         return await self._run(_Calls.add_chat(application, title))

@@ -9,6 +9,7 @@ import os
 import re
 import ssl
 from collections.abc import Callable
+from email.utils import parseaddr
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Any
@@ -179,8 +180,20 @@ def _web(text: str) -> None:
     _address(text, ("http", "https"))
 
 
+def _smtp(text: str) -> None:
+    _address(text, ("smtp", "smtps"))
+    parts = urlsplit(text)
+    if parts.path.strip("/") or "?" in text or "#" in text:
+        raise ValueError("This URL has something behind its host and port, which a mail server's does not have.")
+
+
+def _sender(text: str) -> None:
+    if not _EMAIL.fullmatch(parseaddr(text)[1]) or not text.isprintable():
+        raise ValueError(f"{quoted(text)} is neither an email address nor NAME <ADDRESS>.")
+
+
 def _checked(check: Callable[[str], None]) -> AfterValidator:
-    """A URL, or nothing."""
+    """A text of one kind, or nothing."""
 
     def checked(text: str) -> str:
         text = text.strip()
@@ -212,6 +225,8 @@ MySqlUrls = Annotated[tuple[str, ...], AfterValidator(_all_mysql)]
 AmqpUrl = Annotated[str, _checked(_amqp)]
 RedisUrls = Annotated[str, AfterValidator(_all_redis)]
 SearchUrl = Annotated[str, _checked(_search)]
+SmtpUrl = Annotated[str, _checked(_smtp)]
+Sender = Annotated[str, _checked(_sender)]
 WebUrl = Annotated[str, _checked(_web)]
 
 

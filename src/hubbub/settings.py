@@ -43,6 +43,9 @@ class Settings(BaseModel):
         le=3_600_000,
         description="Members that one user may add in an hour; a try to add nobody counts too.",
     )
+    user_invites_per_hour: int = Field(
+        100, ge=1, le=3_600_000, description="Invites that one user may make in an hour."
+    )
     user_streams: int = Field(100, ge=1, description="Streams that one user may have open at a process.")
     queue_commands: int = Field(20_000, ge=1, description="Writes that may wait for the disk before 503.")
     mysql_url: kinds.MySqlUrl = Field(
@@ -83,7 +86,25 @@ class Settings(BaseModel):
     operators: kinds.Emails = Field(
         (),
         examples=["ann@example.com,bob@example.com"],
-        description="Emails of who sees the console's operator page, with commas between; none: the first account.",
+        description="Emails of operators, with commas between, beside those that `hubbub operators` names.",
+    )
+    registration: Literal["open", "invited", "closed"] = Field(
+        "open", description="Who may make an account: anybody (open), who has an invite (invited), nobody (closed)."
+    )
+    smtp_url: kinds.SmtpUrl = Field(
+        "",
+        examples=["smtp://USER:PASSWORD@HOST:587"],
+        description="Mail server, smtp://USER:PASSWORD@HOST:587 (or smtps:, port 465); nothing is mailed without.",
+    )
+    mail_from: kinds.Sender = Field(
+        "",
+        examples=["chat@example.com"],
+        description="Sender of what is mailed, chat@example.com; needed with smtp_url.",
+    )
+    public_url: kinds.WebUrl = Field(
+        "",
+        examples=["https://chat.example.com"],
+        description="Address by which people reach this service, https://chat.example.com; links begin with it.",
     )
     log_format: Literal["text", "json"] = Field("text", description="Log lines for people (text) or programs (json).")
     access_log: bool = Field(
@@ -108,7 +129,12 @@ class Settings(BaseModel):
 
     @property
     def hourly(self) -> Hourly:
-        return Hourly(self.user_applications_per_hour, self.user_chats_per_hour, self.user_members_per_hour)
+        return Hourly(
+            self.user_applications_per_hour,
+            self.user_chats_per_hour,
+            self.user_members_per_hour,
+            self.user_invites_per_hour,
+        )
 
     @property
     def redis_urls(self) -> list[str]:
@@ -160,6 +186,10 @@ def load(*, files: bool = False, **flags: Any) -> Settings:
         fault = kinds.tls_fault(settings.tls_cert, settings.tls_key)
         if fault is not None:
             faults.append(_line(fault[0], given[fault[0]], fault[1]))
+    unset = [name for name in ("mail_from", "public_url") if not getattr(settings, name)]
+    if settings.smtp_url and unset:
+        source = given["smtp_url"].source
+        faults.append(f"smtp_url ({source}): This needs {' and '.join(unset)} beside it. Set all three, or none.")
     if faults:
         raise SettingsWrong(faults, settings.log_format)
     return settings

@@ -50,6 +50,14 @@ def test_every_operation_in_both_modes(service: Served, monkeypatch: pytest.Monk
         added = ann.add_member(application, email, "admin")
         assert (added.id, added.role) == (bob.me().id, "admin")
         assert [each.name for each in bob.members(application)] == ["Ann", "Bob"]
+        invite = ann.invite(application, uses=2)
+        with Client(service.url) as eve:
+            eve.register("Eve", f"eve.{time.time_ns()}@example.com", "a good password", invite=invite.code)
+            assert eve.accept_invite(invite.code) == application
+        assert [(each.id, each.uses, each.used) for each in ann.invites(application)] == [(invite.id, 2, 1)]
+        assert [each.name for each in ann.members(application)] == ["Ann", "Bob", "Eve"]
+        ann.revoke_invite(application, invite.id)
+        assert ann.invites(application) == []
         chat = bob.add_chat(application, title="General")
         assert [(each.number, each.title) for each in ann.chats(application)] == [(chat, "General")]
         numbers = [bob.send(application, chat, f"message {number}") for number in range(120)]

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from contextlib import closing
 
-import httpx
-
 from hubbub.chat.model import ChatKey
 from hubbub.cluster.protocol import Delivery, Post, encode
 from hubbub.loadtest.cluster import ClusterStack
 from tests.cluster.test_dead_letters import send_raw
-from tests.conftest import OPERATOR, Person, eventually
+from tests.conftest import Person, eventually
+from tests.http.test_registration import operators
 
 
 def test_an_operator_sees_dead_letters_and_sends_them_again(cluster: ClusterStack) -> None:
-    account = {"name": "Operator", "email": OPERATOR, "password": "correct horse"}
-    with httpx.Client(base_url=cluster.url + "/api/v1", timeout=30) as operator, closing(Person(cluster.url)) as ann:
-        assert operator.post("/auth/register", json=account).status_code == 201
+    with closing(Person(cluster.url)) as operator, closing(Person(cluster.url)) as ann:
+        operators("add", operator.email, settings=cluster.settings)
         assert operator.get("/auth/me").json()["user"]["operator"] is True
         assert "operator" not in ann.get("/auth/me").json()["user"]
         for method, path in (("GET", "/operator"), ("GET", "/operator/dead"), ("POST", "/operator/retry")):

@@ -163,4 +163,4 @@ def test_no_route_answers_without_credentials(service: Served, nobody: httpx.Cli
                 assert answer.status_code == 401, (method, path)
                 assert answer.headers["www-authenticate"].startswith("Bearer")
                 checked += 1
-    assert checked == 33
+    assert checked == 37

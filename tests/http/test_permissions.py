@@ -18,6 +18,9 @@ TABLE = [
     ("DELETE", "/members", {"email": "{other}"}, 204, 204, 403, 404),
     ("DELETE", "/members", {"email": "{owner}"}, 403, 403, 403, 404),
     ("POST", "/members", {"email": "{owner}", "role": "member"}, 403, 403, 403, 404),
+    ("POST", "/invites", {"role": "admin"}, 201, 201, 403, 404),
+    ("GET", "/invites", None, 200, 200, 403, 404),
+    ("DELETE", "/invites/{invite}", None, 204, 204, 403, 404),
     ("POST", "/chats", {"title": "T"}, 201, 201, 201, 404),
     ("GET", "/chats", None, 200, 200, 200, 404),
     ("GET", "/chats/1", None, 200, 200, 200, 404),
@@ -41,6 +44,8 @@ class House:
         for person, role in ((self.admin, "admin"), (self.member, "member"), (self.other, "member")):
             added = self.owner.post(f"/applications/{self.token}/members", json={"email": person.email, "role": role})
             assert added.status_code == 201
+        made = self.owner.post(f"/applications/{self.token}/invites", json={"role": "member"})
+        self.invite = made.json()["id"]
         chat = self.owner.chat(self.token)
         assert self.other.post(f"{chat}/messages", json={"body": "the other's"}).is_success
 
@@ -60,7 +65,8 @@ def test_who_may(house: House, who: str, row: tuple[str, str, dict[str, object] 
     names = {"{owner}": house.owner.email, "{other}": house.other.email}
     content = body and {key: names.get(str(value), value) for key, value in body.items()}
     person: Person = getattr(house, who)
-    answer = person.request(method, f"/applications/{house.token}{path}", json=content)
+    place = f"/applications/{house.token}{path}".replace("{invite}", house.invite)
+    answer = person.request(method, place, json=content)
     assert answer.status_code == statuses[["owner", "admin", "member", "stranger"].index(who)], answer.text
     if not answer.is_success:
         problem(answer, answer.status_code)

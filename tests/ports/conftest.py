@@ -1,14 +1,28 @@
-"""What several suites need to reach a Redis of their adapters'."""
+"""What several suites need of their adapters: a store, or a Redis."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Protocol
 
 import pytest
 
+from hubbub.chat.commands import AddApplication, AddChat, AddUser
+from hubbub.chat.model import User
+from hubbub.chat.ports import Store
 from hubbub.cluster.redis.keys import Keys
 from hubbub.cluster.redis.servers import Servers
+from hubbub.embedded.store import SqliteStore
 from hubbub.loadtest.servers import Redis
+from tests.ports.stores import ClusterStore
+from tests.servers import new_database
+
+
+class Erasable(Store, Protocol):
+    """What every adapter has. ``erase`` takes out all that is left of what was deleted."""
+
+    def erase(self) -> None: ...
 
 
 @pytest.fixture
@@ -19,3 +33,18 @@ async def servers(redis: Redis) -> AsyncIterator[Servers]:
     servers.wires[0].keys = Keys(1)
     yield servers
     await servers.close()
+
+
+@pytest.fixture(params=["sqlite", "mysql"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Erasable]:
+    """Users 1 and 2, ``a@x`` and ``b@x``; the first owns the application ``token`` with one chat."""
+    store: Erasable
+    if request.param == "sqlite":
+        store = SqliteStore(tmp_path / "hubbub.db")
+    else:
+        store = ClusterStore(new_database(request.getfixturevalue("mariadb")))
+    users = store.apply([AddUser("ref", "a@x", "A", "hash", 1), AddUser("ref2", "b@x", "B", "hash", 1)])
+    assert [type(user) for user in users] == [User, User]
+    assert store.apply([AddApplication("token", "T", 1, 2), AddChat("token", None, 3)]) == [None, 1]
+    yield store
+    store.close()

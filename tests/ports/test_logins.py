@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from hubbub.chat.errors import ChatError, Unauthenticated, Unavailable, UsedUp
+from hubbub.chat.errors import ChatError, Unauthenticated, Unavailable, UsedUp, WrongCode
 from hubbub.chat.limits import (
     AT_ONCE_OF_ADDRESS,
     FAILURES_HERE,
@@ -18,6 +18,9 @@ from hubbub.chat.limits import (
     FAILURES_OF_ADDRESS,
     REGISTRATIONS_OF_ADDRESS,
     REQUESTS_OF_ADDRESS,
+    RESETS_OF_ACCOUNT,
+    RESETS_OF_ADDRESS,
+    WRONG_CODES_OF_ADDRESS,
     Limit,
 )
 from hubbub.chat.logins import Logins
@@ -178,6 +181,42 @@ async def test_one_that_is_given_up_while_its_password_is_looked_at_counts(
         raise AssertionError("it was not given up")
 
     await until_refused(FAILURES_HERE, given_up)
+
+
+async def try_code(logins: Logins, address: str, ends: ChatError | None = None) -> UsedUp | None:
+    """Why it was not tried; None when it was."""
+    try:
+        async with logins.code(address):
+            if ends is not None:
+                raise ends
+    except UsedUp as refused:
+        return refused
+    except (WrongCode, Unavailable):
+        return None
+    return None
+
+
+async def test_so_many_codes_may_be_wrong_from_an_address(logins: Logins, counts: Counts, address: str) -> None:
+    wrong = WrongCode("wrong")
+    for ends in (None, Unavailable("down")):
+        for _ in range(WRONG_CODES_OF_ADDRESS.most // 2 + 10):
+            assert await try_code(logins, address, ends) is None, "only wrong ones count"
+    await until_refused(WRONG_CODES_OF_ADDRESS, lambda _: try_code(logins, address, wrong))
+    assert await try_code(logins, address + "0", wrong) is None
+
+
+async def test_an_address_may_ask_for_so_many_new_passwords_and_for_few_with_one_email(
+    logins: Logins, address: str, ann: str
+) -> None:
+    async def ask(address: str, email: str) -> UsedUp | None:
+        try:
+            await logins.reset(address, email)
+        except UsedUp as refused:
+            return refused
+        return None
+
+    await until_refused(RESETS_OF_ACCOUNT, lambda tried: ask(f"{address}{tried}", ann.upper() if tried else ann))
+    await until_refused(RESETS_OF_ADDRESS, lambda tried: ask(address, f"{tried}{ann}"))
 
 
 async def register(logins: Logins, address: str) -> UsedUp | None:

@@ -14,7 +14,7 @@ from hubbub.cluster.redis.servers import Servers
 from hubbub.http.limits import MemoryCounts
 
 HOUR_S = 3600
-HOURLY = Hourly(applications=5, chats=3600, members=7)
+HOURLY = Hourly(applications=5, chats=3600, members=7, invites=3)
 _users = itertools.count(1)
 
 

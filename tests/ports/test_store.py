@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import product
-from pathlib import Path
-from typing import Protocol
 
 import pytest
 
-from hubbub.chat import ports
 from hubbub.chat.commands import (
     AddApplication,
     AddChat,
@@ -35,31 +31,9 @@ from hubbub.chat.commands import (
 from hubbub.chat.errors import Forbidden, Invalid, KeyReused, NotFound
 from hubbub.chat.model import ChatKey, Role, User
 from hubbub.chat.ports import Place, Sent
-from hubbub.embedded.store import SqliteStore
-from tests.ports.stores import ClusterStore
-from tests.servers import new_database
+from tests.ports.conftest import Erasable as Store
 
 CHAT = ChatKey("token", 1)
-
-
-class Store(ports.Store, Protocol):
-    """What every adapter has. ``erase`` takes out all that is left of what was deleted."""
-
-    def erase(self) -> None: ...
-
-
-@pytest.fixture(params=["sqlite", "mysql"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    store: Store
-    if request.param == "sqlite":
-        store = SqliteStore(tmp_path / "hubbub.db")
-    else:
-        store = ClusterStore(new_database(request.getfixturevalue("mariadb")))
-    users = store.apply([AddUser("ref", "a@x", "A", "hash", 1), AddUser("ref2", "b@x", "B", "hash", 1)])
-    assert [type(user) for user in users] == [User, User]
-    assert store.apply([AddApplication("token", "T", 1, 2), AddChat("token", None, 3)]) == [None, 1]
-    yield store
-    store.close()
 
 
 def post(number: int, body: str = "x", key: str | None = None, body_hash: bytes | None = None) -> PostMessage:

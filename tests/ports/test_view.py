@@ -13,8 +13,10 @@ import pytest
 
 from hubbub.chat.caller import Caller
 from hubbub.chat.commands import (
+    AcceptInvite,
     AddApplication,
     AddChat,
+    AddInvite,
     AddUser,
     Command,
     DeleteMessage,
@@ -26,7 +28,7 @@ from hubbub.chat.commands import (
 )
 from hubbub.chat.errors import Unavailable
 from hubbub.chat.feed import Feed
-from hubbub.chat.model import ChatKey, Message, Role, User
+from hubbub.chat.model import ChatKey, Invite, Message, Role, User
 from hubbub.chat.ports import View
 from hubbub.cluster.protocol import Delete, Edit, Position, Post
 from hubbub.cluster.redis import connection
@@ -341,6 +343,10 @@ async def test_roles_follow_every_change(harness: Harness) -> None:
         assert await harness.view.role(caller(2), harness.token) is role
     await harness.carry_out(RemoveMember(harness.token, 2))
     assert await harness.view.role(caller(2), harness.token) is None
+    for number, role in enumerate((Role.MEMBER, Role.ADMIN)):
+        await harness.carry_out(AddInvite(harness.token, Invite(str(number), role, 1, 0, 1, 9), bytes([number])))
+        await harness.carry_out(AcceptInvite(harness.token, bytes([number]), 2, 5))
+        assert await harness.view.role(caller(2), harness.token) is role
 
 
 async def test_the_list_of_chats_follows_every_change(harness: Harness) -> None:

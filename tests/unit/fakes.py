@@ -18,7 +18,7 @@ from hubbub.http.limits import MemoryCounts
 
 TOKEN = "token"
 CHAT = ChatKey(TOKEN, 1)
-HOURLY = Hourly(applications=3, chats=5, members=4)
+HOURLY = Hourly(applications=3, chats=5, members=4, invites=4)
 NOW = 1000
 
 

@@ -57,6 +57,9 @@ def test_passwords_are_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HUBBUB_MYSQL_REPLICAS", "mysql://hubbub:secret@one/hubbub, mysql://hubbub:secret@two/hubbub")
     monkeypatch.setenv("HUBBUB_TRACE_URL", "https://hubbub:sec%40ret@traces:4318/v1/traces")
     monkeypatch.setenv("HUBBUB_SEARCH_URL", "http://elastic:secret@search:9200")
+    monkeypatch.setenv("HUBBUB_SMTP_URL", "smtp://chat:secret@mail:587")
+    monkeypatch.setenv("HUBBUB_MAIL_FROM", "chat@example.com")
+    monkeypatch.setenv("HUBBUB_PUBLIC_URL", "https://chat.example.com")
     monkeypatch.setenv("HUBBUB_OPERATORS", "ann@example.com")
     settings = shown(load())
     assert settings["mysql_url"] == "mysql://hubbub:…@db:3306/hubbub"
@@ -84,6 +87,32 @@ def test_passwords_are_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_what_is_a_password(text: str, said: str) -> None:
     assert without_passwords(text) == said
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"smtp_url": "mail.example.com"}, "smtp_url (flag --smtp-url): This URL does not begin with smtp://"),
+        ({"smtp_url": "smtp://mail:no"}, "smtp_url (flag --smtp-url): This URL has no host, or a port that is not a"),
+        ({"smtp_url": "smtp://mail/x"}, "smtp_url (flag --smtp-url): This URL has something behind its host and port"),
+        ({"mail_from": "Ann"}, "mail_from (flag --mail-from): 'Ann' is neither an email address nor NAME <ADDRESS>."),
+        (
+            {"smtp_url": "smtp://mail", "public_url": "https://chat"},
+            "smtp_url (flag --smtp-url): This needs mail_from beside it. Set all three, or none.",
+        ),
+        ({"smtp_url": "smtp://mail"}, "smtp_url (flag --smtp-url): This needs mail_from and public_url beside it."),
+        ({"public_url": "chat.example.com"}, "public_url (flag --public-url): This URL does not begin with http://"),
+        ({"registration": "sometimes"}, "registration (flag --registration): 'sometimes' is not open or invited or"),
+    ],
+)
+def test_a_wrong_setting_of_mail_or_registration_is_told(given: dict[str, str], said: str) -> None:
+    (fault,) = faults(**given)
+    assert fault.startswith(said)
+
+
+def test_mail_may_come_from_a_name() -> None:
+    settings = load(smtp_url="smtp://mail", mail_from="Our Chat <chat@example.com>", public_url="https://chat")
+    assert settings.mail_from == "Our Chat <chat@example.com>"
 
 
 def test_flags_come_before_the_environment_and_the_file(monkeypatch: pytest.MonkeyPatch, file: Path) -> None:

@@ -50,16 +50,18 @@ class Accounts:
         Raises:
             Invalid: the email is taken.
         """
-        password_hash = await self._passwords.hash(password)
-        command = AddUser(
+        user: User = await self._intake.accept(await self.prepared(name=name, email=email, password=password))
+        return user
+
+    async def prepared(self, *, name: str, email: str, password: str) -> AddUser:
+        """What makes an account, with the password's hash."""
+        return AddUser(
             ref=secrets.token_urlsafe(12),
             email=normalized_email(email),
             name=name,
-            password_hash=password_hash,
+            password_hash=await self._passwords.hash(password),
             created_at=self._now(),
         )
-        user: User = await self._intake.accept(command)
-        return user
 
     async def authenticate(self, *, email: str, password: str) -> User:
         """The user with these credentials.

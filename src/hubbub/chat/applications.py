@@ -9,20 +9,25 @@ from msgspec.structs import replace
 
 from hubbub.chat.accounts import normalized_email
 from hubbub.chat.caller import Caller
+from hubbub.chat.codes import hash_of, new_code
 from hubbub.chat.commands import (
+    AcceptInvite,
     AddApplication,
     AddChat,
+    AddInvite,
     DeleteApplication,
     HandOver,
     PutMember,
+    RemoveInvite,
     RemoveMember,
     RenameApplication,
 )
 from hubbub.chat.encoding import encode_chats
 from hubbub.chat.errors import Forbidden, Invalid, NotFound
-from hubbub.chat.model import Application, Member, Role, is_token
+from hubbub.chat.model import Application, Invite, Joined, Member, Role, is_token
 from hubbub.chat.ports import Doors
 from hubbub.chat.quotas import Made
+from hubbub.chat.registration import wrong_invite
 
 
 def no_application() -> NotFound:
@@ -57,6 +62,15 @@ class Applications:
         token = secrets.token_urlsafe(16)
         await self._doors.intake.accept(AddApplication(token, name, caller.user.id, self._doors.now()))
         return token
+
+    async def accept(self, caller: Caller, code: str) -> Joined:
+        """Join by an invite; a role that the caller has already is never lowered. Raises WrongCode."""
+        token = await self._doors.store.invite_token(hash_of(code))
+        if token is None:
+            raise wrong_invite()
+        command = AcceptInvite(token, hash_of(code), caller.user.id, self._doors.now())
+        joined: Joined = await self._doors.intake.accept(command)
+        return joined
 
     async def joined(self, caller: Caller, *, offset: int, limit: int) -> list[Application]:
         """Those that the caller is a member of, newest first."""
@@ -134,6 +148,26 @@ class Membership:
         if found is None:
             raise NotFound("There is no such member in this application.")
         await self._doors.intake.accept(HandOver(self._token, self._caller.user.id, found[0].id))
+
+    async def add_invite(self, role: Role, *, lifetime_s: int, uses: int) -> tuple[Invite, str]:
+        """An invite to the application, and its code, which nobody is told again. Raises RateLimited."""
+        self.must_manage()
+        await self._doors.quotas.take(self._caller.user.id, Made.INVITES)
+        code, now = new_code(), self._doors.now()
+        invite = Invite(secrets.token_urlsafe(9), role, uses, 0, now, now + lifetime_s * 1000)
+        await self._doors.intake.accept(AddInvite(self._token, invite, code.hash))
+        return invite, code.text
+
+    async def invites(self, *, offset: int, limit: int) -> list[Invite]:
+        """Those that have not expired, newest first."""
+        self.must_manage()
+        async with self._doors.far.turn(self._caller.user.id, offset):
+            return await self._doors.store.invites(self._token, self._doors.now(), offset=offset, limit=limit)
+
+    async def remove_invite(self, ref: str) -> None:
+        """Who has joined by it stays. Raises NotFound."""
+        self.must_manage()
+        await self._doors.intake.accept(RemoveInvite(self._token, ref))
 
     async def add_chat(self, title: str | None) -> int:
         """A new chat's number. Raises RateLimited."""

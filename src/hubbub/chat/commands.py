@@ -11,7 +11,7 @@ from typing import TypeAlias
 import msgspec
 
 from hubbub.chat.errors import ChatError
-from hubbub.chat.model import ChatKey, Role
+from hubbub.chat.model import ChatKey, Invite, Purpose, Role
 
 
 class AddUser(msgspec.Struct, frozen=True):
@@ -22,6 +22,83 @@ class AddUser(msgspec.Struct, frozen=True):
     name: str
     password_hash: str
     created_at: int
+
+
+class AddInvitedUser(msgspec.Struct, frozen=True):
+    """A new user who uses an invite of the application at once. Outcome: the User. Refused with WrongCode when the
+    invite is not there, used up or expired, and as AddUser.
+    """
+
+    user: AddUser
+    token: str
+    invite: bytes
+
+
+class AddOperator(msgspec.Struct, frozen=True):
+    """A new user who is an operator, by a link that is used up by this. Outcome: the User. Refused with WrongCode when
+    there is no such link for this email, and as AddUser.
+    """
+
+    user: AddUser
+    link: bytes
+
+
+class SetOperator(msgspec.Struct, frozen=True):
+    """Marks the account with this email as an operator's, or takes the mark away, and with it a link that would make
+    an operator's account. Outcome: None. Refused with NotFound when there is neither.
+    """
+
+    email: str
+    operator: bool
+
+
+class AddLink(msgspec.Struct, frozen=True):
+    """A link that works once, for one email, or for any where it is empty. Outcome: None. One that was made before for
+    the same email and purpose works no more.
+    """
+
+    purpose: Purpose
+    email: str
+    hash: bytes
+    expires_at: int
+
+
+class ResetPassword(msgspec.Struct, frozen=True):
+    """By a link, which is used up by this; all sessions of the user end. Outcome: None. Refused with WrongCode when
+    there is no such link. ``era`` was never used before.
+    """
+
+    link: bytes
+    password_hash: str
+    era: str
+    now: int
+
+
+class AddInvite(msgspec.Struct, frozen=True):
+    """Outcome: None."""
+
+    token: str
+    invite: Invite
+    hash: bytes
+
+
+class RemoveInvite(msgspec.Struct, frozen=True):
+    """Outcome: None. Refused with NotFound when the application has no such invite."""
+
+    token: str
+    ref: str
+
+
+class AcceptInvite(msgspec.Struct, frozen=True):
+    """Outcome: the Joined. Refused with WrongCode when the invite is not there, used up or expired.
+
+    Of who has such a role already nothing is changed and nothing used up, so that a retry gets the same answer.
+    """
+
+    token: str
+    hash: bytes
+    user_id: int
+    now: int
 
 
 class EndSession(msgspec.Struct, frozen=True):
@@ -180,6 +257,14 @@ class DeleteMessage(msgspec.Struct, frozen=True):
 MessageCommand: TypeAlias = PostMessage | EditMessage | DeleteMessage
 DirectoryCommand: TypeAlias = (
     AddUser
+    | AddInvitedUser
+    | AddOperator
+    | SetOperator
+    | AddLink
+    | ResetPassword
+    | AddInvite
+    | RemoveInvite
+    | AcceptInvite
     | EndSession
     | EndSessions
     | RenameUser

@@ -27,6 +27,10 @@ class NotFound(ChatError):
         self.lag = lag
 
 
+class WrongCode(NotFound):
+    """A code that opens nothing, or nothing any more. Counted against the address it comes from."""
+
+
 class Malformed(ChatError):
     """The body is not JSON, or not a JSON object."""
 

@@ -71,6 +71,29 @@ REGISTRATIONS_OF_ADDRESS = Limit(
     failures=False,
     sentence="Too many accounts are made from your address. Wait before you try again.",
 )
+# As for failed logins. Codes have 128 random bits: a guesser gets nowhere anyway.
+WRONG_CODES_OF_ADDRESS = Limit(
+    "codes",
+    3000,
+    1200,
+    failures=True,
+    sentence="Too many wrong codes come from your address. Wait before you try again.",
+)
+# Each may be a mail that nobody wants.
+RESETS_OF_ADDRESS = Limit(
+    "resets",
+    30,
+    60_000,
+    failures=False,
+    sentence="Too many password resets are asked for from your address. Wait before you try again.",
+)
+RESETS_OF_ACCOUNT = Limit(
+    "mailed",
+    3,
+    600_000,
+    failures=False,
+    sentence="Too many password resets are asked for with this email. Look for a mail, or wait.",
+)
 # Each has every process read again who the user is, and what it remembers of messages. People do it once a year.
 RENAMES_OF_USER = Limit(
     "renamed",

@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
-from hubbub.chat.errors import ChatError, Unauthenticated, UsedUp
+from hubbub.chat.accounts import normalized_email
+from hubbub.chat.errors import ChatError, Unauthenticated, UsedUp, WrongCode
 from hubbub.chat.limits import (
     AT_ONCE_OF_ADDRESS,
     FAILURES_HERE,
@@ -16,8 +17,16 @@ from hubbub.chat.limits import (
     REGISTRATIONS_OF_ADDRESS,
     RENAMES_OF_USER,
     REQUESTS_OF_ADDRESS,
+    RESETS_OF_ACCOUNT,
+    RESETS_OF_ADDRESS,
+    WRONG_CODES_OF_ADDRESS,
 )
 from hubbub.chat.ports import Counts
+
+
+def _account(email: str) -> str:
+    """What stands for the account with this email, whether there is one or not."""
+    return hashlib.sha256(normalized_email(email).encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
 class Logins:
@@ -48,7 +57,7 @@ class Logins:
         Raises:
             UsedUp: too many have failed; nothing was tried.
         """
-        account = hashlib.sha256(email.encode()).hexdigest()[:32]
+        account = _account(email)
         counted = [(FAILURES_HERE, f"{address}/{account}"), (FAILURES_OF_ADDRESS, address)]
         if not proven:
             counted.append((FAILURES_OF_ACCOUNT, account))
@@ -66,6 +75,31 @@ class Logins:
     async def rename(self, user_id: int) -> None:
         """Count one change of the user's name. Raises UsedUp."""
         await self._counts.take([(RENAMES_OF_USER, str(user_id))])
+
+    @asynccontextmanager
+    async def code(self, address: str) -> AsyncIterator[None]:
+        """Around one try of a code, which fails by raising WrongCode.
+
+        Raises:
+            UsedUp: too many have failed; nothing was tried.
+        """
+        give_back = await self._counts.take([(WRONG_CODES_OF_ADDRESS, address)])
+        try:
+            yield
+        except WrongCode:
+            raise
+        except ChatError:
+            await give_back()
+            raise
+        await give_back()
+
+    async def reset(self, address: str, email: str) -> None:
+        """Count one request for a new password, for an account that there is or is not.
+
+        Raises:
+            UsedUp: too many were sent, from the address or for the email.
+        """
+        await self._counts.take([(RESETS_OF_ADDRESS, address), (RESETS_OF_ACCOUNT, _account(email))])
 
     @contextmanager
     def _place(self, address: str) -> Iterator[None]:

@@ -24,6 +24,10 @@ class Role(StrEnum):
         """Whether this role may rename the application, manage members and delete others' messages."""
         return self is not Role.MEMBER
 
+    def covers(self, other: Role) -> bool:
+        """Whether who has this role gains nothing by an invite to the other, which is not the owner's."""
+        return self.manages or other is Role.MEMBER
+
 
 DELETED_USER = "Deleted user"  # the name under which a deleted account's messages stay
 
@@ -86,6 +90,33 @@ class Chat(msgspec.Struct, frozen=True):
     title: str | None
     messages_count: int
     last_number: int
+
+
+class Purpose(StrEnum):
+    """What a link that is made for one email does: it makes an operator's account, or sets a new password."""
+
+    OPERATOR = "operator"
+    RESET = "reset"
+
+
+class Invite(msgspec.Struct, frozen=True):
+    """``ref`` is what the API calls it: the code is known to those alone who were given it. ``used`` of ``uses`` are
+    used up.
+    """
+
+    ref: str
+    role: Role
+    uses: int
+    used: int
+    created_at: int
+    expires_at: int
+
+
+class Joined(NamedTuple):
+    """Which application an invite led to, and the role that the user has there."""
+
+    token: str
+    role: Role
 
 
 class Message(msgspec.Struct, frozen=True):

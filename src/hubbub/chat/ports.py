@@ -10,7 +10,7 @@ from hubbub.chat.caller import Caller
 from hubbub.chat.commands import Command, Outcome
 from hubbub.chat.far import FarReads
 from hubbub.chat.limits import Limit
-from hubbub.chat.model import Application, Chat, ChatKey, Member, Message, Page, Role, Shown, User
+from hubbub.chat.model import Application, Chat, ChatKey, Invite, Member, Message, Page, Purpose, Role, Shown, User
 from hubbub.chat.search import CANDIDATES, Query
 from hubbub.chat.ticket import Ticket
 
@@ -83,6 +83,24 @@ class Store(Protocol):
     async def user_by_ref(self, ref: str) -> User | None: ...
     async def user_by_email(self, email: str) -> tuple[User, str] | None:
         """The user and the password hash."""
+
+    async def is_operator(self, user_id: int) -> bool:
+        """Whether the account is marked as an operator's."""
+
+    async def operators(self) -> list[User]:
+        """Those whose accounts are."""
+
+    async def link(self, purpose: Purpose, hash: bytes, now: int) -> str | None:
+        """The email that the link is for, empty for any; None when there is none, or it has expired."""
+
+    async def invite_token(self, hash: bytes) -> str | None:
+        """The application of an invite, also of one that is used up or expired."""
+
+    async def invites(self, token: str, now: int, *, offset: int, limit: int) -> list[Invite]:
+        """The application's invites that have not expired, newest first."""
+
+    def forget_links(self, now: int) -> None:
+        """Drop the links and invites that have expired before ``now`` (ms). Blocks."""
 
     async def session_lives(self, user_id: int, era: str, session: str) -> bool:
         """Whether neither the session of the user was ended, nor all of those of its era."""

@@ -18,6 +18,7 @@ class Made(StrEnum):
     APPLICATIONS = "applications"
     CHATS = "chats"
     MEMBERS = "members"
+    INVITES = "invites"
 
 
 class Hourly(NamedTuple):
@@ -27,6 +28,7 @@ class Hourly(NamedTuple):
     applications: int
     chats: int
     members: int
+    invites: int
 
 
 class Quotas:

@@ -128,7 +128,7 @@ def _of_application(cursor: Any, token: str) -> bool:
         mark_chats(cursor, token, numbers)
         return True
     found = 0
-    for table in ("members", "former_members"):
+    for table in ("members", "former_members", "invites"):
         cursor.execute(f"DELETE FROM {table} WHERE token = %s LIMIT {_ROWS}", (token,))
         found += cursor.rowcount
     return found > 0

@@ -40,6 +40,7 @@ async def _forget(store: MySqlStore, processes: Processes, url: str, shards: int
     while True:
         try:
             await asyncio.to_thread(store.forget_sessions, now())
+            await asyncio.to_thread(store.forget_links, now())
             await _forget_publishers(store, processes, url, shards)
         except (Unavailable, *LOST) as error:
             log.info("What may be forgotten is kept for another hour: %s", error)

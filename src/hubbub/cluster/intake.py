@@ -14,7 +14,9 @@ from typing import Any
 
 from hubbub.chat.caller import Caller
 from hubbub.chat.commands import (
+    AcceptInvite,
     AddChat,
+    AddInvitedUser,
     Command,
     DeleteApplication,
     DeleteChat,
@@ -252,6 +254,16 @@ def _unknown() -> Unavailable:
 
 
 def _application_of(command: Command) -> str | None:
-    if isinstance(command, PutMember | RemoveMember | HandOver | RenameApplication | DeleteApplication | AddChat):
+    if isinstance(
+        command,
+        PutMember
+        | RemoveMember
+        | HandOver
+        | AcceptInvite
+        | AddInvitedUser
+        | RenameApplication
+        | DeleteApplication
+        | AddChat,
+    ):
         return command.token
     return command.chat.token if isinstance(command, RenameChat | DeleteChat) else None

@@ -47,6 +47,7 @@ from hubbub.cluster.tasks import keep
 from hubbub.cluster.writer import ShardWriter
 from hubbub.http.edge import Edge
 from hubbub.http.limits import LocalGate, MemoryCounts
+from hubbub.http.mail import Mail
 from hubbub.http.metrics import Reading, accepted, cached, lag, serve_metrics, waiting, writing
 from hubbub.http.passwords import Argon2Passwords
 from hubbub.http.schemas import Letter
@@ -150,11 +151,15 @@ async def serving(settings: Settings) -> AsyncIterator[Edge]:
         faults=lambda: {"queue": publisher.fault, "cache": servers.fault},
         readings=readings,
     )
+    mail = Mail(settings.smtp_url, settings.mail_from) if settings.smtp_url else None
     edge = edge_of(
         wing,
         proxies=settings.proxies,
         address_connections=settings.address_connections,
         operators=settings.operators,
+        registration=settings.registration,
+        public_url=settings.public_url,
+        mail=mail,
         user_streams=settings.user_streams,
         hourly=settings.hourly,
         tracing=tracing,
@@ -181,6 +186,8 @@ async def serving(settings: Settings) -> AsyncIterator[Edge]:
     finally:
         erasing.cancel()
         await asyncio.gather(erasing, return_exceptions=True)
+        if mail is not None:
+            await mail.close()
         await intake.close()
         await publisher.close()
         await intake.close()  # what was confirmed last is told

@@ -20,7 +20,6 @@ from hubbub.chat.applications import handed_over, must_own
 from hubbub.chat.commands import (
     AddApplication,
     AddChat,
-    AddUser,
     Command,
     DeleteApplication,
     DeleteChat,
@@ -37,10 +36,22 @@ from hubbub.chat.commands import (
     RenameUser,
     SetPassword,
 )
-from hubbub.chat.errors import Forbidden, Invalid, NotFound, Unavailable
+from hubbub.chat.errors import Forbidden, NotFound, Unavailable
 from hubbub.chat.limits import ENDED_SESSION_KEPT_MS
-from hubbub.chat.model import DELETED_USER, Application, Chat, ChatKey, Member, Message, Role, User
+from hubbub.chat.model import (
+    DELETED_USER,
+    Application,
+    Chat,
+    ChatKey,
+    Invite,
+    Member,
+    Message,
+    Purpose,
+    Role,
+    User,
+)
 from hubbub.chat.ports import Place, Sent
+from hubbub.cluster.account_commands import HANDLERS, has_application, is_gone
 from hubbub.cluster.database import Database, marks
 from hubbub.cluster.deliveries import CHANGED_MESSAGE, MESSAGE
 from hubbub.cluster.erasing import mark_chats, rename_later
@@ -79,19 +90,11 @@ class MySqlStore:
 
     def apply(self, batch: Sequence[Command]) -> list[Outcome]:
         """Directory commands alone: a message goes through the queue."""
-        return self._database.run(
-            lambda cursor: [self._handlers[type(command)](self, cursor, command) for command in batch]
-        )
+        return self._database.run(lambda cursor: [self._outcome(cursor, command) for command in batch])
 
-    def _add_user(self, cursor: Any, command: AddUser) -> Outcome:
-        cursor.execute(
-            "INSERT INTO users (ref, email, name, password_hash, created_at) VALUES (%s,%s,%s,%s,%s)"
-            " ON DUPLICATE KEY UPDATE id = id",
-            (command.ref, command.email, command.name, command.password_hash, command.created_at),
-        )
-        cursor.execute(f"{_USER} AND ref = %s", (command.ref,))
-        row = cursor.fetchone()
-        return User(*row[:6]) if row else Invalid(["email has already been taken"])
+    def _outcome(self, cursor: Any, command: Command) -> Outcome:
+        handler = self._handlers.get(type(command))
+        return HANDLERS[type(command)](cursor, command) if handler is None else handler(self, cursor, command)
 
     def _end_session(self, cursor: Any, command: EndSession) -> Outcome:
         cursor.execute(
@@ -106,14 +109,14 @@ class MySqlStore:
         return None
 
     def _rename_user(self, cursor: Any, command: RenameUser) -> Outcome:
-        if _is_gone(cursor, command.user_id):
+        if is_gone(cursor, command.user_id):
             return no_account()
         cursor.execute("UPDATE users SET name = %s WHERE id = %s", (command.name, command.user_id))
         rename_later(cursor, command.user_id)
         return None
 
     def _set_password(self, cursor: Any, command: SetPassword) -> Outcome:
-        if _is_gone(cursor, command.user_id):
+        if is_gone(cursor, command.user_id):
             return no_account()
         cursor.execute(
             "UPDATE users SET password_hash = %s, era = %s WHERE id = %s",
@@ -122,7 +125,7 @@ class MySqlStore:
         return None
 
     def _delete_user(self, cursor: Any, command: DeleteUser) -> Outcome:
-        if _is_gone(cursor, command.user_id):
+        if is_gone(cursor, command.user_id):
             return no_account()
         cursor.execute(
             "SELECT COUNT(*) FROM members m JOIN applications a ON a.token = m.token"
@@ -135,10 +138,11 @@ class MySqlStore:
         rename_later(cursor, command.user_id)
         for table in ("members", "former_members"):
             cursor.execute(f"DELETE FROM {table} WHERE user_id = %s", (command.user_id,))
+        cursor.execute("DELETE FROM links WHERE email = (SELECT email FROM users WHERE id = %s)", (command.user_id,))
         # The row keeps its id, and ref, which its messages have. No email that is asked for has a capital letter.
         cursor.execute(
-            "UPDATE users SET deleted = TRUE, email = CONCAT('Deleted ', id), name = %s, password_hash = '', era = %s"
-            " WHERE id = %s",
+            "UPDATE users SET deleted = TRUE, email = CONCAT('Deleted ', id), name = %s, password_hash = '', era = %s,"
+            " operator = FALSE WHERE id = %s",
             (DELETED_USER, command.era, command.user_id),
         )
         if command.erase:
@@ -155,7 +159,7 @@ class MySqlStore:
         return None
 
     def _add_application(self, cursor: Any, command: AddApplication) -> Outcome:
-        if _is_gone(cursor, command.owner_id):
+        if is_gone(cursor, command.owner_id):
             return no_account()
         cursor.execute(
             "INSERT INTO applications (token, name, created_at) VALUES (%s,%s,%s)",
@@ -185,10 +189,9 @@ class MySqlStore:
         return None
 
     def _put_member(self, cursor: Any, command: PutMember) -> Outcome:
-        cursor.execute("SELECT 1 FROM applications WHERE token = %s AND NOT deleted FOR UPDATE", (command.token,))
-        if cursor.fetchone() is None:
+        if not has_application(cursor, command.token):
             return NotFound("There is no such application.")
-        if _is_gone(cursor, command.user_id):
+        if is_gone(cursor, command.user_id):
             return no_account()
         if _role(cursor, command.token, command.user_id) is Role.OWNER:
             return Forbidden("The owner's role can't be changed.")
@@ -213,11 +216,13 @@ class MySqlStore:
         return None
 
     def _hand_over(self, cursor: Any, command: HandOver) -> Outcome:
-        cursor.execute("SELECT 1 FROM applications WHERE token = %s AND NOT deleted FOR UPDATE", (command.token,))
-        if cursor.fetchone() is None or _role(cursor, command.token, command.owner_id) is not Role.OWNER:
+        if (
+            not has_application(cursor, command.token)
+            or _role(cursor, command.token, command.owner_id) is not Role.OWNER
+        ):
             return must_own()
         # The account's row is locked before its membership, as by who deletes it.
-        if _is_gone(cursor, command.new_owner_id) or _role(cursor, command.token, command.new_owner_id) is None:
+        if is_gone(cursor, command.new_owner_id) or _role(cursor, command.token, command.new_owner_id) is None:
             return NotFound("There is no such member in this application.")
         for role, user_id in handed_over(command):
             cursor.execute(
@@ -258,7 +263,6 @@ class MySqlStore:
         return None
 
     _handlers: ClassVar[dict[type[Any], Callable[[MySqlStore, Any, Any], Outcome]]] = {
-        AddUser: _add_user,
         EndSession: _end_session,
         EndSessions: _end_sessions,
         RenameUser: _rename_user,
@@ -314,6 +318,11 @@ class MySqlStore:
         before = now - ENDED_SESSION_KEPT_MS
         self._database.run(lambda cursor: cursor.execute("DELETE FROM ended_sessions WHERE expires_at < %s", (before,)))
 
+    def forget_links(self, now: int) -> None:
+        for table in ("links", "invites"):
+            sql = f"DELETE FROM {table} WHERE expires_at < %s"
+            self._database.run(lambda cursor, sql=sql: cursor.execute(sql, (now,)))  # type: ignore[misc]
+
     def forget_publishers(self, before: int) -> None:
         """Drop the publishers whose last delivery was applied before then (seconds since 1970)."""
         self._database.run(lambda cursor: cursor.execute("DELETE FROM publishers WHERE applied_at < %s", (before,)))
@@ -350,6 +359,35 @@ class MySqlStore:
     async def user_by_email(self, email: str) -> tuple[User, str] | None:
         row = await self._database.row(f"{_USER} AND email = %s", (email,))
         return row and (User(*row[:6]), row[6])
+
+    async def is_operator(self, user_id: int) -> bool:
+        return bool(await self._database.rows("SELECT 1 FROM users WHERE id = %s AND operator", (user_id,)))
+
+    async def operators(self) -> list[User]:
+        return [User(*row[:6]) for row in await self._database.rows(f"{_USER} AND operator", ())]
+
+    async def link(self, purpose: Purpose, hash: bytes, now: int) -> str | None:
+        row = await self._database.row(
+            "SELECT email FROM links WHERE purpose = %s AND hash = %s AND expires_at > %s", (purpose.value, hash, now)
+        )
+        return row and str(row[0])
+
+    async def invite_token(self, hash: bytes) -> str | None:
+        row = await self._database.row(
+            "SELECT i.token FROM invites i JOIN applications a ON a.token = i.token"
+            " WHERE i.hash = %s AND NOT a.deleted",
+            (hash,),
+        )
+        return row and str(row[0])
+
+    async def invites(self, token: str, now: int, *, offset: int, limit: int) -> list[Invite]:
+        rows = await self._database.rows(
+            "SELECT ref, role, uses, used, created_at, expires_at FROM invites"
+            " WHERE token = (SELECT token FROM applications WHERE token = %s AND NOT deleted) AND expires_at > %s"
+            " ORDER BY id DESC LIMIT %s OFFSET %s",
+            (token, now, limit, offset),
+        )
+        return [Invite(ref, Role(role), *rest) for ref, role, *rest in rows]
 
     async def session_lives(self, user_id: int, era: str, session: str) -> bool:
         return bool(await self._database.row(_SESSION, (session, user_id)) == (era, 0))
@@ -469,11 +507,3 @@ def _role(cursor: Any, token: str, user_id: int) -> Role | None:
     cursor.execute(f"{_ROLE} FOR UPDATE", (token, user_id))
     found = cursor.fetchone()
     return found and Role(found[0])
-
-
-def _is_gone(cursor: Any, user_id: int) -> bool:
-    """Whether the account was deleted; so may be that of a request that was let in before. It is not until this
-    transaction ends."""
-    cursor.execute("SELECT deleted FROM users WHERE id = %s FOR UPDATE", (user_id,))
-    found = cursor.fetchone()
-    return found is not None and bool(found[0])

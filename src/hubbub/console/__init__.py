@@ -1,4 +1,5 @@
-"""The pages that a browser shows, the console and the reference, as they are sent. No build step, no other host.
+"""The pages that a browser shows, as they are sent: the console, the reference, and what links lead to. No build step,
+no other host.
 
 A static file's name carries a hash of its content, so that it may be kept for ever, also by a CDN; the pages are asked
 for anew each time. The policy allows what comes from here and nothing inline: text can never become a script.

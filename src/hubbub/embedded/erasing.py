@@ -54,4 +54,8 @@ def _application(connection: sqlite3.Connection, application_id: int, at: int) -
             " (SELECT user_id FROM members WHERE application_id = ?1 LIMIT ?2)",
             (application_id, _ROWS),
         ).rowcount
+        or connection.execute(
+            "DELETE FROM invites WHERE id IN (SELECT id FROM invites WHERE application_id = ? LIMIT ?)",
+            (application_id, _ROWS),
+        ).rowcount
     )

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager, suppress
 from hubbub.chat.erasing import Erasing
 from hubbub.chat.errors import Unavailable
 from hubbub.chat.feed import Feed
+from hubbub.chat.operators import Operators
 from hubbub.embedded.data_folder import ACCOUNTS, REBUILD, DataFolder
 from hubbub.embedded.index import SqliteIndex
 from hubbub.embedded.indexer import Indexer
@@ -19,6 +20,7 @@ from hubbub.embedded.view import MemoryCache
 from hubbub.embedded.writer import Writer
 from hubbub.http.edge import Edge
 from hubbub.http.limits import LocalGate, MemoryCounts
+from hubbub.http.mail import Mail
 from hubbub.http.metrics import Reading, accepted, cached, lag, waiting, writing
 from hubbub.http.operator import NoLetters
 from hubbub.http.passwords import Argon2Passwords
@@ -29,11 +31,22 @@ from hubbub.settings import Settings
 from hubbub.tracing import tracing_to
 
 
+def setup_code(settings: Settings, folder: DataFolder) -> str | None:
+    """The code of a new link that makes an operator's account; None where there is an operator. Blocks."""
+    store = SqliteStore(folder.database)
+    try:
+        operators = Operators(store, settings.operators)
+        return None if asyncio.run(operators.all()) else operators.invite("", now())
+    finally:
+        store.close()
+
+
 @asynccontextmanager
 async def serving(settings: Settings, folder: DataFolder) -> AsyncIterator[Edge]:
     """Everything in this process. Leaving it finishes what was accepted."""
     store = SqliteStore(folder.database)
     store.forget_sessions(now())
+    store.forget_links(now())
     index = SqliteIndex(folder.path, folder.data_set)
     indexer = Indexer(store, index)
     writer = Writer(store)
@@ -86,11 +99,15 @@ async def serving(settings: Settings, folder: DataFolder) -> AsyncIterator[Edge]
         faults=lambda: {"queue": queue.fault, "store": store.fault, "search": index.fault or indexer.fault},
         readings=readings,
     )
+    mail = Mail(settings.smtp_url, settings.mail_from) if settings.smtp_url else None
     edge = edge_of(
         wing,
         proxies=settings.proxies,
         address_connections=settings.address_connections,
         operators=settings.operators,
+        registration=settings.registration,
+        public_url=settings.public_url,
+        mail=mail,
         user_streams=settings.user_streams,
         hourly=settings.hourly,
         tracing=tracing,
@@ -107,6 +124,8 @@ async def serving(settings: Settings, folder: DataFolder) -> AsyncIterator[Edge]
     finally:
         for task in (sweeping, erasing, *watching):
             task.cancel()
+        if mail is not None:
+            await mail.close()
         await queue.close()
         await asyncio.to_thread(indexer.close)
         passwords.close()

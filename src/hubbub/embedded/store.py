@@ -26,7 +26,6 @@ from hubbub.chat.applications import handed_over, must_own
 from hubbub.chat.commands import (
     AddApplication,
     AddChat,
-    AddUser,
     Command,
     DeleteApplication,
     DeleteChat,
@@ -46,11 +45,23 @@ from hubbub.chat.commands import (
     RenameUser,
     SetPassword,
 )
-from hubbub.chat.errors import Forbidden, Invalid, KeyReused, NotFound, Unavailable
+from hubbub.chat.errors import Forbidden, KeyReused, NotFound, Unavailable
 from hubbub.chat.far import FAR
 from hubbub.chat.limits import ENDED_SESSION_KEPT_MS
-from hubbub.chat.model import DELETED_USER, Application, Chat, ChatKey, Member, Message, Role, User
+from hubbub.chat.model import (
+    DELETED_USER,
+    Application,
+    Chat,
+    ChatKey,
+    Invite,
+    Member,
+    Message,
+    Purpose,
+    Role,
+    User,
+)
 from hubbub.chat.ports import Document, Place, Sent
+from hubbub.embedded.account_commands import HANDLERS, is_gone
 from hubbub.embedded.erasing import erase_some
 from hubbub.embedded.migrate import migrate
 from hubbub.embedded.readers import Readers
@@ -122,7 +133,6 @@ _ROLE = (
     " WHERE a.token = ? AND NOT a.deleted"
 )
 _USER = "SELECT id, ref, email, name, created_at, era, password_hash FROM users WHERE NOT deleted"
-_IS_GONE = "SELECT 1 FROM users WHERE id = ? AND deleted"
 _SESSION = "SELECT era, EXISTS (SELECT 1 FROM ended_sessions WHERE session = ?) FROM users WHERE id = ?"
 
 
@@ -240,13 +250,17 @@ class SqliteStore:
                 if rows:
                     self._insert(rows)
                     rows = []
-                outcomes.append(self._handlers[type(command)](self, command))
+                outcomes.append(self._other(command))
         if rows:
             self._insert(rows)
         if self._changed:
             noted = (_now(), self._changed.tobytes())
             self._writing.execute("INSERT INTO changes (noted_at, messages) VALUES (?, ?)", noted)
         return outcomes
+
+    def _other(self, command: Command) -> Outcome:
+        handler = self._handlers.get(type(command))
+        return HANDLERS[type(command)](self._writing, command) if handler is None else handler(self, command)
 
     def _post(self, command: PostMessage, rows: list[Any]) -> Outcome:
         chat_id = self._written_id(command.chat)
@@ -304,16 +318,6 @@ class SqliteStore:
         self._changed.extend((cast(int, chat_id), command.number))
         return None
 
-    def _add_user(self, command: AddUser) -> Outcome:
-        added = self._writing.execute(
-            "INSERT INTO users (ref, email, name, password_hash, created_at) VALUES (?,?,?,?,?)"
-            " ON CONFLICT (email) DO NOTHING RETURNING id",
-            (command.ref, command.email, command.name, command.password_hash, command.created_at),
-        ).fetchone()
-        if added is None:
-            return Invalid(["email has already been taken"])
-        return User(added[0], command.ref, command.email, command.name, command.created_at)
-
     def _end_session(self, command: EndSession) -> Outcome:
         self._writing.execute(
             "INSERT OR IGNORE INTO ended_sessions (session, expires_at) VALUES (?,?)",
@@ -339,7 +343,7 @@ class SqliteStore:
         return None if done.rowcount else no_account()
 
     def _delete_user(self, command: DeleteUser) -> Outcome:
-        if self._is_gone(command.user_id):
+        if is_gone(self._writing, command.user_id):
             return no_account()
         (owned,) = self._writing.execute(
             "SELECT count(*) FROM members m JOIN applications a ON a.id = m.application_id"
@@ -349,10 +353,13 @@ class SqliteStore:
         if owned:
             return must_hand_over(owned)
         self._writing.execute("DELETE FROM members WHERE user_id = ?", (command.user_id,))
+        self._writing.execute(
+            "DELETE FROM links WHERE email = (SELECT email FROM users WHERE id = ?)", (command.user_id,)
+        )
         # The row keeps its id, and ref, which its messages have. No email that is asked for has a capital letter.
         self._writing.execute(
-            "UPDATE users SET deleted = 1, email = 'Deleted ' || id, name = ?, password_hash = '', era = ?"
-            " WHERE id = ?",
+            "UPDATE users SET deleted = 1, email = 'Deleted ' || id, name = ?, password_hash = '', era = ?,"
+            " operator = 0 WHERE id = ?",
             (DELETED_USER, command.era, command.user_id),
         )
         if command.erase:
@@ -365,12 +372,8 @@ class SqliteStore:
         )
         return None
 
-    def _is_gone(self, user_id: int) -> bool:
-        """Whether the account was deleted; so may be that of a request that was let in before."""
-        return self._writing.execute(_IS_GONE, (user_id,)).fetchone() is not None
-
     def _add_application(self, command: AddApplication) -> Outcome:
-        if self._is_gone(command.owner_id):
+        if is_gone(self._writing, command.owner_id):
             return no_account()
         added = self._writing.execute(
             "INSERT INTO applications (token, name, created_at) VALUES (?,?,?)",
@@ -403,7 +406,7 @@ class SqliteStore:
         application = self._writing.execute(_APPLICATION_ID, (command.token,)).fetchone()
         if application is None:
             return NotFound("There is no such application.")
-        if self._is_gone(command.user_id):
+        if is_gone(self._writing, command.user_id):
             return no_account()
         put = self._writing.execute(
             "INSERT INTO members (user_id, application_id, role) VALUES (?,?,?)"
@@ -474,7 +477,6 @@ class SqliteStore:
     _handlers: ClassVar[dict[type[Any], Callable[[SqliteStore, Any], Outcome]]] = {
         EditMessage: _edit,
         DeleteMessage: _delete,
-        AddUser: _add_user,
         EndSession: _end_session,
         EndSessions: _end_sessions,
         RenameUser: _rename_user,
@@ -586,6 +588,13 @@ class SqliteStore:
         before = now - ENDED_SESSION_KEPT_MS
         self._transaction(lambda: self._writing.execute("DELETE FROM ended_sessions WHERE expires_at < ?", (before,)))
 
+    def forget_links(self, now: int) -> None:
+        def forget() -> None:
+            for table in ("links", "invites"):
+                self._writing.execute(f"DELETE FROM {table} WHERE expires_at < ?", (now,))
+
+        self._transaction(forget)
+
     # Reading ---------------------------------------------------------------------------------------------------------
 
     def _rows(self, sql: str, parameters: Sequence[Any]) -> list[Any]:
@@ -625,6 +634,35 @@ class SqliteStore:
     async def user_by_email(self, email: str) -> tuple[User, str] | None:
         row = self._row(f"{_USER} AND email = ?", (email,))
         return row and (User(*row[:6]), row[6])
+
+    async def is_operator(self, user_id: int) -> bool:
+        return bool(self._rows("SELECT 1 FROM users WHERE id = ? AND operator", (user_id,)))
+
+    async def operators(self) -> list[User]:
+        return [User(*row[:6]) for row in self._rows(f"{_USER} AND operator", ())]
+
+    async def link(self, purpose: Purpose, hash: bytes, now: int) -> str | None:
+        row = self._row(
+            "SELECT email FROM links WHERE purpose = ? AND hash = ? AND expires_at > ?", (purpose.value, hash, now)
+        )
+        return row and str(row[0])
+
+    async def invite_token(self, hash: bytes) -> str | None:
+        row = self._row(
+            "SELECT a.token FROM invites i JOIN applications a ON a.id = i.application_id"
+            " WHERE i.hash = ? AND NOT a.deleted",
+            (hash,),
+        )
+        return row and str(row[0])
+
+    async def invites(self, token: str, now: int, *, offset: int, limit: int) -> list[Invite]:
+        sql = (
+            "SELECT ref, role, uses, used, created_at, expires_at FROM invites"
+            f" WHERE application_id = ({_APPLICATION_ID}) AND expires_at > ?"
+            " ORDER BY id DESC LIMIT ? OFFSET ?"
+        )
+        rows = await self._paged(sql, (token, now, limit, offset), offset)
+        return [Invite(ref, Role(role), *rest) for ref, role, *rest in rows]
 
     async def session_lives(self, user_id: int, era: str, session: str) -> bool:
         return bool(self._row(_SESSION, (session, user_id)) == (era, 0))

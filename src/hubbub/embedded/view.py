@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from hubbub.chat.applications import handed_over
 from hubbub.chat.caller import Caller
 from hubbub.chat.commands import (
+    AcceptInvite,
     AddChat,
     Command,
     DeleteApplication,
@@ -36,7 +37,7 @@ from hubbub.chat.commands import (
 from hubbub.chat.encoding import encode_chat, encode_message
 from hubbub.chat.errors import NotFound
 from hubbub.chat.feed import Event, Feed
-from hubbub.chat.model import Chat, ChatKey, Message, Page, Role, Shown
+from hubbub.chat.model import Chat, ChatKey, Joined, Message, Page, Role, Shown
 from hubbub.chat.ports import Store
 
 _KEPT = 101  # one above the largest page, to know whether older messages follow
@@ -328,6 +329,8 @@ class MemoryCache:
             self._feed.publish(command.chat, Event(command.number, None))
         elif isinstance(command, PutMember):
             self._application(command.token).roles[command.user_id] = command.role
+        elif isinstance(command, AcceptInvite) and isinstance(outcome, Joined):
+            self._application(command.token).roles[command.user_id] = outcome.role
         elif isinstance(command, RemoveMember):
             self._application(command.token).roles.pop(command.user_id, None)
         elif isinstance(command, HandOver):

@@ -30,10 +30,10 @@ class LoginLog:
         log.info("A login to %s from %s failed.", masked(email), address or "nowhere known")
 
     async def locked(self, refusal: UsedUp, address: str, email: str | None) -> None:
-        """``email`` is None for a registration."""
+        """``email`` is None for a registration or a code."""
         try:
             await self._told.take([(_TOLD, refusal.what)])
         except RateLimited:
             return
-        what = "Registrations" if email is None else f"Logins to {masked(email)}"
+        what = "Registrations and codes" if email is None else f"Logins to {masked(email)}"
         log.warning("%s from %s are refused for now: %s", what, address or "nowhere known", refusal.sentence)

@@ -105,7 +105,8 @@ def _operation(route: Route, schema_of: dict[str, Any]) -> dict[str, Any]:
 
 
 def _parameters(route: Route) -> list[dict[str, Any]]:
-    kinds = {"token": {"type": "string"}}
+    text = {"type": "string"}
+    kinds = {"token": text, "invite": text, "code": text}
     number = {"type": "integer", "minimum": 1}
     parameters = [
         {"name": name, "in": "path", "required": True, "schema": kinds.get(name, number)}

@@ -11,6 +11,7 @@ from hubbub.chat.model import Role
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
 Email = Annotated[str, msgspec.Meta(min_length=3, max_length=254)]
 Password = Annotated[str, msgspec.Meta(min_length=6, max_length=128)]
+Code = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
 Body = Annotated[str, msgspec.Meta(min_length=1, max_length=10_000)]
 Number = Annotated[int, msgspec.Meta(ge=1, le=2**53 - 1)]
 PageNumber = Annotated[int, msgspec.Meta(ge=1, le=1_000_000_000)]
@@ -26,6 +27,16 @@ class Registration(Request):
     email: Email
     password: Password
     password_confirmation: str | None = None
+    invite: Code | None = None
+
+
+class OperatorAccount(Request):
+    """The account that a set-up link makes; ``code`` is what the link has behind its #."""
+
+    code: Code
+    name: Name
+    email: Email
+    password: Password
 
 
 class Credentials(Request):
@@ -52,6 +63,17 @@ class WhatOfMessages(msgspec.Struct):
     messages: Literal["keep", "erase"] = "keep"
 
 
+class LostPassword(Request):
+    email: Email
+
+
+class PasswordByLink(Request):
+    """``code`` is what the mailed link has behind its #."""
+
+    code: Code
+    password: Password
+
+
 class NewApplication(Request):
     name: Name
 
@@ -72,6 +94,14 @@ class FormerMember(Request):
 
 class NewOwner(Request):
     email: Email
+
+
+class NewInvite(Request, rename="camel"):
+    """``expiresIn`` is in seconds: a minute to 30 days."""
+
+    role: Literal["admin", "member"]
+    expires_in: Annotated[int, msgspec.Meta(ge=60, le=30 * 86400)] = 7 * 86400
+    uses: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 1
 
 
 class NewChat(Request):
@@ -176,6 +206,35 @@ class MemberItem(msgspec.Struct, omit_defaults=True):
     name: str
     role: Role
     email: str | None = None
+
+
+class InviteItem(msgspec.Struct, rename="camel"):
+    """``used`` of ``uses`` are used up."""
+
+    id: str
+    role: Role
+    uses: int
+    used: int
+    created_at: str
+    expires_at: str
+
+
+class AddedInvite(msgspec.Struct, rename="camel"):
+    """Whoever has the ``link``, or the ``code`` in it, may join; neither is told again."""
+
+    id: str
+    link: str
+    code: str
+    role: Role
+    uses: int
+    expires_at: str
+
+
+class JoinedApplication(msgspec.Struct):
+    """The role is the one that the caller has from now on."""
+
+    token: str
+    role: Role
 
 
 class ChatNumber(msgspec.Struct, rename="camel"):

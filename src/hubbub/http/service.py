@@ -10,21 +10,25 @@ from typing import Any, cast
 
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from hubbub.chat.accounts import Accounts, normalized_email
+from hubbub.chat.accounts import Accounts
 from hubbub.chat.applications import Applications
 from hubbub.chat.chats import Chats
 from hubbub.chat.errors import ChatError
 from hubbub.chat.feed import Feed
 from hubbub.chat.logins import Logins
-from hubbub.chat.model import User
+from hubbub.chat.operators import Operators
 from hubbub.chat.ports import Counts, Doors, Gate, Intake, Passwords, SearchIndex, Store, View
 from hubbub.chat.quotas import Hourly, Quotas
+from hubbub.chat.recovery import Recovery
+from hubbub.chat.registration import Policy, Registration
 from hubbub.console import Console
 from hubbub.http.access_log import AccessLog
 from hubbub.http.access_log import log as access_log
 from hubbub.http.edge import Edge
 from hubbub.http.entrance import Entrance
 from hubbub.http.hot import HotRoutes
+from hubbub.http.login_log import LoginLog
+from hubbub.http.mail import Mail
 from hubbub.http.metrics import Reading, serving
 from hubbub.http.operator import Letters, RecentErrors
 from hubbub.http.places import Places
@@ -32,12 +36,15 @@ from hubbub.http.routes.accounts import AccountRoutes
 from hubbub.http.routes.applications import ApplicationRoutes
 from hubbub.http.routes.chats import ChatRoutes
 from hubbub.http.routes.hot import by_asgi
+from hubbub.http.routes.invites import InviteRoutes
 from hubbub.http.routes.members import MemberRoutes
 from hubbub.http.routes.messages import MessageRoutes
 from hubbub.http.routes.operator import OperatorRoutes
 from hubbub.http.routes.pages import PageRoutes
+from hubbub.http.routes.recovery import RecoveryRoutes
 from hubbub.http.routes.search import SearchRoutes
 from hubbub.http.routes.service import ServiceRoutes
+from hubbub.http.routes.setup import SetupRoutes
 from hubbub.http.routes.stream import StreamRoutes
 from hubbub.http.routing import application, routes_of
 from hubbub.http.sessions import Sessions
@@ -72,6 +79,9 @@ def edge_of(
     proxies: Sequence[str],
     address_connections: int,
     operators: Sequence[str],
+    registration: Policy,
+    public_url: str,
+    mail: Mail | None,
     user_streams: int,
     hourly: Hourly,
     tracing: Tracing | None,
@@ -99,13 +109,14 @@ def edge_of(
 
     errors = RecentErrors()
     logging.getLogger("hubbub").addHandler(errors)
-    emails = {normalized_email(email) for email in operators}
-
-    def is_operator(user: User) -> bool:
-        return user.email in emails if emails else user.id == 1
-
+    operating, logins, log = Operators(wing.store, operators), Logins(wing.counts), LoginLog()
+    registering = Registration(wing.store, wing.intake, accounts, registration, operating.named, now)
+    recovery = Recovery(wing.store, wing.intake, wing.passwords, now)
     api = [
-        *routes_of(AccountRoutes(accounts, sessions, Logins(wing.counts), is_operator)),
+        *routes_of(AccountRoutes(accounts, registering, sessions, logins, log, operating)),
+        *routes_of(SetupRoutes(registering, sessions, logins, log)),
+        *routes_of(RecoveryRoutes(recovery, sessions, logins, log, mail, public_url)),
+        *routes_of(InviteRoutes(entrance, applications, logins, log, public_url)),
         *routes_of(ApplicationRoutes(entrance, applications)),
         *routes_of(MemberRoutes(entrance)),
         *routes_of(ChatRoutes(entrance)),
@@ -113,7 +124,7 @@ def edge_of(
         *routes_of(MessageRoutes(entrance)),
         *routes_of(SearchRoutes(entrance)),
         *routes_of(StreamRoutes(entrance, chats, wing.feed, places)),
-        *routes_of(OperatorRoutes(entrance, is_operator, readings, wing.letters, errors)),
+        *routes_of(OperatorRoutes(entrance, operating, readings, wing.letters, errors)),
     ]
     itself = routes_of(ServiceRoutes(ready, readings, api), base="")
     app: Any = application([*api, *itself, *routes_of(PageRoutes(Console()), base="")])

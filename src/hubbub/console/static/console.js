@@ -1,31 +1,7 @@
 "use strict";
 // All text goes into the page as text nodes; nothing is ever read as markup.
 
-const $ = (id) => document.getElementById(id);
 const state = { me: null, application: null, chat: null, stream: null, numbers: new Set(), oldest: null };
-
-class Refused extends Error {
-  constructor(status, sentence) { super(sentence); this.status = status; }
-}
-
-async function call(method, path, content, headers = {}) {
-  const options = { method, headers: { ...headers } };
-  if (content !== undefined) {
-    options.body = JSON.stringify(content);
-    options.headers["Content-Type"] = "application/json";
-  }
-  let answer;
-  try {
-    answer = await fetch("/api/v1" + path, options);
-  } catch {
-    throw new Refused(0, "Hubbub can't be reached. Trying again may help.");
-  }
-  const text = await answer.text();
-  const decoded = text ? JSON.parse(text) : null;
-  if (!answer.ok) throw new Refused(answer.status, (decoded && (decoded.errors || [decoded.error]).join("; ")) || answer.statusText);
-  if (answer.headers.has("hubbub-truncated")) decoded.truncated = true;
-  return decoded;
-}
 
 // A message that was sent and not answered is sent again with the same key: it can't be there twice. Not once its sender
 // has left: it would be sent as whoever is here by then.
@@ -74,6 +50,7 @@ on("enter", "change", () => {
   const login = $("enter").elements.way.value === "login";
   $("name-field").hidden = login;
   $("enter").elements.name.required = !login;
+  $("lost").hidden = !login;
   $("enter").querySelector("button").textContent = login ? "Log in" : "Sign up";
 });
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, nullcontext
 from functools import partial
 
 import email_validator
@@ -11,9 +11,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from hubbub.chat.accounts import Accounts, normalized_email
-from hubbub.chat.errors import Forbidden, Invalid, Unauthenticated, UsedUp
+from hubbub.chat.errors import Forbidden, Invalid, Unauthenticated, UsedUp, WrongCode
 from hubbub.chat.logins import Logins
 from hubbub.chat.model import User, timestamp
+from hubbub.chat.operators import Operators
+from hubbub.chat.registration import Registration
 from hubbub.http import schemas
 from hubbub.http.address import network_of
 from hubbub.http.fields import query
@@ -25,7 +27,7 @@ from hubbub.http.sessions import COOKIE, Session, Sessions, Token
 email_validator.SPECIAL_USE_DOMAIN_NAMES.clear()
 
 # Without credentials: counted by address, and a password's hash may have to wait.
-_OPEN = {"guarded": False, "refuses": (429, 503)}
+_REGISTRATION = {"guarded": False, "roles": True, "refuses": (429, 503)}
 _LOGIN = {"guarded": False, "refuses": (401, 429, 503)}
 
 
@@ -35,41 +37,47 @@ _NOT_EQUAL = "password_confirmation must equal password"
 
 class AccountRoutes:
     def __init__(
-        self, accounts: Accounts, sessions: Sessions, logins: Logins, is_operator: Callable[[User], bool]
+        self,
+        accounts: Accounts,
+        registration: Registration,
+        sessions: Sessions,
+        logins: Logins,
+        log: LoginLog,
+        operators: Operators,
     ) -> None:
         self._accounts = accounts
+        self._registration = registration
         self._sessions = sessions
         self._logins = logins
-        self._is_operator = is_operator
-        self._log = LoginLog()
+        self._operators = operators
+        self._log = log
 
-    @route("POST", "/auth/register", request=schemas.Registration, response=schemas.Done, status=201, **_OPEN)
+    @route("POST", "/auth/register", request=schemas.Registration, response=schemas.Done, status=201, **_REGISTRATION)
     async def register(self, request: Request) -> Response:
         """Create an account and log in."""
-        address = _address(request)
+        address = address_of(request)
         try:
             async with self._logins.registration(address):
-                user = await self._registered(request)
+                user = await self._registered(request, address)
         except UsedUp as refusal:
             await self._log.locked(refusal, address, None)
             raise
+        except WrongCode as wrong:  # a 404 would say that there is no such path
+            raise Forbidden(wrong.sentence) from wrong
         answer = json_response(schemas.Done("Account created."), 201)
-        return _with_cookie(answer, self._sessions.begin(user), request)
+        return with_cookie(answer, self._sessions.begin(user), request)
 
-    async def _registered(self, request: Request) -> User:
+    async def _registered(self, request: Request, address: str) -> User:
         form = await body_fields(request, schemas.Registration)
-        errors = []
-        try:
-            email_validator.validate_email(form.email.strip(), check_deliverability=False, globally_deliverable=False)
-        except email_validator.EmailNotValidError:
-            errors.append("email must be an email address")
+        errors = wrong_in(form)
         if form.password_confirmation is not None and form.password_confirmation != form.password:
             errors.append(_NOT_EQUAL)
-        if not form.name.strip():
-            errors.append(_BLANK)
         if errors:
             raise Invalid(errors)
-        return await self._accounts.register(name=form.name, email=form.email, password=form.password)
+        async with self._logins.code(address) if form.invite is not None else nullcontext():
+            return await self._registration.register(
+                name=form.name, email=form.email, password=form.password, invite=form.invite
+            )
 
     async def _authenticate(self, request: Request) -> User:
         form = await body_fields(request, schemas.Credentials)
@@ -80,7 +88,7 @@ class AccountRoutes:
     @asynccontextmanager
     async def _tried(self, request: Request, email: str, *, proven: bool) -> AsyncIterator[None]:
         """Around one try of a password, see Logins.attempt; a failure and a lock-out are log lines."""
-        address = _address(request)
+        address = address_of(request)
         try:
             async with self._logins.attempt(address, email, proven=proven):
                 yield
@@ -103,7 +111,7 @@ class AccountRoutes:
     async def login(self, request: Request) -> Response:
         """Log in: sets the cookie."""
         user = await self._authenticate(request)
-        return _with_cookie(json_response(schemas.Done("Logged in.")), self._sessions.begin(user), request)
+        return with_cookie(json_response(schemas.Done("Logged in.")), self._sessions.begin(user), request)
 
     @route("POST", "/auth/tokens", request=schemas.Credentials, response=schemas.NewToken, status=201, **_LOGIN)
     async def add_token(self, request: Request) -> Response:
@@ -133,10 +141,11 @@ class AccountRoutes:
     @route("GET", "/auth/me", response=schemas.MeReply)
     async def me(self, request: Request) -> Response:
         """Who is logged in."""
-        return self._shown((await self._sessions.of_request(request)).user)
+        return await self._shown((await self._sessions.of_request(request)).user)
 
-    def _shown(self, user: User) -> Response:
-        me = schemas.Me(user.ref, user.email, user.name, timestamp(user.created_at), self._is_operator(user))
+    async def _shown(self, user: User) -> Response:
+        operates = await self._operators.has(user)
+        me = schemas.Me(user.ref, user.email, user.name, timestamp(user.created_at), operates)
         return json_response(schemas.MeReply(me))
 
     @route("PATCH", "/auth/me", request=schemas.UserName, response=schemas.MeReply)
@@ -147,7 +156,7 @@ class AccountRoutes:
         if not form.name.strip():
             raise Invalid([_BLANK])
         await self._logins.rename(user.id)
-        return self._shown(await self._sessions.change(user, partial(self._accounts.rename, name=form.name)))
+        return await self._shown(await self._sessions.change(user, partial(self._accounts.rename, name=form.name)))
 
     # A 403, for the current password may be wrong.
     @route("PUT", "/auth/me/password", request=schemas.NewPassword, response=schemas.Refreshed, roles=True)
@@ -189,7 +198,19 @@ class AccountRoutes:
             raise Forbidden(error.sentence) from error
 
 
-def _address(request: Request) -> str:
+def wrong_in(form: schemas.Registration | schemas.OperatorAccount) -> list[str]:
+    """A sentence for each field that no account may have."""
+    errors = []
+    try:
+        email_validator.validate_email(form.email.strip(), check_deliverability=False, globally_deliverable=False)
+    except email_validator.EmailNotValidError:
+        errors.append("email must be an email address")
+    if not form.name.strip():
+        errors.append(_BLANK)
+    return errors
+
+
+def address_of(request: Request) -> str:
     """What is counted together with others from there."""
     return network_of(request.client.host if request.client else "")
 
@@ -203,10 +224,10 @@ def _renewed(message: str, session: Session, token: Token, request: Request) -> 
     content = schemas.Refreshed(message)
     if session.bearer:  # a program keeps its token itself; a browser's stays out of reach of its scripts
         content = schemas.Refreshed(message, token.value, timestamp(token.expires_at * 1000))
-    return _with_cookie(json_response(content), token, request)
+    return with_cookie(json_response(content), token, request)
 
 
-def _with_cookie(answer: Response, token: Token, request: Request) -> Response:
+def with_cookie(answer: Response, token: Token, request: Request) -> Response:
     answer.set_cookie(
         COOKIE,
         token.value,

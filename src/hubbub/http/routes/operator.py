@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from hubbub.chat.errors import Forbidden, NotFound
-from hubbub.chat.model import User
+from hubbub.chat.operators import Operators
 from hubbub.http import schemas
 from hubbub.http.entrance import Entrance
 from hubbub.http.metrics import Reading
@@ -23,21 +23,21 @@ class OperatorRoutes:
     def __init__(
         self,
         entrance: Entrance,
-        is_operator: Callable[[User], bool],
+        operators: Operators,
         readings: Callable[[], Awaitable[list[Reading | Histogram]]],
         letters: Letters,
         errors: RecentErrors,
     ) -> None:
         self._entrance = entrance
-        self._is_operator = is_operator
+        self._operators = operators
         self._readings = readings
         self._letters = letters
         self._errors = errors
         self._process = psutil.Process()
 
     async def _must_be_operator(self, request: Request) -> None:
-        if not self._is_operator((await self._entrance.caller(request)).user):
-            raise Forbidden("Only an operator may see this; the setting `operators` names them.")
+        if not await self._operators.has((await self._entrance.caller(request)).user):
+            raise Forbidden("Only an operator may see this; `hubbub operators add EMAIL` makes one.")
 
     @route("GET", "/operator", response=schemas.OperatorState, roles=True)
     async def operator_state(self, request: Request) -> Response:

@@ -1,4 +1,4 @@
-"""The pages that a browser shows: the console at ``/``, the reference at ``/docs``, and their files."""
+"""The pages that a browser shows: the console, the reference, what links lead to, and their files."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ class PageRoutes:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._index = self._document("index.html")
+        self._link = self._document("link.html")
         self._reference = self._document("docs.html")
 
     def _document(self, name: str) -> Document:
@@ -26,6 +27,18 @@ class PageRoutes:
     @route("GET", "/", guarded=False)
     async def console(self, request: Request) -> Response:
         return self._index.answer(request)
+
+    @route("GET", "/setup", guarded=False)
+    async def setup(self, request: Request) -> Response:
+        return self._link.answer(request)
+
+    @route("GET", "/invite", guarded=False)
+    async def invite(self, request: Request) -> Response:
+        return self._link.answer(request)
+
+    @route("GET", "/reset", guarded=False)
+    async def reset(self, request: Request) -> Response:
+        return self._link.answer(request)
 
     @route("GET", "/docs", guarded=False)
     async def docs(self, request: Request) -> Response:

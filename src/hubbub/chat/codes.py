@@ -1,0 +1,23 @@
+"""Codes: 128 random bits that let who has one do one thing. A store keeps their hashes alone."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from typing import NamedTuple
+
+
+class Code(NamedTuple):
+    """``text`` is what a person gets, ``hash`` what is stored."""
+
+    text: str
+    hash: bytes
+
+
+def new_code() -> Code:
+    text = secrets.token_urlsafe(16)
+    return Code(text, hash_of(text))
+
+
+def hash_of(code: str) -> bytes:
+    return hashlib.sha256(code.encode("utf-8", "surrogatepass")).digest()

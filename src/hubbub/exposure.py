@@ -1,0 +1,25 @@
+"""What the operator of a service that others can reach should know when it starts."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+
+from hubbub.settings import Settings
+
+
+def risks(settings: Settings, address: str) -> list[str]:
+    """A line for each, with the setting that takes it away. ``address`` is the one that is listened on."""
+    if ip_address(address.partition("%")[0]).is_loopback:
+        return []
+    found = []
+    if settings.tls_cert is None and not settings.proxies:
+        found.append(
+            f"Others can reach {address}, and passwords travel in the clear: set tls_cert and tls_key, "
+            "or, behind a proxy that has TLS, proxies."
+        )
+    if settings.registration == "open":
+        found.append(
+            f"Others can reach {address}, and everybody may make an account: set registration to invited or closed "
+            "if that is not wanted."
+        )
+    return found
