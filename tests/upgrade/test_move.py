@@ -22,6 +22,8 @@ from sqlalchemy import make_url
 from hubbub.chat.commands import (
     AddApplication,
     AddChat,
+    AddInvite,
+    AddLink,
     AddUser,
     DeleteApplication,
     DeleteChat,
@@ -31,9 +33,10 @@ from hubbub.chat.commands import (
     PostMessage,
     PutMember,
     RemoveMember,
+    SetOperator,
 )
 from hubbub.chat.errors import Unavailable
-from hubbub.chat.model import ChatKey, Role
+from hubbub.chat.model import ChatKey, Invite, Purpose, Role
 from hubbub.cluster.database import Database
 from hubbub.cluster.load import Load, LoadFailed
 from hubbub.cluster.migrate import migrate
@@ -55,6 +58,7 @@ from tests.upgrade.told import DATA, Client, Told
 
 # What a move leaves behind, of each wing's tables, and why.
 LEFT_IN_THE_FOLDER = {
+    "invites.id": "a cluster gives its own, in the same order",
     "alembic_version": "each wing has its own",
     "changes": "the cluster's index is made of the messages",
 }
@@ -74,6 +78,7 @@ NOT_FILLED = {
     "chats.epoch": "numbers begin in the first epoch, as a new chat's do",
     "chats.live_epoch": "as epoch",
     "chats.opening": "nothing is being opened",
+    "invites.id": "given by the database, in the order of the rows",
     "members.position": "given by the database, in the order of the rows",
     "messages.changed": "no change had an order",
 }
@@ -113,6 +118,8 @@ def folder(tmp_path: Path) -> Path:
         [PostMessage(chat, n, 1, "ref1", "Person 1", f"{n} 🎉\0'%s", n, f"key {n}", b"\xff" * 32) for n in range(1, 10)]
     )
     store.apply([EditMessage(chat, 2, 1, "edited", 99), DeleteMessage(chat, 9, 1, any_sender=False)])
+    store.apply([SetOperator("2@x", operator=True), AddLink(Purpose.RESET, "1@x", b"\xfe" * 32, 2**40)])
+    store.apply([AddInvite("token", Invite(f"ref{n}", Role.ADMIN, 5, n, 6, 2**40), bytes([n]) * 32) for n in (1, 2)])
     store.count_messages()
     store.close()
     taken.close()
@@ -389,10 +396,10 @@ def test_what_was_deleted_stays_so_and_is_erased_by_the_cluster(database: str, f
     with closing(SqliteStore(folder / "hubbub.db")) as store:
         store.apply([AddUser(f"ref{n}", f"{n}@x", f"Person {n}", "hash", n) for n in (3, 4, 5)])
         store.apply([PutMember("token", n, Role.MEMBER) for n in (3, 4)])
-        store.apply([PostMessage(chat, 10 + n, n, f"Person {n}", "x", n) for n in (3, 4)])
+        store.apply([PostMessage(chat, 10 + n, n, f"ref{n}", f"Person {n}", "x", n) for n in (3, 4)])
         store.apply([RemoveMember("token", 3), DeleteUser(4, "era", erase=True)])
         store.apply(
-            [AddChat("token", "Deleted", 7), PostMessage(deleted, 1, 1, "Person 1", "x", 8), DeleteChat(deleted)]
+            [AddChat("token", "Deleted", 7), PostMessage(deleted, 1, 1, "ref", "Person 1", "x", 8), DeleteChat(deleted)]
         )
         store.apply([AddApplication("gone", "Gone", 5, 60), DeleteApplication("gone")])
         before = asyncio.run(store.application("token"))

@@ -15,6 +15,8 @@ from hubbub.schema.rows import (
     Erasure,
     FormerMember,
     IdempotencyKey,
+    Invite,
+    Link,
     Member,
     Message,
     Row,
@@ -31,7 +33,7 @@ _OF_CHAT = "CROSS JOIN chats c ON c.id = m.chat_id CROSS JOIN applications a ON 
 
 # The columns are in the order of the kind's fields. A list that a cluster orders by when rows came has them in order.
 SELECTS: dict[type[Row], str] = {
-    User: "SELECT id, ref, email, name, password_hash, created_at, era, deleted FROM users ORDER BY id",
+    User: "SELECT id, ref, email, name, password_hash, created_at, era, deleted, operator FROM users ORDER BY id",
     EndedSession: "SELECT session, expires_at FROM ended_sessions",
     Application: (
         "SELECT token, name, created_at, last, last - chats_count, deleted FROM (SELECT *,"
@@ -47,6 +49,11 @@ SELECTS: dict[type[Row], str] = {
         "SELECT DISTINCT a.token, m.sender_id"
         f" FROM messages m {_OF_CHAT} CROSS JOIN users u ON u.id = m.sender_id WHERE NOT u.deleted AND NOT EXISTS"
         " (SELECT 1 FROM members n WHERE n.user_id = m.sender_id AND n.application_id = a.id)"
+    ),
+    Link: "SELECT purpose, email, hash, expires_at FROM links",
+    Invite: (
+        "SELECT a.token, i.ref, i.hash, i.role, i.uses, i.used, i.created_at, i.expires_at"
+        " FROM invites i CROSS JOIN applications a ON a.id = i.application_id ORDER BY i.id"
     ),
     Chat: (
         "SELECT a.token, c.number, c.title, c.created_at, c.counted, c.counted_to, c.last_deleted, c.deleted"

@@ -16,6 +16,7 @@ class User(NamedTuple):
     created_at: int
     era: str
     deleted: int
+    operator: int
 
 
 class EndedSession(NamedTuple):
@@ -46,6 +47,24 @@ class Member(NamedTuple):
 class FormerMember(NamedTuple):
     token: str
     user_id: int
+
+
+class Link(NamedTuple):
+    purpose: str
+    email: str
+    hash: bytes
+    expires_at: int
+
+
+class Invite(NamedTuple):
+    token: str
+    ref: str
+    hash: bytes
+    role: str
+    uses: int
+    used: int
+    created_at: int
+    expires_at: int
 
 
 class Chat(NamedTuple):
@@ -91,7 +110,19 @@ class Erasure(NamedTuple):
     at: int
 
 
-Row: TypeAlias = User | EndedSession | Application | Member | FormerMember | Chat | Message | IdempotencyKey | Erasure
+Row: TypeAlias = (
+    User
+    | EndedSession
+    | Application
+    | Member
+    | FormerMember
+    | Link
+    | Invite
+    | Chat
+    | Message
+    | IdempotencyKey
+    | Erasure
+)
 
 # In both wings the table of a kind has the same name; one process has no former_members.
 TABLES: dict[type[Row], str] = {
@@ -100,6 +131,8 @@ TABLES: dict[type[Row], str] = {
     Application: "applications",
     Member: "members",
     FormerMember: "former_members",
+    Link: "links",
+    Invite: "invites",
     Chat: "chats",
     Message: "messages",
     IdempotencyKey: "idempotency_keys",
