@@ -412,11 +412,11 @@ def _change_account(email: str, data: str | None, command: Callable[[int], Any])
     settings = _settings(data=data)
     try:
         if settings.mysql_url and data is None:
-            from hubbub.cluster.accounts import change_account as change_in_cluster
+            from hubbub.cluster.users import change_account as change_in_cluster
 
             asyncio.run(change_in_cluster(_cluster_settings(), email, command))
         else:
-            from hubbub.embedded.accounts import change_account
+            from hubbub.embedded.users import change_account
 
             change_account(settings.data, email, command)
     except (ChatError, FolderUnusable, SchemaTooNew) as error:
@@ -526,14 +526,44 @@ def restore(file: Path, data: str | None) -> None:
 
 @main.command()
 @click.option("--data", metavar="FOLDER", help="The data folder.  [default: ./hubbub-data]")
+def move(data: str | None) -> None:
+    """Move what a stopped `hubbub serve` holds into the empty database of a cluster that is not started yet.
+
+    The cluster is the one that the settings name. What was cut off is run again, and begins anew."""
+    import sqlite3
+
+    from hubbub.cluster.load import LoadFailed
+    from hubbub.embedded.data_folder import FolderUnusable
+    from hubbub.move import move as move_all
+    from hubbub.schema import SchemaTooNew
+
+    settings = _cluster_settings(data=data)
+    try:
+        counts = move_all(settings, lambda line: click.echo(line, err=True))
+    except (FolderUnusable, LoadFailed, SchemaTooNew) as error:
+        click.echo(f"hubbub: {error}", err=True)
+        sys.exit(1)
+    except sqlite3.Error as error:
+        click.echo(f"hubbub: the database in {settings.data} can't be read: {error}.", err=True)
+        sys.exit(1)
+    click.echo(f"Moved {settings.data}. The database has as many rows as the folder:")
+    for table, count in counts.items():
+        click.echo(f"{count:>12}  {table}")
+    if settings.search_url:
+        click.echo("Make the search index now, or while the cluster serves: hubbub search rebuild")
+    click.echo("Start the cluster: hubbub writer, then hubbub api. `hubbub serve` refuses the folder from now on.")
+
+
+@main.command()
+@click.option("--data", metavar="FOLDER", help="The data folder.  [default: ./hubbub-data]")
 def doctor(data: str | None) -> None:
     """Check the settings, this machine and every part, with the fix for each fault. Exit status 2 when a setting is
     wrong, 1 when something else does not work, else 0."""
     from hubbub.doctor import examine
 
-    ill = False
+    ill, settings = False, _settings(files=True, data=data)
     logging.disable(logging.CRITICAL)  # what a client library says of a fault is in the finding
-    for finding in examine(_settings(files=True, data=data)):
+    for finding in examine(settings):
         mark = "✓" if not finding.fix else "✗" if finding.serious else "!"
         click.echo(f"{mark} {finding.part}: {finding.said}")
         if finding.fix:

@@ -104,17 +104,23 @@ def test_messages_are_sent_once_through_kills(part: Part) -> None:
         ann.register("Ann", "ann@example.com", "a good password")
         application = ann.add_application("Ours")
         chat = ann.add_chat(application)
+        sent: dict[int, str] = {}
         done = threading.Event()
 
         def restart() -> None:
-            while not done.wait(1):
+            """Kill it as often as it has taken some more, and the client has seen that."""
+            while not done.is_set():
+                before = len(sent)
+                while len(sent) < before + 60 and not done.wait(0.01):
+                    pass
                 part.kill()
                 part.start()
 
         killer = threading.Thread(target=restart)
         killer.start()
         try:
-            sent = {ann.send(application, chat, str(number)): str(number) for number in range(600)}
+            for number in range(600):
+                sent[ann.send(application, chat, str(number))] = str(number)
         finally:
             done.set()
             killer.join()

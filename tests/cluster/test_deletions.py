@@ -87,7 +87,7 @@ def test_what_was_queued_when_its_chat_was_deleted_never_comes_back(cluster: Clu
 
 def test_deletes_against_posts_at_two_processes(cluster: ClusterStack, ann: Person) -> None:
     token = ann.application()
-    for _ in range(5):
+    for _ in range(3):
         chat = ann.chat(token)
         stop, begun = threading.Event(), threading.Event()
         after: list[int] = []
@@ -125,7 +125,7 @@ def test_a_writer_that_is_killed_over_a_long_chat_leaves_the_rest_to_the_next(
     token, number = place_of(chat)
     ann.post(f"{chat}/messages", json={"body": "one"})
     drained(cluster)
-    more = ",".join(f"('{token}',{number},{each},1,'A','x',1)" for each in range(2, 20_000))
+    more = ",".join(f"('{token}',{number},{each},1,'A','x',1)" for each in range(2, 8_000))
     rows(
         cluster,
         f"INSERT INTO messages (token, chat, number, sender_id, sender_name, body, created_at) VALUES {more}",
@@ -138,3 +138,21 @@ def test_a_writer_that_is_killed_over_a_long_chat_leaves_the_rest_to_the_next(
     for writer in cluster.writers:
         writer.start()
     eventually(lambda: not left_of(cluster, chat), within_s=60)
+
+
+def test_a_process_that_is_killed_between_the_mark_and_redis_leaves_no_chat(cluster: ClusterStack, ann: Person) -> None:
+    chat = ann.chat()
+    token, number = place_of(chat)
+    with elsewhere(cluster, ann) as other:
+        for client in (ann, other):
+            assert client.post(f"{chat}/messages", json={"body": "x"}).status_code == 200
+            assert client.get(f"{chat}/messages?limit=5").status_code == 200
+        mark = "UPDATE chats SET deleted = TRUE, opening = 0 WHERE token = %s AND number = %s"
+        rows(cluster, mark, (token, number), commit=True)
+        note = "INSERT INTO erasures (kind, token, chat, at) VALUES ('chat', %s, %s, 1)"
+        rows(cluster, note, (token, number), commit=True)
+        for client in (ann, other):
+            for path in (chat, f"{chat}/messages", f"{chat}/messages?limit=5", f"{chat}/messages/1"):
+                eventually(lambda client=client, path=path: client.get(path).status_code == 404)  # type: ignore[misc]
+            assert client.post(f"{chat}/messages", json={"body": "late"}).status_code == 404
+    eventually(lambda: not left_of(cluster, chat))

@@ -147,7 +147,7 @@ def test_a_private_service_does_not_have_the_settings_of_another(
     monkeypatch.setenv("HUBBUB_SEARCH_URL", "http://search.internal:9200")
     part = Part(["config"], {"HUBBUB_SHARDS": "5"}, tmp_path / "log")
     shown = subprocess.run(
-        [sys.executable, "-m", "hubbub", "config"], env=part._environment(), capture_output=True, text=True, check=True
+        [sys.executable, "-m", "hubbub", "config"], env=part.environment(), capture_output=True, text=True, check=True
     ).stdout
     for setting, value in (("host", "127.0.0.1"), ("user_rate", "2000"), ("shards", "5")):
         assert re.search(rf"^{setting}\W+{value}\b", shown, re.MULTILINE), shown

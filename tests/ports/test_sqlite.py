@@ -4,9 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from hubbub.chat.commands import AddApplication, AddChat, AddUser, DeleteMessage, EditMessage, PostMessage
+from hubbub.chat.commands import (
+    AddApplication,
+    AddChat,
+    AddUser,
+    Command,
+    DeleteApplication,
+    DeleteChat,
+    DeleteMessage,
+    EditMessage,
+    PostMessage,
+)
+from hubbub.chat.errors import NotFound
 from hubbub.chat.model import ChatKey
 from hubbub.embedded.store import SqliteStore
 
@@ -58,4 +70,22 @@ def test_what_was_posted_edited_or_deleted_is_a_change_for_the_index(tmp_path: P
     assert {each.chat for each in changed} == {CHAT}
     _, all_ = store.all_messages((0, 0))
     assert [(each.number, each.edited) for each in all_] == [(1, True), (3, False), (4, False)]
+    store.close()
+
+
+async def test_what_is_posted_behind_a_deletion_is_refused_also_in_the_same_batch(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "hubbub.db")
+    store.apply([AddUser("ref", "a@x", "A", "hash", 1), AddApplication("token", "T", 1, 2), AddChat("token", None, 3)])
+    other = PostMessage(ChatKey("other", 1), 1, 1, "ref", "A", "x", 1)
+    store.apply([post(1), AddApplication("other", "O", 1, 2), AddChat("other", None, 3), other])
+    assert len(await store.messages(CHAT, limit=9)) == 1
+    deletions: list[Command] = [
+        DeleteChat(CHAT),
+        post(2),
+        DeleteApplication("other"),
+        msgspec.structs.replace(other, number=2),
+    ]
+    assert [type(outcome) for outcome in store.apply(deletions)] == [type(None), NotFound] * 2
+    assert [type(outcome) for outcome in store.apply([post(3)])] == [NotFound]
+    assert await store.messages(CHAT, limit=9) == []
     store.close()

@@ -104,6 +104,10 @@ class Client:
         self._clients = [httpx.Client(base_url=url + "/api/v1", timeout=30) for url in urls]
         self._turn = 0
 
+    @property
+    def cookies(self) -> dict[str, str]:
+        return dict(self._clients[0].cookies)
+
     def close(self) -> None:
         for client in self._clients:
             client.close()

@@ -26,8 +26,8 @@ class _Connection(Connection):
         return self._made[kind]
 
 
-def engine_of(url: str, pool_size: int = 1) -> Engine:
-    """Connections to the database at ``url``, made when they are needed."""
+def engine_of(url: str, pool_size: int = 1, *, answer_s: int = 10) -> Engine:
+    """Connections to the database at ``url``, made when they are needed. ``answer_s``: how long an answer may take."""
     parsed = make_url(url).set(drivername="mysql+pymysql")
     engine = create_engine(
         parsed,
@@ -39,7 +39,7 @@ def engine_of(url: str, pool_size: int = 1) -> Engine:
         isolation_level="READ COMMITTED",
         connect_args={
             "connect_timeout": 3,
-            "read_timeout": 10,
+            "read_timeout": answer_s,
             "write_timeout": 10,
             "charset": "utf8mb4",
             "init_command": f"SET SESSION wait_timeout = {SILENT_S}, innodb_lock_wait_timeout = 8",

@@ -167,15 +167,16 @@ def _note(cursor: Any, chat: ChatKey, numbers: Sequence[int]) -> None:
 
 async def keep_erasing(erasing: Erasing, hot: HotData) -> None:
     """Runs until cancelled; several processes may run it at once."""
-    fault = ""
+    fault, told = "", None
     while True:
         try:
             erasure = await asyncio.to_thread(erasing.next)
             if erasure is not None and erasure.kind == "name":
                 await _rename(erasing, hot, erasure)
             elif erasure is not None:
-                if erasure.kind == "chat":  # who deleted it may not have come to that
+                if erasure.kind == "chat" and erasure != told:  # who deleted it may not have come to that
                     await hot.gone(erasure.chat)
+                    told = erasure
                 await asyncio.to_thread(erasing.some, erasure)
             fault = ""
         except Unavailable as error:

@@ -222,11 +222,11 @@ class QueuedIntake:
         if isinstance(command, AddChat):
             guard = await self._numbers.announce_new_chat(command.token)
         (outcome,) = await asyncio.to_thread(self._store.apply, [command])
-        if token is not None and isinstance(command, DeleteApplication | DeleteChat):
-            # Also where it was gone before: an earlier try may not have come to this, and was refused.
-            if isinstance(command, DeleteChat):
-                await self._numbers.chat_deleted(command.chat)
-            await self._numbers.application_changed(token)
+        # Also where it was gone before: an earlier try may not have come to this, and was refused.
+        if isinstance(command, DeleteChat):
+            await self._numbers.chat_deleted(command.chat)
+        elif isinstance(command, DeleteApplication):
+            await self._numbers.application_changed(command.token)
         elif token is not None:
             await self._tell(token)
         if guard is not None and isinstance(command, AddChat) and isinstance(outcome, int):

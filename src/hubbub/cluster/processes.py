@@ -9,9 +9,12 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from hubbub.chat.errors import Unavailable
 from hubbub.cluster.database import Database
 
-_ALIVE_S = 15  # a process that was not seen for so long is gone
+UNFINISHED_MOVE = "unfinished move"  # kept while the database has a part of what is moved into it, see cluster.load
+SESSION_KEY = "session secret"  # the name that it is kept under
+ALIVE_S = 15  # a process that was not seen for so long is gone
 
 
 class Generation(NamedTuple):
@@ -35,12 +38,22 @@ class Processes:
         self._database = database
 
     def kept(self, name: str, value: str) -> str:
-        """What is kept under the name for the whole cluster: the value, if nothing was kept before."""
+        """What is kept under the name for the whole cluster: the value, if nothing was kept before.
+
+        Every process asks for something when it starts, so none serves a database that was not moved whole (Unavailable
+        then). It looks after the value was read: a move writes the session secret in the transaction that begins it.
+        """
 
         def work(cursor: Any) -> str:
             cursor.execute("INSERT IGNORE INTO kept (name, value) VALUES (%s,%s)", (name, value))
-            cursor.execute("SELECT value FROM kept WHERE name = %s", (name,))
-            return str(cursor.fetchone()[0])
+            cursor.execute("SELECT name, value FROM kept WHERE name IN (%s,%s)", (name, UNFINISHED_MOVE))
+            found = dict(cursor.fetchall())
+            if UNFINISHED_MOVE in found:
+                raise Unavailable(
+                    "The database has a part of the data of another Hubbub: `hubbub move` is running, or was cut off. "
+                    "Wait for it, or run it again."
+                )
+            return str(found[name])
 
         return self._database.run(work)
 
@@ -66,7 +79,7 @@ class Processes:
                     " ON DUPLICATE KEY UPDATE seen_at = VALUES(seen_at)",
                     (kind, name),
                 )
-            cursor.execute("DELETE FROM processes WHERE seen_at < UNIX_TIMESTAMP() - %s", (_ALIVE_S,))
+            cursor.execute("DELETE FROM processes WHERE seen_at < UNIX_TIMESTAMP() - %s", (ALIVE_S,))
             cursor.execute("SELECT COUNT(*) FROM processes WHERE kind = %s", (kind,))
             return int(cursor.fetchone()[0])
 
@@ -132,13 +145,13 @@ class Processes:
             if kept == count:
                 return None
             cursor.execute(
-                "SELECT COUNT(*) FROM processes WHERE kind = 'api' AND seen_at >= UNIX_TIMESTAMP() - %s", (_ALIVE_S,)
+                "SELECT COUNT(*) FROM processes WHERE kind = 'api' AND seen_at >= UNIX_TIMESTAMP() - %s", (ALIVE_S,)
             )
             if cursor.fetchone()[0]:
                 return kept
             cursor.execute("UPDATE kept SET value = %s WHERE name = 'redis servers'", (str(count),))
             for slot, generation, *_ in _newest(cursor):
-                _make(cursor, slot, generation + 1, "")
+                note_generation(cursor, slot, generation + 1, "")
             return None
 
         kept = self._database.run(work)
@@ -149,8 +162,8 @@ class Processes:
             )
 
     def make_generation(self, slot: int, generation: int, identity: str) -> None:
-        """The data set is the slot's from now on, if nobody was first."""
-        self._database.run(lambda cursor: _make(cursor, slot, generation, identity))
+        """See ``note_generation``."""
+        self._database.run(lambda cursor: note_generation(cursor, slot, generation, identity))
 
     def use_generation(self, slot: int, generation: int) -> None:
         """Everybody may use it from now on."""
@@ -161,7 +174,8 @@ class Processes:
         )
 
 
-def _make(cursor: Any, slot: int, generation: int, identity: str) -> None:
+def note_generation(cursor: Any, slot: int, generation: int, identity: str) -> None:
+    """The data set is the slot's from now on, if nobody was first. An empty identity is that of no data set."""
     cursor.execute(
         "INSERT IGNORE INTO generations (slot, generation, identity, made_at)"
         " VALUES (%s, %s, %s, ROUND(UNIX_TIMESTAMP(NOW(3)) * 1000))",

@@ -29,7 +29,7 @@ from hubbub.cluster.indexer import keep_index
 from hubbub.cluster.intake import QueuedIntake
 from hubbub.cluster.migrate import migrate
 from hubbub.cluster.outbox import Outbox
-from hubbub.cluster.processes import Processes
+from hubbub.cluster.processes import SESSION_KEY, Processes
 from hubbub.cluster.protocol import kind_of
 from hubbub.cluster.publisher import Publisher
 from hubbub.cluster.redis.counts import RedisCounts
@@ -101,7 +101,7 @@ async def serving(settings: Settings) -> AsyncIterator[Edge]:
     database = database_of(settings, replicas=True)
     store, processes, outbox, aside = MySqlStore(database), Processes(database), Outbox(database), Aside(database)
     processes.redis_servers(len(settings.redis_urls))
-    secret = processes.kept("session secret", secrets.token_hex(32)).encode()
+    secret = processes.kept(SESSION_KEY, secrets.token_hex(32)).encode()
     name = secrets.token_hex(8)
     publisher = Publisher(settings.amqp_url, processes.shards(settings.shards), max_commands=settings.queue_commands)
     servers = Servers(settings.redis_urls)

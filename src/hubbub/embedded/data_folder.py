@@ -19,8 +19,9 @@ log = logging.getLogger("hubbub")
 
 REBUILD = "rebuild-search"
 ACCOUNTS = "accounts-changed"
+_MOVED = "moved"  # has the address of the cluster that the data was moved to
 _LOOK_S = 0.5
-_OURS = ("hubbub.db*", "search-*.db*", "secret*", f"{MARKER}*", "lock", REBUILD, ACCOUNTS)
+_OURS = ("hubbub.db*", "search-*.db*", "secret*", f"{MARKER}*", "lock", REBUILD, ACCOUNTS, _MOVED)
 
 
 class FolderUnusable(Exception):
@@ -44,11 +45,37 @@ class DataFolder:
 
     @classmethod
     def open(cls, path: Path) -> DataFolder:
-        """Make the folder where needed, and take it.
+        """Make the folder where needed, and take it to serve it.
 
         Raises:
-            FolderUnusable: another process has it, it can't be written, or its database is not what belongs there.
+            FolderUnusable: another process has it, it can't be written, its database is not what belongs there, or its
+                data was moved to a cluster.
         """
+        folder = cls._take(path)
+        moved = path / _MOVED
+        if moved.exists():
+            folder.close()
+            raise FolderUnusable(
+                f"The data in {path} was moved to the cluster at {moved.read_text().strip()}: serve it there. To serve "
+                f"this copy instead, without what the cluster has taken since, remove {moved}."
+            )
+        return folder
+
+    @classmethod
+    def open_existing(cls, path: Path) -> DataFolder:
+        """Take a folder that there is, to move what it holds. Raises FolderUnusable."""
+        cls._check_there(path)
+        return cls._take(path)
+
+    def mark_moved(self, where: str) -> None:
+        """On disk when this returns: nobody serves the folder any more. Raises FolderUnusable."""
+        try:
+            write_durably(self.path / _MOVED, f"{where}\n")
+        except OSError as error:
+            raise FolderUnusable(f"{self.path / _MOVED} can't be written: {error.strerror}.") from error
+
+    @classmethod
+    def _take(cls, path: Path) -> DataFolder:
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
             lock = os.fdopen(os.open(path / "lock", os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600), "a+")
@@ -91,9 +118,13 @@ class DataFolder:
     @staticmethod
     def ask(path: Path, what: str) -> None:
         """Leave a request for the process that has the folder, or the next that takes it. Raises FolderUnusable."""
+        DataFolder._check_there(path)
+        (path / what).touch(mode=0o600)
+
+    @staticmethod
+    def _check_there(path: Path) -> None:
         if not (path / "hubbub.db").exists():
             raise FolderUnusable(f"{path} is no data folder of Hubbub. Name the right one with --data.")
-        (path / what).touch(mode=0o600)
 
     def close(self) -> None:
         self._lock.close()

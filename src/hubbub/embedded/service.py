@@ -80,7 +80,7 @@ async def serving(settings: Settings, folder: DataFolder) -> AsyncIterator[Edge]
     gate = LocalGate(settings.user_rate)
 
     def accounts_changed() -> None:
-        """From outside, see embedded.accounts."""
+        """From outside, see embedded.users."""
         gate.forget()
         cache.names_changed()
 

@@ -51,7 +51,7 @@ class Part:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 stdin=subprocess.DEVNULL,
-                env=self._environment(),
+                env=self.environment(),
                 start_new_session=True,
                 text=True,
             )
@@ -69,7 +69,8 @@ class Part:
         self.kill()
         raise StackFailed(f"hubbub {self._command[0]} did not start. It said:\n{self.log.read_text()[-2000:]}")
 
-    def _environment(self) -> dict[str, str]:
+    def environment(self) -> dict[str, str]:
+        """What it is started with."""
         none = self.log.parent / "no-settings.toml"
         none.touch()
         others = {name: value for name, value in os.environ.items() if not name.startswith("HUBBUB_")}

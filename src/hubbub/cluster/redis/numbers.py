@@ -101,8 +101,7 @@ class Numbers:
         Raises:
             Unavailable: they can't be told now.
         """
-        wire = self._servers.of(token)
-        await wire.call("SET", wire.named().application(token), unique(), "EX", 86400)
+        await new_version(self._servers.of(token), token)
 
     # Numbers -----------------------------------------------------------------------------------------------------
 
@@ -242,9 +241,15 @@ class Numbers:
 
 
 async def chat_gone(wire: RedisWire, key: ChatKey) -> None:
-    """Drop what is held of a chat that was deleted. Raises Unavailable."""
+    """Drop what is held of a chat that was deleted, here and, by the application's version, in every process. Raises
+    Unavailable."""
     names = wire.named()
     await wire.script("gone", 3, names.chat(key), names.old(key), names.announced(key), GONE_MS)
+    await new_version(wire, key.token)
+
+
+async def new_version(wire: RedisWire, token: str) -> None:
+    await wire.call("SET", wire.named().application(token), unique(), "EX", 86400)
 
 
 def post_entry(post: Post) -> bytes:

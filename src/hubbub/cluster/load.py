@@ -1,0 +1,131 @@
+"""Takes all that another Hubbub holds into a cluster's empty database. See hubbub.move for why nothing is lost."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import pymysql
+from sqlalchemy.exc import DBAPIError
+
+from hubbub.cluster.database import AtFault, meaning
+from hubbub.cluster.engine import engine_of
+from hubbub.cluster.migrate import migrate
+from hubbub.cluster.processes import ALIVE_S, SESSION_KEY, UNFINISHED_MOVE, note_generation
+from hubbub.schema.rows import TABLES, Row
+
+_ANSWER_S = 3600  # to count a large table takes a while
+_SILENT_S = 3600
+_LOCK_S = 5  # the server may need a moment to see that a load which was killed is gone
+
+
+class LoadFailed(Exception):
+    """The text says why, and what to do."""
+
+
+class Load:
+    """A context manager. One session does everything and holds a lock meanwhile: a second load into the same database
+    is refused, and what the session has begun is over when it is lost.
+
+    Every method blocks, and raises LoadFailed.
+    """
+
+    def __init__(self, url: str) -> None:
+        """Brings the schema up to date first. Raises SchemaTooNew."""
+        self._engine = engine_of(url, answer_s=_ANSWER_S)
+        try:
+            migrate(self._engine)
+            self._connection = self._engine.raw_connection()
+        except (DBAPIError, pymysql.err.Error) as error:
+            self._engine.dispose()
+            said = error.orig if isinstance(error, DBAPIError) else error
+            raise LoadFailed(f"The database can't be used: {said}.") from error
+
+    def __enter__(self) -> Load:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._connection.invalidate()  # what was not committed, and the lock, go with it
+        self._engine.dispose()
+
+    def begin(self, secret: str, redis_servers: int) -> None:
+        """From here on, until ``finish``, no process of the cluster starts. What an earlier load left is removed."""
+        with self._work() as cursor:
+            cursor.execute(f"SET SESSION sql_mode = 'STRICT_ALL_TABLES', wait_timeout = {_SILENT_S}")
+            cursor.execute("SELECT GET_LOCK(LEFT(CONCAT('hubbub.move.', DATABASE()), 64), %s)", (_LOCK_S,))
+            if cursor.fetchone() != (1,):
+                raise LoadFailed("Another `hubbub move` into this database is running.")
+            cursor.execute("SELECT 1 FROM processes WHERE seen_at >= UNIX_TIMESTAMP() - %s LIMIT 1", (ALIVE_S,))
+            if cursor.fetchone() is not None:
+                raise LoadFailed(
+                    f"The cluster is running on this database, or was in the last {ALIVE_S} s. Stop its API processes "
+                    "and writers first."
+                )
+            cursor.execute("SELECT 1 FROM kept WHERE name = %s", (UNFINISHED_MOVE,))
+            if cursor.fetchone() is not None:
+                for table in TABLES.values():
+                    cursor.execute(f"TRUNCATE TABLE {table}")
+                cursor.execute("UPDATE kept SET value = %s WHERE name = %s", (secret, SESSION_KEY))
+            elif self._used(cursor, secret):
+                raise LoadFailed(
+                    "The database is not empty: `hubbub api` was started on it, or data was moved into it before. Stop "
+                    "all processes of the cluster and give it a new one (DROP DATABASE and CREATE DATABASE, or another "
+                    "name in mysql_url)."
+                )
+            # A Redis that was used with another database before may hold chats of the same tokens: with a generation
+            # that no other database has, nothing of them is read.
+            for slot in range(redis_servers):
+                note_generation(cursor, slot, secrets.randbelow(2**48) + 2, "")
+
+    @staticmethod
+    def _used(cursor: Any, secret: str) -> bool:
+        """Whether there is something in the database. Else this load is noted in it.
+
+        An API process that is being started asks for the session secret before it serves anybody. Where it was first,
+        this one finds that secret; where this one was first, the API process finds the note. See Processes.kept.
+        """
+        for table in TABLES.values():
+            cursor.execute(f"SELECT 1 FROM {table} LIMIT 1")
+            if cursor.fetchone() is not None:
+                return True
+        notes = [(SESSION_KEY, secret), (UNFINISHED_MOVE, "")]
+        try:
+            cursor.executemany("INSERT INTO kept (name, value) VALUES (%s,%s)", notes)
+        except pymysql.err.IntegrityError:
+            return True
+        return False
+
+    def add(self, kind: type[Row], rows: Sequence[Row]) -> None:
+        """All of these, which are of the kind, or none. The driver splits them into statements of a megabyte."""
+        columns = ", ".join(f"`{field}`" for field in kind._fields)
+        with self._work() as cursor:
+            cursor.executemany(
+                f"INSERT INTO {TABLES[kind]} ({columns}) VALUES ({','.join(['%s'] * len(kind._fields))})", rows
+            )
+
+    def count(self, kind: type[Row]) -> int:
+        """How many rows the database has of the kind."""
+        with self._work() as cursor:
+            cursor.execute(f"SELECT COUNT(*) FROM {TABLES[kind]}")
+            return int(cursor.fetchone()[0])
+
+    def finish(self) -> None:
+        """The cluster may be started."""
+        with self._work() as cursor:
+            cursor.execute("DELETE FROM kept WHERE name = %s", (UNFINISHED_MOVE,))
+
+    @contextmanager
+    def _work(self) -> Iterator[Any]:
+        """A cursor, in a transaction."""
+        try:
+            cursor = self._connection.cursor()
+            yield cursor
+            cursor.close()
+            self._connection.commit()
+        except pymysql.err.Error as error:
+            told = meaning(error)
+            if isinstance(told, AtFault):
+                raise LoadFailed(f"The database can't hold a row as it is: {told}.") from error
+            raise LoadFailed(f"{told} Fix that, and run the same command again: it begins anew.") from error
