@@ -161,7 +161,9 @@ def test_who_is_invited_may_sign_up_and_is_a_member(invited: Service) -> None:
         must_be_refused(operator.post(path, json={"role": "member"}), 5, "invites")
 
 
-async def test_wrong_codes_of_an_address_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_wrong_codes_of_an_address_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(logins, "WRONG_CODES_OF_ADDRESS", WRONG_CODES_OF_ADDRESS._replace(most=4, each_ms=10**7))
     async with served(tmp_path / "data") as url, httpx.AsyncClient(base_url=url + "/api/v1") as ann:
 
@@ -182,3 +184,4 @@ async def test_wrong_codes_of_an_address_are_counted(tmp_path: Path, monkeypatch
         assert await tries("/auth/setup", code="wrong") == 429
         assert await tries("/auth/password-reset/confirm", code="wrong") == 429
         assert await tries("/auth/register", email="second@example.com") == 201, "all else goes on"
+    assert "Codes from 127.0.0.1 are refused for now: Too many wrong codes" in caplog.text

@@ -53,5 +53,5 @@ async def test_a_lock_out_is_one_line_however_often_it_is_met(caplog: pytest.Log
     assert [record.getMessage() for record in caplog.records] == [
         "Logins to a***@example.com from 203.0.113.7 are refused for now: Too many.",
         "Logins to a***@example.com from 203.0.113.7 are refused for now: Too many.",
-        "Registrations and codes from nowhere known are refused for now: Too many.",
+        "Registrations from nowhere known are refused for now: Too many.",
     ]

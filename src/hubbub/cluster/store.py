@@ -51,7 +51,7 @@ from hubbub.chat.model import (
     User,
 )
 from hubbub.chat.ports import Place, Sent
-from hubbub.cluster.account_commands import HANDLERS, has_application, is_gone
+from hubbub.cluster.accounts import HANDLERS, has_application, is_gone
 from hubbub.cluster.database import Database, marks
 from hubbub.cluster.deliveries import CHANGED_MESSAGE, MESSAGE
 from hubbub.cluster.erasing import mark_chats, rename_later

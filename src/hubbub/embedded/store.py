@@ -61,7 +61,7 @@ from hubbub.chat.model import (
     User,
 )
 from hubbub.chat.ports import Document, Place, Sent
-from hubbub.embedded.account_commands import HANDLERS, is_gone
+from hubbub.embedded.accounts import HANDLERS, is_gone
 from hubbub.embedded.erasing import erase_some
 from hubbub.embedded.migrate import migrate
 from hubbub.embedded.readers import Readers

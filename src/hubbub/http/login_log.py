@@ -29,11 +29,12 @@ class LoginLog:
     def failed(self, address: str, email: str) -> None:
         log.info("A login to %s from %s failed.", masked(email), address or "nowhere known")
 
-    async def locked(self, refusal: UsedUp, address: str, email: str | None) -> None:
-        """``email`` is None for a registration or a code."""
+    async def locked(self, refusal: UsedUp, address: str, email: str | None, what: str = "Registrations") -> None:
+        """``email`` is None where none is tried: ``what`` says what is refused then."""
         try:
             await self._told.take([(_TOLD, refusal.what)])
         except RateLimited:
             return
-        what = "Registrations and codes" if email is None else f"Logins to {masked(email)}"
+        if email is not None:
+            what = f"Logins to {masked(email)}"
         log.warning("%s from %s are refused for now: %s", what, address or "nowhere known", refusal.sentence)

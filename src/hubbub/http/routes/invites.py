@@ -75,6 +75,6 @@ class InviteRoutes:
             async with self._logins.code(address):
                 joined = await self._applications.accept(caller, request.path_params["code"])
         except UsedUp as refusal:
-            await self._log.locked(refusal, address, None)
+            await self._log.locked(refusal, address, None, "Codes")
             raise
         return json_response(schemas.JoinedApplication(joined.token, joined.role))

@@ -65,7 +65,7 @@ class RecoveryRoutes:
         try:
             await self._logins.reset(address, form.email)
         except UsedUp as refusal:
-            await self._log.locked(refusal, address, None)
+            await self._log.locked(refusal, address, None, "Password resets")
             raise
         self._mail.later(self._send(self._mail, form.email))
         return json_response(schemas.Done("If there is an account with this email, a mail is on its way."), 202)
@@ -87,7 +87,7 @@ class RecoveryRoutes:
                 user = await self._recovery.user(form.code)
                 await self._sessions.change(user, partial(self._finish, form))
         except UsedUp as refusal:
-            await self._log.locked(refusal, address, None)
+            await self._log.locked(refusal, address, None, "Codes")
             raise
         return json_response(schemas.Done("The password is set. Log in with it."))
 

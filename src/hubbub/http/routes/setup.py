@@ -44,7 +44,7 @@ class SetupRoutes:
                     form.code, name=form.name, email=form.email, password=form.password
                 )
         except UsedUp as refusal:
-            await self._log.locked(refusal, address, None)
+            await self._log.locked(refusal, address, None, "Codes")
             raise
         answer = json_response(schemas.Done("The operator's account is made."), 201)
         return with_cookie(answer, self._sessions.begin(user), request)
