@@ -104,7 +104,7 @@ class Settings(BaseModel):
     public_url: kinds.WebUrl = Field(
         "",
         examples=["https://chat.example.com"],
-        description="Address by which people reach this service, https://chat.example.com; links begin with it.",
+        description="Where people reach this service, https://chat.example.com: links begin so; needed with smtp_url.",
     )
     log_format: Literal["text", "json"] = Field("text", description="Log lines for people (text) or programs (json).")
     access_log: bool = Field(

@@ -70,7 +70,7 @@ def test_every_operation_in_both_modes(service: Served, monkeypatch: pytest.Monk
         bob.rename("Robert")
         eventually(lambda: bob.messages(application, chat, limit=1)[0].sender_name == "Robert")
         ann.hand_over(application, email)
-        assert [each.role for each in bob.members(application)] == ["admin", "owner"]
+        assert [each.role for each in bob.members(application)] == ["admin", "owner", "member"]
         bob.hand_over(application, ann_email)
         before = bob.token
         bob.set_password("a good password", "a better password")

@@ -60,7 +60,8 @@ def test_a_wrong_used_up_or_revoked_code_is_the_same_404(ann: Person, bob: Perso
     used, revoked = invite(ann, token), invite(ann, token)
     assert accept(bob, used).is_success
     assert ann.delete(f"/applications/{token}/invites/{revoked['id']}").status_code == 204
-    problem(ann.delete(f"/applications/{token}/invites/{revoked['id']}"), 404)
+    for ref in (revoked["id"], "%C2%92", "%F0%9F%8E%89", "%FF", "x" * 999):
+        problem(ann.delete(f"/applications/{token}/invites/{ref}"), 404)
     answers = [accept(stranger, {"code": code}) for code in (used["code"], revoked["code"], "A" * 22)]
     assert len({answer.content for answer in answers}) == 1
     problem(answers[0], 404)

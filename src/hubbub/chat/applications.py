@@ -30,6 +30,10 @@ from hubbub.chat.quotas import Made
 from hubbub.chat.registration import wrong_invite
 
 
+def no_invite() -> NotFound:
+    return NotFound("There is no such invite in this application.")
+
+
 def no_application() -> NotFound:
     """What a stranger is told, and anyone who asks for an application that there isn't: a stranger learns nothing."""
     return NotFound("There is no such application, or you are not a member of it.")
@@ -167,6 +171,8 @@ class Membership:
     async def remove_invite(self, ref: str) -> None:
         """Who has joined by it stays. Raises NotFound."""
         self.must_manage()
+        if not is_token(ref):  # a database need not take any text
+            raise no_invite()
         await self._doors.intake.accept(RemoveInvite(self._token, ref))
 
     async def add_chat(self, title: str | None) -> int:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from hubbub.chat.accounts import no_account
-from hubbub.chat.applications import no_application
+from hubbub.chat.applications import no_application, no_invite
 from hubbub.chat.commands import (
     AcceptInvite,
     AddInvite,
@@ -132,7 +132,7 @@ def _add_invite(cursor: Any, command: AddInvite) -> Outcome:
 
 def _remove_invite(cursor: Any, command: RemoveInvite) -> Outcome:
     cursor.execute("DELETE FROM invites WHERE token = %s AND ref = %s", (command.token, command.ref))
-    return None if cursor.rowcount else NotFound("There is no such invite in this application.")
+    return None if cursor.rowcount else no_invite()
 
 
 def _accept_invite(cursor: Any, command: AcceptInvite) -> Outcome:

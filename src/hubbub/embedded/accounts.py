@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from hubbub.chat.accounts import no_account
-from hubbub.chat.applications import no_application
+from hubbub.chat.applications import no_application, no_invite
 from hubbub.chat.commands import (
     AcceptInvite,
     AddInvite,
@@ -120,7 +120,7 @@ def _remove_invite(database: sqlite3.Connection, command: RemoveInvite) -> Outco
         "DELETE FROM invites WHERE ref = ? AND application_id = (SELECT id FROM applications WHERE token = ?)",
         (command.ref, command.token),
     )
-    return None if removed.rowcount else NotFound("There is no such invite in this application.")
+    return None if removed.rowcount else no_invite()
 
 
 def _accept_invite(database: sqlite3.Connection, command: AcceptInvite) -> Outcome:
