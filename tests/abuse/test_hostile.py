@@ -221,6 +221,8 @@ def test_one_user_may_send_so_much_and_hinders_no_other(tmp_path: Path) -> None:
             assert refused[0].headers["retry-after"] == "1"
             assert refused[0].headers["ratelimit-limit"] == "20"
             assert refused[0].headers["ratelimit-remaining"] == "0"
+            account = {"email": ann.email, "password": "correct horse"}
+            assert ann.post("/auth/login", json=account).status_code == 200, "it is no request of the user yet"
             assert bob.get("/auth/me").status_code == 200
     finally:
         service.stop()

@@ -100,9 +100,9 @@ class AccountRoutes:
             raise
 
     async def _has_session(self, request: Request, email: str) -> bool:
-        """Whether the request comes with a session of the account that it logs in to."""
+        """Whether the request comes with a session of the account that it logs in to, whose rate may be used up."""
         try:
-            session = await self._sessions.of_request(request)
+            session = await self._sessions.again_of_request(request)
         except Unauthenticated:
             return False
         return session.user.email == email
