@@ -46,6 +46,9 @@ class Recorded:
     def count_messages(self) -> None:
         pass
 
+    def erase(self) -> None:
+        pass
+
 
 class Closing(Queue, Protocol):
     async def close(self) -> None: ...
