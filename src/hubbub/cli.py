@@ -454,6 +454,8 @@ def operators_add(email: str, data: str | None) -> None:
     import asyncio
     import time
 
+    if "@" not in email:
+        raise click.BadParameter(f"{email!r} is no email address.", param_hint="EMAIL")
     with _operators(data) as (settings, all_operators):
         found = asyncio.run(all_operators.add(email, time.time_ns() // 1_000_000))
         if not isinstance(found, str):

@@ -14,11 +14,15 @@ from hubbub.chat.commands import (
     AddUser,
     DeleteApplication,
     DeleteUser,
+    EndSessions,
+    PutMember,
     RemoveInvite,
+    RemoveMember,
     ResetPassword,
     SetOperator,
+    SetPassword,
 )
-from hubbub.chat.errors import Invalid, NotFound, WrongCode
+from hubbub.chat.errors import Invalid, NotFound, Unauthenticated, WrongCode
 from hubbub.chat.model import Invite, Joined, Purpose, Role, User
 from hubbub.chat.ports import Store
 from tests.ports.conftest import Erasable
@@ -32,7 +36,7 @@ def somebody(name: str) -> AddUser:
 
 def invite(store: Store, code: str, role: Role = Role.MEMBER, uses: int = 1, expires_at: int = LATER) -> str:
     ref = f"ref of {code}"
-    assert store.apply([AddInvite("token", Invite(ref, role, uses, 0, NOW, expires_at), hash_of(code))]) == [None]
+    assert store.apply([AddInvite("token", Invite(ref, role, uses, 0, NOW, expires_at), hash_of(code), 1)]) == [None]
     return ref
 
 
@@ -221,10 +225,43 @@ async def test_an_invite_of_a_deleted_application_is_none(store: Erasable) -> No
         [
             AcceptInvite("token", hash_of("code"), 2, NOW),
             AddInvitedUser(somebody("c"), "token", hash_of("code")),
-            AddInvite("token", Invite("late", Role.MEMBER, 1, 0, NOW, LATER), hash_of("late")),
+            AddInvite("token", Invite("late", Role.MEMBER, 1, 0, NOW, LATER), hash_of("late"), 1),
         ]
     )
     assert [type(outcome) for outcome in (accepted, signed_up, added)] == [WrongCode, WrongCode, NotFound]
     assert await store.user_by_email("c@x") is None
     store.erase()
     assert isinstance(store.apply([RemoveInvite("token", ref)])[0], NotFound), "and no row of it is left"
+
+
+def test_an_invite_counts_while_who_made_it_manages_the_application(store: Store) -> None:
+    made = Invite("of an admin", Role.ADMIN, 5, 0, NOW, LATER)
+    store.apply([somebody("c"), PutMember("token", 2, Role.ADMIN), AddInvite("token", made, hash_of("code"), 2)])
+    accepted = AcceptInvite("token", hash_of("code"), 2, NOW)
+    for change in (RemoveMember("token", 2), PutMember("token", 2, Role.MEMBER)):
+        refused = store.apply([change, accepted])[1]
+        assert isinstance(refused, WrongCode), "nobody comes back by an invite of their own"
+    joined = store.apply([PutMember("token", 2, Role.ADMIN), AcceptInvite("token", hash_of("code"), 3, NOW)])[1]
+    assert joined == Joined("token", Role.ADMIN)
+
+
+async def test_what_a_session_asked_for_is_refused_once_that_has_ended(store: Store) -> None:
+    assert store.apply([SetPassword(2, "first", "era 1", asked_in=""), EndSessions(2, "era 2")]) == [None, None]
+    late = store.apply([SetPassword(2, "late", "era 3", asked_in="era 1"), DeleteUser(2, "era 3", False, asked_in="")])
+    assert [type(each) for each in late] == [Unauthenticated, Unauthenticated]
+    found = await store.user_by_email("b@x")
+    assert found is not None
+    assert (found[0].era, found[1]) == ("era 2", "first")
+
+
+async def test_a_new_password_ends_the_links_that_would_set_another(store: Store) -> None:
+    store.apply([AddLink(Purpose.RESET, email, hash_of(email), LATER) for email in ("a@x", "b@x")])
+    store.apply([SetPassword(2, "hash", "era")])
+    assert await store.link(Purpose.RESET, hash_of("b@x"), NOW) is None
+    assert await store.link(Purpose.RESET, hash_of("a@x"), NOW) == "a@x"
+
+
+async def test_the_link_for_the_first_operator_is_over_once_there_is_one(store: Store) -> None:
+    store.apply([AddLink(Purpose.OPERATOR, "", hash_of("code"), LATER)])
+    store.apply([SetOperator("b@x", operator=True)])
+    assert await store.link(Purpose.OPERATOR, hash_of("code"), NOW) is None

@@ -344,7 +344,7 @@ async def test_roles_follow_every_change(harness: Harness) -> None:
     await harness.carry_out(RemoveMember(harness.token, 2))
     assert await harness.view.role(caller(2), harness.token) is None
     for number, role in enumerate((Role.MEMBER, Role.ADMIN)):
-        await harness.carry_out(AddInvite(harness.token, Invite(str(number), role, 1, 0, 1, 9), bytes([number])))
+        await harness.carry_out(AddInvite(harness.token, Invite(str(number), role, 1, 0, 1, 9), bytes([number]), 1))
         await harness.carry_out(AcceptInvite(harness.token, bytes([number]), 2, 5))
         assert await harness.view.role(caller(2), harness.token) is role
 

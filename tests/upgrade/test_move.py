@@ -119,7 +119,7 @@ def folder(tmp_path: Path) -> Path:
     )
     store.apply([EditMessage(chat, 2, 1, "edited", 99), DeleteMessage(chat, 9, 1, any_sender=False)])
     store.apply([SetOperator("2@x", operator=True), AddLink(Purpose.RESET, "1@x", b"\xfe" * 32, 2**40)])
-    store.apply([AddInvite("token", Invite(f"ref{n}", Role.ADMIN, 5, n, 6, 2**40), bytes([n]) * 32) for n in (1, 2)])
+    store.apply([AddInvite("token", Invite(f"ref{n}", Role.ADMIN, 5, n, 6, 2**40), bytes([n]) * 32, 1) for n in (1, 2)])
     store.count_messages()
     store.close()
     taken.close()

@@ -24,6 +24,11 @@ def must_hand_over(owned: int) -> Invalid:
     return Invalid([f"hand over or delete {them} first: an application can't be without an owner"])
 
 
+def session_over() -> Unauthenticated:
+    """What a command is refused with whose session ended while it was on its way."""
+    return Unauthenticated("This session has ended. Log in again.")
+
+
 def no_account() -> NotFound:
     """What a command is refused with whose user was deleted a moment ago."""
     return NotFound("There is no such account.")
@@ -100,7 +105,8 @@ class Accounts:
     async def set_password(self, user: User, password: str) -> User:
         """The user, whose sessions from before are dead once this returns."""
         era = secrets.token_urlsafe(9)
-        await self._intake.accept(SetPassword(user.id, await self._passwords.hash(password), era))
+        hashed = await self._passwords.hash(password)
+        await self._intake.accept(SetPassword(user.id, hashed, era, asked_in=user.era))
         return replace(user, era=era)
 
     async def delete(self, user: User, *, erase: bool) -> None:
@@ -110,7 +116,7 @@ class Accounts:
         Raises:
             Invalid: the user owns applications.
         """
-        await self._intake.accept(DeleteUser(user.id, secrets.token_urlsafe(9), erase))
+        await self._intake.accept(DeleteUser(user.id, secrets.token_urlsafe(9), erase, asked_in=user.era))
 
     async def session_lives(self, user: User, era: str, session: str) -> bool:
         return await self._store.session_lives(user.id, era, session)

@@ -159,7 +159,7 @@ class Membership:
         await self._doors.quotas.take(self._caller.user.id, Made.INVITES)
         code, now = new_code(), self._doors.now()
         invite = Invite(secrets.token_urlsafe(9), role, uses, 0, now, now + lifetime_s * 1000)
-        await self._doors.intake.accept(AddInvite(self._token, invite, code.hash))
+        await self._doors.intake.accept(AddInvite(self._token, invite, code.hash, self._caller.user.id))
         return invite, code.text
 
     async def invites(self, *, offset: int, limit: int) -> list[Invite]:

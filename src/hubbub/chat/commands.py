@@ -75,11 +75,12 @@ class ResetPassword(msgspec.Struct, frozen=True):
 
 
 class AddInvite(msgspec.Struct, frozen=True):
-    """Outcome: None."""
+    """Outcome: None. It counts as long as who made it, ``created_by``, manages the application."""
 
     token: str
     invite: Invite
     hash: bytes
+    created_by: int
 
 
 class RemoveInvite(msgspec.Struct, frozen=True):
@@ -123,21 +124,27 @@ class RenameUser(msgspec.Struct, frozen=True):
 
 
 class SetPassword(msgspec.Struct, frozen=True):
-    """And all sessions of the user end. Outcome: None. ``era``: see EndSessions."""
+    """And all sessions of the user end, and links that set a password. Outcome: None. ``era``: see EndSessions. Refused
+    with Unauthenticated when ``asked_in``, the era of the session that asks for it, is not the user's any more: what
+    ended that session came first.
+    """
 
     user_id: int
     password_hash: str
     era: str
+    asked_in: str | None = None
 
 
 class DeleteUser(msgspec.Struct, frozen=True):
     """The account is gone, with its memberships and sessions. Its messages stay under another name, or go a little
-    later (``erase``). Outcome: None. Refused with Invalid while the user owns applications. ``era``: see EndSessions.
+    later (``erase``). Outcome: None. Refused with Invalid while the user owns applications. ``era``: see EndSessions,
+    ``asked_in``: SetPassword.
     """
 
     user_id: int
     era: str
     erase: bool
+    asked_in: str | None = None
 
 
 class EndErasure(msgspec.Struct, frozen=True):

@@ -48,16 +48,16 @@ class Registration:
             raise Forbidden("Registration is closed here: no new accounts are made.")
         if self._policy == "invited" and invite is None:
             raise Forbidden("Registration is by invitation here: send the code of an invite in the field `invite`.")
+        token = None if invite is None else await self._store.invite_token(hash_of(invite))
+        if invite is not None and token is None:  # before the email: only who is invited may learn of that
+            raise wrong_invite()
         if normalized_email(email) in self._reserved:
             raise Forbidden(
                 "This email is named in the setting `operators`. "
                 "`hubbub operators add EMAIL` prints a link that makes its account."
             )
-        if invite is None:
+        if invite is None or token is None:
             return await self._accounts.register(name=name, email=email, password=password)
-        token = await self._store.invite_token(hash_of(invite))
-        if token is None:
-            raise wrong_invite()
         account = await self._accounts.prepared(name=name, email=email, password=password)
         user: User = await self._intake.accept(AddInvitedUser(account, token, hash_of(invite)))
         return user

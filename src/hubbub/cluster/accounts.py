@@ -28,7 +28,13 @@ from hubbub.chat.model import Joined, Purpose, Role, User
 from hubbub.chat.registration import wrong_invite, wrong_link
 
 _LINK = "SELECT email FROM links WHERE purpose = %s AND hash = %s AND expires_at > %s FOR UPDATE"
-_INVITE = "SELECT id, role, used < uses FROM invites WHERE hash = %s AND token = %s AND expires_at > %s FOR UPDATE"
+# Somebody is an operator: the link that makes the first one is over.
+_SETUP_OVER = "DELETE FROM links WHERE purpose = 'operator' AND email = ''"
+# Only of who manages the application still: an invite must not bring back who was removed, or made a member.
+_INVITE = (
+    "SELECT id, role, used < uses FROM invites i WHERE hash = %s AND token = %s AND expires_at > %s AND EXISTS"
+    " (SELECT 1 FROM members m WHERE m.token = i.token AND m.user_id = i.created_by AND m.role <> 'member') FOR UPDATE"
+)
 
 
 def _one(cursor: Any, sql: str, values: tuple[Any, ...]) -> Any:
@@ -79,6 +85,7 @@ def _add_operator(cursor: Any, command: AddOperator) -> Outcome:
     if isinstance(user, User):
         cursor.execute("UPDATE users SET operator = TRUE WHERE id = %s", (user.id,))
         cursor.execute("DELETE FROM links WHERE hash = %s", (command.link,))
+        cursor.execute(_SETUP_OVER)
     return user
 
 
@@ -87,6 +94,8 @@ def _set_operator(cursor: Any, command: SetOperator) -> Outcome:
     found = user is not None
     if user is not None:
         cursor.execute("UPDATE users SET operator = %s WHERE id = %s", (command.operator, user[0]))
+        if command.operator:
+            cursor.execute(_SETUP_OVER)
     if not command.operator:
         link = (Purpose.OPERATOR.value, command.email)
         cursor.execute("DELETE FROM links WHERE purpose = %s AND email = %s", link)
@@ -121,10 +130,11 @@ def _add_invite(cursor: Any, command: AddInvite) -> Outcome:
     if not has_application(cursor, command.token):
         return no_application()
     cursor.execute(
-        "INSERT INTO invites (token, ref, hash, role, uses, created_at, expires_at) VALUES (%s,%s,%s,%s,%s,%s,%s)",
+        "INSERT INTO invites (token, ref, hash, role, uses, created_at, expires_at, created_by)"
+        " VALUES (%s,%s,%s,%s,%s,%s,%s,%s)",
         (
             *(command.token, invite.ref, command.hash, invite.role.value),
-            *(invite.uses, invite.created_at, invite.expires_at),
+            *(invite.uses, invite.created_at, invite.expires_at, command.created_by),
         ),
     )
     return None

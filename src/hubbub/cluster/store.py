@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 from msgspec.structs import replace
 
-from hubbub.chat.accounts import must_hand_over, no_account
+from hubbub.chat.accounts import must_hand_over, no_account, session_over
 from hubbub.chat.applications import handed_over, must_own
 from hubbub.chat.commands import (
     AddApplication,
@@ -118,15 +118,23 @@ class MySqlStore:
     def _set_password(self, cursor: Any, command: SetPassword) -> Outcome:
         if is_gone(cursor, command.user_id):
             return no_account()
+        if not _asked_in(cursor, command):
+            return session_over()
         cursor.execute(
             "UPDATE users SET password_hash = %s, era = %s WHERE id = %s",
             (command.password_hash, command.era, command.user_id),
+        )
+        cursor.execute(
+            "DELETE FROM links WHERE purpose = 'reset' AND email = (SELECT email FROM users WHERE id = %s)",
+            (command.user_id,),
         )
         return None
 
     def _delete_user(self, cursor: Any, command: DeleteUser) -> Outcome:
         if is_gone(cursor, command.user_id):
             return no_account()
+        if not _asked_in(cursor, command):
+            return session_over()
         cursor.execute(
             "SELECT COUNT(*) FROM members m JOIN applications a ON a.token = m.token"
             " WHERE m.user_id = %s AND m.role = 'owner' AND NOT a.deleted",
@@ -500,6 +508,12 @@ class MySqlStore:
             (*key, sender_id, idempotency_key),
         )
         return row and (int(row[0]), bytes(row[1]))
+
+
+def _asked_in(cursor: Any, command: SetPassword | DeleteUser) -> bool:
+    """The user's row is locked."""
+    cursor.execute("SELECT era FROM users WHERE id = %s", (command.user_id,))
+    return command.asked_in in (None, cursor.fetchone()[0])
 
 
 def _role(cursor: Any, token: str, user_id: int) -> Role | None:

@@ -27,9 +27,13 @@ from hubbub.chat.model import Joined, Purpose, Role, User
 from hubbub.chat.registration import wrong_invite, wrong_link
 
 _LINK = "SELECT email FROM links WHERE purpose = ? AND hash = ? AND expires_at > ?"
+# Somebody is an operator: the link that makes the first one is over.
+_SETUP_OVER = "DELETE FROM links WHERE purpose = 'operator' AND email = ''"
+# Only of who manages the application still: an invite must not bring back who was removed, or made a member.
 _INVITE = (
     "SELECT i.id, i.application_id, i.role, i.used < i.uses FROM invites i JOIN applications a ON a.id ="
-    " i.application_id WHERE i.hash = ? AND a.token = ? AND NOT a.deleted AND i.expires_at > ?"
+    " i.application_id JOIN members m ON m.application_id = a.id AND m.user_id = i.created_by AND m.role <> 'member'"
+    " WHERE i.hash = ? AND a.token = ? AND NOT a.deleted AND i.expires_at > ?"
 )
 
 
@@ -68,12 +72,15 @@ def _add_operator(database: sqlite3.Connection, command: AddOperator) -> Outcome
     if isinstance(user, User):
         database.execute("UPDATE users SET operator = 1 WHERE id = ?", (user.id,))
         database.execute("DELETE FROM links WHERE hash = ?", (command.link,))
+        database.execute(_SETUP_OVER)
     return user
 
 
 def _set_operator(database: sqlite3.Connection, command: SetOperator) -> Outcome:
     changed = database.execute("UPDATE users SET operator = ? WHERE email = ?", (command.operator, command.email))
     found = changed.rowcount
+    if found and command.operator:
+        database.execute(_SETUP_OVER)
     if not command.operator:
         link = (Purpose.OPERATOR.value, command.email)
         found += database.execute("DELETE FROM links WHERE purpose = ? AND email = ?", link).rowcount
@@ -105,11 +112,11 @@ def _reset_password(database: sqlite3.Connection, command: ResetPassword) -> Out
 def _add_invite(database: sqlite3.Connection, command: AddInvite) -> Outcome:
     invite = command.invite
     added = database.execute(
-        "INSERT INTO invites (application_id, ref, hash, role, uses, created_at, expires_at)"
-        " SELECT id, ?, ?, ?, ?, ?, ? FROM applications WHERE token = ? AND NOT deleted",
+        "INSERT INTO invites (application_id, ref, hash, role, uses, created_at, expires_at, created_by)"
+        " SELECT id, ?, ?, ?, ?, ?, ?, ? FROM applications WHERE token = ? AND NOT deleted",
         (
             *(invite.ref, command.hash, invite.role.value, invite.uses, invite.created_at, invite.expires_at),
-            command.token,
+            *(command.created_by, command.token),
         ),
     )
     return None if added.rowcount else no_application()

@@ -52,7 +52,7 @@ SELECTS: dict[type[Row], str] = {
     ),
     Link: "SELECT purpose, email, hash, expires_at FROM links",
     Invite: (
-        "SELECT a.token, i.ref, i.hash, i.role, i.uses, i.used, i.created_at, i.expires_at"
+        "SELECT a.token, i.ref, i.hash, i.role, i.uses, i.used, i.created_at, i.expires_at, i.created_by"
         " FROM invites i CROSS JOIN applications a ON a.id = i.application_id ORDER BY i.id"
     ),
     Chat: (

@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar, cast
 
-from hubbub.chat.accounts import must_hand_over, no_account
+from hubbub.chat.accounts import must_hand_over, no_account, session_over
 from hubbub.chat.applications import handed_over, must_own
 from hubbub.chat.commands import (
     AddApplication,
@@ -336,15 +336,29 @@ class SqliteStore:
         return None if renamed.rowcount else no_account()
 
     def _set_password(self, command: SetPassword) -> Outcome:
-        done = self._writing.execute(
-            "UPDATE users SET password_hash = ?, era = ? WHERE id = ? AND NOT deleted",
+        if is_gone(self._writing, command.user_id):
+            return no_account()
+        if not self._asked_in(command):
+            return session_over()
+        self._writing.execute(
+            "UPDATE users SET password_hash = ?, era = ? WHERE id = ?",
             (command.password_hash, command.era, command.user_id),
         )
-        return None if done.rowcount else no_account()
+        self._writing.execute(
+            "DELETE FROM links WHERE purpose = 'reset' AND email = (SELECT email FROM users WHERE id = ?)",
+            (command.user_id,),
+        )
+        return None
+
+    def _asked_in(self, command: SetPassword | DeleteUser) -> bool:
+        (era,) = self._writing.execute("SELECT era FROM users WHERE id = ?", (command.user_id,)).fetchone()
+        return command.asked_in in (None, era)
 
     def _delete_user(self, command: DeleteUser) -> Outcome:
         if is_gone(self._writing, command.user_id):
             return no_account()
+        if not self._asked_in(command):
+            return session_over()
         (owned,) = self._writing.execute(
             "SELECT count(*) FROM members m JOIN applications a ON a.id = m.application_id"
             " WHERE m.user_id = ? AND m.role = 'owner' AND NOT a.deleted",

@@ -58,7 +58,9 @@ class LocalGate:
         self._buckets = {user: bucket for user, bucket in self._buckets.items() if now - bucket.at < 2}
 
     async def sessions_changed(self, user_id: int) -> None:
-        self._buckets.pop(user_id, None)
+        bucket = self._buckets.get(user_id)
+        if bucket is not None:  # what it has used up stays so
+            bucket.entry = Entry(str(next(_marks)))
 
     def forget(self) -> None:
         """The mark of every user changes."""

@@ -14,7 +14,7 @@ from hubbub.chat.errors import Forbidden
 
 def must_be_own_page(headers: Mapping[bytes, bytes]) -> None:
     """Raises Forbidden for a request that another site's page made, unless it brings a token: no page has one."""
-    if b"authorization" in headers:
+    if headers.get(b"authorization", b"")[:7].lower() == b"bearer ":  # a browser sends Basic by itself
         return
     site = headers.get(b"sec-fetch-site")
     if site is not None:

@@ -65,6 +65,7 @@ class Invite(NamedTuple):
     used: int
     created_at: int
     expires_at: int
+    created_by: int
 
 
 class Chat(NamedTuple):

@@ -40,6 +40,7 @@ def upgrade() -> None:
             used       INT NOT NULL DEFAULT 0,
             created_at BIGINT NOT NULL,
             expires_at BIGINT NOT NULL,
+            created_by BIGINT NOT NULL,
             UNIQUE KEY by_hash (hash),
             UNIQUE KEY by_ref (token, ref),
             KEY by_application (token, id),

@@ -32,7 +32,8 @@ def upgrade() -> None:
             uses           INTEGER NOT NULL,
             used           INTEGER NOT NULL DEFAULT 0 CHECK (used <= uses),
             created_at     INTEGER NOT NULL,
-            expires_at     INTEGER NOT NULL
+            expires_at     INTEGER NOT NULL,
+            created_by     INTEGER NOT NULL REFERENCES users (id)
         ) STRICT
         """
     )
