@@ -29,6 +29,7 @@ def fields(kind: type[S], body: bytes) -> S:
         Invalid: one or more fields are missing or wrong, or are none of this kind.
     """
     try:
+        body.decode()  # what is in no field is not looked at below, and JSON is UTF-8
         given = _decode(body or b"{}")
         has = [field.encode_name for field in msgspec.structs.fields(kind)]
         content = {name: _plain(given[name]) for name in has if name in given}
