@@ -8,4 +8,4 @@ import pytest
 @pytest.fixture
 def fuzz_examples(request: pytest.FixtureRequest) -> int:
     """Examples for each operation or parser: a few, or many with --fault-rounds."""
-    return 10 if request.config.getoption("--fault-rounds") is None else 300
+    return 6 if request.config.getoption("--fault-rounds") is None else 300
