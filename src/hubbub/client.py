@@ -447,7 +447,7 @@ class Client:
         self.token = None
 
     def end_sessions(self) -> None:
-        """Log out everywhere: no token of the user's works any more, whoever has it."""
+        """Log out everywhere: no token of the user's works any more, also a copied one."""
         self._run(_Calls.end_sessions())
         self.token = None
 

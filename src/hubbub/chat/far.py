@@ -15,7 +15,7 @@ MOST_USERS = 100
 
 
 class FarReads:
-    """Invariant: ``_users`` has whoever has a read that runs or waits, with a lock and how many there are."""
+    """Invariant: ``_users`` has each user with a read that runs or waits, with a lock and how many there are."""
 
     def __init__(self) -> None:
         self._users: dict[int, tuple[asyncio.Lock, int]] = {}

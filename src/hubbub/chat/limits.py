@@ -45,7 +45,7 @@ FAILURES_OF_ADDRESS = Limit(
     failures=True,
     sentence="Too many failed logins from your address. Wait before you try again.",
 )
-# Slowed and not locked: whoever guesses must not keep the owner out.
+# Slowed and not locked: a guesser must not keep the owner out.
 FAILURES_OF_ACCOUNT = Limit(
     "account",
     100,

@@ -141,7 +141,7 @@ def _secret(path: Path) -> bytes:
 
 
 def _close_to_others(folder: Path) -> None:
-    """What is in the folder is its owner's alone, whoever made it. Raises OSError."""
+    """What is in the folder is its owner's alone, also what another program has made. Raises OSError."""
     for pattern in _OURS:
         for file in folder.glob(pattern):
             if file.stat().st_mode & 0o077:

@@ -54,8 +54,8 @@ class Sized:
 
 
 class Chunked:
-    """Chunks of a body, gathered. Extensions and trailers are read and dropped: a trailer is never a header, or whoever
-    trusts our reading of the headers could be told something else behind them.
+    """Chunks of a body, gathered. Extensions and trailers are read and dropped: a trailer is never a header, or a
+    program that trusts our reading of the headers could be told something else behind them.
     """
 
     __slots__ = ("_at_line", "_framing", "_gathered", "_left", "_line", "whole")

@@ -144,7 +144,7 @@ class Connection(asyncio.Protocol):
 
     async def write(self, data: bytes, end: bytes = b"", *, shared: bool = False, more: bool = False) -> None:
         """Write it and the end as the client takes it, and return when the last piece is written, or taken if there is
-        ``more``. Until then the data is held, and counts, unless it is ``shared``: in memory once, whoever asks for it.
+        ``more``. Until then the data is held, and counts, unless it is ``shared``: in memory once for all who ask.
         """
         self._waiting = 0 if shared else len(data)
         if self.paused:

@@ -12,7 +12,7 @@ from hubbub.http.limits import MemoryCounts
 log = logging.getLogger("hubbub.logins")
 
 _DOMAIN = re.compile(r"[A-Za-z0-9.-]{1,100}")
-_TOLD = Limit("told", 1, 60_000, failures=False, sentence="")  # of one lock-out a line a minute, whoever goes on trying
+_TOLD = Limit("told", 1, 60_000, failures=False, sentence="")  # of a lock-out: a line a minute, however it goes on
 
 
 def masked(email: str) -> str:

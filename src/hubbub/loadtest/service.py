@@ -98,7 +98,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 def _remove(accounts: Accounts) -> None:
     if not accounts.described:
         return
-    with suppress(OSError):  # whoever read the output may have gone
+    with suppress(OSError):  # the reader of the output may have gone
         click.echo("Deleting what the test made in the service")
     why: str | None = "the deletion was interrupted"
     with suppress(KeyboardInterrupt):  # a second Ctrl-C: the run has ended, and this ends the deletion

@@ -4,7 +4,7 @@
 const state = { me: null, application: null, chat: null, stream: null, numbers: new Set(), oldest: null };
 
 // A message that was sent and not answered is sent again with the same key: it can't be there twice. Not once its sender
-// has left: it would be sent as whoever is here by then.
+// has left: it would be sent as the user who is here by then.
 async function surely(path, content) {
   const me = state.me;
   const key = crypto.randomUUID ? crypto.randomUUID() : String(Math.random()).slice(2) + Date.now();
