@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
+from hubbub.chat.commands import EndErasure
 from hubbub.chat.erasing import Erasing
 from hubbub.chat.errors import Unavailable
 from hubbub.chat.feed import Feed
@@ -75,7 +76,8 @@ async def serving(settings: Settings, folder: DataFolder) -> AsyncIterator[Edge]
         ]
 
     async def settled() -> None:
-        """What an account that was deleted had under way is in the store long before anybody asks."""
+        """What an account that was deleted had under way is in the store: the queue stores in order."""
+        await intake.accept(EndErasure(()))
 
     gate = LocalGate(settings.user_rate)
 
