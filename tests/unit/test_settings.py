@@ -23,7 +23,7 @@ from hubbub.cluster.engine import engine_of
 from hubbub.logs import without_passwords
 from hubbub.settings import Settings, SettingsWrong, load, shown, warnings
 
-SECRET = "pa55" + str(2**17)  # no constant, as hypothesis tries those alone too: and a name is no secret
+SECRET = "pa55" + str(2**17)
 
 
 @contextmanager
@@ -316,7 +316,8 @@ _SOME = st.sampled_from(
 )
 _TEXTS = st.one_of(
     st.lists(_SOME, max_size=6).map("".join),
-    st.text(max_size=30),
+    # hypothesis draws the secret alone too, from the values it has seen: as a name or a host it is no secret.
+    st.text(max_size=30).filter(lambda text: SECRET not in text),
     st.binary(max_size=30).map(os.fsdecode),
 )
 _NAMES = st.sampled_from([*Settings.model_fields])
@@ -341,7 +342,7 @@ def check_told(attempt: Callable[[], Any]) -> None:
     except SettingsWrong as error:
         told = error.faults
         assert all(fault.isprintable() for fault in told)
-        assert len({fault.split(" (")[0] for fault in told}) == len(told)
+        assert len({fault.split("): ")[0] for fault in told}) == len(told)  # a setting and its source
     assert not any(SECRET in each for each in told)
 
 
