@@ -59,7 +59,7 @@ async def test_one_users_rate_counts_at_every_process(redis: Redis) -> None:
         with pytest.raises(RateLimited):
             await enter_in_turn(gates, 2 * 20)
         assert (await gates[0].enter(2)).mark == (await gates[1].enter(2)).mark
-        await gates[0].sessions_changed(2)
+        await (await gates[0].sessions_change(2))()
         assert (await gates[1].enter(2)).mark == (await gates[0].enter(2)).mark != ""
 
 

@@ -61,7 +61,7 @@ async def test_the_mark_stays_until_a_session_ends(gate: Gate, user: int) -> Non
     assert mark
     assert (await gate.enter(user, mark)).mark == mark
     assert (await gate.enter(user, mark, Wants(ChatKey("token", 1), newest=10))).mark == mark
-    await gate.sessions_changed(user)
+    await (await gate.sessions_change(user))()
     changed = (await gate.enter(user, mark)).mark
     assert changed not in ("", mark)
     assert (await gate.enter(user, changed)).mark == changed
@@ -71,13 +71,33 @@ async def test_nobody_has_anothers_mark(gate: Gate, user: int) -> None:
     another = next(_users)
     mark = (await gate.enter(another)).mark
     assert (await gate.enter(user)).mark != mark
-    await gate.sessions_changed(user)
+    await (await gate.sessions_change(user))()
     assert (await gate.enter(another)).mark == mark
 
 
 async def test_a_session_may_end_of_one_who_never_came(gate: Gate, user: int) -> None:
-    await gate.sessions_changed(user)
+    over = await gate.sessions_change(user)
+    assert not (await gate.enter(user)).mark
+    await over()
     assert (await gate.enter(user)).mark
+
+
+async def test_a_user_has_no_mark_while_sessions_change(gate: Gate, user: int) -> None:
+    mark = (await gate.enter(user)).mark
+    over = await gate.sessions_change(user)
+    for known in (mark, ""):
+        assert not (await gate.enter(user, known)).mark
+        assert not (await gate.enter(user, known, Wants(ChatKey("token", 1), newest=10))).mark
+    await over()
+    assert (await gate.enter(user, mark)).mark not in ("", mark)
+
+
+@pytest.mark.parametrize("first", [0, 1])
+async def test_a_change_that_is_over_ends_no_other(gate: Gate, user: int, first: int) -> None:
+    """The other may be stored later, and fail to say that it is over: see http.sessions, step 4."""
+    changes = [await gate.sessions_change(user) for _ in range(2)]
+    await changes[first]()
+    assert not (await gate.enter(user)).mark
 
 
 async def test_one_users_requests_are_no_others(gate: Gate, user: int) -> None:

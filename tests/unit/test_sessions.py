@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from typing import Any, cast
 
 import jwt
@@ -16,7 +17,7 @@ from starlette.responses import StreamingResponse
 from hubbub.chat.accounts import Accounts
 from hubbub.chat.applications import Applications
 from hubbub.chat.chats import Chats
-from hubbub.chat.errors import RateLimited, Unauthenticated, Unavailable
+from hubbub.chat.errors import Forbidden, RateLimited, Unauthenticated, Unavailable
 from hubbub.chat.feed import Event, Feed
 from hubbub.chat.model import ChatKey, User
 from hubbub.chat.ports import Entry, Wants
@@ -136,7 +137,7 @@ async def test_an_end_that_nobody_can_be_told_of_is_refused(all_of_them: bool) -
     """And not stored: the client asks again, and has to be let in for that."""
 
     class Away(LocalGate):
-        async def sessions_changed(self, user_id: int) -> None:
+        async def sessions_change(self, user_id: int) -> Callable[[], Awaitable[None]]:
             raise Unavailable("Redis is away.")
 
     store = Ending()
@@ -145,6 +146,49 @@ async def test_an_end_that_nobody_can_be_told_of_is_refused(all_of_them: bool) -
     with pytest.raises(Unavailable):
         await (sessions.end_all(ANN) if all_of_them else sessions.end(session))
     assert store.living
+
+
+async def lost() -> None:
+    raise Unavailable("Redis is away.")
+
+
+@pytest.mark.parametrize("stored", [True, False])
+async def test_an_end_counts_at_once_though_nobody_can_be_told_that_it_is_over(stored: bool) -> None:
+    """Or not known whether it is stored, and it is later."""
+
+    class AwayLater(LocalGate):
+        async def sessions_change(self, user_id: int) -> Callable[[], Awaitable[None]]:
+            await super().sessions_change(user_id)
+            return lost
+
+    store, gate = Ending(), AwayLater(1000)
+    one, other = (Sessions(cast(Accounts, store), SECRET, gate) for _ in range(2))
+    token = bearer()
+    await other.of(None, token)
+    store.meanwhile = (lambda: other.of(None, token)) if stored else lost
+    with nullcontext() if stored else pytest.raises(Unavailable):
+        await one.end_all(ANN)
+    if not stored:
+        await other.of(None, token)
+    store.living = False
+    for process in (one, other):
+        with pytest.raises(Unauthenticated):
+            await process.of(None, token)
+
+
+async def test_who_is_refused_a_change_is_remembered_as_before() -> None:
+    async def refuse(_user: User) -> None:
+        raise Forbidden("No.")
+
+    store = Ending()
+    sessions = Sessions(cast(Accounts, store), SECRET, LocalGate(1000))
+    with pytest.raises(Forbidden):
+        await sessions.change(ANN, refuse)
+    token = bearer()
+    await sessions.of(None, token)
+    store.asked = 0
+    await sessions.of(None, token)
+    assert store.asked == 0
 
 
 class Counting(LocalGate):
@@ -170,7 +214,7 @@ async def test_a_token_of_an_ended_session_uses_up_nothing_of_its_user(remembere
     if remembered:
         await known.of(None, token)
     store.living = False  # another process has ended it
-    await gate.sessions_changed(ANN.id)
+    await (await gate.sessions_change(ANN.id))()
     gate.left, store.asked = 5, 0
     for _ in range(100):
         with pytest.raises(Unauthenticated):

@@ -230,7 +230,8 @@ class Wants(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """``mark`` changes whenever a session of the user is ended; it is empty when that can't be known now."""
+    """``mark`` changes whenever a session of the user is ended; it is empty when that can't be known now, and while one
+    is being ended."""
 
     mark: str
     brought: object = None
@@ -249,11 +250,13 @@ class Gate(Protocol):
             RateLimited: the user has sent too many.
         """
 
-    async def sessions_changed(self, user_id: int) -> None:
-        """A session of the user is being ended, or has been: the mark changes, for every process.
+    async def sessions_change(self, user_id: int) -> Callable[[], Awaitable[None]]:
+        """Sessions of the user are about to end: the user has an empty mark from now on, for every process, until what
+        is returned was called, and another mark than before after that. If it is not called, or raises Unavailable, the
+        mark stays empty until the change can't be on its way any more.
 
         Raises:
-            Unavailable: it can't be changed now.
+            Unavailable: the mark can't be changed now.
         """
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 
 from hubbub.chat.accounts import existing
 from hubbub.chat.commands import Command
 from hubbub.chat.errors import ChatError, Unavailable
 from hubbub.cluster.generations import follow
 from hubbub.cluster.processes import Processes
-from hubbub.cluster.redis.gate import sessions_changed
+from hubbub.cluster.redis.gate import sessions_change
 from hubbub.cluster.redis.servers import Servers
 from hubbub.cluster.service import database_of
 from hubbub.cluster.store import MySqlStore
@@ -34,9 +35,10 @@ async def change_account(settings: Settings, email: str, command: Callable[[int]
         if not await servers.in_use(_REACHED_WITHIN_S):
             raise Unavailable("Redis can't be reached, or no API process was ever started on it. Nothing was changed.")
         user = await existing(store, email)
-        await sessions_changed(servers, user.id)  # before and after, see http.sessions
+        over = await sessions_change(servers, user.id)  # see http.sessions
         (outcome,) = await asyncio.to_thread(store.apply, [command(user.id)])
-        await sessions_changed(servers, user.id)
+        with suppress(Unavailable):
+            await over()
     finally:
         following.cancel()
         await asyncio.gather(following, return_exceptions=True)

@@ -18,14 +18,16 @@ _marks = itertools.count(1)
 
 
 class Bucket:
-    """A token bucket: ``tokens`` were left at ``at`` (seconds, monotonic). The mark of ``entry`` is no other's."""
+    """A token bucket: ``tokens`` were left at ``at`` (seconds, monotonic). The mark of ``entry`` is no other's; it is
+    empty while ``changes`` of the user's sessions are on their way."""
 
-    __slots__ = ("at", "entry", "tokens")
+    __slots__ = ("at", "changes", "entry", "tokens")
 
     def __init__(self, tokens: float, at: float) -> None:
         self.tokens = tokens
         self.at = at
         self.entry = Entry(str(next(_marks)))
+        self.changes = 0
 
 
 class LocalGate:
@@ -38,11 +40,7 @@ class LocalGate:
 
     async def enter(self, user_id: int, mark: str = "", wants: Wants | None = None) -> Entry:
         now = time.monotonic()
-        bucket = self._buckets.get(user_id)
-        if bucket is None:
-            if len(self._buckets) >= _MOST_BUCKETS:
-                self._forget_full(now)
-            bucket = self._buckets[user_id] = Bucket(self._burst, now)
+        bucket = self._buckets.get(user_id) or self._new_bucket(user_id, now)
         tokens = min(self._burst, bucket.tokens + (now - bucket.at) * self._rate)
         bucket.at = now
         if tokens < 1:
@@ -53,14 +51,24 @@ class LocalGate:
         bucket.tokens = tokens - 1
         return bucket.entry
 
-    def _forget_full(self, now: float) -> None:
-        """A bucket that would be full by now is as good as a new one."""
-        self._buckets = {user: bucket for user, bucket in self._buckets.items() if now - bucket.at < 2}
+    def _new_bucket(self, user_id: int, now: float) -> Bucket:
+        if len(self._buckets) >= _MOST_BUCKETS:  # one that would be full by now is as good as a new one
+            self._buckets = {user: bucket for user, bucket in self._buckets.items() if now - bucket.at < 2}
+        bucket = self._buckets[user_id] = Bucket(self._burst, now)
+        return bucket
 
-    async def sessions_changed(self, user_id: int) -> None:
-        bucket = self._buckets.get(user_id)
-        if bucket is not None:  # what it has used up stays so
-            bucket.entry = Entry(str(next(_marks)))
+    async def sessions_change(self, user_id: int) -> Callable[[], Awaitable[None]]:
+        bucket = self._buckets.get(user_id) or self._new_bucket(user_id, time.monotonic())
+        bucket.changes += 1
+        bucket.entry = Entry("")
+
+        async def done() -> None:
+            now = self._buckets.get(user_id)
+            if now is not None:  # it may be another by now
+                now.changes = max(now.changes - 1, 0)
+                now.entry = Entry("" if now.changes else str(next(_marks)))
+
+        return done
 
     def forget(self) -> None:
         """The mark of every user changes."""

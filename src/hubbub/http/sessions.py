@@ -6,9 +6,10 @@ A session that was ended, alone or with all of its user's, is dead in every proc
    ending all of a user's sessions gives the user an era that never was before. No clock decides either.
 2. A token that is not remembered is checked against the store, after the gate's mark was asked for.
 3. One that is remembered counts while the gate's mark is the same, which the gate brings with what it is asked anyway.
-4. The mark is changed once the end is stored. Who checked before that has an older mark, so the next request is checked
-   again, and finds the end. The mark is changed before that too: where it can't be, the end is refused and not stored.
-   If it can't be changed afterwards alone, the end is a 503 all the same, and is to be asked for again.
+4. Before the end is stored the mark is made empty, and no session counts by an empty one: each request is checked. If
+   it can't be made so, the end is refused and not stored. Once the end is stored the user gets another mark, which
+   nobody has who checked before. If that fails, or it is not known whether the end is stored, the mark stays empty
+   for an hour: that costs a look into the store a request, and no more.
 5. What is lost with memory or Redis are marks alone. An unknown mark is a changed one.
 
 An ended session never lives again, so a process that has found one ended remembers that, and refuses its tokens before
@@ -22,6 +23,7 @@ have been over (see chat.limits), so that a clock which was wrong for a while do
 
 from __future__ import annotations
 
+import logging
 import secrets
 import time
 from collections import OrderedDict
@@ -33,10 +35,11 @@ from starlette.requests import Request, cookie_parser
 
 from hubbub.chat.accounts import Accounts
 from hubbub.chat.caller import Caller
-from hubbub.chat.errors import RateLimited, Unauthenticated
+from hubbub.chat.errors import ChatError, RateLimited, Unauthenticated, Unavailable
 from hubbub.chat.model import User
 from hubbub.chat.ports import Gate, Wants
 
+_log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 COOKIE = "auth_token"
@@ -213,10 +216,7 @@ class Sessions:
     async def end(self, session: Session) -> None:
         """End the session for good: no token of it works once this returns."""
         over_at = int(time.time() + LIFETIME_S) * 1000  # then its last token is
-        await self._gate.sessions_changed(session.user.id)
-        await self._accounts.end_session(session.id, over_at)
-        await self._gate.sessions_changed(session.user.id)
-        self._forget(session.user)
+        await self.change(session.user, lambda _: self._accounts.end_session(session.id, over_at))
 
     async def end_all(self, user: User) -> None:
         """End all sessions of the user for good: no token that was issued before works once this returns."""
@@ -226,9 +226,14 @@ class Sessions:
         """Change the user's account, with what ``change`` does: what is known of its sessions is asked for again, by
         every process, once this returns. So they are dead then if the user has another era.
         """
-        await self._gate.sessions_changed(user.id)
-        result = await change(user)
-        await self._gate.sessions_changed(user.id)
+        over = await self._gate.sessions_change(user.id)
+        try:
+            result = await change(user)
+        except ChatError as error:
+            if not isinstance(error, Unavailable):  # then nothing was changed
+                await _as_far_as_can_be(over)
+            raise
+        await _as_far_as_can_be(over)
         self._forget(user)
         return result
 
@@ -236,6 +241,13 @@ class Sessions:
         """What would not count any more need not be kept."""
         for header in [header for header, known in self._remembered.items() if known.user.id == user.id]:
             del self._remembered[header]
+
+
+async def _as_far_as_can_be(over: Callable[[], Awaitable[None]]) -> None:
+    try:
+        await over()
+    except Unavailable as error:
+        _log.warning("Requests of a user are checked in the store for an hour: %s", error.sentence)
 
 
 def _given(request: Request) -> tuple[bytes | None, bytes | None]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import secrets
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
@@ -221,14 +222,20 @@ class RedisGate:
                 f"You may send {self._user_rate} requests a second. Slow down.", limit=self._user_rate, retry_after=1
             )
 
-    async def sessions_changed(self, user_id: int) -> None:
-        await sessions_changed(self._servers, user_id)
+    async def sessions_change(self, user_id: int) -> Callable[[], Awaitable[None]]:
+        return await sessions_change(self._servers, user_id)
 
 
-async def sessions_changed(servers: Servers, user_id: int) -> None:
+async def sessions_change(servers: Servers, user_id: int) -> Callable[[], Awaitable[None]]:
     """See chat.ports.Gate."""
-    for wire in servers.wires:
-        await wire.call("SET", wire.named().user(user_id), unique(), "EX", 86400)
+    change = unique()
+
+    async def tell(fresh: str) -> None:
+        for wire in servers.wires:
+            await wire.script("sessions", 1, wire.named().user(user_id), change, fresh)
+
+    await tell("")
+    return lambda: tell(unique())
 
 
 def _answer(waiting: list[asyncio.Future[Any]], data_set: bytes, reply: asyncio.Future[Any]) -> None:
@@ -256,7 +263,10 @@ def _refuse(waiting: list[asyncio.Future[Any]], error: BaseException) -> None:
 
 def _mark(mark: str, slot: int, generation: int, version: bytes) -> str:
     """The caller's mark with this server's part as it is now. A mark has a part for each server that was asked:
-    ``SLOT=GENERATION:VERSION``, with bars between."""
+    ``SLOT=GENERATION:VERSION``, with bars between. While the user's sessions change there is none, see
+    scripts/sessions.lua."""
+    if version.startswith(b"~"):
+        return ""
     part = f"{slot}={generation}:{version.decode()}"
     if mark == part or not mark:
         return part
