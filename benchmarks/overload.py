@@ -4,8 +4,11 @@ well again.
     python -m benchmarks.overload [--seconds 20]
 
 One embedded service, and `hubbub perftest` against it: near its peak, at twice that with ten times the connections, and
-then the standard load at once; and the standard load beside 400 clients of each kind in tests/abuse/hostile.py. The
-generator runs on the same two cores, so goodput is lower than by itself.
+then the standard load at once. Then the standard load beside each kind of hostile client, and beside all of them at
+once: 400 connections of each way in tests/abuse/hostile.py, and 50 of one user for each that needs an account. The
+generator and the hostile clients run on the same two cores; the hostile ones have the lower priority.
+
+--only PART runs the loads whose name has it.
 """
 
 from __future__ import annotations
@@ -13,19 +16,23 @@ from __future__ import annotations
 import asyncio
 import json
 import multiprocessing
+import os
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
+from typing import Any, NamedTuple
+from urllib.parse import quote, urlsplit
 
 import click
-from tests.abuse.hostile import WAYS, largest_file
+import httpx
+from tests.abuse.hostile import HEAD, WAYS, largest_file
+from tests.large import EMAIL, LONGEST, PASSWORD, TOKEN, Sizes, fill
+from tests.worst import QUERIES
 
-from hubbub.loadtest.stack import EmbeddedStack
+from hubbub.loadtest.process import Part
 
 _STEPS = (
     ("near the peak", 7000, 14000, 100),
@@ -33,34 +40,92 @@ _STEPS = (
     ("twice the peak, 3,000 connections", 14000, 28000, 3000),
     ("the standard load, right after", 5000, 10000, 100),
 )
-_HOSTILE = 400
+_STANDARD = (5000, 10000, 100)
+_SIZES = Sizes(messages=100_000, chats=1000, members=1000, applications=100)
 _HOLD_S = 5.0
 
 
-async def _attack(url: str, data: bytes) -> None:
+class Hostile(NamedTuple):
+    """Clients on so many connections. Each sends ``data`` again and again and takes the answers (``reads``), or sends it
+    once in five seconds and reads nothing."""
+
+    name: str
+    data: bytes
+    connections: int
+    reads: bool
+
+
+def hostiles(url: str) -> list[Hostile]:
+    """One way of each kind. Those with an account are all of one user, whose chats have the longest texts."""
+    file = largest_file(url)
+    account = {"email": EMAIL, "password": PASSWORD}
+    cookie = httpx.post(url + "/api/v1/auth/login", json=account).raise_for_status().cookies["auth_token"]
+    chats = f"/api/v1/applications/{TOKEN}/chats"
+
+    def asked(method: str, path: str, content: bytes = b"") -> bytes:
+        head = f"{method} {path} HTTP/1.1\r\nHost: x\r\nCookie: auth_token={cookie}\r\n"
+        kind = f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n" if content else ""
+        return f"{head}{kind}\r\n".encode() + content
+
+    guess = json.dumps({"email": EMAIL, "password": "wrong password"}).encode()
+    lists = asked("GET", f"{chats}/1/messages?limit=100")
+    search = f"{chats}/2/messages/search?limit=100&q={quote(QUERIES['a typo in every word'])}"
+    return [
+        *(Hostile(way.__name__.replace("_", " "), way(file), 400, reads=False) for way in WAYS),
+        Hostile("wrong passwords", HEAD + b"Content-Length: %d\r\n\r\n" % len(guess) + guess, 50, reads=True),
+        Hostile("lists of the longest texts", lists, 50, reads=True),
+        Hostile("lists that are not read", lists * 20, 50, reads=False),
+        Hostile("deep pages", asked("GET", f"{chats}/1/messages?page=900&limit=100"), 50, reads=True),
+        Hostile("streams from the beginning", asked("GET", f"{chats}/1/messages/stream?after=0"), 50, reads=True),
+        Hostile("the worst searches", asked("GET", search), 50, reads=True),
+        Hostile("the longest posts", asked("POST", f"{chats}/3/messages", _POST), 50, reads=True),
+    ]
+
+
+_POST = json.dumps({"body": LONGEST}).encode()
+
+
+async def _attack(url: str, hostile: Hostile) -> None:
     parts = urlsplit(url)
+
+    async def discard(reader: asyncio.StreamReader) -> None:
+        while await reader.read(262_144):
+            pass
 
     async def client() -> None:
         while True:
             with suppress(OSError):
-                _, writer = await asyncio.open_connection(parts.hostname, parts.port)
-                writer.transport.pause_reading()  # type: ignore[attr-defined]
-                writer.write(data)
-                await asyncio.sleep(_HOLD_S)
+                reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
+                if hostile.reads:
+                    reading = asyncio.create_task(discard(reader))
+                    with suppress(asyncio.CancelledError):
+                        while not reading.done():
+                            writer.write(hostile.data)
+                            await writer.drain()
+                            await asyncio.sleep(0)
+                else:
+                    writer.transport.pause_reading()  # type: ignore[attr-defined]
+                    writer.write(hostile.data)
+                    await asyncio.sleep(_HOLD_S)
                 writer.transport.abort()
             await asyncio.sleep(0.1)
 
-    await asyncio.gather(*(client() for _ in range(_HOSTILE)))
+    await asyncio.gather(*(client() for _ in range(hostile.connections)))
 
 
-def _attacker(url: str, data: bytes) -> None:
-    asyncio.run(_attack(url, data))
+def _attacker(url: str, among: list[Hostile]) -> None:
+    os.nice(10)
+
+    async def attack() -> None:
+        await asyncio.gather(*(_attack(url, hostile) for hostile in among))
+
+    asyncio.run(attack())
 
 
 @contextmanager
-def attacked(url: str, data: bytes) -> Iterator[None]:
-    """Clients who come back every five seconds, in a process of their own."""
-    process = multiprocessing.Process(target=_attacker, args=(url, data))
+def attacked(url: str, among: list[Hostile]) -> Iterator[None]:
+    """In a process of their own."""
+    process = multiprocessing.Process(target=_attacker, args=(url, among))
     process.start()
     try:
         yield
@@ -88,18 +153,27 @@ def show(name: str, result: dict[str, Any], asked: int) -> None:
 
 @click.command()
 @click.option("--seconds", default=20, show_default=True)
-def main(seconds: int) -> None:
+@click.option("--only", default="", metavar="PART")
+def main(seconds: int, only: str) -> None:
     click.echo("| load | asked for /s | answered well /s | refused | P99 from sent, writes | reads | memory |")
     click.echo("| --- | --- | --- | --- | --- | --- | --- |")
-    with EmbeddedStack() as stack, tempfile.TemporaryDirectory() as scratch:
-        out = Path(scratch) / "result.json"
-        for name, writes, reads, workers in _STEPS:
-            show(name, run(stack.url, out, writes, reads, workers, seconds), writes + reads)
-        file = largest_file(stack.url)
-        for way in WAYS:
-            with attacked(stack.url, way(file)):
-                result = run(stack.url, out, 5000, 10000, 100, seconds)
-            show(f"the standard load, beside {way.__name__.replace('_', ' ')}", result, 15000)
+    with tempfile.TemporaryDirectory() as scratch:
+        out, data = Path(scratch) / "result.json", Path(scratch) / "data"
+        fill(data, _SIZES)
+        service = Part(["serve", "--port", "0", "--data", str(data)], {}, Path(scratch) / "log")
+        service.start()
+        try:
+            for name, writes, reads, workers in (*_STEPS, ("the standard load, alone", *_STANDARD)):
+                if only in name:
+                    show(name, run(service.url, out, writes, reads, workers, seconds), writes + reads)
+            kinds = hostiles(service.url)
+            for name, among in (*((kind.name, [kind]) for kind in kinds), ("all of these at once", kinds)):
+                if only in name:
+                    with attacked(service.url, among):
+                        result = run(service.url, out, *_STANDARD, seconds)
+                    show(f"the standard load, beside {name}", result, 15000)
+        finally:
+            service.stop()
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What searches cost the service, ordinary ones and the worst: CPU of its process, and what posts wait meanwhile.
 
-    PYTHONPATH=src python -m benchmarks.search_worst [--worst-of 16]
+    PYTHONPATH=src:. python -m benchmarks.search_worst [--worst-of 16]
 
 With another build's src in HUBBUB_SOURCE the service is of that build, so two can be compared in turns. One chat has
 two thousand messages of 76 characters, another a thousand of ten thousand characters. CPU is what /proc says, in all
@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import os
 import random
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -23,51 +21,38 @@ from statistics import median
 
 import click
 import httpx
+import psutil
 from benchmarks.search import Vocabulary
+from tests.large import SEARCHED
+from tests.worst import QUERIES
 
 from hubbub.chat.commands import AddChat, PostMessage
 from hubbub.chat.model import ChatKey
 from hubbub.embedded.store import SqliteStore
-
-SHORT = " ".join(f"ab{letter}" for letter in "cdefghijklmnopqrstuvwxyz0123456789") + " "
-WORST = {
-    "154 characters, typos everywhere": " ".join(f"ab{letter}{letter}" for letter in "cdefghijklmnopqrstuvwxyz0123456"),
-    "1000 characters, typos everywhere": " ".join(f"ab{at % 10}{chr(97 + at % 26)}" for at in range(200)),
-    "repeated letters": " ".join("a" * (20 + at) + "b" + "a" * 20 for at in range(15)),
-    "a word": "abc",
-}
+from hubbub.loadtest.process import Part
 
 
-class Process:
-    """A service on a data folder."""
+def started(data: Path) -> Part:
+    """A service on this folder, of the build that is to be measured."""
+    source = os.environ.get("HUBBUB_SOURCE")
+    service = Part(
+        ["serve", "--port", "0", "--data", str(data)], {"PYTHONPATH": source} if source else {}, data.parent / "log"
+    )
+    service.start()
+    return service
 
-    def __init__(self, data: Path) -> None:
-        source = os.environ.get("HUBBUB_SOURCE")
-        environment = os.environ | ({"PYTHONPATH": source} if source else {})
-        command = [sys.executable, "-m", "hubbub", "serve", "--port", "0", "--data", str(data)]
-        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
-        assert self._process.stdout is not None
-        self.url = self._process.stdout.readline().split()[-1]
 
-    @property
-    def cpu(self) -> float:
-        """Seconds of all its threads."""
-        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-    def settled(self) -> float:
-        """The CPU once it takes none any more."""
-        before = self.cpu
-        while True:
-            time.sleep(0.5)
-            now = self.cpu
-            if now - before < 0.05:
-                return now
-            before = now
-
-    def stop(self) -> None:
-        self._process.terminate()
-        self._process.wait()
+def cpu_of(service: Part) -> float:
+    """Seconds of all its threads, once it takes none any more."""
+    process = psutil.Process(service.pid)
+    before = -1.0
+    while True:
+        times = process.cpu_times()
+        now: float = times.user + times.system
+        if now - before < 0.05:
+            return now
+        before = now
+        time.sleep(0.5)
 
 
 @contextmanager
@@ -96,7 +81,7 @@ def fill(data: Path, token: str, rng: random.Random) -> list[str]:
     """Chats 2 and 3; chat 1 is for posts. Ordinary queries."""
     vocabulary = Vocabulary(rng)
     texts = vocabulary.texts(rng, 2000)
-    long = [(SHORT * 80)[:9990] if at % 2 else ("a" * 49 + "b") * 199 for at in range(1000)]
+    long = [SEARCHED[at % 2] for at in range(1000)]
     store = SqliteStore(data / "hubbub.db")
     store.apply([AddChat(token, None, 1), AddChat(token, None, 1)])
     for chat, bodies in ((2, texts), (3, long)):
@@ -112,7 +97,7 @@ def fill(data: Path, token: str, rng: random.Random) -> list[str]:
 def main(worst_of: int) -> None:
     with tempfile.TemporaryDirectory() as name:
         data = Path(name) / "data"
-        service = Process(data)
+        service = started(data)
         client = httpx.Client(base_url=service.url + "/api/v1", timeout=300)
         person = {"name": "A", "email": "a@example.com", "password": "secret1"}
         client.post("/auth/register", json=person)
@@ -120,24 +105,24 @@ def main(worst_of: int) -> None:
         client.post(f"/applications/{token}/chats")
         service.stop()
         queries = fill(data, token, random.Random(1))
-        service = Process(data)
+        service = started(data)
         client = httpx.Client(base_url=service.url + "/api/v1", timeout=300, cookies=client.cookies)
         chats = f"/applications/{token}/chats"
-        begun = service.settled()
+        begun = cpu_of(service)
         found = 0
         for q in queries:
             answer = client.get(f"{chats}/2/messages/search", params={"q": q}).raise_for_status()
             found += len(answer.json())
-        spent = service.cpu - begun
+        spent = cpu_of(service) - begun
         click.echo(f"ordinary: {spent / len(queries) * 1000:.1f} ms of CPU a query, {found} found")
-        for kind, q in WORST.items():
-            begun = service.settled()
+        for kind, q in QUERIES.items():
+            begun = cpu_of(service)
             answer = client.get(f"{chats}/3/messages/search", params={"q": q})
-            cost = service.cpu - begun
+            cost = cpu_of(service) - begun
             click.echo(
                 f"{kind}: {cost:.2f} s of CPU, {answer.status_code} {answer.headers.get('hubbub-truncated', '')}"
             )
-        posts, worst = f"{chats}/1/messages", (client, f"{chats}/3/messages/search", next(iter(WORST.values())))
+        posts, worst = f"{chats}/1/messages", (client, f"{chats}/3/messages/search", QUERIES["a typo in every word"])
         with posting(client, posts) as before:
             time.sleep(2)
         with posting(client, posts) as took:

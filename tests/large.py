@@ -21,7 +21,7 @@ PASSWORD = "a long password"
 LONGEST = "\x01" * 10_000  # six bytes each as JSON
 _LONG = 300  # messages at each end of the chat that are as long as can be
 _WORDS = " ".join(f"ab{letter}" for letter in "cdefghijklmnopqrstuvwxyz0123456789") + " "
-_SEARCHED = [(_WORDS * 80)[:9990], ("a" * 49 + "b") * 199]
+SEARCHED = [(_WORDS * 80)[:9990], ("a" * 49 + "b") * 199]  # what takes the queries of tests/worst.py longest
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def fill(path: Path, sizes: Sizes) -> None:
     store.apply([AddUser(f"ref-{email}", email, "A", password_hash, 1) for email in (EMAIL, "b@example.com")])
     store.apply([SetOperator(EMAIL, operator=True)])
     store.apply([AddApplication(TOKEN, "n" * 255, 1, 1), AddChat(TOKEN, None, 1), AddChat(TOKEN, None, 1)])
-    bodies = [f"{_SEARCHED[at % 2]} {at}"[:10_000] for at in range(1000)]
+    bodies = [f"{SEARCHED[at % 2]} {at}"[:10_000] for at in range(1000)]
     store.apply([PostMessage(ChatKey(TOKEN, 2), at, 1, "ref", "A", body, at) for at, body in enumerate(bodies, 1)])
     store.close()
     with closing(sqlite3.connect(folder.database)) as database, database:

@@ -23,10 +23,11 @@ from hubbub.settings import load
 from tests.holds import Holds, holds
 from tests.large import EMAIL, LONGEST, PASSWORD, TOKEN, Sizes
 
-_FULL = {
+QUERIES = {
     "a typo in every word": " ".join(f"ab{letter}{letter}" for letter in "cdefghijklmnopqrstuvwxyz01234"),
     "as long as can be": " ".join(f"abcdefg{number}" for number in range(200))[:1000],
     "repeated letters": " ".join("a" * (20 + at) + "b" + "a" * 20 for at in range(15)),
+    "parts of what becomes many": "الله عليه وسلم",
     "a word": "abc",
 }
 _STREAMED = 500  # events, the longest among them
@@ -156,7 +157,7 @@ def worst(sizes: Sizes) -> dict[tuple[str, str], list[Worst]]:
         ("DELETE", one + "/messages/{message}"): [Worst("", f"{messages}/{last}", {}, 204)],
         ("GET", one + "/messages/search"): [
             Worst(what, f"{application}/chats/2/messages/search", {"params": {"q": q, "limit": 100}})
-            for what, q in _FULL.items()
+            for what, q in QUERIES.items()
         ],
         ("GET", one + "/messages/stream"): [
             Worst("a long chat from its beginning", f"{messages}/stream?after=0", streamed=True)

@@ -15,22 +15,11 @@ import pytest
 
 from hubbub.loadtest.cluster import ClusterStack
 from tests.conftest import Person, Served, Service, eventually
+from tests.large import SEARCHED
+from tests.worst import QUERIES
 
-SHORT = " ".join(f"ab{letter}" for letter in "cdefghijklmnopqrstuvwxyz0123456789") + " "
-TEXTS = {
-    "short words": (SHORT * 80)[:9990],
-    "repeated letters": ("a" * 49 + "b") * 199,
-    "what becomes many": "\ufdfa" * 9990,
-}
-QUERIES = {
-    "a typo in every word": " ".join(
-        f"ab{letter}{letter}" for letter in "cdefghijklmnopqrstuvwxyz01234"
-    ),  # 144 letters
-    "as long as can be": " ".join(f"abcdefg{number}" for number in range(200))[:1000],
-    "repeated letters": " ".join("a" * (20 + at) + "b" + "a" * 20 for at in range(15)),
-    "parts of what becomes many": "الله عليه وسلم",
-    "a word": "abc",
-}
+# The last is one letter that becomes eighteen.
+TEXTS = [*SEARCHED, "\ufdfa" * 9990]
 
 
 class Full:
@@ -48,7 +37,7 @@ class Full:
         eventually(lambda: "the last" in self.ann.get(self.path("last")).text, within_s=60)
 
     async def _fill(self) -> None:
-        cookies, texts = dict(self.ann.cookies), list(TEXTS.values())
+        cookies, texts = dict(self.ann.cookies), TEXTS
         async with httpx.AsyncClient(base_url=str(self.ann.base_url), cookies=cookies, timeout=60) as many:
 
             async def post(of: int) -> None:
