@@ -46,8 +46,8 @@ _HOLD_S = 5.0
 
 
 class Hostile(NamedTuple):
-    """Clients on so many connections. Each sends ``data`` again and again and takes the answers (``reads``), or sends it
-    once in five seconds and reads nothing."""
+    """Clients on so many connections. Each sends ``data`` again and again and takes the answers (``reads``), or sends
+    it once in five seconds and reads nothing."""
 
     name: str
     data: bytes

@@ -3,22 +3,37 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from typing import Any, cast
 
 import pytest
 
+from hubbub.chat.errors import RateLimited
+from hubbub.chat.model import ChatKey
 from hubbub.http import connection
 from hubbub.http.body import MAX_BODY, MAX_FRAMING
 from hubbub.http.connection import Connection
 from hubbub.http.edge import Edge
+from hubbub.http.problems import LATE_S
 from hubbub.http.reader import MAX_HEADERS
 from hubbub.http.reply import PIECE
+from tests.conftest import eventually_async
 
 
 class NoRoutes:
     def match(self, _method: bytes, _target: bytes) -> Any:
         return None
+
+
+class RefusingRoutes:
+    """Each request is one too many of its user's."""
+
+    async def refuse(self, _call: Any) -> Any:
+        raise RateLimited("Slow down.", limit=1, retry_after=1)
+
+    def match(self, _method: bytes, _target: bytes) -> Any:
+        return self.refuse, ChatKey("token", 1), b"", "list"
 
 
 class Transport:
@@ -150,6 +165,16 @@ async def test_nothing_is_read_behind_an_answer_that_is_not_taken() -> None:
     assert len(app.scopes) == 1
     assert not transport.reading
     assert protocol.deadline == protocol.edge.clock + connection.SEND_S, "it has to be taken in time"
+
+
+async def test_a_client_who_sends_on_after_a_429_gets_few_of_them() -> None:
+    edge = Edge(cast(Any, RefusingRoutes()), App())
+    edge.tick()
+    protocol, transport = connected(App(), edge)
+    begun = time.monotonic()
+    protocol.data_received(GET * 1000)
+    await eventually_async(lambda: transport.written.count(b" 429 ") >= 3)
+    assert time.monotonic() - begun > 2.5 * LATE_S
 
 
 async def test_a_large_answer_is_written_as_it_is_taken() -> None:

@@ -24,7 +24,7 @@ from hubbub.http.asgi import AsgiExchange
 from hubbub.http.eager import run
 from hubbub.http.heads import head_of
 from hubbub.http.hot import Call, Match
-from hubbub.http.problems import Refused, failure, problem
+from hubbub.http.problems import LATE_S, Refused, failure, problem
 from hubbub.http.reader import Reader, Request
 from hubbub.http.reply import PIECE, Reply
 from hubbub.http.shares import EXEMPT
@@ -308,7 +308,11 @@ class Connection(asyncio.Protocol):
         elif type(result) is Ticket:
             result.then(partial(self._posted, request))
         else:
-            self._reply(request, failure(cast(Exception, result)))
+            reply = failure(cast(Exception, result))
+            if reply.status == 429:
+                asyncio.get_running_loop().call_later(LATE_S, self._reply, request, reply)
+            else:
+                self._reply(request, reply)
 
     def _posted(self, request: Request, outcome: Outcome) -> None:
         self._reply(request, self.edge.hot.posted(outcome))

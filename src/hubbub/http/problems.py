@@ -26,6 +26,10 @@ from hubbub.http.reply import LAG, PROBLEM, Reply
 
 log = logging.getLogger("hubbub.http")
 
+# Before a 429 is answered. Who sends on, whatever the answer is, would otherwise have the process make as many of them
+# as it can, at the cost of everybody else. A connection sends no request meanwhile.
+LATE_S = 0.1
+
 _STATUS_OF: dict[type[ChatError], int] = {
     Malformed: 400,
     Unauthenticated: 401,

@@ -16,7 +16,7 @@ from starlette.routing import Route as StarletteRoute
 from hubbub.http.fields import fields
 from hubbub.http.media import must_be_json
 from hubbub.http.origin import must_be_own_page
-from hubbub.http.problems import failure, problem
+from hubbub.http.problems import LATE_S, failure, problem
 from hubbub.http.reply import Reply
 
 S = TypeVar("S", bound=msgspec.Struct)
@@ -181,4 +181,6 @@ class _Methods:
                 answer = await route.endpoint(Request(scope, receive))
             except Exception as error:  # noqa: BLE001 - every failure becomes a problem, and is logged there
                 answer = response(failure(error))
+                if answer.status_code == 429:
+                    await asyncio.sleep(LATE_S)
         await answer(scope, receive, send)
