@@ -16,11 +16,10 @@ PIECE = 2000
 
 
 class Found(NamedTuple):
-    """The first violation, in the order of seeds."""
+    """The first violation that was come upon."""
 
     seed: int
     kind: str
-    schedules: int
 
 
 class Tally(NamedTuple):
@@ -31,12 +30,16 @@ class Tally(NamedTuple):
     broken: list[tuple[int, str]]
 
 
-def find(rules: Rules, profiles: tuple[Profile, ...], schedules: int, kind: str | None = None) -> Found | None:
-    """Seeds from 0 until something, or something of this kind, is violated."""
-    for seed in range(schedules):
+def find(
+    rules: Rules, profiles: tuple[Profile, ...], schedules: int, kind: str | None = None, first: int = 0
+) -> Found | None:
+    """Runs seeds below ``schedules`` until something, or something of this kind, is violated. ``first`` goes before the
+    others: with the seed of the last time a test need not search again what has not changed.
+    """
+    for seed in (first, *range(schedules)):
         violation = run_seed(seed, rules, profiles).violation
         if violation is not None and kind in (None, violation.kind):
-            return Found(seed, violation.kind, seed + 1)
+            return Found(seed, violation.kind)
     return None
 
 
