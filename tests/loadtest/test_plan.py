@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hubbub.loadtest.conduct import Options
+from hubbub.loadtest.coordinator import Options
 from hubbub.loadtest.mix import (
     CHATS,
     DELETE,

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from hubbub.loadtest import command, conduct
+from hubbub.loadtest import command, coordinator
 from hubbub.loadtest import service as services
 from hubbub.loadtest.accounts import Accounts, SetupFailed, ranges
 from hubbub.loadtest.process import Part
@@ -33,7 +33,7 @@ def small() -> Iterator[SmallService]:
 @pytest.fixture
 def perftest(monkeypatch: pytest.MonkeyPatch, small: SmallService) -> Iterator[CliRunner]:
     """The command in this process, with a short warmup; what runs on "port 3000" is the small service."""
-    monkeypatch.setattr(conduct, "WARMUP_S", 0.2)
+    monkeypatch.setattr(coordinator, "WARMUP_S", 0.2)
     monkeypatch.setattr(services, "RUNNING", small.url)
     monkeypatch.setattr(command, "RUNNING", small.url)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -16,7 +16,7 @@ import uvloop
 from hubbub.loadtest.about import About, about
 from hubbub.loadtest.compare import Incomparable, as_text, read
 from hubbub.loadtest.compare import compare as compared
-from hubbub.loadtest.conduct import TRIAL_S, Options, conduct, search
+from hubbub.loadtest.coordinator import TRIAL_S, Options, run_test, search
 from hubbub.loadtest.fleet import KEY_VARIABLE
 from hubbub.loadtest.generator import Unconnected, generate
 from hubbub.loadtest.junit import junit
@@ -220,7 +220,7 @@ def perftest(
         sys.exit(0 if found.factor else FAILED)
     with service(at, stack_name, keep=keep) as tested:
         measured = about()
-        results = run(conduct(options, tested, view()))
+        results = run(run_test(options, tested, view()))
         shown, judged = _median(results), verdict(results)
         _show(results, shown, judged, measured)
         content = as_json(shown, options.described(tested.url), measured)

@@ -249,7 +249,7 @@ def _sureness(found: Found, options: Options) -> str:
     return "\n".join(lines)
 
 
-async def conduct(options: Options, service: Service, view: View) -> list[Result]:
+async def run_test(options: Options, service: Service, view: View) -> list[Result]:
     """The results of all runs. Raises SetupFailed, GeneratorLost."""
     writes, reads = options.plan.targets
     click.echo(f"Target:         {writes:g} writes/sec, {reads:g} reads/sec")
