@@ -24,7 +24,7 @@ import click
 
 from hubbub.loadtest.accounts import Accounts
 from hubbub.loadtest.client import Client
-from hubbub.loadtest.script import Seat
+from hubbub.loadtest.scenario import Seat
 from hubbub.loadtest.setup import prepare
 from hubbub.loadtest.stack import EmbeddedStack
 

@@ -14,7 +14,7 @@ import secrets
 import msgspec
 
 from hubbub.loadtest.plan import Plan
-from hubbub.loadtest.script import Seat, Workload
+from hubbub.loadtest.scenario import Seat, Workload
 from hubbub.loadtest.tally import Second
 from hubbub.loadtest.verify import Findings
 

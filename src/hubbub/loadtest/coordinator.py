@@ -22,7 +22,7 @@ from hubbub.loadtest.profile import Stage, steady
 from hubbub.loadtest.report import without_metrics
 from hubbub.loadtest.requirement import Requirement
 from hubbub.loadtest.run import SIDES, Moment, Run
-from hubbub.loadtest.script import Workload
+from hubbub.loadtest.scenario import Workload
 from hubbub.loadtest.service import Service
 from hubbub.loadtest.setup import prepare, stranger
 from hubbub.loadtest.usage import Watch

@@ -13,7 +13,7 @@ from hubbub.loadtest.accounts import SetupFailed
 from hubbub.loadtest.channel import Broken, Channel, ChannelClosed, Message, Phase, PhaseDone, Ready, Task, Verify
 from hubbub.loadtest.plan import Plan
 from hubbub.loadtest.run import Moment, Run
-from hubbub.loadtest.script import Seat, Workload
+from hubbub.loadtest.scenario import Seat, Workload
 from hubbub.loadtest.tally import Second
 from hubbub.loadtest.verify import Findings
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from hubbub.loadtest.accounts import Account, Accounts, SetupFailed, each
 from hubbub.loadtest.client import CallFailed, Client
-from hubbub.loadtest.script import Seat
+from hubbub.loadtest.scenario import Seat
 
 
 async def prepare(accounts: Accounts, workers: int, *, chats: int = 1, members: int = 1) -> list[Seat]:

@@ -11,7 +11,7 @@ import msgspec
 
 from hubbub.loadtest.client import CallFailed, Client
 from hubbub.loadtest.ledger import Kept
-from hubbub.loadtest.script import Script
+from hubbub.loadtest.scenario import Scenario
 
 _PATIENCE_S = 60.0
 _AGAIN_S = 0.2
@@ -58,34 +58,34 @@ class Findings(msgspec.Struct, tag=True):
             self.note(example)
 
 
-async def read_back(url: str, scripts: list[Script], run: str, stranger: str) -> Findings:
-    """Hold the scripts' ledgers against the service. Waits for a service that is still coming back.
+async def read_back(url: str, scenarios: list[Scenario], run: str, stranger: str) -> Findings:
+    """Hold the scenarios' ledgers against the service. Waits for a service that is still coming back.
 
     Raises:
         Unreadable
     """
     findings = Findings()
-    chats: defaultdict[tuple[str, int], list[tuple[Script, Kept]]] = defaultdict(list)
-    for script in scripts:
-        if script.ledger is not None:
-            for place, kept in script.ledger.chats.items():
-                chats[script.seat.token, script.seat.chats[place]].append((script, kept))
+    chats: defaultdict[tuple[str, int], list[tuple[Scenario, Kept]]] = defaultdict(list)
+    for scenario in scenarios:
+        if scenario.ledger is not None:
+            for place, kept in scenario.ledger.chats.items():
+                chats[scenario.seat.token, scenario.seat.chats[place]].append((scenario, kept))
     gate = asyncio.Semaphore(_AT_ONCE)
 
-    async def one(token: str, chat: int, writers: list[tuple[Script, Kept]]) -> None:
+    async def one(token: str, chat: int, writers: list[tuple[Scenario, Kept]]) -> None:
         async with gate:
             await _chat(url, token, chat, writers, run, findings)
 
     async def fence(place: int) -> None:
         # The neighbour with another application, if there is one: users of one application stand side by side.
-        script = scripts[place]
-        others = (other for other in scripts[place:] + scripts if other.seat.token != script.seat.token)
+        scenario = scenarios[place]
+        others = (other for other in scenarios[place:] + scenarios if other.seat.token != scenario.seat.token)
         async with gate:
-            await _fence(url, script, next(others, script), stranger, findings)
+            await _fence(url, scenario, next(others, scenario), stranger, findings)
 
     await asyncio.gather(
         *(one(token, chat, writers) for (token, chat), writers in chats.items()),
-        *(fence(place) for place in range(len(scripts))),
+        *(fence(place) for place in range(len(scenarios))),
     )
     return findings
 
@@ -107,11 +107,11 @@ async def _call(client: Client, path: str) -> tuple[int, Any]:
 
 
 async def _chat(
-    url: str, token: str, chat: int, writers: list[tuple[Script, Kept]], run: str, findings: Findings
+    url: str, token: str, chat: int, writers: list[tuple[Scenario, Kept]], run: str, findings: Findings
 ) -> None:
     """One chat, from the first number that was acknowledged in it; the messages of other senders are passed over."""
     where = f"chat {chat} of application {token[:6]}…"
-    by_worker = {script.worker: kept for script, kept in writers}
+    by_worker = {scenario.worker: kept for scenario, kept in writers}
     after = min((min(kept.texts) for kept in by_worker.values() if kept.texts), default=1) - 1
     found: dict[int, tuple[int, int]] = {}  # by number: worker and sequence
     seen: dict[tuple[int, int], int] = {}
@@ -172,10 +172,10 @@ def _judge(kept: Kept, worker: int, found: dict[int, tuple[int, int]], where: st
             findings.note(f"message {number} in {where} is of a send that was answered with another number")
 
 
-async def _fence(url: str, script: Script, other: Script, stranger: str, findings: Findings) -> None:
+async def _fence(url: str, scenario: Scenario, other: Scenario, stranger: str, findings: Findings) -> None:
     """A stranger gets a 404 for this worker's application, this worker for another's, and lists don't show them."""
-    token, foreign = script.seat.token, other.seat.token
-    outsider, insider = Client(url, stranger), Client(url, script.seat.cookie)
+    token, foreign = scenario.seat.token, other.seat.token
+    outsider, insider = Client(url, stranger), Client(url, scenario.seat.cookie)
     try:
         for client, closed in ((outsider, token), *([(insider, foreign)] if foreign != token else [])):
             application = f"/applications/{closed}"

@@ -1,4 +1,4 @@
-"""What one worker asks in turn, and whether each answer is what was asked for."""
+"""The requests of one worker, and whether each answer is the expected one."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def _tail(text: str, number: int | None = None) -> bytes:
     return f"{len(body)}\r\n\r\n{body}".encode()
 
 
-class Script:
+class Scenario:
     """The requests of worker number ``worker``; the same seed gives the same ones, as far as answers allow.
 
     ``route`` is that of the request made last, which ``wrong`` judges. An edit, a delete or a read of one message takes
