@@ -23,7 +23,7 @@ class Simulated:
         self._clock = clock
         self._takes_s = takes_s
         self.answer_at = 0.0
-        self.seat = self.turn = self.behind = 0
+        self.number = self.turn = self.behind = 0
         self.busy = False
         self.connected = True
         self.sent_at = self.slow_until = 0.0

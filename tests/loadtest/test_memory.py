@@ -15,7 +15,7 @@ from hubbub.loadtest.mix import MATTERMOST, SEND, parse_size
 from hubbub.loadtest.plan import Plan
 from hubbub.loadtest.profile import steady
 from hubbub.loadtest.run import Run
-from hubbub.loadtest.scenario import Scenario, Seat, Texts, Workload
+from hubbub.loadtest.scenario import Scenario, Texts, VirtualUser, Workload
 from hubbub.loadtest.tally import Tally
 from hubbub.loadtest.usage import Watch
 from tests.loadtest.test_figures import answers, second
@@ -69,7 +69,7 @@ def test_a_point_of_a_long_run_has_the_figures_of_all_its_seconds() -> None:
 
 def test_a_worker_holds_no_more_after_many_requests() -> None:
     workload = Workload(MATTERMOST, parse_size("20-60"), 1.0, 1, "r", note=0)
-    scenario = Scenario("http://h:1", Seat("auth_token=t", "T", (1, 2, 3)), workload, Texts(workload), 0)
+    scenario = Scenario("http://h:1", VirtualUser("auth_token=t", "T", (1, 2, 3)), workload, Texts(workload), 0)
 
     def work(times: int) -> int:
         for _ in range(times):

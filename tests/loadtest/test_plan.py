@@ -29,7 +29,7 @@ from hubbub.loadtest.mix import (
 )
 from hubbub.loadtest.plan import READ, WRITE, Plan, Schedule
 from hubbub.loadtest.profile import BadStages, Profile, Stage, parse_stages, spike, steady
-from hubbub.loadtest.scenario import Scenario, Seat, Texts, Workload
+from hubbub.loadtest.scenario import Scenario, Texts, VirtualUser, Workload
 
 
 @settings(deadline=None)
@@ -60,10 +60,12 @@ def test_several_generators_send_each_request_of_the_run_once(
     sent = []
     for part in parts:
         for number in range(part.due_by(10)):
-            turn, seat = divmod(number, part.mine)
-            sent.append((round(part.due(seat, turn), 9), part.kind(seat, turn)))
+            turn, worker = divmod(number, part.mine)
+            sent.append((round(part.due(worker, turn), 9), part.kind(worker, turn)))
     numbers = [divmod(number, workers) for number in range(whole.due_by(10))]
-    assert sorted(sent) == sorted((round(whole.due(seat, turn), 9), whole.kind(seat, turn)) for turn, seat in numbers)
+    assert sorted(sent) == sorted(
+        (round(whole.due(worker, turn), 9), whole.kind(worker, turn)) for turn, worker in numbers
+    )
 
 
 stages = st.lists(st.builds(Stage, st.floats(0.5, 20), st.floats(0, 3), st.floats(0, 3)), min_size=1, max_size=5).map(
@@ -133,8 +135,8 @@ def test_message_sizes_follow_their_distribution() -> None:
 def scenario(*, seed: int = 1, mix: str = "send=1,messages=1", note: int = 0, chats: int = 1, zipf: float = 0,
              size: str = "10-200") -> Scenario:  # fmt: skip
     workload = Workload(parse_mix(mix), parse_size(size), zipf, seed, "r", note)
-    seat = Seat("auth_token=t", "T", tuple(range(1, chats + 1)))
-    return Scenario("http://h:1/base", seat, workload, Texts(workload), 3)
+    user = VirtualUser("auth_token=t", "T", tuple(range(1, chats + 1)))
+    return Scenario("http://h:1/base", user, workload, Texts(workload), 3)
 
 
 def test_a_seed_repeats_a_run_and_another_does_not() -> None:

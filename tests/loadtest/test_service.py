@@ -184,13 +184,13 @@ async def test_applications_that_others_added_the_account_to_stay(small: SmallSe
 
 async def test_on_a_real_service_all_is_gone_too(embedded: Service) -> None:
     accounts = Accounts(embedded.url)
-    seats = await prepare(accounts, 4, members=2)
+    users = await prepare(accounts, 4, members=2)
     _, guest = await accounts.add("perftest-guest")
     emails = accounts.described
     assert await accounts.remove() is None
     assert not accounts.described
-    for seat in seats:
-        guest.cookie = seat.cookie
+    for user in users:
+        guest.cookie = user.cookie
         assert (await guest.call("GET", "/auth/me"))[0] == 401
     login = {"email": emails.split(" ")[0].split(",")[0], "password": accounts.password}
     assert (await guest.call("POST", "/auth/login", login))[0] == 401

@@ -33,8 +33,8 @@ class Field:
             await exchange(self.url, scenario)
 
     def api(self, scenario: Scenario) -> httpx.Client:
-        chat = f"/api/v1/applications/{scenario.seat.token}/chats/{scenario.seat.chats[0]}"
-        return httpx.Client(base_url=self.url + chat, headers={"Cookie": scenario.seat.cookie})
+        chat = f"/api/v1/applications/{scenario.user.token}/chats/{scenario.user.chats[0]}"
+        return httpx.Client(base_url=self.url + chat, headers={"Cookie": scenario.user.cookie})
 
     async def judged(self) -> Findings:
         return await read_back(self.url, self.scenarios, RUN, self.outsider)
@@ -61,12 +61,12 @@ async def exchange(url: str, scenario: Scenario, *, told: bool = True) -> None:
 async def field(own_service: Service) -> Field:
     workload = Workload(parse_mix("send=6,edit=2,delete=1"), parse_size("60"), 0.0, 1, RUN, note=1)
     accounts = Accounts(own_service.url)
-    seats = await prepare(accounts, 4, members=2)
-    assert seats[0].token == seats[1].token != seats[2].token
+    users = await prepare(accounts, 4, members=2)
+    assert users[0].token == users[1].token != users[2].token
     texts = Texts(workload)
     ready = Field(
         own_service.url,
-        [Scenario(own_service.url, seat, workload, texts, worker) for worker, seat in enumerate(seats)],
+        [Scenario(own_service.url, user, workload, texts, worker) for worker, user in enumerate(users)],
         await stranger(accounts),
     )
     await ready.written(30)
@@ -131,9 +131,9 @@ async def test_a_delete_that_was_not_done_and_a_number_given_twice_are_found(fie
 
 async def test_a_stranger_who_gets_in_is_found(field: Field) -> None:
     scenario = field.scenarios[0]
-    async with httpx.AsyncClient(base_url=field.url, headers={"Cookie": scenario.seat.cookie}) as owner:
+    async with httpx.AsyncClient(base_url=field.url, headers={"Cookie": scenario.user.cookie}) as owner:
         invited = await owner.post(
-            f"/api/v1/applications/{scenario.seat.token}/members",
+            f"/api/v1/applications/{scenario.user.token}/members",
             json={"email": "perftest-stranger@example.com", "role": "member"},
         )
         assert invited.status_code == 201, invited.text

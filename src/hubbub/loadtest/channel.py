@@ -14,7 +14,7 @@ import secrets
 import msgspec
 
 from hubbub.loadtest.plan import Plan
-from hubbub.loadtest.scenario import Seat, Workload
+from hubbub.loadtest.scenario import VirtualUser, Workload
 from hubbub.loadtest.tally import Second
 from hubbub.loadtest.verify import Findings
 
@@ -28,11 +28,11 @@ class ChannelClosed(Exception):
 
 
 class Task(msgspec.Struct, tag=True):
-    """What a generator needs to know. ``seats`` are its own workers', whose numbers are index, index + count, …"""
+    """What a generator needs to know. ``users`` are its own workers', whose numbers are index, index + count, …"""
 
     url: str
     workload: Workload
-    seats: list[Seat]
+    users: list[VirtualUser]
     index: int
     count: int
 

@@ -161,13 +161,13 @@ async def bench(options: Options, service: Service, view: View) -> AsyncIterator
         click.echo(f"  HUBBUB_PERFTEST_KEY={key} hubbub perftest join {options.listen[0]}:{port}")
 
     view.phase("Phase 1: setup")
-    seats = await prepare(service.accounts, options.workers, chats=options.chats, members=options.members)
+    users = await prepare(service.accounts, options.workers, chats=options.chats, members=options.members)
     async with fleet(
         key, processes=options.local, machines=options.machines, listen=options.listen, waiting=waiting
     ) as generators:
         run = service.accounts.run
         workload = Workload(options.mix, options.size, options.zipf, options.seed, run, options.note)
-        await generators.assign(service.url, seats, workload)
+        await generators.assign(service.url, users, workload)
         yield Bench(options, service, view, generators)
 
 

@@ -52,8 +52,8 @@ async def _serve(channel: Channel) -> None:
     runner = Runner(task.url, channel.send)
     texts = Texts(task.workload)
     scenarios = [
-        Scenario(task.url, seat, task.workload, texts, task.index + place * task.count)
-        for place, seat in enumerate(task.seats)
+        Scenario(task.url, user, task.workload, texts, task.index + place * task.count)
+        for place, user in enumerate(task.users)
     ]
     runner.workers = [Worker(runner, place, scenario) for place, scenario in enumerate(scenarios)]
     try:

@@ -27,7 +27,7 @@ class Ledger:
     """One request at a time: it is unsure from when it is sent until it is answered as it should be."""
 
     def __init__(self) -> None:
-        self.chats: defaultdict[int, Kept] = defaultdict(Kept)  # by the chat's place in the seat
+        self.chats: defaultdict[int, Kept] = defaultdict(Kept)  # by the chat's place in the user
         # Where, the message's number (0: a send) and the sequence (0: a delete).
         self._under_way: tuple[Kept, int, int] | None = None
 

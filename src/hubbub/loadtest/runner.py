@@ -111,7 +111,7 @@ class Runner:
         unsent = [0, 0]
         for worker in self.workers:
             for turn in range(worker.turn, worker.turn + worker.behind):
-                unsent[self._schedule.kind(worker.seat, turn)] += 1
+                unsent[self._schedule.kind(worker.number, turn)] += 1
             worker.behind = 0
         return unsent[0], unsent[1]
 
@@ -143,8 +143,8 @@ class Runner:
                 continue
             turn = worker.turn
             worker.turn += 1
-            kind = schedule.kind(worker.seat, turn)
-            due = self._start + schedule.due(worker.seat, turn)
+            kind = schedule.kind(worker.number, turn)
+            due = self._start + schedule.due(worker.number, turn)
             if worker.send(kind, due) - due > LATE_S:  # nothing but this process kept it from being sent
                 tally.late[kind][GENERATOR] += 1
         self._sent_to = max(self._sent_to, due_to)
@@ -154,8 +154,8 @@ class Runner:
         if not self._running:
             return
         turn = self._next(worker)
-        kind = self._schedule.kind(worker.seat, turn)
-        due = self._start + self._schedule.due(worker.seat, turn)
+        kind = self._schedule.kind(worker.number, turn)
+        due = self._start + self._schedule.due(worker.number, turn)
         asked_at = worker.sent_at
         sent_at = worker.send(kind, due)
         if sent_at - asked_at > LATE_S and not self._was_away(asked_at, sent_at):
@@ -203,7 +203,7 @@ class Runner:
                 except (TimeoutError, OSError):
                     if worker.behind and self._running:
                         # Nobody took the connection for the first request that waits: that request has failed.
-                        worker.refuse(self._schedule.kind(worker.seat, self._next(worker)))
+                        worker.refuse(self._schedule.kind(worker.number, self._next(worker)))
                     continue
                 self.connected_again(worker)
                 return

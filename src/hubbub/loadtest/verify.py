@@ -69,7 +69,7 @@ async def read_back(url: str, scenarios: list[Scenario], run: str, stranger: str
     for scenario in scenarios:
         if scenario.ledger is not None:
             for place, kept in scenario.ledger.chats.items():
-                chats[scenario.seat.token, scenario.seat.chats[place]].append((scenario, kept))
+                chats[scenario.user.token, scenario.user.chats[place]].append((scenario, kept))
     gate = asyncio.Semaphore(_AT_ONCE)
 
     async def one(token: str, chat: int, writers: list[tuple[Scenario, Kept]]) -> None:
@@ -79,7 +79,7 @@ async def read_back(url: str, scenarios: list[Scenario], run: str, stranger: str
     async def fence(place: int) -> None:
         # The neighbour with another application, if there is one: users of one application stand side by side.
         scenario = scenarios[place]
-        others = (other for other in scenarios[place:] + scenarios if other.seat.token != scenario.seat.token)
+        others = (other for other in scenarios[place:] + scenarios if other.user.token != scenario.user.token)
         async with gate:
             await _fence(url, scenario, next(others, scenario), stranger, findings)
 
@@ -115,7 +115,7 @@ async def _chat(
     after = min((min(kept.texts) for kept in by_worker.values() if kept.texts), default=1) - 1
     found: dict[int, tuple[int, int]] = {}  # by number: worker and sequence
     seen: dict[tuple[int, int], int] = {}
-    client = Client(url, writers[0][0].seat.cookie)
+    client = Client(url, writers[0][0].user.cookie)
     try:
         while True:
             path = f"/applications/{token}/chats/{chat}/messages?limit=100&after={after}"
@@ -174,12 +174,12 @@ def _judge(kept: Kept, worker: int, found: dict[int, tuple[int, int]], where: st
 
 async def _fence(url: str, scenario: Scenario, other: Scenario, stranger: str, findings: Findings) -> None:
     """A stranger gets a 404 for this worker's application, this worker for another's, and lists don't show them."""
-    token, foreign = scenario.seat.token, other.seat.token
-    outsider, insider = Client(url, stranger), Client(url, scenario.seat.cookie)
+    token, foreign = scenario.user.token, other.user.token
+    outsider, insider = Client(url, stranger), Client(url, scenario.user.cookie)
     try:
         for client, closed in ((outsider, token), *([(insider, foreign)] if foreign != token else [])):
             application = f"/applications/{closed}"
-            for path in ("", "/chats", f"/chats/{other.seat.chats[0]}/messages"):
+            for path in ("", "/chats", f"/chats/{other.user.chats[0]}/messages"):
                 status, _ = await _call(client, application + path)
                 if status != 404:
                     findings.intrusions += 1

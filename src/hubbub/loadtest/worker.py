@@ -35,19 +35,19 @@ class Worker(asyncio.Protocol):
         "behind",
         "busy",
         "connected",
-        "seat",
+        "number",
         "sent_at",
         "slow_until",
         "turn",
     )
 
-    def __init__(self, runner: Runner, seat: int, scenario: Scenario) -> None:
+    def __init__(self, runner: Runner, number: int, scenario: Scenario) -> None:
         self._runner = runner
         self._scenario = scenario
         self._transport = cast(asyncio.Transport, None)
         self._buffer = b""
         self._due = 0.0
-        self.seat = seat
+        self.number = number
         self.sent_at = 0.0
         self.slow_until = 0.0
         self.behind = 0
