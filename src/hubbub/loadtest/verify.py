@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from hubbub.loadtest.client import CallFailed, Client
-from hubbub.loadtest.ledger import Kept
+from hubbub.loadtest.ledger import ChatRecord
 from hubbub.loadtest.scenario import Scenario
 
 _PATIENCE_S = 60.0
@@ -65,14 +65,14 @@ async def read_back(url: str, scenarios: list[Scenario], run: str, stranger: str
         Unreadable
     """
     findings = Findings()
-    chats: defaultdict[tuple[str, int], list[tuple[Scenario, Kept]]] = defaultdict(list)
+    chats: defaultdict[tuple[str, int], list[tuple[Scenario, ChatRecord]]] = defaultdict(list)
     for scenario in scenarios:
         if scenario.ledger is not None:
-            for place, kept in scenario.ledger.chats.items():
-                chats[scenario.user.token, scenario.user.chats[place]].append((scenario, kept))
+            for place, record in scenario.ledger.chats.items():
+                chats[scenario.user.token, scenario.user.chats[place]].append((scenario, record))
     gate = asyncio.Semaphore(_AT_ONCE)
 
-    async def one(token: str, chat: int, writers: list[tuple[Scenario, Kept]]) -> None:
+    async def one(token: str, chat: int, writers: list[tuple[Scenario, ChatRecord]]) -> None:
         async with gate:
             await _chat(url, token, chat, writers, run, findings)
 
@@ -107,12 +107,12 @@ async def _call(client: Client, path: str) -> tuple[int, Any]:
 
 
 async def _chat(
-    url: str, token: str, chat: int, writers: list[tuple[Scenario, Kept]], run: str, findings: Findings
+    url: str, token: str, chat: int, writers: list[tuple[Scenario, ChatRecord]], run: str, findings: Findings
 ) -> None:
     """One chat, from the first number that was acknowledged in it; the messages of other senders are passed over."""
     where = f"chat {chat} of application {token[:6]}…"
-    by_worker = {scenario.worker: kept for scenario, kept in writers}
-    after = min((min(kept.texts) for kept in by_worker.values() if kept.texts), default=1) - 1
+    by_worker = {scenario.worker: record for scenario, record in writers}
+    after = min((min(record.texts) for record in by_worker.values() if record.texts), default=1) - 1
     found: dict[int, tuple[int, int]] = {}  # by number: worker and sequence
     seen: dict[tuple[int, int], int] = {}
     client = Client(url, writers[0][0].user.cookie)
@@ -137,35 +137,35 @@ async def _chat(
                 seen[author] = number
     finally:
         client.close()
-    for worker, kept in by_worker.items():
-        _judge(kept, worker, found, where, findings)
+    for worker, record in by_worker.items():
+        _judge(record, worker, found, where, findings)
 
 
-def _judge(kept: Kept, worker: int, found: dict[int, tuple[int, int]], where: str, findings: Findings) -> None:
-    findings.disordered += kept.repeated
-    findings.acknowledged += len(kept.texts.keys() - kept.deleted)
-    for number, sequence in kept.texts.items():
-        if number in kept.deleted:
+def _judge(record: ChatRecord, worker: int, found: dict[int, tuple[int, int]], where: str, findings: Findings) -> None:
+    findings.disordered += record.repeated
+    findings.acknowledged += len(record.texts.keys() - record.deleted)
+    for number, sequence in record.texts.items():
+        if number in record.deleted:
             if number in found:
                 findings.undeleted += 1
                 findings.note(f"message {number} in {where} was deleted and is there")
         elif number not in found:
-            if number in kept.unsure_deletes:
+            if number in record.unsure_deletes:
                 findings.stored += 1  # the delete may have been done: as good as stored
             else:
                 findings.lost += 1
                 findings.note(f"message {number} in {where} was acknowledged and is not there")
         elif found[number] == (worker, sequence) or (
-            found[number][0] == worker and found[number][1] in kept.unsure_edits.get(number, ())
+            found[number][0] == worker and found[number][1] in record.unsure_edits.get(number, ())
         ):
             findings.stored += 1
         else:
             findings.altered += 1
             findings.note(f"message {number} in {where} has another text than was acknowledged last")
     for number, (author, sequence) in found.items():
-        if author != worker or number in kept.texts:
+        if author != worker or number in record.texts:
             continue
-        if sequence in kept.unsure_sends:
+        if sequence in record.unsure_sends:
             findings.unanswered += 1
         else:
             findings.altered += 1
