@@ -16,7 +16,7 @@ from hubbub.loadtest.plan import Plan
 from hubbub.loadtest.profile import steady
 from hubbub.loadtest.run import Run
 from hubbub.loadtest.scenario import Scenario, Texts, VirtualUser, Workload
-from hubbub.loadtest.tally import Tally
+from hubbub.loadtest.summary import SummaryBuilder
 from hubbub.loadtest.usage import Watch
 from tests.loadtest.test_figures import answers, second
 
@@ -84,15 +84,15 @@ def test_a_worker_holds_no_more_after_many_requests() -> None:
 
 
 def test_a_generator_forgets_what_it_has_told() -> None:
-    tally = Tally()
-    before = weight(tally)
+    summary = SummaryBuilder()
+    before = weight(summary)
     rng = random.Random(1)
     for index in range(50):
         for _ in range(200):
-            tally.latencies[SEND].append(rng.randrange(1000))
-            tally.fail(SEND, "status 503")
-        assert sum(tally.take(index, waiting=0, cpu_s=0, span_s=1).routes[SEND].failures.values()) == 200
-    assert weight(tally) == before
+            summary.latencies[SEND].append(rng.randrange(1000))
+            summary.fail(SEND, "status 503")
+        assert sum(summary.take(index, waiting=0, cpu_s=0, span_s=1).routes[SEND].failures.values()) == 200
+    assert weight(summary) == before
 
 
 async def test_the_service_is_looked_at_as_seldom_as_points_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ import msgspec
 
 from hubbub.loadtest.plan import Plan
 from hubbub.loadtest.scenario import VirtualUser, Workload
-from hubbub.loadtest.tally import Second
+from hubbub.loadtest.summary import SecondSummary
 from hubbub.loadtest.verify import Findings
 
 _CHALLENGE = 32
@@ -66,7 +66,7 @@ class Broken(msgspec.Struct, tag=True):
     why: str
 
 
-Message = Task | Phase | Verify | Ready | Second | PhaseDone | Findings | Broken
+Message = Task | Phase | Verify | Ready | SecondSummary | PhaseDone | Findings | Broken
 _decoder = msgspec.msgpack.Decoder(Message)
 _encoder = msgspec.msgpack.Encoder()
 

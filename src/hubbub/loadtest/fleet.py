@@ -14,7 +14,7 @@ from hubbub.loadtest.channel import Broken, Channel, ChannelClosed, Message, Pha
 from hubbub.loadtest.plan import Plan
 from hubbub.loadtest.run import Moment, Run
 from hubbub.loadtest.scenario import VirtualUser, Workload
-from hubbub.loadtest.tally import Second
+from hubbub.loadtest.summary import SecondSummary
 from hubbub.loadtest.verify import Findings
 
 KEY_VARIABLE = "HUBBUB_PERFTEST_KEY"
@@ -60,9 +60,9 @@ class Fleet:
             channel.send(Phase(plan, _START_S))
         done: list[PhaseDone] = []
         while len(done) < self.size:
-            seconds: list[Second] = []
+            seconds: list[SecondSummary] = []
             for message in await self._all():
-                if isinstance(message, Second):
+                if isinstance(message, SecondSummary):
                     seconds.append(message)
                 elif isinstance(message, PhaseDone):
                     done.append(message)

@@ -11,7 +11,7 @@ from hubbub.loadtest.gauges import Served
 from hubbub.loadtest.mix import DEFAULT_MIX
 from hubbub.loadtest.recorder import Latency
 from hubbub.loadtest.run import Moment
-from hubbub.loadtest.tally import REASONS
+from hubbub.loadtest.summary import REASONS
 from hubbub.loadtest.verdict import GOOD_MS, Result, Side, verdict
 from hubbub.loadtest.verify import Findings
 
