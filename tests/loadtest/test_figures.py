@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from hubbub.loadtest import command
 from hubbub.loadtest.about import about
 from hubbub.loadtest.gauges import Served
+from hubbub.loadtest.http_protocol import BadResponse, parse
 from hubbub.loadtest.mix import CHATS, EDIT, MESSAGES, SEND
 from hubbub.loadtest.page import page
 from hubbub.loadtest.plan import Plan
@@ -24,7 +25,6 @@ from hubbub.loadtest.requirement import BadRequirement, Requirement
 from hubbub.loadtest.run import Run
 from hubbub.loadtest.summary import Answers, Late, SecondSummary
 from hubbub.loadtest.verdict import Result, Usage, result, rule, verdict
-from hubbub.loadtest.wire import BadResponse, parse
 
 EXPECTED = Path(__file__).parent / "expected_report.txt"
 

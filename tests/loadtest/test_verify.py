@@ -10,11 +10,11 @@ import httpx
 import pytest
 
 from hubbub.loadtest.accounts import Accounts
+from hubbub.loadtest.http_protocol import parse
 from hubbub.loadtest.mix import parse_mix, parse_size
 from hubbub.loadtest.scenario import Scenario, Texts, Workload
 from hubbub.loadtest.setup import prepare, stranger
 from hubbub.loadtest.verify import Findings, read_back
-from hubbub.loadtest.wire import parse
 from tests.conftest import Service
 
 RUN = "run1"

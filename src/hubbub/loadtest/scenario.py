@@ -11,6 +11,7 @@ from urllib.parse import quote, urlsplit
 
 import msgspec
 
+from hubbub.loadtest.http_protocol import request
 from hubbub.loadtest.ledger import Ledger
 from hubbub.loadtest.mix import (
     CHATS,
@@ -25,7 +26,6 @@ from hubbub.loadtest.mix import (
     Size,
     pattern,
 )
-from hubbub.loadtest.wire import request
 
 _BODIES = 512
 _REMEMBERED = 64

@@ -6,9 +6,9 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, cast
 
+from hubbub.loadtest.http_protocol import BadResponse, parse
 from hubbub.loadtest.plan import WRITE
 from hubbub.loadtest.scenario import Scenario
-from hubbub.loadtest.wire import BadResponse, parse
 
 if TYPE_CHECKING:
     from hubbub.loadtest.runner import Runner
