@@ -262,18 +262,18 @@ def _rabbitmq(url: str) -> Iterator[Finding]:
 
 
 def _redis(url: str) -> Iterator[Finding]:
-    from hubbub.cluster.redis.connection import RedisWire
+    from hubbub.cluster.redis.connection import RedisClient
 
     async def ask() -> tuple[dict[str, str], float]:
-        wire = RedisWire(url, {})
+        client = RedisClient(url, {})
         try:
-            if not await wire.connected(3):
+            if not await client.connected(3):
                 raise ConnectionError("no answer within 3 s")
-            information = bytes(await wire.call("INFO")).decode()
-            seconds, micros = await wire.call("TIME")
+            information = bytes(await client.call("INFO")).decode()
+            seconds, micros = await client.call("TIME")
             skew = abs(time.time() - int(seconds) - int(micros) / 1e6)
         finally:
-            await wire.close()
+            await client.close()
         return dict(line.split(":", 1) for line in information.splitlines() if ":" in line), skew
 
     says, skew = asyncio.run(ask())

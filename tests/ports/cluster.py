@@ -112,7 +112,7 @@ async def cluster(mariadb: MariaDb, rabbitmq: RabbitMq, redis: Redis) -> AsyncIt
         unreadable=Aside(store.database).keep,
     )
     tasks = [
-        asyncio.create_task(follow(processes, writers_servers.wires)),
+        asyncio.create_task(follow(processes, writers_servers.clients)),
         asyncio.create_task(drains.watch(servers, publisher)),
     ]
     running = asyncio.create_task(consumer.run(lambda: None))

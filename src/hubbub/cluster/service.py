@@ -230,7 +230,7 @@ async def writing_until(settings: Settings, stopped: asyncio.Event, started: Cal
     watching.enter_context(loop.watched())
     going = [
         keep(keep_house(store, processes, settings.amqp_url, shards, now), "the housekeeping"),
-        keep(generations.follow(processes, servers.wires), "the generations of Redis"),
+        keep(generations.follow(processes, servers.clients), "the generations of Redis"),
     ]
     stored = Stored(servers, store)
     going.append(keep(keep_erasing(Erasing(database, note_changes=searched), stored), "erasing what was deleted"))

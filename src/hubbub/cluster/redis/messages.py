@@ -85,9 +85,9 @@ class RedisView:
 
     async def _application(self, token: str) -> Application | None:
         """None when Redis can't say what is up to date."""
-        wire = self._servers.of(token)
+        client = self._servers.of(token)
         try:
-            version = await wire.vouched("version", 1, wire.named().application(token), unique())
+            version = await client.vouched("version", 1, client.named().application(token), unique())
         except Unavailable:
             return None
         return self._applications.at(token, version)
@@ -125,9 +125,9 @@ class RedisView:
     async def _keep(self, application: Application, token: str) -> None:
         """There is such an application: its version need not be short-lived (see scripts/shared.lua). It does no harm
         when that is another by now."""
-        wire = self._servers.of(token)
+        client = self._servers.of(token)
         with suppress(Unavailable):
-            await wire.call("EXPIRE", wire.named().application(token), _VERSION_S)
+            await client.call("EXPIRE", client.named().application(token), _VERSION_S)
             application.kept = True
 
     def _look_later(self, application: Application, token: str, user_id: int) -> None:
@@ -198,13 +198,13 @@ class RedisView:
         if isinstance(seen, Seen) and seen.limit == limit and seen.newest is not None:
             found, generation = seen.newest, seen.generation
         else:
-            wire = self._servers.of(key.token)
+            client = self._servers.of(key.token)
             known = self._pages.version(key) if limit == self._pages.limit else b""
             try:
-                names = wire.named()
+                names = client.named()
                 keys = names.chat(key), self._drained(names, key)
                 generation = names.generation
-                found = await wire.vouched("newest", 2, *keys, limit, known)
+                found = await client.vouched("newest", 2, *keys, limit, known)
             except Unavailable:
                 shown = Shown(await self._store.messages(key, limit=limit + 1), lag=True)
                 return encode_page(shown.messages, limit)._replace(lag=True)
@@ -265,10 +265,12 @@ class RedisView:
     async def numbered(self, key: ChatKey, numbers: Sequence[int]) -> Shown:
         if not numbers:
             return Shown([])
-        wire = self._servers.of(key.token)
+        client = self._servers.of(key.token)
         try:
-            names = wire.named()
-            reply = await wire.vouched("some", 3, names.chat(key), names.old(key), self._drained(names, key), *numbers)
+            names = client.named()
+            reply = await client.vouched(
+                "some", 3, names.chat(key), names.old(key), self._drained(names, key), *numbers
+            )
         except Unavailable:
             return Shown(await self._store.numbered(key, numbers), lag=True)
         if isinstance(reply, int):
@@ -327,11 +329,11 @@ class RedisView:
 
     async def _read(self, key: ChatKey, at: int, step: int, wanted: int) -> _Hot:
         """Raises _NotLive."""
-        wire = self._servers.of(key.token)
+        client = self._servers.of(key.token)
         try:
-            names = wire.named()
+            names = client.named()
             keys = names.chat(key), names.old(key), self._drained(names, key)
-            reply: Any = await wire.vouched("read", 3, *keys, at, step, wanted)
+            reply: Any = await client.vouched("read", 3, *keys, at, step, wanted)
         except Unavailable:
             raise _NotLive(lag=True) from None
         if isinstance(reply, int):
