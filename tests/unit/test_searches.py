@@ -11,9 +11,9 @@ import pytest
 from hubbub.chat import searches
 from hubbub.chat.errors import RateLimited, Unavailable
 from hubbub.chat.model import ChatKey, Message, Page, Shown
-from hubbub.chat.places import OF_ONE_USER
 from hubbub.chat.ports import Candidates
 from hubbub.chat.search import CANDIDATES, Query
+from hubbub.chat.search_limiter import OF_ONE_USER
 from hubbub.chat.searches import Searches
 from tests.conftest import eventually_async
 from tests.unit.fakes import CHAT, FakeView
