@@ -81,7 +81,7 @@ class ChatHandle:
         if offset == 0 and before is None and after is None:
             return await self.newest(limit)
         if after is None:
-            async with self._doors.far.turn(self._caller.user.id, offset):
+            async with self._doors.deep_pages.turn(self._caller.user.id, offset):
                 shown = await self._doors.view.messages(self._key, limit=limit + 1, offset=offset, before=before)
             return encode_page(shown.messages, limit)._replace(lag=shown.lag)
         shown = await self._doors.view.messages(self._key, limit=limit, after=after)

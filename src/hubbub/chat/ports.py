@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
 from hubbub.chat.caller import Caller
 from hubbub.chat.commands import Command, Outcome
-from hubbub.chat.far import FarReads
+from hubbub.chat.deep_pages import DeepPages
 from hubbub.chat.limits import Limit
 from hubbub.chat.model import Application, Chat, ChatKey, Invite, Member, Message, Page, Purpose, Role, Shown, User
 from hubbub.chat.search import CANDIDATES, Query
@@ -302,4 +302,4 @@ class Doors:
     index: SearchIndex
     quotas: Quotas
     now: Callable[[], int]
-    far: FarReads = field(default_factory=FarReads)
+    deep_pages: DeepPages = field(default_factory=DeepPages)
