@@ -15,8 +15,8 @@ MOST_USERS = 100
 
 
 class DeepPages:
-    """The reads of deep pages that run or wait. Invariant: ``_users`` has each user with such a read, with a lock and the
-    number of the user's reads."""
+    """The reads of deep pages that run or wait. Invariant: ``_users`` has each user with such a read, a lock for it and
+    the number of the user's reads."""
 
     def __init__(self) -> None:
         self._users: dict[int, tuple[asyncio.Lock, int]] = {}

@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector, generate_late
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from hubbub.http.places import MAX_STREAMS
+from hubbub.http.stream_limiter import MAX_STREAMS
 from hubbub.measures import Histogram, WriteMeasures
 
 
