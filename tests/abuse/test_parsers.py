@@ -20,7 +20,7 @@ from hubbub.cluster import protocol
 from hubbub.http import fields, schemas
 from hubbub.http.connection import Connection
 from hubbub.http.edge import Edge
-from hubbub.http.hot import HotRoutes
+from hubbub.http.hot_routes import HotRoutes
 from hubbub.http.media import must_be_json
 from hubbub.http.origin import must_be_own_page
 from hubbub.http.routing import application

@@ -15,7 +15,7 @@ from uvicorn.server import ServerState
 from hubbub.http.access_log import AccessLog
 from hubbub.http.connection import Connection
 from hubbub.http.heads import Heads
-from hubbub.http.hot import HotRoutes
+from hubbub.http.hot_routes import HotRoutes
 from hubbub.http.problems import problem
 from hubbub.http.reply import Reply
 from hubbub.http.shares import EXEMPT, Share, address_of

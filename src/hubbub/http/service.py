@@ -26,7 +26,7 @@ from hubbub.http.access_log import AccessLog
 from hubbub.http.access_log import log as access_log
 from hubbub.http.edge import Edge
 from hubbub.http.entrance import Entrance
-from hubbub.http.hot import HotRoutes
+from hubbub.http.hot_routes import HotRoutes
 from hubbub.http.login_log import LoginLog
 from hubbub.http.mail import Mail
 from hubbub.http.metrics import Reading, serving
@@ -34,7 +34,7 @@ from hubbub.http.operator import Letters, RecentErrors
 from hubbub.http.routes.accounts import AccountRoutes
 from hubbub.http.routes.applications import ApplicationRoutes
 from hubbub.http.routes.chats import ChatRoutes
-from hubbub.http.routes.hot import by_asgi
+from hubbub.http.routes.hot_by_asgi import by_asgi
 from hubbub.http.routes.invites import InviteRoutes
 from hubbub.http.routes.members import MemberRoutes
 from hubbub.http.routes.messages import MessageRoutes
