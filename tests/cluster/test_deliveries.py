@@ -307,10 +307,10 @@ def test_what_is_kept_first_stays(store: ClusterStore) -> None:
 
 def test_processes_count_each_other(store: ClusterStore) -> None:
     processes = Processes(store.database)
-    assert [processes.alive("writer", name) for name in ("one", "two", "one")] == [1, 2, 2]
-    assert processes.alive("api") == 0
+    assert [processes.heartbeat("writer", name) for name in ("one", "two", "one")] == [1, 2, 2]
+    assert processes.heartbeat("api") == 0
     processes.gone("writer", "two")
-    assert processes.alive("writer") == 1
+    assert processes.heartbeat("writer") == 1
 
 
 def test_a_new_generation_is_known_once_every_process_holds_to_it(store: ClusterStore) -> None:
@@ -330,7 +330,7 @@ def test_a_new_generation_is_known_once_every_process_holds_to_it(store: Cluster
 def test_the_number_of_redis_servers_changes_only_when_no_process_runs(store: ClusterStore) -> None:
     processes = Processes(store.database)
     processes.redis_servers(1)
-    processes.alive("api", "one")
+    processes.heartbeat("api", "one")
     with pytest.raises(OtherServers):
         processes.redis_servers(2)
     processes.gone("api", "one")

@@ -100,14 +100,14 @@ async def cluster(mariadb: MariaDb, rabbitmq: RabbitMq, redis: Redis) -> AsyncIt
     way = Way(rabbitmq.url, store, publisher, intake, view)
     writer = ShardWriter(store.deliveries, Stored(writers_servers, store), _SHARDS)
 
-    async def alive() -> int:
+    async def heartbeat() -> int:
         return 1
 
     consumer = RabbitConsumer(
         rabbitmq.url,
         _SHARDS,
         writer,
-        alive=alive,
+        heartbeat=heartbeat,
         decide=Holes(store.database).decide,
         unreadable=Aside(store.database).keep,
     )

@@ -123,14 +123,14 @@ class Rabbit(Harness):
                     if isinstance(command, Post) and command.chat.token == self.token:
                         self.store.applied.append(self.post(command.number))
 
-        async def alive() -> int:
+        async def heartbeat() -> int:
             return 1
 
         def refuse(*_: object) -> None:
             raise AssertionError("nothing is unreadable here, and nothing is missing")
 
         consumer = RabbitConsumer(
-            self.server.url, 4, cast(ShardWriter, Recording()), alive=alive, decide=refuse, unreadable=refuse
+            self.server.url, 4, cast(ShardWriter, Recording()), heartbeat=heartbeat, decide=refuse, unreadable=refuse
         )
         ready = asyncio.Event()
         running = asyncio.create_task(consumer.run(ready.set))

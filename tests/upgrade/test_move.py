@@ -341,7 +341,7 @@ def test_a_database_that_was_used_is_left_as_it_is(database: str, folder: Path) 
     with closing(Database(database)) as used:
         migrate(used.engine)
         Processes(used).kept("shards", "7")
-        Processes(used).alive("writer", "one that runs")
+        Processes(used).heartbeat("writer", "one that runs")
         with pytest.raises(LoadFailed, match="cluster is running"):
             move(unreachable(database, folder), print)
         Processes(used).gone("writer", "one that runs")

@@ -65,11 +65,11 @@ class Processes:
         """The number of shards that the cluster has: the first process's setting, until it is raised."""
         return int(self.kept("shards", str(wanted)))
 
-    def alive(self, kind: str, name: str | None = None) -> int:
-        """Say that the process of this kind and name is alive.
+    def heartbeat(self, kind: str, name: str | None = None) -> int:
+        """Records that the process of this kind and name is running; without a name, records nothing.
 
         Returns:
-            How many of the kind are.
+            How many processes of the kind are running.
         """
 
         def work(cursor: Any) -> int:

@@ -270,13 +270,18 @@ async def writing_until(settings: Settings, stopped: asyncio.Event, started: Cal
         writer.shards = await asyncio.to_thread(processes.shards, settings.shards)
         raised = asyncio.Event()
 
-        async def alive(raised: asyncio.Event = raised) -> int:
+        async def heartbeat(raised: asyncio.Event = raised) -> int:
             if await asyncio.to_thread(processes.shards, settings.shards) != writer.shards:
                 raised.set()
-            return await asyncio.to_thread(processes.alive, "writer", name)
+            return await asyncio.to_thread(processes.heartbeat, "writer", name)
 
         consumer = RabbitConsumer(
-            settings.amqp_url, writer.shards, writer, alive=alive, decide=Holes(database).decide, unreadable=aside.keep
+            settings.amqp_url,
+            writer.shards,
+            writer,
+            heartbeat=heartbeat,
+            decide=Holes(database).decide,
+            unreadable=aside.keep,
         )
         running = keep(consumer.run(started), "reading the queues")
         ends = [asyncio.create_task(event.wait()) for event in (stopped, raised)]
@@ -355,8 +360,8 @@ async def raise_shards(settings: Settings, wanted: int | None, *, within_s: floa
         # A token's commands must all be in one queue: none may be left in the old one when the first enters the new.
         if wanted < shards:
             raise ShardsFixed(f"There are {shards} shards; their number can be raised, not lowered.")
-        if alive := processes.alive("api"):
-            raise ShardsFixed(f"{alive} API processes are running. Stop them first; let the writers run.")
+        if running := processes.heartbeat("api"):
+            raise ShardsFixed(f"{running} API processes are running. Stop them first; let the writers run.")
         publisher = f"shards.{secrets.token_hex(8)}"
         await send_markers(settings.amqp_url, shards, publisher)
         until = time.monotonic() + within_s
