@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from hubbub.chat.caller import Caller
 from hubbub.chat.commands import Outcome
 from hubbub.chat.errors import NotFound, Unavailable
-from hubbub.chat.model import ChatKey, Message, Shown, User
+from hubbub.chat.model import ChatKey, Message, MessagesRead, User
 from hubbub.cluster.protocol import (
     AppliedBefore,
     Delete,
@@ -105,7 +105,7 @@ class SlowView(RedisView):
     def _open_later(self, key: ChatKey) -> None:
         """The schedule says when a chat is opened."""
 
-    async def slowly(self, late: Late, key: ChatKey, limit: int, before: int | None, after: int | None) -> Shown:
+    async def slowly(self, late: Late, key: ChatKey, limit: int, before: int | None, after: int | None) -> MessagesRead:
         _LATE.set(late)
         return await self.messages(key, limit=limit, before=before, after=after)
 
@@ -160,8 +160,8 @@ class Drive:
         # Numbers and orders that are given and not sent; sent and not shown; shown; applied, and to be said.
         self.given: list[tuple[Slot, Claim | None, str]] = []
         self.ordered: list[tuple[Edit | Delete, Message]] = []
-        self.unshown: list[tuple[Post | Edit | Delete, bytes, told_by.Shown]] = []
-        self.shown: list[tuple[Post | Edit | Delete, bytes, told_by.Shown]] = []
+        self.unshown: list[tuple[Post | Edit | Delete, bytes, told_by.MessagesRead]] = []
+        self.shown: list[tuple[Post | Edit | Delete, bytes, told_by.MessagesRead]] = []
         self.said: list[Said] = []
         self.done: list[Post | Edit | Delete] = []
         self.aside: list[Post | Edit | Delete] = []
@@ -323,11 +323,11 @@ class Drive:
         if self.ordered and (not self.given or self.random.random() < 0.5):
             change, message = self._take(self.ordered)
             text = change.body if isinstance(change, Edit) else ""
-            shown = told_by.Shown(change.order, None)
+            shown = told_by.MessagesRead(change.order, None)
             if isinstance(change, Edit):
                 self.order_of[text] = change.number, change.order
                 edited = Message(change.number, 1, "ref", "A", text, message.created_at, change.edited_at)
-                shown = told_by.Shown(change.order, edited)
+                shown = told_by.MessagesRead(change.order, edited)
             else:
                 self.deletes.add(change.number)
             self.queue.append(change)
@@ -353,7 +353,7 @@ class Drive:
             self.store.faulty.add(text)
         self.queue.append(post)
         message = Message(slot.number, 1, "ref", "A", text, slot.created_at)
-        self.unshown.append((post, post_entry(post), told_by.Shown(0, message)))
+        self.unshown.append((post, post_entry(post), told_by.MessagesRead(0, message)))
         self.note(f"send Post {slot.number} of epoch {slot.epoch} {text}")
 
     async def order(self) -> None:
@@ -408,7 +408,7 @@ class Drive:
         if self.shown:
             await self._show([self.random.choice(self.shown)])
 
-    async def _show(self, some: list[tuple[Post | Edit | Delete, bytes, told_by.Shown]]) -> None:
+    async def _show(self, some: list[tuple[Post | Edit | Delete, bytes, told_by.MessagesRead]]) -> None:
         if not some:
             return
         if self.random.random() < 0.05:

@@ -11,7 +11,7 @@ from hubbub.chat.caller import Caller
 from hubbub.chat.chats import Chats
 from hubbub.chat.deep_pages import DEEP, MOST_OF_USER, MOST_USERS, DeepPages
 from hubbub.chat.errors import RateLimited, Unavailable
-from hubbub.chat.model import Page, Shown
+from hubbub.chat.model import MessagesRead, Page
 from tests.conftest import eventually_async
 from tests.unit.fakes import CHAT, MEMBER, OWNER, TOKEN, Fakes
 
@@ -24,10 +24,10 @@ class Slow(Fakes):
         self.let = asyncio.Event()
         self.begun = 0
 
-        async def messages(*_: object, **__: object) -> Shown:
+        async def messages(*_: object, **__: object) -> MessagesRead:
             self.begun += 1
             await self.let.wait()
-            return Shown([])
+            return MessagesRead([])
 
         self.view.messages = messages  # type: ignore[method-assign]
 

@@ -63,7 +63,7 @@ class _Reading:
 
 
 class RabbitConsumer:
-    """Reads its share of the shards until ``stop``.
+    """Reads the shards that the broker assigns to it, until ``stop``.
 
     ``heartbeat`` records that this writer runs, and returns how many there are; ``decide`` records what becomes of a
     hole that stays; ``unreadable`` stores a message that can't be read, with the reason.

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Protocol
 from hubbub.chat.caller import Caller
 from hubbub.chat.encoding import encode_chats, encode_page
 from hubbub.chat.errors import ChatError, Unavailable
-from hubbub.chat.model import ChatKey, Message, Page, Role, Shown
+from hubbub.chat.model import ChatKey, Message, MessagesRead, Page, Role
 from hubbub.cluster.protocol import Position
 from hubbub.cluster.publisher import Publisher
 from hubbub.cluster.redis.entries import is_deleted, json_of, message_of, names_sender
@@ -206,7 +206,7 @@ class RedisView:
                 generation = names.generation
                 found = await client.vouched("newest", 2, *keys, limit, known)
             except Unavailable:
-                shown = Shown(await self._store.messages(key, limit=limit + 1), lag=True)
+                shown = MessagesRead(await self._store.messages(key, limit=limit + 1), lag=True)
                 return encode_page(shown.messages, limit)._replace(lag=True)
         if isinstance(found, int):
             self._open_later(key)
@@ -259,12 +259,12 @@ class RedisView:
 
     # Some messages -----------------------------------------------------------------------------------------------
 
-    async def message(self, key: ChatKey, number: int) -> Shown:
+    async def message(self, key: ChatKey, number: int) -> MessagesRead:
         return await self.numbered(key, [number])
 
-    async def numbered(self, key: ChatKey, numbers: Sequence[int]) -> Shown:
+    async def numbered(self, key: ChatKey, numbers: Sequence[int]) -> MessagesRead:
         if not numbers:
-            return Shown([])
+            return MessagesRead([])
         client = self._servers.of(key.token)
         try:
             names = client.named()
@@ -272,13 +272,13 @@ class RedisView:
                 "some", 3, names.chat(key), names.old(key), self._drained(names, key), *numbers
             )
         except Unavailable:
-            return Shown(await self._store.numbered(key, numbers), lag=True)
+            return MessagesRead(await self._store.numbered(key, numbers), lag=True)
         if isinstance(reply, int):
             lag = not reply or await self._lags(key, names.generation)
             found = await self._store.numbered(key, numbers)
             if not lag and len(found) < len(numbers) and await self._is_live(key):
                 return await self.numbered(key, numbers)  # it may have given numbers since Redis was asked
-            return Shown(found, lag=lag)
+            return MessagesRead(found, lag=lag)
         floor, position, *entries = reply
         found, stored, still_open = [], [], []
         for number, entry in zip(numbers, entries, strict=True):
@@ -295,13 +295,13 @@ class RedisView:
         there = {message.number for message in found}
         still_open = sorted(number for number in still_open if number not in there)
         found = await self._store.with_refs(found)
-        return Shown(found, await self._lags(key, names.generation), still_open)
+        return MessagesRead(found, await self._lags(key, names.generation), still_open)
 
     # Pages of any kind -------------------------------------------------------------------------------------------
 
     async def messages(
         self, key: ChatKey, *, limit: int, before: int | None = None, after: int | None = None, offset: int = 0
-    ) -> Shown:
+    ) -> MessagesRead:
         keys = self._servers.of(key.token).keys
         still_open: list[int] = []
         try:
@@ -310,14 +310,14 @@ class RedisView:
             else:
                 found = await self._below(key, limit, before, offset)
             found = await self._store.with_refs(found)
-            return Shown(found, keys is None or await self._lags(key, keys.generation), still_open)
+            return MessagesRead(found, keys is None or await self._lags(key, keys.generation), still_open)
         except _NotLive as closed:
             stored = await self._store.messages(key, limit=limit, before=before, after=after, offset=offset)
             lag = closed.lag or keys is None or await self._lags(key, keys.generation)
             gap = after is not None and stored and stored[0].number > after + len(stored)
             if gap and not lag and await self._is_live(key):
                 return await self.messages(key, limit=limit, after=after)  # as in ``numbered``
-            return Shown(stored, lag)
+            return MessagesRead(stored, lag)
 
     async def _is_live(self, key: ChatKey) -> bool:
         """Whether the chat gives numbers. One that does not, and did not a moment ago, has none that is open."""
