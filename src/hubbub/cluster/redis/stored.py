@@ -34,8 +34,8 @@ _KEPT = 101  # one above the largest page
 
 
 class Stored:
-    """See cluster.writer.Shown. Every method raises Unavailable when it can't be said now: then what Redis shows stays
-    right, and it holds more than it needs."""
+    """Tells Redis what the store has: see cluster.writer.ReadModel. Every method raises Unavailable when Redis can't be
+    updated now: then what Redis shows stays right, and it holds more than it needs."""
 
     def __init__(self, servers: Servers, store: MySqlStore) -> None:
         self._servers = servers
