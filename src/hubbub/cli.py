@@ -231,14 +231,14 @@ def dead() -> None:
     """The messages of a cluster that could not be stored, and were set aside."""
 
 
-def _aside() -> Any:
+def _dead_letters() -> Any:
     """The rows, the address of the queue, and the number of shards."""
     from hubbub.chat.errors import Unavailable
-    from hubbub.cluster.service import open_aside
+    from hubbub.cluster.service import open_dead_letters
 
     settings = _cluster_settings()
     try:
-        return open_aside(settings)
+        return open_dead_letters(settings)
     except Unavailable as error:
         click.echo(f"hubbub: {error}", err=True)
         sys.exit(1)
@@ -249,8 +249,8 @@ def dead_list() -> None:
     """One line for each: number, when, what, where, why."""
     from hubbub.cluster.protocol import kind_of
 
-    aside, *_ = _aside()
-    for each in aside.list():
+    dead_letters, *_ = _dead_letters()
+    for each in dead_letters.list():
         what = kind_of(each.command) if each.command else f"unreadable, {each.size} bytes"
         where = f"{each.command.chat.token}/{each.command.chat.number}" if each.command else ""
         told = "" if each.acknowledged else "  (told to nobody)"
@@ -265,8 +265,8 @@ def dead_show(number: int) -> None:
 
     from hubbub.cluster.protocol import kind_of
 
-    aside, *_ = _aside()
-    found = [each for each in aside.list() if each.number == number]
+    dead_letters, *_ = _dead_letters()
+    found = [each for each in dead_letters.list() if each.number == number]
     if not found:
         click.echo(f"There is no dead letter {number}.", err=True)
         sys.exit(1)
@@ -301,9 +301,9 @@ def dead_retry(numbers: tuple[int, ...], everything: bool) -> None:
     from hubbub.cluster.broker import LOST
 
     chosen = _chosen(numbers, everything)
-    aside, url, count = _aside()
+    dead_letters, url, count = _dead_letters()
     try:
-        click.echo(f"{asyncio.run(aside.retry(url, count, chosen))} sent again")
+        click.echo(f"{asyncio.run(dead_letters.retry(url, count, chosen))} sent again")
     except LOST as error:
         click.echo(f"hubbub: RabbitMQ can't be reached: {error}", err=True)
         sys.exit(1)
@@ -315,8 +315,8 @@ def dead_retry(numbers: tuple[int, ...], everything: bool) -> None:
 def dead_drop(numbers: tuple[int, ...], everything: bool) -> None:
     """Delete them for good."""
     chosen = _chosen(numbers, everything)
-    aside, *_ = _aside()
-    click.echo(f"{aside.drop(chosen)} dropped")
+    dead_letters, *_ = _dead_letters()
+    click.echo(f"{dead_letters.drop(chosen)} dropped")
 
 
 @main.group()

@@ -18,7 +18,7 @@ from hubbub.chat.errors import RateLimited, Unavailable
 from hubbub.chat.model import ChatKey, Role, User
 from hubbub.chat.ports import Wants
 from hubbub.cluster.protocol import shard_of
-from hubbub.cluster.publisher import Place
+from hubbub.cluster.publisher import Reservation
 from hubbub.cluster.redis import connection
 from hubbub.cluster.redis.gate import RedisGate
 from hubbub.cluster.redis.keys import Keys, names_of
@@ -121,8 +121,8 @@ async def test_without_redis_calls_are_refused_at_once_and_limits_still_hold(tmp
     server.stop()
 
 
-class Places:
-    """What a gate needs of a publisher: it counts the places that are held."""
+class Reservations:
+    """What a gate needs of a publisher: it counts the reservations that are held."""
 
     def __init__(self) -> None:
         self.held = 0
@@ -130,20 +130,20 @@ class Places:
     def shard_of(self, token: str) -> int:
         return 0
 
-    def try_hold(self, token: str, characters: int) -> Place:
+    def try_hold(self, token: str, characters: int) -> Reservation:
         self.held += 1
-        return Place(0, characters)
+        return Reservation(0, characters)
 
-    def release(self, place: Place) -> None:
+    def release(self, reservation: Reservation) -> None:
         self.held -= 1
 
 
-def busy_gate(servers: Servers, places: Places, token: str) -> RedisGate:
+def busy_gate(servers: Servers, reservations: Reservations, token: str) -> RedisGate:
     """User 1 is known as a member of the application."""
     applications = Applications()
     applications.at(token, b"1").roles[1] = time.monotonic() + 60, Role.MEMBER
     alone = LocalGate(1000)
-    return RedisGate(servers, cast(Any, places), applications, Pages(10), user_rate=1000, alone=alone)
+    return RedisGate(servers, cast(Any, reservations), applications, Pages(10), user_rate=1000, alone=alone)
 
 
 async def scripts_run(servers: Servers) -> int:
@@ -154,7 +154,7 @@ async def scripts_run(servers: Servers) -> int:
 @pytest.mark.parametrize("text", ["t " * 15_000, "token%20", "token ", "t" * 65])
 async def test_text_that_is_no_token_is_kept_nowhere(redis: Redis, text: str) -> None:
     async with connected(redis.url) as servers:
-        gate = busy_gate(servers, Places(), "token")
+        gate = busy_gate(servers, Reservations(), "token")
         for wants in (Wants(ChatKey(text, 1), newest=10), Wants(ChatKey(text, 1), number=5), Wants(ChatKey(text, 0))):
             before = names_of.cache_info().currsize, shard_of.cache_info().currsize
             entry = await gate.enter(1, "", wants)
@@ -176,7 +176,9 @@ async def test_what_strangers_ask_for_is_soon_forgotten(redis: Redis) -> None:
     async with connected(redis.url) as servers:
         (client,) = servers.clients
         applications, nothing = Applications(), cast(Any, None)
-        gate = RedisGate(servers, cast(Any, Places()), applications, Pages(10), user_rate=1000, alone=LocalGate(1000))
+        gate = RedisGate(
+            servers, cast(Any, Reservations()), applications, Pages(10), user_rate=1000, alone=LocalGate(1000)
+        )
         view = RedisView(servers, cast(Any, OneApplication()), nothing, nothing, applications, Pages(10), nothing)
 
         async def lives(token: str) -> int:
@@ -208,7 +210,7 @@ async def test_what_strangers_ask_for_is_soon_forgotten(redis: Redis) -> None:
 
 async def test_requests_of_a_turn_go_together_but_few_that_ask_for_messages(redis: Redis) -> None:
     async with connected(redis.url) as servers:
-        gate = busy_gate(servers, Places(), "token")
+        gate = busy_gate(servers, Reservations(), "token")
         for wants, least, most in ((Wants(ChatKey("token", 0)), 1, 2), (Wants(ChatKey("token", 1), newest=10), 12, 14)):
             before = await scripts_run(servers)
             entries = await asyncio.gather(*(gate.enter(user, "", wants) for user in range(100, 200)))
@@ -218,7 +220,7 @@ async def test_requests_of_a_turn_go_together_but_few_that_ask_for_messages(redi
 
 async def test_what_one_request_meets_is_not_anothers_affair(redis: Redis) -> None:
     async with connected(redis.url) as servers:
-        gate = busy_gate(servers, Places(), "token")
+        gate = busy_gate(servers, Reservations(), "token")
         names = servers.clients[0].named()
         redis.command(f"LPUSH {names.rate(7)} x")
         entries = await asyncio.gather(*(gate.enter(user, "", Wants(ChatKey("token", 0))) for user in (6, 7, 8)))
@@ -227,15 +229,15 @@ async def test_what_one_request_meets_is_not_anothers_affair(redis: Redis) -> No
 
 async def test_a_request_that_ends_early_keeps_no_place(redis: Redis) -> None:
     async with connected(redis.url) as servers:
-        places = Places()
-        gate = busy_gate(servers, places, "token")
+        reservations = Reservations()
+        gate = busy_gate(servers, reservations, "token")
         posts = [asyncio.create_task(gate.enter(1, "", Wants(ChatKey("token", 1), number=5))) for _ in range(20)]
         await asyncio.sleep(0)  # each goes as far as it can
-        assert places.held == 20
+        assert reservations.held == 20
         for post in posts[:10]:
             post.cancel()
         await asyncio.gather(*posts, return_exceptions=True)
-        assert places.held == 0
+        assert reservations.held == 0
 
 
 async def test_scripts_that_were_flushed_are_sent_again(redis: Redis) -> None:

@@ -94,9 +94,9 @@ class Queued:
 
     def accept(self, command: Command) -> Ticket:
         assert isinstance(command, PostMessage)
-        place = self._publisher.hold(command.chat.token, len(command.body))
+        reservation = self._publisher.hold(command.chat.token, len(command.body))
         answer = Ticket(command)
-        sent = self._publisher.send(queued(command), place)
+        sent = self._publisher.send(queued(command), reservation)
         sent.then(lambda outcome: answer.resolve(outcome if outcome is not None else command.number))
         return answer
 

@@ -13,7 +13,7 @@ from typing import Any
 from hubbub.chat.errors import RateLimited, Unavailable
 from hubbub.chat.model import is_token
 from hubbub.chat.ports import Entry, Gate, Wants
-from hubbub.cluster.publisher import Place, Publisher
+from hubbub.cluster.publisher import Publisher, Reservation
 from hubbub.cluster.redis.connection import OtherData, RedisClient
 from hubbub.cluster.redis.keys import Keys
 from hubbub.cluster.redis.pages import Application, Applications, Pages
@@ -33,30 +33,32 @@ def unique() -> str:
 
 
 class Given:
-    """A number that was given, and the place in the queue that was held for it before.
+    """A number that was given, and the room in the queue that was reserved for it before.
 
-    A request that fails on its way uses neither: the number is a gap then, and the place is free again once nobody has
-    this any more.
+    A request that fails on its way uses neither: then the number is a gap, and the room is released when this object
+    is freed.
     """
 
-    __slots__ = ("_place", "_publisher", "epoch", "generation", "number")
+    __slots__ = ("_publisher", "_reservation", "epoch", "generation", "number")
 
-    def __init__(self, publisher: Publisher, place: Place, generation: int, epoch: int, number: int) -> None:
+    def __init__(
+        self, publisher: Publisher, reservation: Reservation, generation: int, epoch: int, number: int
+    ) -> None:
         self._publisher = publisher
-        self._place: Place | None = place
+        self._reservation: Reservation | None = reservation
         self.generation = generation
         self.epoch = epoch
         self.number = number
 
-    def take(self) -> Place:
-        """The place, to be used. Once."""
-        place, self._place = self._place, None
-        assert place is not None  # noqa: S101 - a request posts once
-        return place
+    def take(self) -> Reservation:
+        """The reservation, for the one that uses it. To be called once."""
+        reservation, self._reservation = self._reservation, None
+        assert reservation is not None  # noqa: S101 - a request posts once
+        return reservation
 
     def __del__(self) -> None:
-        if self._place is not None:
-            self._publisher.release(self._place)
+        if self._reservation is not None:
+            self._publisher.release(self._reservation)
 
 
 class Seen:
@@ -116,7 +118,7 @@ class RedisGate:
         slot = self._servers.slot_of(token)
         client = self._servers.clients[slot]
         known = self._applications.get(token)
-        place: Place | None = None
+        reservation: Reservation | None = None
         what: str | int = wants.newest or ""
         try:
             names = client.named()
@@ -124,8 +126,8 @@ class RedisGate:
             if wants.number and known is not None and user_id in known.roles and client.takes_numbers:
                 # Held before the number is taken, so that nothing refuses it afterwards (rule 7). None: no room, and
                 # who posts without a number is told so.
-                place = self._publisher.try_hold(token, wants.number)
-                what = "number" if place is not None else ""
+                reservation = self._publisher.try_hold(token, wants.number)
+                what = "number" if reservation is not None else ""
             reply = await self._ask(
                 client,
                 names,
@@ -147,15 +149,15 @@ class RedisGate:
             )
             found = reply[3] if len(reply) > 3 else None
             given = None
-            if place is not None and found is not None:
-                given = Given(self._publisher, place, names.generation, int(found[0]), int(found[1]))
-                place = None
+            if reservation is not None and found is not None:
+                given = Given(self._publisher, reservation, names.generation, int(found[0]), int(found[1]))
+                reservation = None
         except Unavailable:
             await self._alone.enter(user_id)
             return Entry("")
         finally:
-            if place is not None:
-                self._publisher.release(place)
+            if reservation is not None:
+                self._publisher.release(reservation)
         self._must_be_in(reply)
         newest = found if what != "number" else None
         application = self._applications.at(token, reply[2])
