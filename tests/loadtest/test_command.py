@@ -105,7 +105,7 @@ def test_a_run_passes_reports_and_leaves_its_result(embedded: Service, tmp_path:
     )
     assert done.stdout.count("Rule: PASS needs 50 % of each target and over 95 % success.") == 1
     assert "Writes as the service measured them: Avg" in done.stdout
-    assert "Deleting what the test made" in done.stdout
+    assert "Deleting what the test created" in done.stdout
     assert not done.stderr  # nothing was left
     content = json.loads(file.read_text())
     assert due(content) == (300, 600)

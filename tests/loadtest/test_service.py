@@ -55,7 +55,7 @@ def test_a_running_service_is_left_alone_and_that_is_said(
         assert tested.url != small.url
     shown = capsys.readouterr().out
     assert f"Service:        {tested.url} (started for this test)\n" in shown
-    assert f"Another answers at {small.url}, and is left alone (--running tests that one).\n" in shown
+    assert f"Another service answers at {small.url}; it is not tested (use --running for that).\n" in shown
     with socket.socket() as probe:
         port = int(tested.url.rsplit(":", 1)[1])
         assert probe.connect_ex(("127.0.0.1", port)) != 0  # it was stopped
@@ -67,7 +67,7 @@ def test_what_the_test_made_in_a_running_service_is_deleted(perftest: CliRunner,
     small.accounts |= theirs
     small.applications["t"] = "perftest1@example.com Performance test 1"
     done = run(perftest, "--running")
-    assert "Deleting what the test made" in done.output
+    assert "Deleting what the test created" in done.output
     assert "left" not in done.output
     assert small.messages > 15
     assert small.accounts == theirs

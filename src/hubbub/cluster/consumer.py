@@ -184,7 +184,7 @@ class RabbitConsumer:
             try:
                 await asyncio.to_thread(self._decide, hole, held)
             except Unavailable as error:
-                log.error("What becomes of a hole can't be kept: %s", error.sentence)
+                log.error("A hole could not be recorded: %s", error.sentence)
 
     async def _take(self, shard: int, reading: _Reading, held: list[Delivery]) -> None:
         """Until the turn ends. ``held`` gets the deliveries that were begun last."""

@@ -180,7 +180,7 @@ class QueuedIntake:
     def _carried(self, task: asyncio.Task[None]) -> None:
         self._carrying.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("Something that was under way has failed.", exc_info=error)
+            log.error("A request under way has failed.", exc_info=error)
 
     async def _accept(self, ticket: Ticket, command: Command) -> None:
         outcome: Outcome
@@ -252,7 +252,7 @@ class QueuedIntake:
 
 
 def _unknown() -> Unavailable:
-    return Unavailable("The message is queued, but its number can't be vouched for; it may or may not be stored.")
+    return Unavailable("The message is queued, but its number can't be confirmed; it may or may not be stored.")
 
 
 def _application_of(command: Command) -> str | None:

@@ -124,7 +124,7 @@ class Publisher:
         if self._channel is None:
             return "RabbitMQ can't be reached."
         if any(self._stalled(shard) for shard in self._shards):
-            return "RabbitMQ does not confirm what it is sent."
+            return "RabbitMQ does not confirm messages."
         return None
 
     async def backlog(self) -> dict[str, int]:
@@ -269,7 +269,7 @@ class Publisher:
             try:
                 ticket.resolve(refusal)
             except Exception:
-                log.exception("A listener failed; what is queued stands.")
+                log.exception("A listener failed; the queued commands are not affected.")
 
     # Connecting --------------------------------------------------------------------------------------------------
 

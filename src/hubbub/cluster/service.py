@@ -74,7 +74,7 @@ class NoIndex:
     async def candidates(
         self, chat: ChatKey, query: Query, *, typos: bool, limit: int = CANDIDATES, below: int | None = None
     ) -> Candidates:
-        raise Unavailable("This Hubbub has no search server.", retry_after=60)
+        raise Unavailable("This service has no search server.", retry_after=60)
 
 
 def database_of(settings: Settings, *, pool_size: int | None = None, replicas: bool = False) -> Database:
@@ -216,7 +216,7 @@ async def _from_database(dead_letters: DeadLetters) -> list[Reading]:
         counts = await asyncio.to_thread(dead_letters.counts)
     except ChatError:
         return []
-    what = "Commands that were set aside and wait to be looked at."
+    what = "Commands that were set aside and wait for an operator."
     return [
         Reading("hubbub_dead_letters", what, counts[True], {"acknowledged": "true"}),
         Reading("hubbub_dead_letters", what, counts[False], {"acknowledged": "false"}),
@@ -258,7 +258,7 @@ async def writing_until(settings: Settings, stopped: asyncio.Event, started: Cal
                 Reading("hubbub_database_connections", "In use, of this process's pool.", database.connections),
                 Reading(
                     "hubbub_stopped_shards",
-                    "Shards that lack something acknowledged and wait for an operator.",
+                    "Shards that lack an acknowledged delivery and wait for an operator.",
                     0 if consumer is None else len(consumer.stopped_shards),
                 ),
             ]

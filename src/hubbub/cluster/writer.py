@@ -143,7 +143,7 @@ class ShardWriter:
                 self.measures.retries += 1
                 if self.fault != error.sentence:
                     self.fault = error.sentence
-                    log.error("The store takes nothing: %s", error.sentence)
+                    log.error("The store takes no writes: %s", error.sentence)
                 await asyncio.sleep(_STORE_PAUSES_S[min(attempt, len(_STORE_PAUSES_S) - 1)])
                 attempt += 1
                 continue
@@ -168,7 +168,7 @@ class ShardWriter:
         try:
             await telling
         except Unavailable as error:
-            log.info("Redis was not told that a queue is drained: %s", error.sentence)
+            log.info("Redis could not be told that a queue is drained: %s", error.sentence)
 
     async def _show(
         self, by_chat: dict[ChatKey, list[tuple[Post | Edit | Delete, Outcome]]], position: Position

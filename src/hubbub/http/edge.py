@@ -92,7 +92,7 @@ class Edge:
         if not places.has_room(1):
             self._make_room(self.connections, places.total)
         if not places.address_has_room(address, 1):
-            return problem(429, f"From one address come at most {places.each} connections.", headers=_RETRY)
+            return problem(429, f"One address may have {places.each} connections. Close one first.", headers=_RETRY)
         if not places.has_room(1):
             return problem(503, "Too many connections. Try again a little later.", headers=_RETRY)
         self.connections.add(connection)

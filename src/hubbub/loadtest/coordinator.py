@@ -190,7 +190,7 @@ async def search(options: Options, service: Service, length: int) -> Found:
     """The highest rate that holds in trials of ``length`` seconds. Raises SetupFailed, GeneratorLost."""
     kept = options.requirements or goals(options.writes, options.reads)
     asked = dataclasses.replace(options, requirements=kept, verify=False)
-    click.echo("Searching for the highest rate that keeps " + ", ".join(each.text for each in kept) + "\n")
+    click.echo("Searching for the highest rate that meets " + ", ".join(each.text for each in kept) + "\n")
     async with bench(asked, service, Quiet()) as ready:
         told = False
 

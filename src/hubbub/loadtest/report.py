@@ -177,7 +177,7 @@ def _findings(findings: Findings) -> list[str]:
         f"altered: {findings.altered}, not deleted: {findings.undeleted}, seen by strangers: {findings.intrusions}",
     ]
     if findings.unanswered:
-        lines.append(f"  Stored though the client was not told: {findings.unanswered}")
+        lines.append(f"  Stored without an answer to the client: {findings.unanswered}")
     lines += [f"  ✗ {example}" for example in findings.examples]
     return [*lines, ""]
 

@@ -52,7 +52,7 @@ class RedisFeed:
             if command == "SUBSCRIBE":
                 self.feed.missed(key)  # what was published before this took effect was told to nobody here
         except Unavailable as error:
-            log.info("A chat is listened to again once Redis can be reached: %s", error)
+            log.info("A chat's events continue once Redis can be reached: %s", error)
 
     def _pushed(self, name: bytes, data: bytes) -> None:
         _, token, number = name.decode().split(":")
