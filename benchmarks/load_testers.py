@@ -24,33 +24,33 @@ import click
 
 from hubbub.loadtest.accounts import Accounts
 from hubbub.loadtest.client import Client
-from hubbub.loadtest.script import Seat
+from hubbub.loadtest.scenario import VirtualUser
 from hubbub.loadtest.setup import prepare
 from hubbub.loadtest.stack import EmbeddedStack
 
 _WORKERS = 50
 _LUA = """
 local turn = 0
-local seats = { %s }
+local users = { %s }
 request = function()
-  turn = turn %% #seats + 1
-  return wrk.format("GET", seats[turn][1], { Cookie = seats[turn][2] })
+  turn = turn %% #users + 1
+  return wrk.format("GET", users[turn][1], { Cookie = users[turn][2] })
 end
 """
 
 
-async def fill(url: str) -> list[Seat]:
-    seats = await prepare(Accounts(url), _WORKERS)
-    for seat in seats:
-        client = Client(url, seat.cookie)
+async def fill(url: str) -> list[VirtualUser]:
+    users = await prepare(Accounts(url), _WORKERS)
+    for user in users:
+        client = Client(url, user.cookie)
         for _ in range(10):
-            await client.call("POST", path(seat), {"body": "x" * 76})
+            await client.call("POST", path(user), {"body": "x" * 76})
         client.close()
-    return seats
+    return users
 
 
-def path(seat: Seat) -> str:
-    return f"/applications/{seat.token}/chats/{seat.chats[0]}/messages"
+def path(user: VirtualUser) -> str:
+    return f"/applications/{user.token}/chats/{user.chats[0]}/messages"
 
 
 def run(*command: str, stdin: str | None = None) -> str:
@@ -73,9 +73,9 @@ def ours(url: str, rate: int, seconds: int, folder: Path) -> dict[str, float]:
     }
 
 
-def vegeta(url: str, rate: int, seconds: int, seats: list[Seat], folder: Path) -> dict[str, float]:
+def vegeta(url: str, rate: int, seconds: int, users: list[VirtualUser], folder: Path) -> dict[str, float]:
     targets = folder / "targets"
-    targets.write_text("".join(f"GET {url}/api/v1{path(seat)}\nCookie: {seat.cookie}\n\n" for seat in seats))
+    targets.write_text("".join(f"GET {url}/api/v1{path(user)}\nCookie: {user.cookie}\n\n" for user in users))
     results = folder / "results.bin"
     run("vegeta", "attack", f"-targets={targets}", f"-rate={rate}", f"-duration={seconds}s", f"-workers={_WORKERS}",
         f"-connections={_WORKERS}", f"-output={results}")  # fmt: skip
@@ -84,9 +84,9 @@ def vegeta(url: str, rate: int, seconds: int, seats: list[Seat], folder: Path) -
     return {"rate": report["rate"], "p50": times["50"], "p95": times["95"], "p99": times["99"], "max": times["max"]}
 
 
-def wrk(url: str, seconds: int, seats: list[Seat], folder: Path) -> dict[str, float]:
-    script = folder / "seats.lua"
-    script.write_text(_LUA % ",".join(f'{{"/api/v1{path(seat)}", "{seat.cookie}"}}' for seat in seats))
+def wrk(url: str, seconds: int, users: list[VirtualUser], folder: Path) -> dict[str, float]:
+    script = folder / "users.lua"
+    script.write_text(_LUA % ",".join(f'{{"/api/v1{path(user)}", "{user.cookie}"}}' for user in users))
     output = run("wrk", "-t1", f"-c{_WORKERS}", f"-d{seconds}s", "--latency", "-s", str(script), url)
     times = {
         key: float(value) * {"us": 0.001, "ms": 1, "s": 1000}[unit]
@@ -112,11 +112,11 @@ def main(rate: int, seconds: int, rounds: int) -> None:
         raise click.ClickException(f"not on the PATH: {', '.join(missing)}; scripts/load-testers.sh brings them")
     found: dict[str, list[dict[str, float]]] = {}
     with EmbeddedStack() as stack, tempfile.TemporaryDirectory() as name:
-        seats, folder = asyncio.run(fill(stack.url)), Path(name)
+        users, folder = asyncio.run(fill(stack.url)), Path(name)
         for _ in range(rounds):
-            found.setdefault(f"vegeta at {rate}/s", []).append(vegeta(stack.url, rate, seconds, seats, folder))
+            found.setdefault(f"vegeta at {rate}/s", []).append(vegeta(stack.url, rate, seconds, users, folder))
             found.setdefault(f"ours at {rate}/s", []).append(ours(stack.url, rate, seconds, folder))
-            found.setdefault("wrk, as fast as answered", []).append(wrk(stack.url, seconds, seats, folder))
+            found.setdefault("wrk, as fast as answered", []).append(wrk(stack.url, seconds, users, folder))
             found.setdefault("ours, asked for 100000/s", []).append(ours(stack.url, 100_000, seconds, folder))
     print(f"Medians of {rounds} rounds of {seconds} s; requests a second, milliseconds:")
     for each, of_it in found.items():

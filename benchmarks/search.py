@@ -114,7 +114,7 @@ def made(log: Path, within_s: float = 600) -> str:
     """What the service says of making the index."""
     until = time.monotonic() + within_s
     while time.monotonic() < until:
-        said = re.findall(r"The search index of \d+ messages was made in [\d.]+ s", log.read_text())
+        said = re.findall(r"The search index of \d+ messages was built in [\d.]+ s", log.read_text())
         if said:
             return str(said[-1])
         time.sleep(0.2)

@@ -53,7 +53,7 @@ def _refuse(settings: Any, error: object) -> NoReturn:
 
 
 class _Commands(click.Group):
-    """Loads the performance test when it is asked for: a service does not need it, and starts without."""
+    """Loads the performance test only when it is called: a service starts faster without it."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted([*super().list_commands(ctx), "perftest"])
@@ -77,7 +77,7 @@ def main() -> None:
 @click.option("--port", metavar="NUMBER", help="Port to listen on; 0 takes a free one.  [default: 3000]")
 @click.option("--data", metavar="FOLDER", help="The data folder.  [default: ./hubbub-data]")
 def serve(host: str | None, port: str | None, data: str | None) -> None:
-    """Everything in one process; no other server is needed."""
+    """Run everything in one process; no other server is needed."""
     import sqlite3
 
     from hubbub.embedded.data_folder import DataFolder, FolderUnusable
@@ -133,7 +133,7 @@ def _setup_link(settings: Any, url: str, code: str) -> str:
 @click.option("--host", help="Address to listen on.  [default: 127.0.0.1]")
 @click.option("--port", metavar="NUMBER", help="Port to listen on; 0 takes a free one.  [default: 3000]")
 def api(host: str | None, port: str | None) -> None:
-    """An API process of a cluster: RabbitMQ, MySQL and Redis are named in the settings."""
+    """Run an API process of a cluster; the settings name RabbitMQ, MySQL and Redis."""
     from hubbub.chat.errors import Unavailable
     from hubbub.cluster.processes import OtherServers
     from hubbub.cluster.service import serving
@@ -162,7 +162,7 @@ def api(host: str | None, port: str | None) -> None:
 @click.option("--host", help="Address of /metrics.  [default: 127.0.0.1]")
 @click.option("--metrics-port", metavar="NUMBER", help="Port of /metrics; 0 has none.  [default: 0]")
 def writer(host: str | None, metrics_port: str | None) -> None:
-    """A writer process of a cluster: takes what is queued to the database."""
+    """Run a writer process of a cluster, which stores queued writes in the database."""
     import asyncio
     import signal
 
@@ -205,10 +205,10 @@ def writer(host: str | None, metrics_port: str | None) -> None:
 @main.command()
 @click.argument("number", required=False, type=click.IntRange(1, 256))
 @click.option(
-    "--accept-loss", is_flag=True, help="Let shards go on that stopped because something is missing from them."
+    "--accept-loss", is_flag=True, help="Let stopped shards continue without the deliveries that are missing from them."
 )
 def shards(number: int | None, accept_loss: bool) -> None:
-    """Show how many queues a cluster's writes are split over, and which have stopped; or raise their number while no
+    """Show over how many shards a cluster's writes are split, and which have stopped; or raise their number while no
     API process runs."""
     import asyncio
 
@@ -228,17 +228,17 @@ def shards(number: int | None, accept_loss: bool) -> None:
 
 @main.group()
 def dead() -> None:
-    """The messages of a cluster that could not be stored, and were set aside."""
+    """List, retry or drop a cluster's commands that could not be stored and were set aside."""
 
 
-def _aside() -> Any:
+def _dead_letters() -> Any:
     """The rows, the address of the queue, and the number of shards."""
     from hubbub.chat.errors import Unavailable
-    from hubbub.cluster.service import open_aside
+    from hubbub.cluster.service import open_dead_letters
 
     settings = _cluster_settings()
     try:
-        return open_aside(settings)
+        return open_dead_letters(settings)
     except Unavailable as error:
         click.echo(f"hubbub: {error}", err=True)
         sys.exit(1)
@@ -246,27 +246,27 @@ def _aside() -> Any:
 
 @dead.command("list")
 def dead_list() -> None:
-    """One line for each: number, when, what, where, why."""
+    """List them, one line each: number, time, command, chat, reason."""
     from hubbub.cluster.protocol import kind_of
 
-    aside, *_ = _aside()
-    for each in aside.list():
+    dead_letters, *_ = _dead_letters()
+    for each in dead_letters.list():
         what = kind_of(each.command) if each.command else f"unreadable, {each.size} bytes"
         where = f"{each.command.chat.token}/{each.command.chat.number}" if each.command else ""
-        told = "" if each.acknowledged else "  (told to nobody)"
+        told = "" if each.acknowledged else "  (not acknowledged)"
         click.echo(f"{each.number:>4}  {each.at}  {what:<14}  {where}  {each.reason}{told}")
 
 
 @dead.command("show")
 @click.argument("number", type=click.IntRange(1))
 def dead_show(number: int) -> None:
-    """All of one, its text included."""
+    """Show all of one, with its text."""
     import msgspec
 
     from hubbub.cluster.protocol import kind_of
 
-    aside, *_ = _aside()
-    found = [each for each in aside.list() if each.number == number]
+    dead_letters, *_ = _dead_letters()
+    found = [each for each in dead_letters.list() if each.number == number]
     if not found:
         click.echo(f"There is no dead letter {number}.", err=True)
         sys.exit(1)
@@ -293,7 +293,7 @@ def _chosen(numbers: tuple[int, ...], everything: bool) -> Callable[[int], bool]
 
 @dead.command("retry")
 @click.argument("numbers", type=click.IntRange(1), nargs=-1)
-@click.option("--all", "everything", is_flag=True, help="Every one there is.")
+@click.option("--all", "everything", is_flag=True, help="All of them.")
 def dead_retry(numbers: tuple[int, ...], everything: bool) -> None:
     """Send them through the queue again."""
     import asyncio
@@ -301,9 +301,9 @@ def dead_retry(numbers: tuple[int, ...], everything: bool) -> None:
     from hubbub.cluster.broker import LOST
 
     chosen = _chosen(numbers, everything)
-    aside, url, count = _aside()
+    dead_letters, url, count = _dead_letters()
     try:
-        click.echo(f"{asyncio.run(aside.retry(url, count, chosen))} sent again")
+        click.echo(f"{asyncio.run(dead_letters.retry(url, count, chosen))} sent again")
     except LOST as error:
         click.echo(f"hubbub: RabbitMQ can't be reached: {error}", err=True)
         sys.exit(1)
@@ -311,12 +311,12 @@ def dead_retry(numbers: tuple[int, ...], everything: bool) -> None:
 
 @dead.command("drop")
 @click.argument("numbers", type=click.IntRange(1), nargs=-1)
-@click.option("--all", "everything", is_flag=True, help="Every one there is.")
+@click.option("--all", "everything", is_flag=True, help="All of them.")
 def dead_drop(numbers: tuple[int, ...], everything: bool) -> None:
-    """Delete them for good."""
+    """Delete them permanently."""
     chosen = _chosen(numbers, everything)
-    aside, *_ = _aside()
-    click.echo(f"{aside.drop(chosen)} dropped")
+    dead_letters, *_ = _dead_letters()
+    click.echo(f"{dead_letters.drop(chosen)} dropped")
 
 
 @main.group()
@@ -327,7 +327,7 @@ def search() -> None:
 @search.command("rebuild")
 @click.option("--data", metavar="FOLDER", help="Data folder of the embedded mode.")
 def search_rebuild(data: str | None) -> None:
-    """Make the index anew, while the old one goes on answering. Embedded: the running service does it, or the next."""
+    """Rebuild the index while searches use the old one. With --data, the running service does it, or the next one."""
     from hubbub.embedded.data_folder import REBUILD, DataFolder, FolderUnusable
 
     settings = _settings(data=data)
@@ -339,7 +339,7 @@ def search_rebuild(data: str | None) -> None:
     except (FolderUnusable, OSError) as error:
         click.echo(f"hubbub: {error}", err=True)
         sys.exit(1)
-    click.echo("Asked for; the service's log says when it is done.")
+    click.echo("The rebuild was requested; the service's log says when it is done.")
 
 
 def _rebuild_cluster(settings: Any) -> None:
@@ -352,13 +352,13 @@ def _rebuild_cluster(settings: Any) -> None:
     except (Unavailable, Refused) as error:
         click.echo(f"hubbub: {error}", err=True)
         sys.exit(1)
-    click.echo(f"The search index was made anew: {count} messages.")
+    click.echo(f"The search index was rebuilt: {count} messages.")
 
 
 @main.group()
 def users() -> None:
-    """The accounts of a data folder, or, where the settings name one and --data is not given, of a cluster. Either may
-    be running."""
+    """Change accounts of a data folder, or of the cluster that the settings name if --data is not given. The service
+    may be running."""
 
 
 _DATA = click.option("--data", metavar="FOLDER", help="The data folder.  [default: ./hubbub-data]")
@@ -368,7 +368,7 @@ _DATA = click.option("--data", metavar="FOLDER", help="The data folder.  [defaul
 @click.argument("email")
 @_DATA
 def users_reset_password(email: str, data: str | None) -> None:
-    """Give an account a new password, which is printed, and end all of its sessions."""
+    """Give an account a new password, print it, and end all sessions of the account."""
     import asyncio
     import secrets
 
@@ -389,11 +389,11 @@ def users_reset_password(email: str, data: str | None) -> None:
     "--messages",
     type=click.Choice(["keep", "erase"]),
     default="keep",
-    help='They stay under the name "Deleted user", or are erased by the running service, or the next.  [default: keep]',
+    help='Keep them under the name "Deleted user", or let the service erase them when it runs.  [default: keep]',
 )
 @_DATA
 def users_delete(email: str, messages: str, data: str | None) -> None:
-    """Delete an account. One that owns applications must hand over or delete them first."""
+    """Delete an account. If it owns applications, it must hand them over or delete them first."""
     import secrets
 
     from hubbub.chat.commands import DeleteUser
@@ -426,8 +426,8 @@ def _change_account(email: str, data: str | None, command: Callable[[int], Any])
 
 @main.group()
 def operators() -> None:
-    """Those who see the console's operator page: of a data folder, or of the cluster that the settings name. A running
-    service goes by a change at once."""
+    """Operators, who see the console's operator page: of a data folder, or of the cluster that the settings name. A
+    change takes effect at once in a running service."""
 
 
 @contextmanager
@@ -450,12 +450,12 @@ def _operators(data: str | None) -> Iterator[tuple[Any, Any]]:
 @click.argument("email")
 @_DATA
 def operators_add(email: str, data: str | None) -> None:
-    """Make the account with this email an operator's. Where there is none, print a link that makes it."""
+    """Create the account with this email an operator. If there is no account, print a link that creates it."""
     import asyncio
     import time
 
     if "@" not in email:
-        raise click.BadParameter(f"{email!r} is no email address.", param_hint="EMAIL")
+        raise click.BadParameter(f"{email!r} is not an email address.", param_hint="EMAIL")
     with _operators(data) as (settings, all_operators):
         found = asyncio.run(all_operators.add(email, time.time_ns() // 1_000_000))
         if not isinstance(found, str):
@@ -463,14 +463,14 @@ def operators_add(email: str, data: str | None) -> None:
             return
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         url = f"{'https' if settings.tls_cert else 'http'}://{host}:{settings.port}"
-        click.echo(f"There is no account with the email {email}. This link makes it, an operator's, {_ONCE}:")
+        click.echo(f"There is no account with the email {email}. This link creates it, as an operator, {_ONCE}:")
         click.echo(_setup_link(settings, url, found))
 
 
 @operators.command("list")
 @_DATA
 def operators_list(data: str | None) -> None:
-    """One line for each: email, name, and how it is one."""
+    """List them, one line each: email, name, and why the account is an operator."""
     import asyncio
 
     with _operators(data) as (_, all_operators):
@@ -483,22 +483,24 @@ def operators_list(data: str | None) -> None:
 @click.argument("email")
 @_DATA
 def operators_remove(email: str, data: str | None) -> None:
-    """The account stays, and is no operator's any more; a link that would have made one works no more."""
+    """Remove an operator. The account stays; an unused link for this email becomes invalid."""
     from hubbub.chat.accounts import normalized_email
 
     with _operators(data) as (_, all_operators):
         all_operators.remove(email)
         if normalized_email(email) in all_operators.named:
-            click.echo(f"{email} is named in the setting operators, and stays an operator while it is.", err=True)
+            click.echo(
+                f"{email} is named in the setting operators, and stays an operator until it is removed there.", err=True
+            )
             sys.exit(1)
-        click.echo(f"{email} is no operator.")
+        click.echo(f"{email} is not an operator.")
 
 
 @main.command()
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 @click.option("--data", metavar="FOLDER", help="The data folder.  [default: ./hubbub-data]")
 def backup(file: Path, data: str | None) -> None:
-    """Write the embedded mode's data into FILE, also while it serves."""
+    """Back up a data folder into FILE, also while it is being served."""
     from hubbub.embedded.backup import BackupFailed, back_up
 
     try:
@@ -513,7 +515,7 @@ def backup(file: Path, data: str | None) -> None:
 @click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.option("--data", metavar="FOLDER", help="A new folder.  [default: ./hubbub-data]")
 def restore(file: Path, data: str | None) -> None:
-    """Make a data folder from a backup. Serve it, and the search index is made anew."""
+    """Make a data folder from a backup. The search index is rebuilt when it is served."""
     from hubbub.embedded.backup import BackupFailed
     from hubbub.embedded.backup import restore as put_back
 
@@ -529,9 +531,9 @@ def restore(file: Path, data: str | None) -> None:
 @main.command()
 @click.option("--data", metavar="FOLDER", help="The data folder.  [default: ./hubbub-data]")
 def move(data: str | None) -> None:
-    """Move what a stopped `hubbub serve` holds into the empty database of a cluster that is not started yet.
+    """Move the data of a stopped `hubbub serve` into the empty database of a cluster that is not started yet.
 
-    The cluster is the one that the settings name. What was cut off is run again, and begins anew."""
+    The settings name the cluster. If the move is interrupted, run it again: it starts over."""
     import sqlite3
 
     from hubbub.cluster.load import LoadFailed
@@ -552,7 +554,7 @@ def move(data: str | None) -> None:
     for table, count in counts.items():
         click.echo(f"{count:>12}  {table}")
     if settings.search_url:
-        click.echo("Make the search index now, or while the cluster serves: hubbub search rebuild")
+        click.echo("Build the search index now, or while the cluster serves: hubbub search rebuild")
     click.echo("Start the cluster: hubbub writer, then hubbub api. `hubbub serve` refuses the folder from now on.")
 
 

@@ -51,7 +51,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
             if url:
                 yield from _guarded(part, url, check)
             else:
-                yield Finding(part, "is not named", f"Set HUBBUB_{_SETTING[part]} (or the same in hubbub.toml).")
+                yield Finding(part, "is not set", f"Set HUBBUB_{_SETTING[part]} (or the same in hubbub.toml).")
         yield from _servers(settings.redis_urls)
         for number, url in enumerate(settings.mysql_replicas, 1):
             yield from _guarded(f"replica {number}", url, _replica)
@@ -79,7 +79,7 @@ def _guarded(part: str, url: str, check: Callable[[str], Iterator[Finding]]) -> 
 def _clock() -> Finding:
     year = time.gmtime().tm_year
     if year < 2025:
-        return Finding("clock", f"says that it is {year}", "Set the machine's clock; sessions depend on it.")
+        return Finding("clock", f"says that the year is {year}", "Set the machine's clock; sessions depend on it.")
     return Finding("clock", time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()))
 
 
@@ -108,10 +108,10 @@ def _folder(path: Path) -> Iterator[Finding]:
     try:
         data_set.checked(path / "hubbub.db")
     except (data_set.DataSetWrong, OSError) as error:
-        yield Finding("data", str(error), "hubbub serve will not start before this is done.")
+        yield Finding("data", str(error), "hubbub serve will not start until this is fixed.")
     else:
         if not (path / "hubbub.db").exists():
-            yield Finding("data", f"{path} will be made by hubbub serve")
+            yield Finding("data", f"hubbub serve will create {path}")
     if not (path / "hubbub.db").exists():
         return
     yield _holder(path)
@@ -140,7 +140,7 @@ def _sync(folder: Path) -> Finding:
     finally:
         probe.unlink(missing_ok=True)
     median = sorted(times)[2]
-    found = Finding("disk", f"a write is safe after {median * 1000:.1f} ms")
+    found = Finding("disk", f"a small write takes {median * 1000:.1f} ms to be on disk")
     if median > _SLOW_SYNC_S:
         found = found._replace(fix="A faster disk makes every message faster.", serious=False)
     return found
@@ -153,7 +153,7 @@ def _holder(path: Path) -> Finding:
         except BlockingIOError:
             lock.seek(0)
             return Finding("data", f"{path} is served by process {lock.read().strip()}")
-    return Finding("data", f"{path} is served by nobody now")
+    return Finding("data", f"{path} is not being served")
 
 
 def _database(path: Path) -> Finding:
@@ -192,13 +192,13 @@ def _mysql(url: str) -> Iterator[Finding]:
                 yield Finding("mysql", f"its clock is {skew:.0f} s off", fix, serious=False)
             if ask("SELECT @@GLOBAL.innodb_flush_log_at_trx_commit") != "1":
                 fix = "SET GLOBAL innodb_flush_log_at_trx_commit = 1, and in its configuration."
-                yield Finding("mysql", "a commit may be lost with the power", fix)
+                yield Finding("mysql", "a power failure may lose a commit", fix)
             if ask("SELECT @@GLOBAL.read_only") != "0":
                 yield Finding("mysql", "is read-only", "Name the primary, or SET GLOBAL read_only = OFF.")
             yield from _sessions(ask)
             connection.exec_driver_sql("CREATE TABLE hubbub_doctor (a INT PRIMARY KEY)")
             connection.exec_driver_sql("DROP TABLE hubbub_doctor")
-            yield Finding("mysql", "may make tables")
+            yield Finding("mysql", "may create tables")
             if ask(_HAS_TABLES) != "0":
                 yield from _left_over(ask)
     finally:
@@ -212,25 +212,25 @@ def _sessions(ask: Callable[[str], str]) -> Iterator[Finding]:
     packet = int(ask("SELECT @@GLOBAL.max_allowed_packet"))
     if packet < _PACKET:
         fix = f"SET GLOBAL max_allowed_packet = {_PACKET}, and in its configuration; then restart the writers."
-        yield Finding("mysql", f"takes statements of {packet / 2**20:.0f} MiB at most", fix)
+        yield Finding("mysql", f"accepts statements of {packet / 2**20:.0f} MiB at most", fix)
     timeout = ask("SELECT @@SESSION.wait_timeout")
     if timeout != str(SILENT_S):
         said = f"a session that has lost its process keeps its locks for {timeout} s"
-        fix = f"Take out what is in between (a proxy?): SET SESSION wait_timeout = {SILENT_S} has no effect."
+        fix = f"Remove what is in between (a proxy?): SET SESSION wait_timeout = {SILENT_S} has no effect."
         yield Finding("mysql", said, fix)
 
 
 def _left_over(ask: Callable[[str], str]) -> Iterator[Finding]:
     """What waits for an operator."""
     if stopped := int(ask("SELECT COUNT(*) FROM holes WHERE state = 'stopped'")):
-        fix = "hubbub shards says what is missing; once nothing can bring it back: hubbub shards --accept-loss."
+        fix = "hubbub shards says what is missing; if it can't be recovered: hubbub shards --accept-loss."
         yield Finding("shards", f"{stopped} stopped, as something acknowledged is missing from their queues", fix)
     acknowledged = int(ask("SELECT COUNT(*) FROM set_aside WHERE acknowledged"))
     if acknowledged:
         fix = "hubbub dead list says why; then hubbub dead retry, or drop."
         yield Finding("set aside", f"{acknowledged} commands that were acknowledged could not be stored", fix)
     if others := int(ask("SELECT COUNT(*) FROM set_aside WHERE NOT acknowledged")):
-        fix = "Nobody was told that they were accepted: hubbub dead list, then hubbub dead drop."
+        fix = "They were not acknowledged to any client: hubbub dead list, then hubbub dead drop."
         yield Finding("set aside", f"{others} commands that were answered 503", fix, serious=False)
 
 
@@ -251,7 +251,7 @@ def _rabbitmq(url: str) -> Iterator[Finding]:
 
     found = asyncio.run(probe(url))
     yield _version("rabbitmq", found.version, (3, 10))
-    yield Finding("rabbitmq", "takes and confirms a message in a quorum queue")
+    yield Finding("rabbitmq", "accepts and confirms a message in a quorum queue")
     if found.limited:
         said = f"drops what was delivered too often from {', '.join(found.limited)}"
         fix = (
@@ -262,29 +262,27 @@ def _rabbitmq(url: str) -> Iterator[Finding]:
 
 
 def _redis(url: str) -> Iterator[Finding]:
-    from hubbub.cluster.redis.connection import RedisWire
+    from hubbub.cluster.redis.connection import RedisClient
 
     async def ask() -> tuple[dict[str, str], float]:
-        wire = RedisWire(url, {})
+        client = RedisClient(url, {})
         try:
-            if not await wire.connected(3):
+            if not await client.connected(3):
                 raise ConnectionError("no answer within 3 s")
-            information = bytes(await wire.call("INFO")).decode()
-            seconds, micros = await wire.call("TIME")
+            information = bytes(await client.call("INFO")).decode()
+            seconds, micros = await client.call("TIME")
             skew = abs(time.time() - int(seconds) - int(micros) / 1e6)
         finally:
-            await wire.close()
+            await client.close()
         return dict(line.split(":", 1) for line in information.splitlines() if ":" in line), skew
 
     says, skew = asyncio.run(ask())
     yield _version("redis", says["redis_version"], (6, 0))
     if says["role"] != "master":
         said = f"is a copy of {says.get('master_host', 'another')}, and takes no writes"
-        yield Finding("redis", said, "Name the master in redis_url, or make this one it: REPLICAOF NO ONE.")
+        yield Finding("redis", said, "Name the master in redis_url, or make this one the master: REPLICAOF NO ONE.")
     if says.get("cluster_enabled", "0") != "0":
-        yield Finding(
-            "redis", "is a node of a Redis Cluster", "Name servers that stand alone, with commas in redis_url."
-        )
+        yield Finding("redis", "is a node of a Redis Cluster", "Name standalone servers, with commas, in redis_url.")
     yield from _memory(int(says["used_memory"]), int(says["maxmemory"]), says.get("maxmemory_policy", "noeviction"))
     if skew > _SKEW_S:
         fix = "Let a time server set both clocks."
@@ -298,7 +296,7 @@ def _memory(used: int, most: int, policy: str) -> Iterator[Finding]:
         )
     if not most:
         fix = "CONFIG SET maxmemory to three quarters of what its machine can spare, and in its configuration."
-        yield Finding("redis", "has no maxmemory: it grows until the machine has no more", fix, serious=False)
+        yield Finding("redis", "has no maxmemory: it grows until the machine has no memory left", fix, serious=False)
     elif used > _NEARLY_FULL * most:
         refused = used > _FULL * most
         said = f"{used / most:.0%} full" + (": posts are refused" if refused else "")

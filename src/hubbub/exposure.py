@@ -14,12 +14,12 @@ def risks(settings: Settings, address: str) -> list[str]:
     found = []
     if settings.tls_cert is None and not settings.proxies:
         found.append(
-            f"Others can reach {address}, and passwords travel in the clear: set tls_cert and tls_key, "
+            f"Others can reach {address}, and passwords are sent unencrypted: set tls_cert and tls_key, "
             "or, behind a proxy that has TLS, proxies."
         )
     if settings.registration == "open":
         found.append(
-            f"Others can reach {address}, and everybody may make an account: set registration to invited or closed "
+            f"Others can reach {address}, and everybody may create an account: set registration to invited or closed "
             "if that is not wanted."
         )
     return found

@@ -77,7 +77,7 @@ def _ended(kind: type[BaseException], error: BaseException, trace: TracebackType
     if issubclass(kind, KeyboardInterrupt):
         sys.__excepthook__(kind, error, trace)
     else:
-        log.critical("The process ends, for an error that nobody expected.", exc_info=(kind, error, trace))
+        log.critical("The process ends because of an unexpected error.", exc_info=(kind, error, trace))
 
 
 def _log_fault(said: str, kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:

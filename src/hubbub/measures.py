@@ -39,8 +39,8 @@ class WriteMeasures:
     """What writers measure. ``age_s`` is how long the oldest write of the latest batch had waited."""
 
     def __init__(self) -> None:
-        self.batches = Histogram("hubbub_writer_batch_commands", "Commands that are stored together.", COMMANDS)
-        self.commits = Histogram("hubbub_writer_commit_seconds", "Storing a batch, to the disk.", SECONDS)
+        self.batches = Histogram("hubbub_writer_batch_commands", "Commands stored in one batch.", COMMANDS)
+        self.commits = Histogram("hubbub_writer_commit_seconds", "Time to store a batch on disk, in seconds.", SECONDS)
         self.applied = 0
         self.retries = 0
         self.dead = 0

@@ -44,9 +44,9 @@ def items(value: Any) -> tuple[str, ...]:
         try:
             value = json.loads(value)
         except (ValueError, RecursionError):
-            raise ValueError("This begins with [ and is no JSON list of texts.") from None
+            raise ValueError("This begins with [ but is not a JSON list of strings.") from None
     if not isinstance(value, (list, tuple)) or not all(isinstance(item, str) for item in value):
-        raise ValueError("This is not a list of texts.")
+        raise ValueError("This is not a list of strings.")
     return tuple(value)
 
 
@@ -57,11 +57,11 @@ def path(value: str | Path) -> Path:
     try:
         names = text.encode().split(b"/")
     except UnicodeError:
-        raise ValueError("This is not a text in UTF-8.") from None
+        raise ValueError("This is not UTF-8 text.") from None
     if _HIDDEN.search(text):
-        raise ValueError("This looks like a URL with a password, and not like the name of a file.")
+        raise ValueError("This looks like a URL with a password, not like the name of a file.")
     if "\0" in text:
-        raise ValueError("This has a zero byte, which no file's name may have.")
+        raise ValueError("This has a zero byte, which a file's name can't have.")
     if max(len(name) for name in names) > _LONGEST_NAME or len(text) >= 4096:
         raise ValueError("This is too long to be a file's name.")
     return Path(text)
@@ -114,7 +114,7 @@ def _address(text: str, schemes: tuple[str, ...]) -> None:
     """Any URL of a server. Nothing of it is ever shown: a password may be in any place of a wrong one."""
     if not text.isprintable() or " " in text:
         raise ValueError(
-            "This URL has a space, or another character that can't be printed: write it as %20 or its like."
+            "This URL has a space, or another character that can't be printed: percent-encode it, a space as %20."
         )
     scheme, found, rest = text.partition("://")
     if not found or scheme not in schemes:
@@ -140,7 +140,7 @@ def _mysql(text: str) -> None:
     _address(text, ("mysql",))
     parts = urlsplit(text)
     if not parts.path.strip("/"):
-        raise ValueError("This URL does not name a database behind the last /.")
+        raise ValueError("This URL does not name a database after the last /.")
     for option, value in _options(parts.query, ("ssl_ca", "ssl_cert", "ssl_key", "ssl_check_hostname")):
         if option == "ssl_check_hostname" and value not in ("true", "false"):
             raise ValueError("The option ssl_check_hostname of this URL is not true or false.")
@@ -152,7 +152,7 @@ def _options(query: str, known: tuple[str, ...]) -> list[tuple[str, str]]:
     """What is behind the ? of a URL: what a client library doesn't know, it fails on later."""
     found = parse_qsl(query, keep_blank_values=True)
     if any(option not in known for option, _ in found):
-        raise ValueError(f"Behind its ? this URL has something else than {', '.join(known)}.")
+        raise ValueError(f"After its ? this URL has something other than {', '.join(known)}.")
     return found
 
 
@@ -160,7 +160,7 @@ def _redis(text: str) -> None:
     _address(text, ("redis", "rediss"))
     number = urlsplit(text).path.strip("/")
     if number and not re.fullmatch(r"[0-9]{1,4}", number, re.ASCII):
-        raise ValueError("What is behind the last / of this URL is not the number of a Redis database.")
+        raise ValueError("The part after the last / of this URL is not the number of a Redis database.")
 
 
 def _search(text: str) -> None:
@@ -184,7 +184,7 @@ def _smtp(text: str) -> None:
     _address(text, ("smtp", "smtps"))
     parts = urlsplit(text)
     if parts.path.strip("/") or "?" in text or "#" in text:
-        raise ValueError("This URL has something behind its host and port, which a mail server's does not have.")
+        raise ValueError("This URL has something after its host and port, which a mail server's URL does not have.")
 
 
 def _sender(text: str) -> None:

@@ -107,7 +107,7 @@ def _text(path: str) -> str:
     except OSError as error:
         raise FileUnusable(f"{named}: This file can't be read: {error.strerror}. Let this user read it.") from None
     except ValueError:
-        raise FileUnusable(f"{named}: This is not a text in UTF-8. Name a TOML file of settings.") from None
+        raise FileUnusable(f"{named}: This is not UTF-8 text. Name a TOML file of settings.") from None
 
 
 def _syntax(path: str, error: Exception) -> str:

@@ -20,12 +20,12 @@ from hubbub.cluster import protocol
 from hubbub.http import fields, schemas
 from hubbub.http.connection import Connection
 from hubbub.http.edge import Edge
-from hubbub.http.hot import HotRoutes
+from hubbub.http.hot_routes import HotRoutes
 from hubbub.http.media import must_be_json
 from hubbub.http.origin import must_be_own_page
 from hubbub.http.routing import application
 from hubbub.http.sessions import Sessions
-from hubbub.loadtest import mix, profile, requirement, wire
+from hubbub.loadtest import http_protocol, mix, profile, requirement
 
 anything = st.binary(max_size=200)
 texts = st.text(max_size=200)
@@ -115,8 +115,8 @@ def test_the_load_testers_options(text: str) -> None:
 
 @given(anything | anything.map(lambda rest: b"HTTP/1.1 200 OK\r\n" + rest))
 def test_the_load_testers_answers(buffer: bytes) -> None:
-    with suppress(wire.BadResponse):
-        wire.parse(buffer)
+    with suppress(http_protocol.BadResponse):
+        http_protocol.parse(buffer)
 
 
 class Pipe:

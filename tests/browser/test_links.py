@@ -19,7 +19,7 @@ def test_the_set_up_link_makes_an_operator_once(browser: Browser, own_service: S
     ann, late = Visitor(first, link), Visitor(second, link)
     for visitor in (ann, late):
         visitor.fill("Ann")
-        visitor.page.get_by_role("button", name="Make the account").click()
+        visitor.page.get_by_role("button", name="Create the account").click()
         if visitor is ann:
             expect(ann.page.get_by_role("button", name="Operator")).to_be_visible()
             assert not ann.page.url.endswith(link.partition("#")[2])
@@ -73,7 +73,7 @@ def test_no_serious_findings_at_any_size(
         expect(visitor.page.get_by_role("button", name=button, exact=True)).to_be_visible()
         look_at(visitor.page, f"{name}-{size}-{scheme}", screenshots)
 
-    look("setup", "Make the account")
+    look("setup", "Create the account")
     visitor.page.goto(made["link"])
     look("invite", "Sign up and join")
     visitor.page.get_by_label("Log in").check()

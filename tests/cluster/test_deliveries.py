@@ -26,6 +26,7 @@ from hubbub.chat.commands import (
 from hubbub.chat.errors import NotFound, Unavailable
 from hubbub.chat.model import ChatKey, Role, User
 from hubbub.cluster.database import Broken
+from hubbub.cluster.dead_letters import DeadLetters
 from hubbub.cluster.holes import Holes, ShardStopped
 from hubbub.cluster.processes import OtherServers, Processes
 from hubbub.cluster.protocol import (
@@ -44,7 +45,6 @@ from hubbub.cluster.protocol import (
     order_of,
     retry_name,
 )
-from hubbub.cluster.set_aside import Aside
 from hubbub.loadtest.servers import MariaDb
 from tests.ports.stores import ClusterStore
 from tests.servers import new_database
@@ -135,7 +135,7 @@ async def test_what_is_behind_one_that_nobody_was_told_of_is_set_aside(store: Cl
     Holes(store.database).decide(hole(store, behind), [behind])
     store.deliveries.apply(0, 4, [behind, Delivery("other", 1, [post(3)], 0)])
     assert sorted(await bodies(store)) == [3]
-    (aside,) = Aside(store.database).list()
+    (aside,) = DeadLetters(store.database).list()
     assert (aside.command, aside.acknowledged) == (post(2), False)
     late = Delivery("api", 4, [post(4)], 3)
     with pytest.raises(ShardStopped):  # a mark that comes after all says that it was confirmed
@@ -154,7 +154,7 @@ async def test_a_change_of_what_is_set_aside_is_set_aside_too(store: ClusterStor
     other = msgspec.structs.replace(post(2, key="k"), body_hash=b"another")
     outcomes = applied(store, msgspec.structs.replace(post(1), sender_name="A" * 300), edit, other, delete)
     assert [type(outcome) for outcome in outcomes] == [Failed] * 4
-    assert [each.command for each in Aside(store.database).list()][1:] == [edit, other, delete]
+    assert [each.command for each in DeadLetters(store.database).list()][1:] == [edit, other, delete]
     assert await store.set_aside(CHAT, [1, 2, 3, 7]) == {1, 2}
     (outcome,) = applied(store, Delete(CHAT, 5, 1, False))
     assert isinstance(outcome, NotFound)
@@ -210,7 +210,7 @@ async def test_opening_a_chat_tells_what_was_before_it_and_ends_older_epochs(sto
     assert isinstance(late, Straggler)
     (change,) = applied(store, Edit(CHAT, 1, 1, "late", 9, order=order_of(1, 1)))
     assert isinstance(change, Straggler)
-    assert [each.acknowledged for each in Aside(store.database).list()] == [False, False]
+    assert [each.acknowledged for each in DeadLetters(store.database).list()] == [False, False]
     assert applied(store, post(3, epoch=2)) == [3]
     assert await bodies(store) == {1: "before", 3: "x"}
 
@@ -240,32 +240,34 @@ async def test_a_command_at_fault_is_set_aside_with_its_number_and_nothing_else_
     assert [outcome for outcome in outcomes if not isinstance(outcome, Failed)] == [each.number for each in good]
     assert "Duplicate entry" in outcomes[20].reason
     assert await bodies(store) == dict.fromkeys(range(1, 40), "x")
-    (aside,) = Aside(store.database).list()
+    (aside,) = DeadLetters(store.database).list()
     assert (aside.command, aside.acknowledged) == (bad, True)
     applied(store, Post(ChatKey("token", 9), 1, 1, "A", "no such chat", 1))
-    assert len(Aside(store.database).list()) == 2
+    assert len(DeadLetters(store.database).list()) == 2
 
 
 async def test_what_is_done_to_a_message_that_is_set_aside_is_set_aside_behind_it(store: ClusterStore) -> None:
     applied(store, post(1), post(1, body="at fault"), Delete(CHAT, 1, 1, False, order=order_of(1, 1)))
-    kept = [each.command for each in Aside(store.database).list()]
+    kept = [each.command for each in DeadLetters(store.database).list()]
     assert [type(command) for command in kept] == [Post], "the delete was of the message that is stored"
     edit = Edit(CHAT, 1, 1, "edited", 9, order=order_of(1, 2))
     (outcome,) = applied(store, edit)
     assert isinstance(outcome, Failed)
-    assert [each.command for each in Aside(store.database).list()] == [*kept, edit], "and is sent again in this order"
+    assert [each.command for each in DeadLetters(store.database).list()] == [*kept, edit], (
+        "and is sent again in this order"
+    )
     assert isinstance(applied(store, Edit(CHAT, 2, 1, "of nothing", 9, order=order_of(1, 3)))[0], NotFound)
 
 
 async def test_a_row_goes_when_its_command_is_applied_again_and_not_before(store: ClusterStore) -> None:
     applied(store, post(1), post(1, body="at fault"))
-    (row,) = Aside(store.database).list()
+    (row,) = DeadLetters(store.database).list()
     applied(store, Delete(CHAT, 1, 1, False, order=order_of(1, 1)))
     again = Delivery(retry_name(row.number, row.at), 1, [post(1, epoch=0, body="at fault")], 0)
     for _ in range(2):
         store.deliveries.apply(0, 4, [again])
         assert await bodies(store) == {1: "at fault"}
-        assert Aside(store.database).list() == []
+        assert DeadLetters(store.database).list() == []
 
 
 async def test_a_number_that_was_set_aside_is_not_given_again(store: ClusterStore) -> None:
@@ -297,7 +299,7 @@ async def test_a_database_without_its_tables_sets_nothing_aside(store: ClusterSt
         applied(store, post(1))
     store.database.run(lambda cursor: cursor.execute("RENAME TABLE elsewhere TO messages"))
     assert applied(store, post(1)) == [1]
-    assert Aside(store.database).list() == []
+    assert DeadLetters(store.database).list() == []
 
 
 def test_what_is_kept_first_stays(store: ClusterStore) -> None:
@@ -307,10 +309,10 @@ def test_what_is_kept_first_stays(store: ClusterStore) -> None:
 
 def test_processes_count_each_other(store: ClusterStore) -> None:
     processes = Processes(store.database)
-    assert [processes.alive("writer", name) for name in ("one", "two", "one")] == [1, 2, 2]
-    assert processes.alive("api") == 0
+    assert [processes.heartbeat("writer", name) for name in ("one", "two", "one")] == [1, 2, 2]
+    assert processes.heartbeat("api") == 0
     processes.gone("writer", "two")
-    assert processes.alive("writer") == 1
+    assert processes.heartbeat("writer") == 1
 
 
 def test_a_new_generation_is_known_once_every_process_holds_to_it(store: ClusterStore) -> None:
@@ -330,7 +332,7 @@ def test_a_new_generation_is_known_once_every_process_holds_to_it(store: Cluster
 def test_the_number_of_redis_servers_changes_only_when_no_process_runs(store: ClusterStore) -> None:
     processes = Processes(store.database)
     processes.redis_servers(1)
-    processes.alive("api", "one")
+    processes.heartbeat("api", "one")
     with pytest.raises(OtherServers):
         processes.redis_servers(2)
     processes.gone("api", "one")
@@ -358,7 +360,7 @@ async def test_what_comes_for_a_deleted_chat_is_dropped_and_not_set_aside(store:
     behind = Delivery("api", 2, [post(4)], 0)
     Holes(store.database).decide(hole(store, behind), [behind])
     assert store.deliveries.apply(0, 4, [behind]).outcomes == [None]
-    assert Aside(store.database).list() == []
+    assert DeadLetters(store.database).list() == []
     store.erase()
     assert await bodies(store) == {}
     assert [message.number for message in await store.messages(other, limit=9)] == [1]

@@ -88,7 +88,7 @@ async def servers(redis: Redis) -> AsyncIterator[Servers]:
     redis.command("FLUSHALL")
     servers = Servers([redis.url])
     assert await servers.connected(10)
-    servers.wires[0].keys = Keys(1)
+    servers.clients[0].keys = Keys(1)
     yield servers
     await servers.close()
 
@@ -176,7 +176,7 @@ async def test_pages_leave_out_what_waits_to_be_deleted_however_deep(words: Word
 
 async def test_those_who_listen_hear_of_what_was_stored_first(words: Words, servers: Servers, redis: Redis) -> None:
     feed = RedisFeed([redis.url], servers)
-    await feed._wires[0].connected(10)
+    await feed._clients[0].connected(10)
     assert isinstance(feed.feed, Feed)
     with feed.feed.listen(words.chat) as listener:
         await eventually_async(lambda: listener.missed)  # the subscription has taken effect

@@ -86,7 +86,7 @@ async def test_who_listens_reads_such_a_message_again(
 ) -> None:
     """The event lacks the public id, and a reading has it."""
     feed = RedisFeed([redis.url], servers)
-    await feed._wires[0].connected(10)
+    await feed._clients[0].connected(10)
     with feed.feed.listen(words.chat) as listener:
         await eventually_async(lambda: listener.missed)  # the subscription has taken effect
         assert await listener.take(5) == ([], [])

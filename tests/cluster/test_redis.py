@@ -18,7 +18,7 @@ from hubbub.chat.errors import RateLimited, Unavailable
 from hubbub.chat.model import ChatKey, Role, User
 from hubbub.chat.ports import Wants
 from hubbub.cluster.protocol import shard_of
-from hubbub.cluster.publisher import Place
+from hubbub.cluster.publisher import Reservation
 from hubbub.cluster.redis import connection
 from hubbub.cluster.redis.gate import RedisGate
 from hubbub.cluster.redis.keys import Keys, names_of
@@ -35,8 +35,8 @@ from tests.servers import need_servers
 async def connected(*urls: str) -> AsyncIterator[Servers]:
     servers = Servers(urls)
     assert await servers.connected(10)
-    for wire in servers.wires:
-        wire.keys = Keys(1)
+    for client in servers.clients:
+        client.keys = Keys(1)
     yield servers
     await servers.close()
 
@@ -66,16 +66,16 @@ async def test_one_users_rate_counts_at_every_process(redis: Redis) -> None:
 def test_a_process_that_stood_still_keeps_its_connection(redis: Redis) -> None:
     async def stand_still() -> None:
         async with connected(redis.url) as servers:
-            (wire,) = servers.wires
-            connection = wire.connection
+            (client,) = servers.clients
+            connection = client.connection
             for _ in range(3):  # its watch may be anywhere in its turn
-                answers = [wire.call("PING") for _ in range(3)]
+                answers = [client.call("PING") for _ in range(3)]
                 await asyncio.sleep(0.01)
-                more = [wire.call("PING") for _ in range(3)]
+                more = [client.call("PING") for _ in range(3)]
                 time.sleep(2.6)  # noqa: ASYNC251 - that it stands still is what is tested
                 assert await asyncio.gather(*answers, *more) == [b"PONG"] * 6
                 await asyncio.sleep(0.3)
-            assert wire.connection == connection
+            assert client.connection == connection
 
     uvloop.run(stand_still())  # the loop of the processes: it looks at its timers before it reads
 
@@ -98,31 +98,31 @@ async def test_without_redis_calls_are_refused_at_once_and_limits_still_hold(tmp
     server = Redis(tmp_path)
     server.start()
     async with connected(server.url) as servers:
-        (wire,) = servers.wires
+        (client,) = servers.clients
         gate = gate_of(servers, 1000, alone=5)
         first = (await gate.enter(1)).mark
-        identity = wire.identity
+        identity = client.identity
         server.kill()
         with pytest.raises(Unavailable):
-            await wire.call("PING")
+            await client.call("PING")
         with pytest.raises(Unavailable):
-            wire.call("PING")
-        assert wire.fault is not None
+            client.call("PING")
+        assert client.fault is not None
         assert (await gate.enter(1)).mark == "", "nothing may be remembered meanwhile"
         with pytest.raises(RateLimited):
             await enter_in_turn([gate], 11)
         server.start()
-        assert await wire.connected(10)
-        assert wire.identity not in ("", identity), "another Redis vouches for nothing of the one before"
+        assert await client.connected(10)
+        assert client.identity not in ("", identity), "another Redis vouches for nothing of the one before"
         with pytest.raises(Unavailable):  # until its generation is known
-            wire.named()
-        wire.keys = Keys(2)
+            client.named()
+        client.keys = Keys(2)
         assert (await gate.enter(1)).mark not in ("", first)
     server.stop()
 
 
-class Places:
-    """What a gate needs of a publisher: it counts the places that are held."""
+class Reservations:
+    """What a gate needs of a publisher: it counts the reservations that are held."""
 
     def __init__(self) -> None:
         self.held = 0
@@ -130,38 +130,38 @@ class Places:
     def shard_of(self, token: str) -> int:
         return 0
 
-    def try_hold(self, token: str, characters: int) -> Place:
+    def try_hold(self, token: str, characters: int) -> Reservation:
         self.held += 1
-        return Place(0, characters)
+        return Reservation(0, characters)
 
-    def release(self, place: Place) -> None:
+    def release(self, reservation: Reservation) -> None:
         self.held -= 1
 
 
-def busy_gate(servers: Servers, places: Places, token: str) -> RedisGate:
+def busy_gate(servers: Servers, reservations: Reservations, token: str) -> RedisGate:
     """User 1 is known as a member of the application."""
     applications = Applications()
     applications.at(token, b"1").roles[1] = time.monotonic() + 60, Role.MEMBER
     alone = LocalGate(1000)
-    return RedisGate(servers, cast(Any, places), applications, Pages(10), user_rate=1000, alone=alone)
+    return RedisGate(servers, cast(Any, reservations), applications, Pages(10), user_rate=1000, alone=alone)
 
 
 async def scripts_run(servers: Servers) -> int:
-    said = re.search(rb"cmdstat_evalsha:calls=(\d+)", await servers.wires[0].call("INFO", "commandstats"))
+    said = re.search(rb"cmdstat_evalsha:calls=(\d+)", await servers.clients[0].call("INFO", "commandstats"))
     return int(said[1]) if said else 0
 
 
 @pytest.mark.parametrize("text", ["t " * 15_000, "token%20", "token ", "t" * 65])
 async def test_text_that_is_no_token_is_kept_nowhere(redis: Redis, text: str) -> None:
     async with connected(redis.url) as servers:
-        gate = busy_gate(servers, Places(), "token")
+        gate = busy_gate(servers, Reservations(), "token")
         for wants in (Wants(ChatKey(text, 1), newest=10), Wants(ChatKey(text, 1), number=5), Wants(ChatKey(text, 0))):
             before = names_of.cache_info().currsize, shard_of.cache_info().currsize
             entry = await gate.enter(1, "", wants)
             assert entry.mark
             assert entry.brought is None
             assert (names_of.cache_info().currsize, shard_of.cache_info().currsize) == before
-        assert not [key for key in await servers.wires[0].call("KEYS", "*") if text.encode() in key]
+        assert not [key for key in await servers.clients[0].call("KEYS", "*") if text.encode() in key]
 
 
 class OneApplication:
@@ -174,13 +174,15 @@ class OneApplication:
 async def test_what_strangers_ask_for_is_soon_forgotten(redis: Redis) -> None:
     redis.command("FLUSHALL")
     async with connected(redis.url) as servers:
-        (wire,) = servers.wires
+        (client,) = servers.clients
         applications, nothing = Applications(), cast(Any, None)
-        gate = RedisGate(servers, cast(Any, Places()), applications, Pages(10), user_rate=1000, alone=LocalGate(1000))
+        gate = RedisGate(
+            servers, cast(Any, Reservations()), applications, Pages(10), user_rate=1000, alone=LocalGate(1000)
+        )
         view = RedisView(servers, cast(Any, OneApplication()), nothing, nothing, applications, Pages(10), nothing)
 
         async def lives(token: str) -> int:
-            return int(await wire.call("TTL", wire.named().application(token)))
+            return int(await client.call("TTL", client.named().application(token)))
 
         async def asked(user_id: int, token: str) -> Role | None:
             entry = await gate.enter(user_id, "", Wants(ChatKey(token, 1), newest=10))
@@ -196,7 +198,7 @@ async def test_what_strangers_ask_for_is_soon_forgotten(redis: Redis) -> None:
         # A version that has gone is never there again, so what was read at it isn't used.
         before = applications.get("there")
         assert before is not None
-        await wire.call("DEL", wire.named().application("there"))
+        await client.call("DEL", client.named().application("there"))
         assert await asked(1, "there") is Role.MEMBER
         after = applications.get("there")
         assert after is not None
@@ -208,7 +210,7 @@ async def test_what_strangers_ask_for_is_soon_forgotten(redis: Redis) -> None:
 
 async def test_requests_of_a_turn_go_together_but_few_that_ask_for_messages(redis: Redis) -> None:
     async with connected(redis.url) as servers:
-        gate = busy_gate(servers, Places(), "token")
+        gate = busy_gate(servers, Reservations(), "token")
         for wants, least, most in ((Wants(ChatKey("token", 0)), 1, 2), (Wants(ChatKey("token", 1), newest=10), 12, 14)):
             before = await scripts_run(servers)
             entries = await asyncio.gather(*(gate.enter(user, "", wants) for user in range(100, 200)))
@@ -218,8 +220,8 @@ async def test_requests_of_a_turn_go_together_but_few_that_ask_for_messages(redi
 
 async def test_what_one_request_meets_is_not_anothers_affair(redis: Redis) -> None:
     async with connected(redis.url) as servers:
-        gate = busy_gate(servers, Places(), "token")
-        names = servers.wires[0].named()
+        gate = busy_gate(servers, Reservations(), "token")
+        names = servers.clients[0].named()
         redis.command(f"LPUSH {names.rate(7)} x")
         entries = await asyncio.gather(*(gate.enter(user, "", Wants(ChatKey("token", 0))) for user in (6, 7, 8)))
         assert [bool(entry.mark) for entry in entries] == [True, False, True]
@@ -227,15 +229,15 @@ async def test_what_one_request_meets_is_not_anothers_affair(redis: Redis) -> No
 
 async def test_a_request_that_ends_early_keeps_no_place(redis: Redis) -> None:
     async with connected(redis.url) as servers:
-        places = Places()
-        gate = busy_gate(servers, places, "token")
+        reservations = Reservations()
+        gate = busy_gate(servers, reservations, "token")
         posts = [asyncio.create_task(gate.enter(1, "", Wants(ChatKey("token", 1), number=5))) for _ in range(20)]
         await asyncio.sleep(0)  # each goes as far as it can
-        assert places.held == 20
+        assert reservations.held == 20
         for post in posts[:10]:
             post.cancel()
         await asyncio.gather(*posts, return_exceptions=True)
-        assert places.held == 0
+        assert reservations.held == 0
 
 
 async def test_scripts_that_were_flushed_are_sent_again(redis: Redis) -> None:
@@ -248,30 +250,30 @@ async def test_scripts_that_were_flushed_are_sent_again(redis: Redis) -> None:
 
 async def test_a_redis_that_refuses_is_a_fault_and_well_again_when_it_takes_writes(redis: Redis) -> None:
     async with connected(redis.url) as servers:
-        (wire,) = servers.wires
-        assert wire.fault is None
+        (client,) = servers.clients
+        assert client.fault is None
         redis.command("CONFIG SET min-replicas-to-write 1")
         try:
             with pytest.raises(Unavailable, match="NOREPLICAS"):
-                await wire.call("SET", "a", 1)
-            await eventually_async(lambda: "refuses" in (wire.fault or ""))
+                await client.call("SET", "a", 1)
+            await eventually_async(lambda: "refuses" in (client.fault or ""))
         finally:
             redis.command("CONFIG SET min-replicas-to-write 0")
-        await eventually_async(lambda: wire.fault is None)
+        await eventually_async(lambda: client.fault is None)
 
 
 async def test_numbers_are_refused_before_redis_is_full(redis: Redis) -> None:
     async with connected(redis.url) as servers:
-        (wire,) = servers.wires
-        assert wire.takes_numbers
-        used = int((await wire.call("INFO", "memory")).split(b"used_memory:")[1].split()[0])
+        (client,) = servers.clients
+        assert client.takes_numbers
+        used = int((await client.call("INFO", "memory")).split(b"used_memory:")[1].split()[0])
         redis.command(f"CONFIG SET maxmemory {used + used // 20}")
         try:
-            await eventually_async(lambda: not wire.takes_numbers)
-            assert wire.fault is not None
+            await eventually_async(lambda: not client.takes_numbers)
+            assert client.fault is not None
         finally:
             redis.command("CONFIG SET maxmemory 0")
-        await eventually_async(lambda: wire.fault is None)
+        await eventually_async(lambda: client.fault is None)
 
 
 async def test_data_of_another_server_is_another_data_set(redis: Redis, tmp_path: Path) -> None:
@@ -280,10 +282,10 @@ async def test_data_of_another_server_is_another_data_set(redis: Redis, tmp_path
     other = Redis(tmp_path)
     other.start()
     async with connected(redis.url) as servers:
-        (wire,) = servers.wires
-        before = wire.identity
+        (client,) = servers.clients
+        before = client.identity
         redis.command(f"CONFIG SET masterauth {other.password}")
         redis.command(f"REPLICAOF 127.0.0.1 {other.port}")
         redis.command("REPLICAOF NO ONE")
-        await eventually_async(lambda: wire.identity not in ("", before))
+        await eventually_async(lambda: client.identity not in ("", before))
     other.stop()

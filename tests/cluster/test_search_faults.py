@@ -85,5 +85,5 @@ def test_a_rebuild_while_serving(cluster: ClusterStack, opensearch: SearchServer
                 number += 1
             assert rebuilding.returncode == 0
             assert rebuilding.stdout is not None
-            assert "was made anew" in rebuilding.stdout.read()
+            assert "was rebuilt" in rebuilding.stdout.read()
         eventually(lambda: len(found(ann, chat, "cormorant")) == min(number, 100), within_s=10)

@@ -45,13 +45,13 @@ def test_a_folder_in_good_order(own_service: Service) -> None:
     own_service.stop()
     status, said = doctor("--data", str(own_service.data))
     assert status == 0
-    assert "is served by nobody now" in said
+    assert "is not being served" in said
 
 
 def test_a_folder_that_is_not_there_yet(tmp_path: Path) -> None:
     status, said = doctor("--data", str(tmp_path / "new"))
     assert status == 0, said
-    assert "will be made by hubbub serve" in said
+    assert "hubbub serve will create" in said
     assert not (tmp_path / "new").exists(), "looking changes nothing"
 
 
@@ -72,7 +72,7 @@ def test_a_cluster_in_good_order(cluster: ClusterStack) -> None:
     assert status == 0, said
     for part in ("mysql", "rabbitmq", "redis"):
         assert f"✓ {part}: answers, version" in said
-    assert "✓ mysql: may make tables" in said
+    assert "✓ mysql: may create tables" in said
     assert "confirms a message in a quorum queue" in said
 
 
@@ -112,7 +112,7 @@ def found(part: str, **settings: Any) -> list[Finding]:
 
 def test_a_redis_that_is_full_or_a_copy_is_found(redis: Redis) -> None:
     (finding,) = found("redis", redis_url=redis.url)
-    assert (finding.said, finding.serious) == ("has no maxmemory: it grows until the machine has no more", False)
+    assert (finding.said, finding.serious) == ("has no maxmemory: it grows until the machine has no memory left", False)
     used = int(redis.command("INFO memory").split(b"used_memory:")[1].split()[0])
     try:
         for most, serious in ((used * 5 // 4, False), (used * 20 // 19, True)):
@@ -141,7 +141,7 @@ def test_a_database_that_takes_too_little_is_found(mariadb: MariaDb) -> None:
         (finding,) = found("mysql", mysql_url=new_database(mariadb))
     finally:
         mariadb.root("SET GLOBAL max_allowed_packet = 16777216")
-    assert finding.said == "takes statements of 4 MiB at most"
+    assert finding.said == "accepts statements of 4 MiB at most"
     assert found("mysql", mysql_url=new_database(mariadb)) == []
 
 

@@ -39,7 +39,7 @@ def another(database: Path) -> None:
         (remove, "is missing or empty"),
         (empty, "is missing or empty"),
         (text, "is no database"),
-        (another, "is not the one that belongs here"),
+        (another, "is not the one of this folder"),
     ],
 )
 def test_a_start_without_the_folders_own_database_is_refused(

@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from hubbub.http.hot import HotRoutes
+from hubbub.http.hot_routes import HotRoutes
 from hubbub.http.openapi import document
 from hubbub.http.routes.accounts import AccountRoutes
 from hubbub.http.routes.applications import ApplicationRoutes

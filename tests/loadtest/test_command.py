@@ -22,7 +22,7 @@ import pytest
 from click.testing import CliRunner
 
 from hubbub import __version__
-from hubbub.loadtest import command, conduct
+from hubbub.loadtest import command, coordinator
 from hubbub.loadtest.about import about
 from hubbub.loadtest.process import Part
 from hubbub.loadtest.servers import free_port
@@ -75,7 +75,7 @@ def perftest(*arguments: str) -> subprocess.CompletedProcess[str]:
     """The command, in this process and with a short warmup."""
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(conduct, "WARMUP_S", 0.5)
+        patch.setattr(coordinator, "WARMUP_S", 0.5)
         done = CliRunner().invoke(command.perftest, arguments)
     for number, handler in handlers.items():
         signal.signal(number, handler)
@@ -105,7 +105,7 @@ def test_a_run_passes_reports_and_leaves_its_result(embedded: Service, tmp_path:
     )
     assert done.stdout.count("Rule: PASS needs 50 % of each target and over 95 % success.") == 1
     assert "Writes as the service measured them: Avg" in done.stdout
-    assert "Deleting what the test made" in done.stdout
+    assert "Deleting what the test created" in done.stdout
     assert not done.stderr  # nothing was left
     content = json.loads(file.read_text())
     assert due(content) == (300, 600)

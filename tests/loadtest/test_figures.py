@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from hubbub.loadtest import command
 from hubbub.loadtest.about import about
 from hubbub.loadtest.gauges import Served
+from hubbub.loadtest.http_protocol import BadResponse, parse
 from hubbub.loadtest.mix import CHATS, EDIT, MESSAGES, SEND
 from hubbub.loadtest.page import page
 from hubbub.loadtest.plan import Plan
@@ -22,9 +23,8 @@ from hubbub.loadtest.recorder import Histogram
 from hubbub.loadtest.report import as_json, behind, notes, progress, report
 from hubbub.loadtest.requirement import BadRequirement, Requirement
 from hubbub.loadtest.run import Run
-from hubbub.loadtest.tally import Answers, Late, Second
+from hubbub.loadtest.summary import Answers, Late, SecondSummary
 from hubbub.loadtest.verdict import Result, Usage, result, rule, verdict
-from hubbub.loadtest.wire import BadResponse, parse
 
 EXPECTED = Path(__file__).parent / "expected_report.txt"
 
@@ -68,11 +68,11 @@ def second(
     late: tuple[Late, Late] = ((0, 0, 0), (0, 0, 0)),
     waiting: int = 0,
     cpu_s: float = 0.25,
-) -> Second:
-    return Second(index, routes or {}, late, waiting, 2.0, cpu_s, 1.0)
+) -> SecondSummary:
+    return SecondSummary(index, routes or {}, late, waiting, 2.0, cpu_s, 1.0)
 
 
-def a_run(*seconds: Second, writes: int = 10, reads: int = 20, took: float = 10.0) -> Run:
+def a_run(*seconds: SecondSummary, writes: int = 10, reads: int = 20, took: float = 10.0) -> Run:
     run = Run(Plan(writes, reads, 4, steady(10)), 0.0, took_s=took, peak_bytes=50_000_000)
     for each in seconds:
         run.add([each])

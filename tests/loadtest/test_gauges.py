@@ -149,10 +149,10 @@ async def test_hubbubs_own_histogram_has_the_routes_that_are_asked(embedded: Ser
     names = {each["operationId"] for path in document["paths"].values() for each in path.values()}
     assert {name for route in SERVICE_ROUTES.values() for name in route} <= names
     accounts = Accounts(embedded.url)
-    (seat,) = await prepare(accounts, 1)
-    reader, client = Gauges(embedded.url), Client(embedded.url, seat.cookie)
+    (user,) = await prepare(accounts, 1)
+    reader, client = Gauges(embedded.url), Client(embedded.url, user.cookie)
     await reader.read()
-    path = f"/applications/{seat.token}/chats"
+    path = f"/applications/{user.token}/chats"
     for _ in range(3):
         await client.call("POST", f"{path}/1/messages", {"body": "Hello"})
         await client.call("GET", f"{path}/1/messages?before=2")

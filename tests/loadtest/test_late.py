@@ -10,7 +10,7 @@ from hubbub.loadtest import runner as runners
 from hubbub.loadtest.plan import Plan, Schedule
 from hubbub.loadtest.profile import steady
 from hubbub.loadtest.runner import Runner
-from hubbub.loadtest.tally import REASONS, Tally
+from hubbub.loadtest.summary import REASONS, SummaryBuilder
 
 SECONDS = 10
 STEP_S = 0.001
@@ -23,7 +23,7 @@ class Simulated:
         self._clock = clock
         self._takes_s = takes_s
         self.answer_at = 0.0
-        self.seat = self.turn = self.behind = 0
+        self.number = self.turn = self.behind = 0
         self.busy = False
         self.connected = True
         self.sent_at = self.slow_until = 0.0
@@ -48,7 +48,11 @@ def late(
     runner = Runner("http://x", lambda second: None)
     worker = Simulated(lambda: now[0], takes_s)
     runner.workers = [worker]  # type: ignore[list-item]
-    runner._tally, runner._schedule, runner._running = Tally(), Schedule(Plan(0, rate, 1, steady(SECONDS))), True
+    runner._summary, runner._schedule, runner._running = (
+        SummaryBuilder(),
+        Schedule(Plan(0, rate, 1, steady(SECONDS))),
+        True,
+    )
     while now[0] < SECONDS:
         if not stall[0] <= now[0] < stall[1]:
             if worker.busy and now[0] >= worker.answer_at:
@@ -57,7 +61,7 @@ def late(
                     runner.catch_up(worker)  # type: ignore[arg-type]
             runner._pump()
         now[0] += STEP_S
-    second = runner._tally.take(0, waiting=0, cpu_s=0, span_s=1)
+    second = runner._summary.take(0, waiting=0, cpu_s=0, span_s=1)
     assert second.late[0] == (0, 0, 0)
     return dict(zip(REASONS, second.late[1], strict=True))
 
@@ -88,9 +92,13 @@ def test_a_lost_connection_is_the_services_doing(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(runners, "clock", lambda: 5.0)
     runner = Runner("http://x", lambda second: None)
     worker = Simulated(lambda: 5.0, lambda at: 0.01)
-    runner._tally, runner._schedule, runner._running = Tally(), Schedule(Plan(0, 20, 1, steady(SECONDS))), True
+    runner._summary, runner._schedule, runner._running = (
+        SummaryBuilder(),
+        Schedule(Plan(0, 20, 1, steady(SECONDS))),
+        True,
+    )
     runner._last_tick = 5.0
     worker.behind = 1
     worker.sent_at = 4.99  # the request before was answered at once, and then the connection was lost
     runner.connected_again(worker)  # type: ignore[arg-type]
-    assert runner._tally.late[1] == [0, 0, 1]
+    assert runner._summary.late[1] == [0, 0, 1]

@@ -15,8 +15,8 @@ from hubbub.loadtest.mix import MATTERMOST, SEND, parse_size
 from hubbub.loadtest.plan import Plan
 from hubbub.loadtest.profile import steady
 from hubbub.loadtest.run import Run
-from hubbub.loadtest.script import Script, Seat, Texts, Workload
-from hubbub.loadtest.tally import Tally
+from hubbub.loadtest.scenario import Scenario, Texts, VirtualUser, Workload
+from hubbub.loadtest.summary import SummaryBuilder
 from hubbub.loadtest.usage import Watch
 from tests.loadtest.test_figures import answers, second
 
@@ -69,30 +69,30 @@ def test_a_point_of_a_long_run_has_the_figures_of_all_its_seconds() -> None:
 
 def test_a_worker_holds_no_more_after_many_requests() -> None:
     workload = Workload(MATTERMOST, parse_size("20-60"), 1.0, 1, "r", note=0)
-    script = Script("http://h:1", Seat("auth_token=t", "T", (1, 2, 3)), workload, Texts(workload), 0)
+    scenario = Scenario("http://h:1", VirtualUser("auth_token=t", "T", (1, 2, 3)), workload, Texts(workload), 0)
 
     def work(times: int) -> int:
         for _ in range(times):
-            script.write()
-            number = script._newest[script._chat] + 1 if script.route == SEND else 0
-            script.wrong(204 if not number else 200, b'{"messageNumber":%d}' % number)
-            script.read()
-            script.wrong(200, b"[]")
-        return weight(script)
+            scenario.write()
+            number = scenario._newest[scenario._chat] + 1 if scenario.route == SEND else 0
+            scenario.wrong(204 if not number else 200, b'{"messageNumber":%d}' % number)
+            scenario.read()
+            scenario.wrong(200, b"[]")
+        return weight(scenario)
 
     assert work(20_000) < 1.01 * work(2_000) + 4096
 
 
 def test_a_generator_forgets_what_it_has_told() -> None:
-    tally = Tally()
-    before = weight(tally)
+    summary = SummaryBuilder()
+    before = weight(summary)
     rng = random.Random(1)
     for index in range(50):
         for _ in range(200):
-            tally.latencies[SEND].append(rng.randrange(1000))
-            tally.fail(SEND, "status 503")
-        assert sum(tally.take(index, waiting=0, cpu_s=0, span_s=1).routes[SEND].failures.values()) == 200
-    assert weight(tally) == before
+            summary.latencies[SEND].append(rng.randrange(1000))
+            summary.fail(SEND, "status 503")
+        assert sum(summary.take(index, waiting=0, cpu_s=0, span_s=1).routes[SEND].failures.values()) == 200
+    assert weight(summary) == before
 
 
 async def test_the_service_is_looked_at_as_seldom_as_points_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:

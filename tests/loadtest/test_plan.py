@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hubbub.loadtest.conduct import Options
+from hubbub.loadtest.coordinator import Options
 from hubbub.loadtest.mix import (
     CHATS,
     DELETE,
@@ -29,7 +29,7 @@ from hubbub.loadtest.mix import (
 )
 from hubbub.loadtest.plan import READ, WRITE, Plan, Schedule
 from hubbub.loadtest.profile import BadStages, Profile, Stage, parse_stages, spike, steady
-from hubbub.loadtest.script import Script, Seat, Texts, Workload
+from hubbub.loadtest.scenario import Scenario, Texts, VirtualUser, Workload
 
 
 @settings(deadline=None)
@@ -60,10 +60,12 @@ def test_several_generators_send_each_request_of_the_run_once(
     sent = []
     for part in parts:
         for number in range(part.due_by(10)):
-            turn, seat = divmod(number, part.mine)
-            sent.append((round(part.due(seat, turn), 9), part.kind(seat, turn)))
+            turn, worker = divmod(number, part.mine)
+            sent.append((round(part.due(worker, turn), 9), part.kind(worker, turn)))
     numbers = [divmod(number, workers) for number in range(whole.due_by(10))]
-    assert sorted(sent) == sorted((round(whole.due(seat, turn), 9), whole.kind(seat, turn)) for turn, seat in numbers)
+    assert sorted(sent) == sorted(
+        (round(whole.due(worker, turn), 9), whole.kind(worker, turn)) for turn, worker in numbers
+    )
 
 
 stages = st.lists(st.builds(Stage, st.floats(0.5, 20), st.floats(0, 3), st.floats(0, 3)), min_size=1, max_size=5).map(
@@ -130,23 +132,23 @@ def test_message_sizes_follow_their_distribution() -> None:
             parse_size(wrong)
 
 
-def script(*, seed: int = 1, mix: str = "send=1,messages=1", note: int = 0, chats: int = 1, zipf: float = 0,
-           size: str = "10-200") -> Script:  # fmt: skip
+def scenario(*, seed: int = 1, mix: str = "send=1,messages=1", note: int = 0, chats: int = 1, zipf: float = 0,
+             size: str = "10-200") -> Scenario:  # fmt: skip
     workload = Workload(parse_mix(mix), parse_size(size), zipf, seed, "r", note)
-    seat = Seat("auth_token=t", "T", tuple(range(1, chats + 1)))
-    return Script("http://h:1/base", seat, workload, Texts(workload), 3)
+    user = VirtualUser("auth_token=t", "T", tuple(range(1, chats + 1)))
+    return Scenario("http://h:1/base", user, workload, Texts(workload), 3)
 
 
 def test_a_seed_repeats_a_run_and_another_does_not() -> None:
-    def sent(each: Script) -> list[bytes]:
+    def sent(each: Scenario) -> list[bytes]:
         return [each.write() for _ in range(50)] + [each.read() for _ in range(50)]
 
-    assert sent(script(seed=7, chats=5)) == sent(script(seed=7, chats=5))
-    assert sent(script(seed=7, chats=5)) != sent(script(seed=8, chats=5))
+    assert sent(scenario(seed=7, chats=5)) == sent(scenario(seed=7, chats=5))
+    assert sent(scenario(seed=7, chats=5)) != sent(scenario(seed=8, chats=5))
 
 
 def test_hot_chats_get_their_share_of_zipfs_law() -> None:
-    writer = script(chats=10, zipf=1.0)
+    writer = scenario(chats=10, zipf=1.0)
     sent = Counter(writer.write().split(b"/messages", 1)[0].rsplit(b"/", 1)[1] for _ in range(20_000))
     harmonic = sum(1 / rank for rank in range(1, 11))
     for rank in range(1, 11):
@@ -154,7 +156,7 @@ def test_hot_chats_get_their_share_of_zipfs_law() -> None:
 
 
 def test_requests_say_their_length_and_keep_the_base_path() -> None:
-    writer = script(note=1)
+    writer = scenario(note=1)
     for _ in range(100):
         head, body = writer.write().split(b"\r\n\r\n", 1)
         assert head.startswith(b"POST /base/api/v1/applications/T/chats/1/messages HTTP/1.1")
@@ -176,14 +178,14 @@ def test_requests_say_their_length_and_keep_the_base_path() -> None:
     ],
 )
 def test_an_answer_is_judged_by_what_was_asked(mix: str, kind: str, body: bytes, why: str | None) -> None:
-    asker = script(mix=mix)
+    asker = scenario(mix=mix)
     _ = asker.write() if kind == "write" else asker.read()
     wrong = asker.wrong(200, body)
     assert (wrong is None) if why is None else (wrong is not None and why in wrong)
 
 
 def test_a_list_that_lacks_an_acknowledged_message_is_a_failure() -> None:
-    asker = script()
+    asker = scenario()
     asker.write()
     assert asker.wrong(200, b'{"messageNumber":8}') is None
     asker.read()
@@ -196,7 +198,7 @@ def test_of_a_long_run_one_of_several_messages_is_noted_and_only_that_is_edited(
     options = Options(5000, 0, 100, steady(3600), {"send": 1}, parse_size("76"), verify=True)
     assert options.note == 10  # 18 million messages, two million notes
     assert Options(5000, 10000, 100, steady(30), {"send": 1}, parse_size("76"), verify=True).note == 1
-    writer = script(mix="send=4,edit=1,delete=1", note=10)
+    writer = scenario(mix="send=4,edit=1,delete=1", note=10)
     assert writer.ledger is not None
     number, sent = 0, 0
     for _ in range(600):

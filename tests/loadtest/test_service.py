@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from hubbub.loadtest import command, conduct
+from hubbub.loadtest import command, coordinator
 from hubbub.loadtest import service as services
 from hubbub.loadtest.accounts import Accounts, SetupFailed, ranges
 from hubbub.loadtest.process import Part
@@ -33,7 +33,7 @@ def small() -> Iterator[SmallService]:
 @pytest.fixture
 def perftest(monkeypatch: pytest.MonkeyPatch, small: SmallService) -> Iterator[CliRunner]:
     """The command in this process, with a short warmup; what runs on "port 3000" is the small service."""
-    monkeypatch.setattr(conduct, "WARMUP_S", 0.2)
+    monkeypatch.setattr(coordinator, "WARMUP_S", 0.2)
     monkeypatch.setattr(services, "RUNNING", small.url)
     monkeypatch.setattr(command, "RUNNING", small.url)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -55,7 +55,7 @@ def test_a_running_service_is_left_alone_and_that_is_said(
         assert tested.url != small.url
     shown = capsys.readouterr().out
     assert f"Service:        {tested.url} (started for this test)\n" in shown
-    assert f"Another answers at {small.url}, and is left alone (--running tests that one).\n" in shown
+    assert f"Another service answers at {small.url}; it is not tested (use --running for that).\n" in shown
     with socket.socket() as probe:
         port = int(tested.url.rsplit(":", 1)[1])
         assert probe.connect_ex(("127.0.0.1", port)) != 0  # it was stopped
@@ -67,7 +67,7 @@ def test_what_the_test_made_in_a_running_service_is_deleted(perftest: CliRunner,
     small.accounts |= theirs
     small.applications["t"] = "perftest1@example.com Performance test 1"
     done = run(perftest, "--running")
-    assert "Deleting what the test made" in done.output
+    assert "Deleting what the test created" in done.output
     assert "left" not in done.output
     assert small.messages > 15
     assert small.accounts == theirs
@@ -184,13 +184,13 @@ async def test_applications_that_others_added_the_account_to_stay(small: SmallSe
 
 async def test_on_a_real_service_all_is_gone_too(embedded: Service) -> None:
     accounts = Accounts(embedded.url)
-    seats = await prepare(accounts, 4, members=2)
+    users = await prepare(accounts, 4, members=2)
     _, guest = await accounts.add("perftest-guest")
     emails = accounts.described
     assert await accounts.remove() is None
     assert not accounts.described
-    for seat in seats:
-        guest.cookie = seat.cookie
+    for user in users:
+        guest.cookie = user.cookie
         assert (await guest.call("GET", "/auth/me"))[0] == 401
     login = {"email": emails.split(" ")[0].split(",")[0], "password": accounts.password}
     assert (await guest.call("POST", "/auth/login", login))[0] == 401

@@ -10,11 +10,11 @@ import httpx
 import pytest
 
 from hubbub.loadtest.accounts import Accounts
+from hubbub.loadtest.http_protocol import parse
 from hubbub.loadtest.mix import parse_mix, parse_size
-from hubbub.loadtest.script import Script, Texts, Workload
+from hubbub.loadtest.scenario import Scenario, Texts, Workload
 from hubbub.loadtest.setup import prepare, stranger
 from hubbub.loadtest.verify import Findings, read_back
-from hubbub.loadtest.wire import parse
 from tests.conftest import Service
 
 RUN = "run1"
@@ -23,50 +23,50 @@ RUN = "run1"
 class Field:
     """Two users of one application and two of another, who have written and been answered."""
 
-    def __init__(self, url: str, scripts: list[Script], outsider: str) -> None:
+    def __init__(self, url: str, scenarios: list[Scenario], outsider: str) -> None:
         self.url = url
-        self.scripts = scripts
+        self.scenarios = scenarios
         self.outsider = outsider  # the cookie of a stranger to all of them
 
     async def written(self, turns: int) -> None:
-        for script in self.scripts * turns:
-            await exchange(self.url, script)
+        for scenario in self.scenarios * turns:
+            await exchange(self.url, scenario)
 
-    def api(self, script: Script) -> httpx.Client:
-        chat = f"/api/v1/applications/{script.seat.token}/chats/{script.seat.chats[0]}"
-        return httpx.Client(base_url=self.url + chat, headers={"Cookie": script.seat.cookie})
+    def api(self, scenario: Scenario) -> httpx.Client:
+        chat = f"/api/v1/applications/{scenario.user.token}/chats/{scenario.user.chats[0]}"
+        return httpx.Client(base_url=self.url + chat, headers={"Cookie": scenario.user.cookie})
 
     async def judged(self) -> Findings:
-        return await read_back(self.url, self.scripts, RUN, self.outsider)
+        return await read_back(self.url, self.scenarios, RUN, self.outsider)
 
-    def last(self, script: Script) -> int:
-        assert script.ledger is not None
-        return max(script.ledger.chats[0].texts)
+    def last(self, scenario: Scenario) -> int:
+        assert scenario.ledger is not None
+        return max(scenario.ledger.chats[0].texts)
 
 
-async def exchange(url: str, script: Script, *, told: bool = True) -> None:
-    """Send the script's next write; it hears of the answer, or not."""
+async def exchange(url: str, scenario: Scenario, *, told: bool = True) -> None:
+    """Send the scenario's next write; it hears of the answer, or not."""
     parts = urlsplit(url)
     reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
-    writer.write(script.write())
+    writer.write(scenario.write())
     buffer = b""
     while (response := parse(buffer)) is None:
         buffer += await reader.read(65536)
     writer.close()
     if told:
-        assert script.wrong(response.status, response.body) is None
+        assert scenario.wrong(response.status, response.body) is None
 
 
 @pytest.fixture
 async def field(own_service: Service) -> Field:
     workload = Workload(parse_mix("send=6,edit=2,delete=1"), parse_size("60"), 0.0, 1, RUN, note=1)
     accounts = Accounts(own_service.url)
-    seats = await prepare(accounts, 4, members=2)
-    assert seats[0].token == seats[1].token != seats[2].token
+    users = await prepare(accounts, 4, members=2)
+    assert users[0].token == users[1].token != users[2].token
     texts = Texts(workload)
     ready = Field(
         own_service.url,
-        [Script(own_service.url, seat, workload, texts, worker) for worker, seat in enumerate(seats)],
+        [Scenario(own_service.url, user, workload, texts, worker) for worker, user in enumerate(users)],
         await stranger(accounts),
     )
     await ready.written(30)
@@ -81,45 +81,45 @@ async def test_what_is_right_passes(field: Field) -> None:
 
 
 async def test_an_answer_that_got_lost_is_no_fault(field: Field) -> None:
-    for script in field.scripts * 9:
-        await exchange(field.url, script, told=False)
+    for scenario in field.scenarios * 9:
+        await exchange(field.url, scenario, told=False)
     findings = await field.judged()
     assert findings.faults == 0, findings
     assert findings.unanswered > 0
 
 
 async def test_a_message_that_is_gone_is_lost(field: Field) -> None:
-    script = field.scripts[1]
-    with field.api(script) as api:
-        assert api.delete(f"/messages/{field.last(script)}").status_code == 204
+    scenario = field.scenarios[1]
+    with field.api(scenario) as api:
+        assert api.delete(f"/messages/{field.last(scenario)}").status_code == 204
     findings = await field.judged()
     assert (findings.lost, findings.faults) == (1, 1)
     assert findings.stored == findings.acknowledged - 1
-    assert f"message {field.last(script)} in chat" in findings.examples[0]
+    assert f"message {field.last(scenario)} in chat" in findings.examples[0]
 
 
 async def test_a_message_with_another_text_is_altered(field: Field) -> None:
-    script = field.scripts[2]
-    with field.api(script) as api:
-        number = field.last(script)
+    scenario = field.scenarios[2]
+    with field.api(scenario) as api:
+        number = field.last(scenario)
         assert api.patch(f"/messages/{number}", json={"body": f"{RUN}.2.999999 other"}).status_code == 200
     findings = await field.judged()
     assert (findings.altered, findings.faults) == (1, 1)
 
 
 async def test_a_message_that_is_there_twice_is_repeated(field: Field) -> None:
-    script = field.scripts[0]
-    with field.api(script) as api:
-        body = api.get(f"/messages/{field.last(script)}").json()["body"]
+    scenario = field.scenarios[0]
+    with field.api(scenario) as api:
+        body = api.get(f"/messages/{field.last(scenario)}").json()["body"]
         assert api.post("/messages", json={"body": body}).status_code == 200
     findings = await field.judged()
     assert findings.repeated == 1
 
 
 async def test_a_delete_that_was_not_done_and_a_number_given_twice_are_found(field: Field) -> None:
-    ledger = field.scripts[3].ledger
+    ledger = field.scenarios[3].ledger
     assert ledger is not None
-    number = field.last(field.scripts[3])
+    number = field.last(field.scenarios[3])
     ledger.delete(0, number)
     ledger.answered()
     ledger.send(0, 12345)
@@ -130,10 +130,10 @@ async def test_a_delete_that_was_not_done_and_a_number_given_twice_are_found(fie
 
 
 async def test_a_stranger_who_gets_in_is_found(field: Field) -> None:
-    script = field.scripts[0]
-    async with httpx.AsyncClient(base_url=field.url, headers={"Cookie": script.seat.cookie}) as owner:
+    scenario = field.scenarios[0]
+    async with httpx.AsyncClient(base_url=field.url, headers={"Cookie": scenario.user.cookie}) as owner:
         invited = await owner.post(
-            f"/api/v1/applications/{script.seat.token}/members",
+            f"/api/v1/applications/{scenario.user.token}/members",
             json={"email": "perftest-stranger@example.com", "role": "member"},
         )
         assert invited.status_code == 201, invited.text

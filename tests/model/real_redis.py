@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from hubbub.chat.caller import Caller
 from hubbub.chat.commands import Outcome
 from hubbub.chat.errors import NotFound, Unavailable
-from hubbub.chat.model import ChatKey, Message, Shown, User
+from hubbub.chat.model import ChatKey, Message, MessagesRead, User
 from hubbub.cluster.protocol import (
     AppliedBefore,
     Delete,
@@ -30,7 +30,7 @@ from hubbub.cluster.protocol import (
     Straggler,
     place_of,
 )
-from hubbub.cluster.redis.connection import RedisWire
+from hubbub.cluster.redis.connection import RedisClient
 from hubbub.cluster.redis.keys import KEY_MS, LIFETIME_MS, SCRIPTS, STORED_KEY_MS, Keys
 from hubbub.cluster.redis.messages import RedisView, _Hot
 from hubbub.cluster.redis.numbers import Claim, Confirmed, Numbers, Posted, Slot, change_entry, post_entry
@@ -105,7 +105,7 @@ class SlowView(RedisView):
     def _open_later(self, key: ChatKey) -> None:
         """The schedule says when a chat is opened."""
 
-    async def slowly(self, late: Late, key: ChatKey, limit: int, before: int | None, after: int | None) -> Shown:
+    async def slowly(self, late: Late, key: ChatKey, limit: int, before: int | None, after: int | None) -> MessagesRead:
         _LATE.set(late)
         return await self.messages(key, limit=limit, before=before, after=after)
 
@@ -140,14 +140,14 @@ class Reading(NamedTuple):
 
 
 class Drive:
-    def __init__(self, wire: RedisWire, seed: int, *, full: bool = True) -> None:
+    def __init__(self, client: RedisClient, seed: int, *, full: bool = True) -> None:
         self.random = random.Random(seed)
         self.seed = seed
         self.may_be_full = full
-        self.wire = wire
+        self.client = client
         self.servers = Servers([])
-        self.servers.wires = [wire]
-        wire.keys = Keys(1)
+        self.servers.clients = [client]
+        client.keys = Keys(1)
         self.chat = ChatKey(f"real{seed}", 1)
         self.store = KeptStore(copies=self.random.random() < 0.7)
         self.reference = Reference()
@@ -160,8 +160,8 @@ class Drive:
         # Numbers and orders that are given and not sent; sent and not shown; shown; applied, and to be said.
         self.given: list[tuple[Slot, Claim | None, str]] = []
         self.ordered: list[tuple[Edit | Delete, Message]] = []
-        self.unshown: list[tuple[Post | Edit | Delete, bytes, told_by.Shown]] = []
-        self.shown: list[tuple[Post | Edit | Delete, bytes, told_by.Shown]] = []
+        self.unshown: list[tuple[Post | Edit | Delete, bytes, told_by.MessagesRead]] = []
+        self.shown: list[tuple[Post | Edit | Delete, bytes, told_by.MessagesRead]] = []
         self.said: list[Said] = []
         self.done: list[Post | Edit | Delete] = []
         self.aside: list[Post | Edit | Delete] = []
@@ -223,25 +223,25 @@ class Drive:
 
     async def begin(self) -> None:
         """A chat that was just made. That its shard is known to be drained may be left from a test before."""
-        await self.wire.call("DEL", self.wire.named().drained(0))
-        await self.wire.script("fresh", 3, *self._names(), await self._guard(), LIFETIME_MS)
+        await self.client.call("DEL", self.client.named().drained(0))
+        await self.client.script("fresh", 3, *self._names(), await self._guard(), LIFETIME_MS)
 
     def note(self, text: str) -> None:
         self.trace.append(text)
 
     def _names(self) -> tuple[str, str]:
-        names = self.wire.named()
+        names = self.client.named()
         return names.chat(self.chat), names.announced(self.chat)
 
     async def _guard(self) -> str:
-        guard = self.wire.named().guard(self.chat.token, f"guard{self.seed}")
-        await self.wire.call("SET", guard, 1)
+        guard = self.client.named().guard(self.chat.token, f"guard{self.seed}")
+        await self.client.call("SET", guard, 1)
         return guard
 
     async def _forget(self) -> None:
-        names = self.wire.named()
+        names = self.client.named()
         keys = [names.idempotency(self.chat, claim.sender_id, claim.key) for claim in self.used]
-        await self.wire.call("DEL", *self._names(), names.old(self.chat), *keys)
+        await self.client.call("DEL", *self._names(), names.old(self.chat), *keys)
 
     def _text(self) -> str:
         self.texts += 1
@@ -323,11 +323,11 @@ class Drive:
         if self.ordered and (not self.given or self.random.random() < 0.5):
             change, message = self._take(self.ordered)
             text = change.body if isinstance(change, Edit) else ""
-            shown = told_by.Shown(change.order, None)
+            shown = told_by.MessagesRead(change.order, None)
             if isinstance(change, Edit):
                 self.order_of[text] = change.number, change.order
                 edited = Message(change.number, 1, "ref", "A", text, message.created_at, change.edited_at)
-                shown = told_by.Shown(change.order, edited)
+                shown = told_by.MessagesRead(change.order, edited)
             else:
                 self.deletes.add(change.number)
             self.queue.append(change)
@@ -353,7 +353,7 @@ class Drive:
             self.store.faulty.add(text)
         self.queue.append(post)
         message = Message(slot.number, 1, "ref", "A", text, slot.created_at)
-        self.unshown.append((post, post_entry(post), told_by.Shown(0, message)))
+        self.unshown.append((post, post_entry(post), told_by.MessagesRead(0, message)))
         self.note(f"send Post {slot.number} of epoch {slot.epoch} {text}")
 
     async def order(self) -> None:
@@ -408,7 +408,7 @@ class Drive:
         if self.shown:
             await self._show([self.random.choice(self.shown)])
 
-    async def _show(self, some: list[tuple[Post | Edit | Delete, bytes, told_by.Shown]]) -> None:
+    async def _show(self, some: list[tuple[Post | Edit | Delete, bytes, told_by.MessagesRead]]) -> None:
         if not some:
             return
         if self.random.random() < 0.05:
@@ -622,8 +622,8 @@ class Drive:
         if full != self.full:
             self.full = full
             self.note("Redis is full" if full else "Redis is full no more")
-            await self.wire.call("CONFIG", "SET", "maxmemory", 1 if full else 0)
-            await self.wire._look()
+            await self.client.call("CONFIG", "SET", "maxmemory", 1 if full else 0)
+            await self.client._look()
 
     # Reading -----------------------------------------------------------------------------------------------------
 
@@ -687,16 +687,16 @@ class Drive:
 
     async def _lifetimes(self) -> None:
         """What is not stored must not expire before the rest."""
-        names = self.wire.named()
+        names = self.client.named()
         left, beside = await asyncio.gather(
-            self.wire.call("PTTL", names.chat(self.chat)), self.wire.call("PTTL", names.old(self.chat))
+            self.client.call("PTTL", names.chat(self.chat)), self.client.call("PTTL", names.old(self.chat))
         )
         if self.reference.beside:
             assert beside >= left - 600_000, f"the old entries have {beside} ms, the chat {left}"
         for claim in self.used[-3:]:
             known = self.reference.keys.get(claim.key)
             if known is not None:
-                left = await self.wire.call("PTTL", names.idempotency(self.chat, 1, claim.key))
+                left = await self.client.call("PTTL", names.idempotency(self.chat, 1, claim.key))
                 most = STORED_KEY_MS if known.short else KEY_MS
                 assert most - 600_000 < left <= most, f"{claim.key} has {left} ms"
 

@@ -30,7 +30,7 @@ MARGIN, MOST, LEAST, MANY = 6, 8, 2, 14  # of the scripts' 200, 2000, 100, 5000
 
 
 @dataclass(frozen=True)
-class Shown:
+class MessagesRead:
     """``message`` is None for one that is deleted; ``waits`` says that the store does not have it yet."""
 
     order: int
@@ -43,7 +43,7 @@ class Words(NamedTuple):
 
     kind: str
     number: int
-    shown: Shown | None = None
+    shown: MessagesRead | None = None
     order: int = 0
     epoch: int = 0
 
@@ -74,8 +74,8 @@ class Reference:
     position: Position | None = None
     notes: dict[int, set[int]] = field(default_factory=dict)
     edited: dict[int, int] = field(default_factory=dict)  # of a message the place of the last edit that is stored
-    entries: dict[int, Shown | None] = field(default_factory=dict)
-    beside: dict[int, Shown | None] = field(default_factory=dict)
+    entries: dict[int, MessagesRead | None] = field(default_factory=dict)
+    beside: dict[int, MessagesRead | None] = field(default_factory=dict)
     keys: dict[str, Known] = field(default_factory=dict)
     announced: set[str] = field(default_factory=set)
 
@@ -102,7 +102,7 @@ class Reference:
         if self.there and self.epoch == epoch and number in self.entries and self.entries[number] is None:
             del self.entries[number]
 
-    def order(self, number: int) -> tuple[int, Shown | None] | str:
+    def order(self, number: int) -> tuple[int, MessagesRead | None] | str:
         """The order and the entry, None where the store alone has the message; or why there is none."""
         if not self.open:
             return "closed"
@@ -120,7 +120,7 @@ class Reference:
         self.notes.setdefault(number, set()).add(self.place)
         return order_of(self.epoch, self.place), shown
 
-    def show(self, command: Post | Edit | Delete, shown: Shown) -> bool:
+    def show(self, command: Post | Edit | Delete, shown: MessagesRead) -> bool:
         """Whether it may be told."""
         number = command.number
         if isinstance(command, Post):
@@ -213,7 +213,7 @@ class Reference:
             if number not in found:
                 del self.entries[number]
             elif held is None or (held.message is not None and held.order < found[number].changed):
-                self.entries[number] = Shown(found[number].changed, found[number].message)
+                self.entries[number] = MessagesRead(found[number].changed, found[number].message)
         if self._newer(position):
             self.position = position
 
@@ -221,7 +221,7 @@ class Reference:
         known = self.position
         return known is None or (position.shards, position.transactions) > (known.shards, known.transactions)
 
-    def _changing(self, number: int, shown: Shown | None) -> bool:
+    def _changing(self, number: int, shown: MessagesRead | None) -> bool:
         """Whether it shows a change that is not stored."""
         if shown is None or not shown.order:
             return False
@@ -259,7 +259,7 @@ class Reference:
         self.there, self.live, self.epoch, self.place = True, False, opened.epoch, 0
         self.last, self.position, self.announced = opened.last_number, position, set()
         self.floor = opened.newest[-1][0].number - 1 if len(opened.newest) == KEPT else 0
-        self.entries = {message.number: Shown(order, message) for message, order in opened.newest}
+        self.entries = {message.number: MessagesRead(order, message) for message, order in opened.newest}
         self.beside, self.notes, self.edited = {}, {}, {}
         return True
 
@@ -293,7 +293,7 @@ def words_of(command: Post | Edit | Delete, outcome: Outcome) -> Words | None:
     )
     if isinstance(outcome, Repeated):
         return Words("x", command.number, epoch=command.epoch) if outcome.number != command.number else None
-    return Words("p" if command.epoch else "a", command.number, Shown(0, message), epoch=command.epoch)
+    return Words("p" if command.epoch else "a", command.number, MessagesRead(0, message), epoch=command.epoch)
 
 
 def words_again(commands: Sequence[Post | Edit | Delete], rows: dict[int, Row], aside: set[int]) -> list[Words]:
@@ -302,7 +302,7 @@ def words_again(commands: Sequence[Post | Edit | Delete], rows: dict[int, Row], 
     for command in commands:
         number, row = command.number, rows.get(command.number)
         if isinstance(command, Post) and row is not None:
-            shown = Shown(row.changed, row.message)
+            shown = MessagesRead(row.changed, row.message)
             words.append(Words("p" if command.epoch else "a", number, shown, epoch=command.epoch))
         elif isinstance(command, Edit) and row is not None and command.order <= row.changed:
             words.append(Words("e", number, order=command.order))

@@ -9,7 +9,7 @@ import pytest
 
 from hubbub.cluster.protocol import AppliedBefore, Delete, Edit, Failed, Post, order_of
 from hubbub.cluster.redis import stored
-from hubbub.cluster.redis.connection import RedisWire
+from hubbub.cluster.redis.connection import RedisClient
 from hubbub.cluster.redis.keys import LIFETIME_MS
 from hubbub.cluster.redis.numbers import Confirmed, Slot, change_entry, post_entry
 from hubbub.loadtest.servers import Redis
@@ -65,23 +65,23 @@ class Words:
 @pytest.fixture
 async def words(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Words]:
     monkeypatch.setattr(stored, "_KEPT", KEPT)
-    wire = RedisWire(redis.url, small_scripts())
-    assert await wire.connected(10)
-    drive = Drive(wire, 0)
+    client = RedisClient(redis.url, small_scripts())
+    assert await client.connected(10)
+    drive = Drive(client, 0)
     await drive._forget()
     await drive.begin()
     yield Words(drive)
     await drive._fill(False)
     await drive._forget()
-    await wire.close()
+    await client.close()
 
 
 async def test_what_waits_beside_lives_as_long_as_its_chat(words: Words) -> None:
     posts = await words.told(20)
     await words.applied(*posts[1:])  # the first is applied later, and is beside by now
-    names = words.drive.wire.named()
-    assert await words.drive.wire.call("HLEN", names.old(words.chat)) == 1
-    assert await words.drive.wire.call("PTTL", names.old(words.chat)) > LIFETIME_MS - 600_000
+    names = words.drive.client.named()
+    assert await words.drive.client.call("HLEN", names.old(words.chat)) == 1
+    assert await words.drive.client.call("PTTL", names.old(words.chat)) > LIFETIME_MS - 600_000
 
 
 async def test_a_post_that_was_set_aside_and_comes_again_is_not_taken_for_stored(words: Words) -> None:

@@ -24,7 +24,7 @@ from hubbub.cluster.migrate import migrate
 from hubbub.cluster.processes import Processes
 from hubbub.cluster.protocol import Delivery
 from hubbub.cluster.redis import stored
-from hubbub.cluster.redis.connection import RedisWire
+from hubbub.cluster.redis.connection import RedisClient
 from hubbub.cluster.store import MySqlStore
 from hubbub.loadtest.servers import MariaDb, Redis
 from tests.model.real_database import Applying, Sequence, Tables, compare
@@ -40,17 +40,17 @@ DELIVERIES = 60
 
 
 @pytest.fixture
-async def wire(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[RedisWire]:
+async def client(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[RedisClient]:
     monkeypatch.setattr(stored, "_KEPT", KEPT)
-    wire = RedisWire(redis.url, small_scripts())
-    assert await wire.connected(10)
-    yield wire
-    await wire.close()
+    client = RedisClient(redis.url, small_scripts())
+    assert await client.connected(10)
+    yield client
+    await client.close()
 
 
-async def test_the_scripts_show_what_the_reference_says(wire: RedisWire) -> None:
+async def test_the_scripts_show_what_the_reference_says(client: RedisClient) -> None:
     for seed in range(SEED, SEED + SCHEDULES):
-        await Drive(wire, seed).run(STEPS)
+        await Drive(client, seed).run(STEPS)
 
 
 @pytest.fixture

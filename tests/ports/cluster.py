@@ -13,17 +13,17 @@ from hubbub.chat.ports import Intake, View
 from hubbub.cluster import drains
 from hubbub.cluster.broker import close, connect, declare, send_markers
 from hubbub.cluster.consumer import RabbitConsumer
+from hubbub.cluster.dead_letters import DeadLetters
 from hubbub.cluster.generations import Generations, follow
 from hubbub.cluster.holes import Holes
 from hubbub.cluster.intake import QueuedIntake
 from hubbub.cluster.processes import Processes
-from hubbub.cluster.publisher import NeverSent, Place, Publisher
+from hubbub.cluster.publisher import NeverSent, Publisher, Reservation
 from hubbub.cluster.redis.messages import RedisView
 from hubbub.cluster.redis.numbers import Numbers
 from hubbub.cluster.redis.pages import Applications, Pages
 from hubbub.cluster.redis.servers import Servers
 from hubbub.cluster.redis.stored import Stored
-from hubbub.cluster.set_aside import Aside
 from hubbub.cluster.writer import ShardWriter
 from hubbub.loadtest.servers import MariaDb, RabbitMq, Redis
 from tests.ports.stores import ClusterStore
@@ -46,7 +46,7 @@ class Stuck(ClusterStore):
 class Full(Publisher):
     full = False
 
-    def hold(self, token: str, characters: int) -> Place:
+    def hold(self, token: str, characters: int) -> Reservation:
         if self.full:
             raise NeverSent("The write queue is full.")
         return super().hold(token, characters)
@@ -100,19 +100,19 @@ async def cluster(mariadb: MariaDb, rabbitmq: RabbitMq, redis: Redis) -> AsyncIt
     way = Way(rabbitmq.url, store, publisher, intake, view)
     writer = ShardWriter(store.deliveries, Stored(writers_servers, store), _SHARDS)
 
-    async def alive() -> int:
+    async def heartbeat() -> int:
         return 1
 
     consumer = RabbitConsumer(
         rabbitmq.url,
         _SHARDS,
         writer,
-        alive=alive,
+        heartbeat=heartbeat,
         decide=Holes(store.database).decide,
-        unreadable=Aside(store.database).keep,
+        unreadable=DeadLetters(store.database).keep,
     )
     tasks = [
-        asyncio.create_task(follow(processes, writers_servers.wires)),
+        asyncio.create_task(follow(processes, writers_servers.clients)),
         asyncio.create_task(drains.watch(servers, publisher)),
     ]
     running = asyncio.create_task(consumer.run(lambda: None))

@@ -30,7 +30,7 @@ async def servers(redis: Redis) -> AsyncIterator[Servers]:
     """One Redis, in its first generation."""
     servers = Servers([redis.url])
     assert await servers.connected(10)
-    servers.wires[0].keys = Keys(1)
+    servers.clients[0].keys = Keys(1)
     yield servers
     await servers.close()
 

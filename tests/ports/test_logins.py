@@ -317,7 +317,7 @@ async def test_what_has_gone_is_kept_nowhere(servers: Servers, ann: str) -> None
         await give_back()
 
     async def until_gone() -> None:
-        while await servers.wires[0].call("KEYS", f"*{ann}*"):
+        while await servers.clients[0].call("KEYS", f"*{ann}*"):
             await asyncio.sleep(0.05)
 
     await asyncio.wait_for(until_gone(), 10)
@@ -326,7 +326,7 @@ async def test_what_has_gone_is_kept_nowhere(servers: Servers, ann: str) -> None
 async def test_a_redis_whose_clock_was_set_back_locks_nobody_out_for_longer(
     redis: Redis, servers: Servers, ann: str
 ) -> None:
-    names = servers.wires[0].named()
+    names = servers.clients[0].named()
     redis.command("SET", names.count("here", ann), str((int(time.time()) + 10**6) * 1000))
     with pytest.raises(UsedUp) as refused:
         await RedisCounts(servers, MemoryCounts()).take([(FAILURES_HERE, ann)])

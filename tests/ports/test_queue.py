@@ -94,9 +94,9 @@ class Queued:
 
     def accept(self, command: Command) -> Ticket:
         assert isinstance(command, PostMessage)
-        place = self._publisher.hold(command.chat.token, len(command.body))
+        reservation = self._publisher.hold(command.chat.token, len(command.body))
         answer = Ticket(command)
-        sent = self._publisher.send(queued(command), place)
+        sent = self._publisher.send(queued(command), reservation)
         sent.then(lambda outcome: answer.resolve(outcome if outcome is not None else command.number))
         return answer
 
@@ -123,14 +123,14 @@ class Rabbit(Harness):
                     if isinstance(command, Post) and command.chat.token == self.token:
                         self.store.applied.append(self.post(command.number))
 
-        async def alive() -> int:
+        async def heartbeat() -> int:
             return 1
 
         def refuse(*_: object) -> None:
             raise AssertionError("nothing is unreadable here, and nothing is missing")
 
         consumer = RabbitConsumer(
-            self.server.url, 4, cast(ShardWriter, Recording()), alive=alive, decide=refuse, unreadable=refuse
+            self.server.url, 4, cast(ShardWriter, Recording()), heartbeat=heartbeat, decide=refuse, unreadable=refuse
         )
         ready = asyncio.Event()
         running = asyncio.create_task(consumer.run(ready.set))

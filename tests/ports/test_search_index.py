@@ -379,7 +379,7 @@ async def test_a_document_that_is_refused_for_what_it_is_stops_no_other(
     for batch in ([impossible], [Document(chat, 1, "whimbrel", 1), impossible, Document(chat, 2, "whimbrel", 1)]):
         caplog.clear()
         elastic.add(batch)
-        assert f"Message {2**63} of chat {chat.number} of application toke… can't be taken" in caplog.text
+        assert f"Message {2**63} of chat {chat.number} of application toke… can't be indexed" in caplog.text
     refresh(server)
     assert await named(elastic, chat, parse("whimbrel"), typos=False) == [2, 1]
 
@@ -427,7 +427,7 @@ async def test_a_server_that_takes_little_at_once_gets_little(
     refresh(narrow)
     found = await named(elastic, chat, parse("turnstone"), typos=False)
     assert found == [62, *range(60, 0, -1)]
-    assert caplog.text.count("can't be taken into the search index") == 1
+    assert caplog.text.count("can't be indexed") == 1
     assert f"Message 61 of chat {chat.number}" in caplog.text
     elastic.start_anew()
     elastic.fill(batch)

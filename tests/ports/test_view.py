@@ -203,7 +203,7 @@ async def harness(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
         server: Redis = request.getfixturevalue("redis")
         servers = Servers([server.url])
         assert await servers.connected(10)
-        servers.wires[0].keys = Keys(1)
+        servers.clients[0].keys = Keys(1)
         harness = InRedis(store, servers)
         await harness.begin()
         yield harness
@@ -389,7 +389,7 @@ async def test_a_server_that_was_given_other_data_is_not_believed(
     store = WithoutCopies(tmp_path / "hubbub.db")
     servers = Servers([redis.url])
     assert await servers.connected(10)
-    servers.wires[0].keys = Keys(1)
+    servers.clients[0].keys = Keys(1)
     harness = InRedis(store, servers)
     await harness.begin()
     await harness.carry_out(AddChat(harness.token, None, 3))

@@ -9,7 +9,7 @@ from hubbub.chat.caller import Caller
 from hubbub.chat.commands import Command
 from hubbub.chat.encoding import encode_chats, encode_page
 from hubbub.chat.errors import ChatError
-from hubbub.chat.model import Application, Chat, ChatKey, Member, Message, Page, Role, Shown, User
+from hubbub.chat.model import Application, Chat, ChatKey, Member, Message, MessagesRead, Page, Role, User
 from hubbub.chat.ports import Candidates, Doors
 from hubbub.chat.quotas import Hourly, Quotas
 from hubbub.chat.search import CANDIDATES, Query
@@ -77,20 +77,20 @@ class FakeView:
         self.asked.append("newest")
         return encode_page(self._messages(), limit)._replace(lag=self.lag)
 
-    async def message(self, key: ChatKey, number: int) -> Shown:
-        return Shown([each for each in self._messages() if each.number == number], self.lag)
+    async def message(self, key: ChatKey, number: int) -> MessagesRead:
+        return MessagesRead([each for each in self._messages() if each.number == number], self.lag)
 
     async def messages(
         self, key: ChatKey, *, limit: int, before: int | None = None, after: int | None = None, offset: int = 0
-    ) -> Shown:
+    ) -> MessagesRead:
         self.asked.append("messages")
         if after is not None:
-            return Shown([each for each in self._messages() if each.number > after][-limit:], self.lag)
+            return MessagesRead([each for each in self._messages() if each.number > after][-limit:], self.lag)
         found = [each for each in self._messages() if before is None or each.number < before]
-        return Shown(found[offset : offset + limit], self.lag)
+        return MessagesRead(found[offset : offset + limit], self.lag)
 
-    async def numbered(self, key: ChatKey, numbers: Sequence[int]) -> Shown:
-        return Shown([each for each in self._messages() if each.number in numbers], self.lag)
+    async def numbered(self, key: ChatKey, numbers: Sequence[int]) -> MessagesRead:
+        return MessagesRead([each for each in self._messages() if each.number in numbers], self.lag)
 
     async def chats(self, caller: Caller, token: str, limit: int) -> bytes:
         self.asked.append("chats")

@@ -19,7 +19,7 @@ from tests.conftest import eventually_async
 SET = "run:replication"
 
 
-class Wire:
+class Client:
     identity = SET
     connection = 1
     keys: Keys | None = None
@@ -27,7 +27,7 @@ class Wire:
 
 class Servers:
     def __init__(self) -> None:
-        self.wires = [Wire()]
+        self.clients = [Client()]
 
 
 class Processes:
@@ -103,6 +103,6 @@ async def test_another_generation_is_used_when_leases_from_before_it_was_seen_ar
     seen = time.monotonic()
     processes.newest = Generation(2, SET, used=False, known=False)  # whenever it was made: it can be seen only now
     await eventually_async(lambda: generations.fresh(0, 2))
-    assert servers.wires[0].keys is None
-    await eventually_async(lambda: servers.wires[0].keys is not None)
+    assert servers.clients[0].keys is None
+    await eventually_async(lambda: servers.clients[0].keys is not None)
     assert time.monotonic() - seen >= 0.6

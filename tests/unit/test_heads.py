@@ -10,7 +10,7 @@ import pytest
 from hubbub.chat.model import ChatKey
 from hubbub.http import heads
 from hubbub.http.heads import Heads, head_of
-from hubbub.http.hot import Match
+from hubbub.http.hot_routes import Match
 
 MATCH: Match = (cast(Any, None), ChatKey("t", 1), b"", "listMessages")
 PLAIN = [(b"host", b"x"), (b"content-length", b"3")]

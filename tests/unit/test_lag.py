@@ -11,8 +11,8 @@ from hubbub.chat.applications import Applications
 from hubbub.chat.caller import Caller
 from hubbub.chat.chats import Chats
 from hubbub.http.entrance import Entrance
-from hubbub.http.hot import HotRoutes
-from hubbub.http.routes.hot import by_asgi
+from hubbub.http.hot_routes import HotRoutes
+from hubbub.http.routes.hot_by_asgi import by_asgi
 from hubbub.http.routes.messages import MessageRoutes
 from hubbub.http.routes.search import SearchRoutes
 from hubbub.http.routing import application, routes_of

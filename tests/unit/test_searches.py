@@ -10,10 +10,10 @@ import pytest
 
 from hubbub.chat import searches
 from hubbub.chat.errors import RateLimited, Unavailable
-from hubbub.chat.model import ChatKey, Message, Page, Shown
-from hubbub.chat.places import OF_ONE_USER
+from hubbub.chat.model import ChatKey, Message, MessagesRead, Page
 from hubbub.chat.ports import Candidates
 from hubbub.chat.search import CANDIDATES, Query
+from hubbub.chat.search_limiter import OF_ONE_USER
 from hubbub.chat.searches import Searches
 from tests.conftest import eventually_async
 from tests.unit.fakes import CHAT, FakeView
@@ -39,11 +39,11 @@ class Chat(FakeView):
     ) -> Candidates:
         return Candidates([number for number in self.indexed if below is None or number < below][:limit], self.whole)
 
-    async def numbered(self, key: ChatKey, numbers: Sequence[int]) -> Shown:
+    async def numbered(self, key: ChatKey, numbers: Sequence[int]) -> MessagesRead:
         self.read += numbers
         if self.closed:
             await self._opened.wait()
-        return Shown(
+        return MessagesRead(
             [Message(number, 1, "ref", "A", self.texts[number], 0) for number in numbers if number in self.texts]
         )
 

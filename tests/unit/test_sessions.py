@@ -24,9 +24,9 @@ from hubbub.chat.ports import Entry, Wants
 from hubbub.http import sessions
 from hubbub.http.entrance import Entrance
 from hubbub.http.limits import LocalGate
-from hubbub.http.places import Places
 from hubbub.http.routes.stream import StreamRoutes
 from hubbub.http.sessions import LIFETIME_S, Sessions
+from hubbub.http.stream_limiter import StreamLimiter
 from tests.conftest import eventually_async
 from tests.unit.fakes import CHAT, Fakes
 
@@ -331,7 +331,7 @@ async def test_a_stream_goes_on_while_its_session_lives_though_its_user_sends_to
         "headers": [(b"authorization", bearer())],
         "path_params": {"token": CHAT.token, "number": str(CHAT.number)},
     }
-    answer = await StreamRoutes(entrance, chats, feed, Places(1)).stream_messages(Request(scope))
+    answer = await StreamRoutes(entrance, chats, feed, StreamLimiter(1)).stream_messages(Request(scope))
     assert isinstance(answer, StreamingResponse)
     told: list[bytes] = []
 

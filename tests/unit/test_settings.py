@@ -94,7 +94,7 @@ def test_what_is_a_password(text: str, said: str) -> None:
     [
         ({"smtp_url": "mail.example.com"}, "smtp_url (flag --smtp-url): This URL does not begin with smtp://"),
         ({"smtp_url": "smtp://mail:no"}, "smtp_url (flag --smtp-url): This URL has no host, or a port that is not a"),
-        ({"smtp_url": "smtp://mail/x"}, "smtp_url (flag --smtp-url): This URL has something behind its host and port"),
+        ({"smtp_url": "smtp://mail/x"}, "smtp_url (flag --smtp-url): This URL has something after its host and port"),
         ({"mail_from": "Ann"}, "mail_from (flag --mail-from): 'Ann' is neither an email address nor NAME <ADDRESS>."),
         (
             {"smtp_url": "smtp://mail", "public_url": "https://chat"},
@@ -171,7 +171,7 @@ def test_all_faults_of_all_sources_are_told_at_once(file: Path, monkeypatch: pyt
         (b'port = 3\nhost "x"', "file {} line 2: This is not TOML: Expected '=' after a key in a key/value pair."),
         (b"port = " + b"9" * 5000, "file {}: This is not TOML: Exceeds the limit"),
         (b"a = " + b"[" * 5000, "file {}: This is not TOML: too deep."),
-        (b"port = '\xff'", "{} (environment HUBBUB_CONFIG): This is not a text in UTF-8."),
+        (b"port = '\xff'", "{} (environment HUBBUB_CONFIG): This is not UTF-8 text."),
         (b"#" * 1_100_000, "{} (environment HUBBUB_CONFIG): This file is larger than 1048576 bytes."),
     ],
 )

@@ -11,7 +11,7 @@ import pytest
 from hubbub.http import connection, edge
 from hubbub.http.connection import Connection
 from hubbub.http.edge import Edge
-from hubbub.http.hot import Call, Match
+from hubbub.http.hot_routes import Call, Match
 from hubbub.http.reply import PIECE, Reply
 from hubbub.http.shares import EXEMPT, Share, address_of
 from tests.unit.test_connection import GET, App, NoRoutes, Transport, connected, edge_for, settled

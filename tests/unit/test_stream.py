@@ -17,7 +17,7 @@ from hubbub.chat.chats import Chats
 from hubbub.chat.commands import AddApplication, AddChat, AddUser, DeleteMessage, PostMessage
 from hubbub.chat.errors import Unavailable
 from hubbub.chat.feed import MOST_CHANGED, Event, Feed
-from hubbub.chat.model import Message, Role, Shown
+from hubbub.chat.model import Message, MessagesRead, Role
 from hubbub.chat.ports import Doors
 from hubbub.embedded.store import SqliteStore
 from hubbub.embedded.view import MemoryCache
@@ -135,7 +135,7 @@ async def test_who_does_not_read_is_not_read_ahead_for(large: Doors) -> None:
     asked = 0
     real = view.messages
 
-    async def counted(*args: object, **options: object) -> Shown:
+    async def counted(*args: object, **options: object) -> MessagesRead:
         nonlocal asked
         asked += 1
         return await real(*args, **options)  # type: ignore[arg-type]
@@ -156,13 +156,13 @@ class Cluster(Fakes):
         super().__init__()
         self.open: list[int] = []
 
-        async def above(*_: object, limit: int, after: int = 0, **__: object) -> Shown:
+        async def above(*_: object, limit: int, after: int = 0, **__: object) -> MessagesRead:
             found = [each for each in self.all() if each.number > after][:limit]
-            return Shown(found[::-1], self.view.lag, [number for number in self.open if number > after])
+            return MessagesRead(found[::-1], self.view.lag, [number for number in self.open if number > after])
 
-        async def numbered(_: object, numbers: list[int]) -> Shown:
+        async def numbered(_: object, numbers: list[int]) -> MessagesRead:
             found = [each for each in self.all() if each.number in numbers]
-            return Shown(found, self.view.lag, [number for number in self.open if number in numbers])
+            return MessagesRead(found, self.view.lag, [number for number in self.open if number in numbers])
 
         self.view.messages = above  # type: ignore[method-assign, assignment]
         self.view.numbered = numbered  # type: ignore[method-assign, assignment]
@@ -230,7 +230,7 @@ async def test_a_removal_while_a_page_is_read_keeps_it_untold() -> None:
     async def role(_: Caller, __: str) -> Role | None:
         return None if removed else Role.MEMBER
 
-    async def read(*args: object, **options: object) -> Shown:
+    async def read(*args: object, **options: object) -> MessagesRead:
         nonlocal removed
         removed = True
         return await real(*args, **options)  # type: ignore[arg-type]
@@ -334,7 +334,7 @@ async def test_changes_wait_for_an_answer_that_does_not_lag(monkeypatch: pytest.
     asked = 0
     real = fakes.view.numbered
 
-    async def numbered(*args: Any) -> Shown:
+    async def numbered(*args: Any) -> MessagesRead:
         nonlocal asked
         asked += 1
         return await real(*args)

@@ -276,7 +276,7 @@ def test_of_a_move_that_is_killed_nothing_is_served_until_it_is_run_again(databa
     with ThreadPoolExecutor(2) as starting:
         for refused in starting.map(lambda words: hubbub(cluster, *words), (["api", "--port", "0"], ["writer"])):
             assert refused.returncode == 1
-            assert "`hubbub move` is running, or was cut off" in refused.stderr
+            assert "`hubbub move` is running or was interrupted" in refused.stderr
     # The folder may be served again, and change: nothing that the first move has read may stay.
     with closing(DataFolder.open(folder)) as served, closing(SqliteStore(served.database)) as store:
         store.apply([EditMessage(ChatKey("token", 1), 1, 1, "changed since", 100)])
@@ -341,7 +341,7 @@ def test_a_database_that_was_used_is_left_as_it_is(database: str, folder: Path) 
     with closing(Database(database)) as used:
         migrate(used.engine)
         Processes(used).kept("shards", "7")
-        Processes(used).alive("writer", "one that runs")
+        Processes(used).heartbeat("writer", "one that runs")
         with pytest.raises(LoadFailed, match="cluster is running"):
             move(unreachable(database, folder), print)
         Processes(used).gone("writer", "one that runs")

@@ -78,7 +78,7 @@ class Applications:
 
     async def joined(self, caller: Caller, *, offset: int, limit: int) -> list[Application]:
         """Those that the caller is a member of, newest first."""
-        async with self._doors.far.turn(caller.user.id, offset):
+        async with self._doors.deep_pages.turn(caller.user.id, offset):
             return await self._doors.store.applications_of(caller.user.id, offset=offset, limit=limit)
 
 
@@ -116,7 +116,7 @@ class Membership:
 
     async def members(self, *, offset: int, limit: int) -> list[Member]:
         """The oldest accounts first. Emails are for the owner and admins alone."""
-        async with self._doors.far.turn(self._caller.user.id, offset):
+        async with self._doors.deep_pages.turn(self._caller.user.id, offset):
             members = await self._doors.store.members(self._token, offset=offset, limit=limit)
         return members if self.role.manages else [replace(member, email=None) for member in members]
 
@@ -165,7 +165,7 @@ class Membership:
     async def invites(self, *, offset: int, limit: int) -> list[Invite]:
         """Those that have not expired, newest first."""
         self.must_manage()
-        async with self._doors.far.turn(self._caller.user.id, offset):
+        async with self._doors.deep_pages.turn(self._caller.user.id, offset):
             return await self._doors.store.invites(self._token, self._doors.now(), offset=offset, limit=limit)
 
     async def remove_invite(self, ref: str) -> None:
@@ -186,5 +186,5 @@ class Membership:
         return self._older_chats(offset, limit) if offset else self._doors.view.chats(self._caller, self._token, limit)
 
     async def _older_chats(self, offset: int, limit: int) -> bytes:
-        async with self._doors.far.turn(self._caller.user.id, offset):
+        async with self._doors.deep_pages.turn(self._caller.user.id, offset):
             return encode_chats(await self._doors.store.chats(self._token, offset=offset, limit=limit))

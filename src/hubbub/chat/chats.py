@@ -10,7 +10,7 @@ from hubbub.chat.caller import Caller
 from hubbub.chat.commands import DeleteChat, DeleteMessage, EditMessage, RenameChat
 from hubbub.chat.encoding import encode_page
 from hubbub.chat.errors import Forbidden, NotFound, Unavailable
-from hubbub.chat.model import Chat, ChatKey, Message, Page, Role, Shown, is_token
+from hubbub.chat.model import Chat, ChatKey, Message, MessagesRead, Page, Role, is_token
 from hubbub.chat.ports import Doors
 from hubbub.chat.searches import Searches
 from hubbub.chat.ticket import Ticket
@@ -20,7 +20,7 @@ _NO_MESSAGE = "There is no such message in this chat."
 
 
 class Found(NamedTuple):
-    """One message; ``lag``: see model.Shown."""
+    """One message; ``lag``: see model.MessagesRead."""
 
     message: Message
     lag: bool
@@ -81,18 +81,18 @@ class ChatHandle:
         if offset == 0 and before is None and after is None:
             return await self.newest(limit)
         if after is None:
-            async with self._doors.far.turn(self._caller.user.id, offset):
+            async with self._doors.deep_pages.turn(self._caller.user.id, offset):
                 shown = await self._doors.view.messages(self._key, limit=limit + 1, offset=offset, before=before)
             return encode_page(shown.messages, limit)._replace(lag=shown.lag)
         shown = await self._doors.view.messages(self._key, limit=limit, after=after)
         return encode_page(shown.messages, limit)._replace(more=after > 0, lag=shown.lag)
 
-    async def since(self, after: int, limit: int) -> Shown:
+    async def since(self, after: int, limit: int) -> MessagesRead:
         """Up to so many messages next above a number, oldest first."""
         shown = await self._doors.view.messages(self._key, limit=limit, after=after)
         return shown._replace(messages=shown.messages[::-1])
 
-    async def numbered(self, numbers: Sequence[int]) -> Shown:
+    async def numbered(self, numbers: Sequence[int]) -> MessagesRead:
         """Those of some messages that there are, oldest first."""
         shown = await self._doors.view.numbered(self._key, numbers)
         return shown._replace(messages=sorted(shown.messages, key=lambda message: message.number))

@@ -20,7 +20,7 @@ class Forbidden(ChatError):
 
 
 class NotFound(ChatError):
-    """Nothing there, or nothing that this caller may know of. With ``lag``, it may be there: see model.Shown."""
+    """Nothing there, or nothing that this caller may know of. With ``lag``, it may be there: see model.MessagesRead."""
 
     def __init__(self, sentence: str, *, lag: bool = False) -> None:
         super().__init__(sentence)

@@ -135,7 +135,7 @@ class Page(NamedTuple):
     """Some messages of a chat, newest first, encoded as the API sends them.
 
     ``oldest`` and ``newest`` are the numbers at its ends (None when empty); ``more`` says whether older ones follow;
-    ``lag``: see Shown. ``truncated``: a search that could not look at all that there is.
+    ``lag``: see MessagesRead. ``truncated``: a search that could not look at all that there is.
     """
 
     body: bytes
@@ -146,13 +146,12 @@ class Page(NamedTuple):
     truncated: bool = False
 
 
-class Shown(NamedTuple):
-    """Messages as readers see them, newest first unless it says otherwise. With ``lag``, what is acknowledged and not
-    stored yet may be missing: what keeps it was lost a moment ago.
+class MessagesRead(NamedTuple):
+    """The messages that a read found, newest first unless the read says otherwise. With ``lag``, messages that were
+    acknowledged and are not stored yet may be missing: the memory that held them was just lost.
 
-    ``open`` has, ascending, those numbers among them that were given and whose message may still come. A number that is
-    in neither never comes any more, unless the answer lags. Said where messages above a number are asked for, and where
-    some are asked for by their numbers.
+    ``open`` lists, ascending, the numbers in the range that were given out and whose message may still come. A number
+    that is in neither never comes, unless the answer lags. Only reads above a number, and reads by numbers, fill it.
     """
 
     messages: list[Message]

@@ -8,9 +8,21 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
 from hubbub.chat.caller import Caller
 from hubbub.chat.commands import Command, Outcome
-from hubbub.chat.far import FarReads
+from hubbub.chat.deep_pages import DeepPages
 from hubbub.chat.limits import Limit
-from hubbub.chat.model import Application, Chat, ChatKey, Invite, Member, Message, Page, Purpose, Role, Shown, User
+from hubbub.chat.model import (
+    Application,
+    Chat,
+    ChatKey,
+    Invite,
+    Member,
+    Message,
+    MessagesRead,
+    Page,
+    Purpose,
+    Role,
+    User,
+)
 from hubbub.chat.search import CANDIDATES, Query
 from hubbub.chat.ticket import Ticket
 
@@ -173,14 +185,14 @@ class View(Protocol):
     async def newest(self, caller: Caller, key: ChatKey, limit: int) -> Page:
         """The newest messages of a chat that exists."""
 
-    async def message(self, key: ChatKey, number: int) -> Shown:
+    async def message(self, key: ChatKey, number: int) -> MessagesRead:
         """One message, or none."""
 
     async def messages(
         self, key: ChatKey, *, limit: int, before: int | None = None, after: int | None = None, offset: int = 0
-    ) -> Shown: ...
+    ) -> MessagesRead: ...
 
-    async def numbered(self, key: ChatKey, numbers: Sequence[int]) -> Shown: ...
+    async def numbered(self, key: ChatKey, numbers: Sequence[int]) -> MessagesRead: ...
 
     async def chats(self, caller: Caller, token: str, limit: int) -> bytes:
         """The application's newest chats, encoded as the API sends them."""
@@ -302,4 +314,4 @@ class Doors:
     index: SearchIndex
     quotas: Quotas
     now: Callable[[], int]
-    far: FarReads = field(default_factory=FarReads)
+    deep_pages: DeepPages = field(default_factory=DeepPages)

@@ -11,10 +11,10 @@ from hubbub.chat import search
 from hubbub.chat.encoding import encode_page
 from hubbub.chat.errors import Unavailable
 from hubbub.chat.model import ChatKey, Message, Page
-from hubbub.chat.places import Places
 from hubbub.chat.ports import SearchIndex, View
 from hubbub.chat.ranking import SLICE, Ranking
 from hubbub.chat.search import CANDIDATES, TYPO_CANDIDATES, Query
+from hubbub.chat.search_limiter import SearchLimiter
 
 T = TypeVar("T")
 
@@ -31,7 +31,7 @@ class Searches:
     def __init__(self, view: View, index: SearchIndex) -> None:
         self.view = view
         self.index = index
-        self.places = Places()
+        self.limiter = SearchLimiter()
         self.thread = ThreadPoolExecutor(_THREADS, thread_name_prefix="search-rank")
 
     async def find(self, user_id: int, key: ChatKey, q: str, *, offset: int, limit: int) -> Page:
@@ -46,7 +46,7 @@ class Searches:
         query = search.parse(q)
         if not query.terms:
             return encode_page([], limit)
-        with self.places.held(user_id):
+        with self.limiter.held(user_id):
             return await _Search(self, user_id, key, query).page(offset, limit)
 
 
@@ -89,7 +89,7 @@ class _Search:
         return encode_page(shown, limit)._replace(lag=self._lag, truncated=ranking.truncated)
 
     def _turn(self, work: Coroutine[Any, Any, T]) -> Coroutine[Any, Any, T]:
-        return self._searches.places.turn(self._user_id, work)
+        return self._searches.limiter.turn(self._user_id, work)
 
     async def _look(self, *, typos: bool) -> None:
         """Look at the newest candidates, until there are enough of them. Those that are gone, or that match no more,

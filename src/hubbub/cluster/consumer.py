@@ -63,10 +63,10 @@ class _Reading:
 
 
 class RabbitConsumer:
-    """Reads every shard it is given until ``stop``.
+    """Reads the shards that the broker assigns to it, until ``stop``.
 
-    ``alive`` says that this writer is, and how many there are; ``decide`` keeps what becomes of a hole that stays;
-    ``unreadable`` keeps a message that can't be read, with the reason.
+    ``heartbeat`` records that this writer runs, and returns how many there are; ``decide`` records what becomes of a
+    hole that stays; ``unreadable`` stores a message that can't be read, with the reason.
     """
 
     def __init__(
@@ -75,14 +75,14 @@ class RabbitConsumer:
         shards: int,
         writer: ShardWriter,
         *,
-        alive: Callable[[], Awaitable[int]],
+        heartbeat: Callable[[], Awaitable[int]],
         decide: Callable[[Hole, list[Delivery]], None],
         unreadable: Callable[[int, bytes, str], None],
     ) -> None:
         self._url = url
         self._shards = [_Reading() for _ in range(shards)]
         self._writer = writer
-        self._alive = alive
+        self._heartbeat = heartbeat
         self._decide = decide
         self._unreadable = unreadable
         self._stopping = asyncio.Event()
@@ -184,7 +184,7 @@ class RabbitConsumer:
             try:
                 await asyncio.to_thread(self._decide, hole, held)
             except Unavailable as error:
-                log.error("What becomes of a hole can't be kept: %s", error.sentence)
+                log.error("A hole could not be recorded: %s", error.sentence)
 
     async def _take(self, shard: int, reading: _Reading, held: list[Delivery]) -> None:
         """Until the turn ends. ``held`` gets the deliveries that were begun last."""
@@ -229,7 +229,7 @@ class RabbitConsumer:
     async def _balance(self) -> None:
         while True:
             try:
-                writers = await self._alive()
+                writers = await self._heartbeat()
             except Unavailable:
                 writers = 1
             share = -(-len(self._shards) // max(1, writers))

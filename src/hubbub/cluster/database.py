@@ -57,7 +57,7 @@ class _Replica:
         return time.monotonic() >= self._until
 
     def rest(self, why: str) -> None:
-        log.warning("A replica is not asked for %.0f s: %s", _REPLICA_RESTS_S, why)
+        log.warning("A replica is not used for %.0f s: %s", _REPLICA_RESTS_S, why)
         self._until = time.monotonic() + _REPLICA_RESTS_S
 
 
@@ -197,7 +197,7 @@ def meaning(error: pymysql.err.Error) -> Exception:
     number = error.args[0] if error.args and isinstance(error.args[0], int) else 0
     said = error.args[-1] if error.args else type(error).__name__
     if number in _STOP or isinstance(error, pymysql.err.ProgrammingError | pymysql.err.NotSupportedError):
-        return Broken(f"The database refuses, and will go on to: {said}.", retry_after=10)
+        return Broken(f"The database refuses, and a retry will not help: {said}.", retry_after=10)
     if number in _COMMAND or isinstance(error, pymysql.err.IntegrityError | pymysql.err.DataError):
         return AtFault(f"{type(error).__name__} {number}: {said}")
     return Unavailable(f"The database refused: {said}.", retry_after=2)

@@ -18,6 +18,7 @@ from hubbub.chat.commands import Outcome
 from hubbub.chat.errors import NotFound
 from hubbub.chat.model import ChatKey, Message
 from hubbub.cluster.database import AtFault, Database, marks, meaning
+from hubbub.cluster.dead_letters import insert
 from hubbub.cluster.holes import Holes, ShardStopped, decided
 from hubbub.cluster.protocol import (
     Applied,
@@ -38,7 +39,6 @@ from hubbub.cluster.protocol import (
     place_of,
     retried,
 )
-from hubbub.cluster.set_aside import insert
 
 log = logging.getLogger("hubbub.store")
 

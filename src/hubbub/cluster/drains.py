@@ -19,7 +19,7 @@ _ANNOUNCED_MS = 10_000
 async def watch(servers: Servers, publisher: Publisher) -> None:
     """Send a barrier through each shard that is not known to be drained, in each Redis. Runs until cancelled."""
     while True:
-        for slot in range(len(servers.wires)):
+        for slot in range(len(servers.clients)):
             try:
                 await _look(servers, slot, publisher)
             except Unavailable:
@@ -28,14 +28,14 @@ async def watch(servers: Servers, publisher: Publisher) -> None:
 
 
 async def _look(servers: Servers, slot: int, publisher: Publisher) -> None:
-    wire = servers.wires[slot]
-    names = wire.named()
-    known = await wire.call("MGET", *(names.drained(shard) for shard in range(publisher.shards)))
+    client = servers.clients[slot]
+    names = client.named()
+    known = await client.call("MGET", *(names.drained(shard) for shard in range(publisher.shards)))
     for shard, drained in enumerate(known):
         if drained is not None:
             continue
         # Announced before it is sent, as a chat's marker is: if the announcement is gone when the writer comes,
         # something was lost since. One at a time; after a while another is sent.
         candidate = unique()
-        if await wire.call("SET", names.barrier(shard), candidate, "NX", "PX", _ANNOUNCED_MS):
+        if await client.call("SET", names.barrier(shard), candidate, "NX", "PX", _ANNOUNCED_MS):
             publisher.accept_barrier(shard, Barrier(slot, candidate, names.generation))

@@ -183,7 +183,7 @@ async def keep_erasing(erasing: Erasing, hot: HotData) -> None:
             erasure = None
             if error.sentence != fault:
                 fault = error.sentence
-                log.info("What was deleted is erased later: %s", fault)
+                log.info("Deleted data will be erased later: %s", fault)
         await asyncio.sleep(_LOOK_S if erasure is None else _PAUSE_S)
 
 

@@ -22,7 +22,7 @@ from collections.abc import Callable
 
 from hubbub.chat.errors import Unavailable
 from hubbub.cluster.processes import Generation, Processes
-from hubbub.cluster.redis.connection import RedisWire
+from hubbub.cluster.redis.connection import RedisClient
 from hubbub.cluster.redis.keys import Keys
 from hubbub.cluster.redis.servers import Servers
 from hubbub.cluster.tasks import keep
@@ -88,22 +88,22 @@ class Generations:
             self._away = False
             log.warning("The generations of Redis are read again.")
         steady_s = begun - self._steady_since
-        for slot, wire in enumerate(self._servers.wires):
-            self._connections[slot] = wire.connection
+        for slot, client in enumerate(self._servers.clients):
+            self._connections[slot] = client.connection
             found = newest.get(slot)
-            if wire.keys is not None and (found is None or wire.keys.generation != found.generation):
-                wire.keys = None
-            if not wire.identity:
+            if client.keys is not None and (found is None or client.keys.generation != found.generation):
+                client.keys = None
+            if not client.identity:
                 continue
-            if found is None or wire.identity != found.identity:
-                wire.keys = None
+            if found is None or client.identity != found.identity:
+                client.keys = None
                 after = 0 if found is None else found.generation
-                await asyncio.to_thread(self._processes.make_generation, slot, after + 1, wire.identity)
+                await asyncio.to_thread(self._processes.make_generation, slot, after + 1, client.identity)
                 again = True
-            elif wire.keys is None and not again:
+            elif client.keys is None and not again:
                 usable = await self._may_use(slot, found, steady_s)
-                if usable and wire.identity == found.identity:
-                    wire.keys = Keys(found.generation)
+                if usable and client.identity == found.identity:
+                    client.keys = Keys(found.generation)
                     self._changed()
         return again
 
@@ -124,7 +124,7 @@ class Generations:
         """Whether a number of this generation may be told now, and what is read of it is what others write to."""
         if self._holds.get(slot) != generation or time.monotonic() >= self._until:
             return False
-        return not self._away or self._servers.wires[slot].connection == self._connections.get(slot)
+        return not self._away or self._servers.clients[slot].connection == self._connections.get(slot)
 
     async def vouch(self, slot: int, generation: int) -> bool:
         """As ``fresh``, but waits for a beat where none is recent enough, unless the database is away."""
@@ -139,7 +139,7 @@ class Generations:
         await asyncio.gather(self._beating, return_exceptions=True)
 
 
-async def follow(processes: Processes, wires: list[RedisWire]) -> None:
+async def follow(processes: Processes, clients: list[RedisClient]) -> None:
     """A writer's: keeps the names of each connection at the newest generation, where that names its data set. Runs
     until cancelled."""
     while True:
@@ -148,10 +148,10 @@ async def follow(processes: Processes, wires: list[RedisWire]) -> None:
         except Unavailable:
             newest = None
         if newest is not None:
-            for slot, wire in enumerate(wires):
+            for slot, client in enumerate(clients):
                 generation, identity = newest.get(slot, (0, ""))
-                if wire.identity != identity or not generation:
-                    wire.keys = None
-                elif wire.keys is None or wire.keys.generation != generation:
-                    wire.keys = Keys(generation)
+                if client.identity != identity or not generation:
+                    client.keys = None
+                elif client.keys is None or client.keys.generation != generation:
+                    client.keys = Keys(generation)
         await asyncio.sleep(_BEAT_S)

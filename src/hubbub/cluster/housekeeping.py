@@ -43,7 +43,7 @@ async def _forget(store: MySqlStore, processes: Processes, url: str, shards: int
             await asyncio.to_thread(store.forget_links, now())
             await _forget_publishers(store, processes, url, shards)
         except (Unavailable, *LOST) as error:
-            log.info("What may be forgotten is kept for another hour: %s", error)
+            log.info("Expired rows are kept for another hour: %s", error)
         await asyncio.sleep(_FORGET_EVERY_S)
 
 

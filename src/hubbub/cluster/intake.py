@@ -35,7 +35,7 @@ from hubbub.chat.model import ChatKey
 from hubbub.chat.ticket import Ticket
 from hubbub.cluster.generations import Generations
 from hubbub.cluster.protocol import Delete, Edit, Post
-from hubbub.cluster.publisher import NeverSent, Place, Publisher
+from hubbub.cluster.publisher import NeverSent, Publisher, Reservation
 from hubbub.cluster.redis.gate import Seen
 from hubbub.cluster.redis.numbers import (
     Claim,
@@ -84,24 +84,24 @@ class QueuedIntake:
         claim = None
         if idempotency_key is not None:
             claim = Claim(caller.user.id, idempotency_key, hashlib.sha256(body.encode()).digest())
-        place = self._publisher.hold(key.token, len(body))  # before a number is taken (rule 7)
+        reservation = self._publisher.hold(key.token, len(body))  # before a number is taken (rule 7)
         try:
             found = await self._numbers.reserve(key, now, claim)
         except BaseException:
-            self._publisher.release(place)
+            self._publisher.release(reservation)
             raise
         if claim is not None and isinstance(found, Posted):
-            self._publisher.release(place)
+            self._publisher.release(reservation)
             if found.body_hash != claim.body_hash:
                 raise KeyReused("This Idempotency-Key was used before with another body; take a new key.")
             return self._told_before(caller, key, body, found.number)
         assert isinstance(found, Slot)  # noqa: S101 - only a claim brings what was posted
         if found.told:
-            self._publisher.release(place)
+            self._publisher.release(reservation)
             if not await self._generations.vouch(self._servers.slot_of(key.token), found.generation):
                 raise _unknown()
             return self._told_before(caller, key, body, found.number)
-        return self._send(caller, key, body, found, claim, place)
+        return self._send(caller, key, body, found, claim, reservation)
 
     @staticmethod
     def _told_before(caller: Caller, key: ChatKey, body: str, number: int) -> Ticket:
@@ -109,7 +109,9 @@ class QueuedIntake:
         done.resolve(number)
         return done
 
-    def _send(self, caller: Caller, key: ChatKey, body: str, slot: Slot, claim: Claim | None, place: Place) -> Ticket:
+    def _send(
+        self, caller: Caller, key: ChatKey, body: str, slot: Slot, claim: Claim | None, reservation: Reservation
+    ) -> Ticket:
         command = Post(
             key,
             slot.number,
@@ -133,7 +135,7 @@ class QueuedIntake:
                 return
             self._show(Confirmed(command, slot.generation, post_entry(command)), answer)
 
-        self._publisher.send(command, place).then(queued)
+        self._publisher.send(command, reservation).then(queued)
         return answer
 
     # Showing -----------------------------------------------------------------------------------------------------
@@ -178,7 +180,7 @@ class QueuedIntake:
     def _carried(self, task: asyncio.Task[None]) -> None:
         self._carrying.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("Something that was under way has failed.", exc_info=error)
+            log.error("A request under way has failed.", exc_info=error)
 
     async def _accept(self, ticket: Ticket, command: Command) -> None:
         outcome: Outcome
@@ -196,18 +198,18 @@ class QueuedIntake:
 
     async def _change(self, command: EditMessage | DeleteMessage) -> Outcome:
         key, number = command.chat, command.number
-        place = self._publisher.hold(key.token, len(command.body) if isinstance(command, EditMessage) else 0)
+        reservation = self._publisher.hold(key.token, len(command.body) if isinstance(command, EditMessage) else 0)
         try:
             ordered = await self._numbers.order(key, number)
         except BaseException:
-            self._publisher.release(place)
+            self._publisher.release(reservation)
             raise
         queued: Edit | Delete
         if isinstance(command, EditMessage):
             queued = Edit(key, number, command.editor_id, command.body, command.edited_at, order=ordered.order)
         else:
             queued = Delete(key, number, command.deleter_id, command.any_sender, order=ordered.order)
-        await self._publisher.send(queued, place)
+        await self._publisher.send(queued, reservation)
         answer = Ticket(command)
         self._show(Confirmed(queued, ordered.generation, change_entry(queued, ordered.message)), answer)
         outcome: Outcome = await answer
@@ -250,7 +252,7 @@ class QueuedIntake:
 
 
 def _unknown() -> Unavailable:
-    return Unavailable("The message is queued, but its number can't be vouched for; it may or may not be stored.")
+    return Unavailable("The message is queued, but its number can't be confirmed; it may or may not be stored.")
 
 
 def _application_of(command: Command) -> str | None:

@@ -50,7 +50,7 @@ class Processes:
             found = dict(cursor.fetchall())
             if UNFINISHED_MOVE in found:
                 raise Unavailable(
-                    "The database has a part of the data of another Hubbub: `hubbub move` is running, or was cut off. "
+                    "The database has a part of another service's data: `hubbub move` is running or was interrupted. "
                     "Wait for it, or run it again."
                 )
             return str(found[name])
@@ -65,11 +65,11 @@ class Processes:
         """The number of shards that the cluster has: the first process's setting, until it is raised."""
         return int(self.kept("shards", str(wanted)))
 
-    def alive(self, kind: str, name: str | None = None) -> int:
-        """Say that the process of this kind and name is alive.
+    def heartbeat(self, kind: str, name: str | None = None) -> int:
+        """Records that the process of this kind and name is running; without a name, records nothing.
 
         Returns:
-            How many of the kind are.
+            How many processes of the kind are running.
         """
 
         def work(cursor: Any) -> int:
@@ -157,8 +157,8 @@ class Processes:
         kept = self._database.run(work)
         if kept is not None:
             raise OtherServers(
-                f"API processes are running that use {kept} Redis servers, and this one is to use {count}. "
-                "Name the same in redis_url, or stop them all first."
+                f"API processes are running that use {kept} Redis servers, but this one is set to use {count}. "
+                "Name the same servers in redis_url, or stop those processes first."
             )
 
     def make_generation(self, slot: int, generation: int, identity: str) -> None:

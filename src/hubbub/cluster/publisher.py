@@ -50,7 +50,7 @@ class NeverSent(Unavailable):
     """The command was refused before it was sent: it is not stored, and never will be."""
 
 
-class Place(NamedTuple):
+class Reservation(NamedTuple):
     """Room that is held in the queue, for one command of so many bytes."""
 
     shard: int
@@ -124,7 +124,7 @@ class Publisher:
         if self._channel is None:
             return "RabbitMQ can't be reached."
         if any(self._stalled(shard) for shard in self._shards):
-            return "RabbitMQ does not confirm what it is sent."
+            return "RabbitMQ does not confirm messages."
         return None
 
     async def backlog(self) -> dict[str, int]:
@@ -156,7 +156,7 @@ class Publisher:
 
     # Taking ------------------------------------------------------------------------------------------------------
 
-    def hold(self, token: str, characters: int) -> Place:
+    def hold(self, token: str, characters: int) -> Reservation:
         """Keep room for one command with a text of so many characters. ``send`` or ``release`` must follow.
 
         Raises:
@@ -170,26 +170,26 @@ class Publisher:
             raise NeverSent("The write queue is full. Nothing was stored; send it again a little later.")
         self._commands += 1
         self._bytes += size
-        return Place(shard, size)
+        return Reservation(shard, size)
 
-    def try_hold(self, token: str, characters: int) -> Place | None:
+    def try_hold(self, token: str, characters: int) -> Reservation | None:
         """As ``hold``; None when there is no room."""
         try:
             return self.hold(token, characters)
         except NeverSent:
             return None
 
-    def release(self, place: Place) -> None:
+    def release(self, reservation: Reservation) -> None:
         self._commands -= 1
-        self._bytes -= place.size
+        self._bytes -= reservation.size
 
-    def send(self, command: Queued, place: Place) -> Ticket:
-        """Send the command in the place that was held. Its ticket says NeverSent, or that it may or may not be queued
-        (Unavailable), when it could not be."""
+    def send(self, command: Queued, reservation: Reservation) -> Ticket:
+        """Sends the command in the room that was reserved. If it can't be queued, its ticket says NeverSent; if nobody
+        knows whether it was queued, Unavailable."""
         self.accepted += 1
-        shard = self._shards[place.shard]
+        shard = self._shards[reservation.shard]
         ticket = Ticket(command)
-        shard.waiting.append(_Parked(ticket, place.size))
+        shard.waiting.append(_Parked(ticket, reservation.size))
         if shard.since is None:
             self._start(shard)
         return ticket
@@ -204,7 +204,7 @@ class Publisher:
             return None
         self._commands += 1
         self._bytes += _OVERHEAD
-        return self.send(command, Place(shard, _OVERHEAD))
+        return self.send(command, Reservation(shard, _OVERHEAD))
 
     # Sending -----------------------------------------------------------------------------------------------------
 
@@ -269,7 +269,7 @@ class Publisher:
             try:
                 ticket.resolve(refusal)
             except Exception:
-                log.exception("A listener failed; what is queued stands.")
+                log.exception("A listener failed; the queued commands are not affected.")
 
     # Connecting --------------------------------------------------------------------------------------------------
 

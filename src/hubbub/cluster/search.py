@@ -251,7 +251,7 @@ class ElasticIndex:
                 answer = self._request("POST", "/_bulk", lines, within_s=_BULK_S)
                 refused = [item["delete"] for item in answer["items"] if item["delete"]["status"] not in (200, 404)]
                 if refused:
-                    raise Unavailable(f"The search server did not take out {len(refused)} documents: {refused[0]}.")
+                    raise Unavailable(f"The search server did not delete {len(refused)} documents: {refused[0]}.")
 
     def _bulk(self, target: str, documents: Sequence[Document]) -> None:
         """In requests that are not too large. Raises _Moved when there is no such alias."""
@@ -350,7 +350,7 @@ class ElasticIndex:
         """
         for index, described in self._request("GET", f"/{ALIAS}*/_alias").items():
             if not described["aliases"] and _OURS.fullmatch(index):
-                log.warning("The index %s, which nothing leads to, is removed.", index)
+                log.warning("The index %s, which no alias uses, is removed.", index)
                 self._there = False
                 self._remove(index)
 
@@ -359,7 +359,7 @@ class ElasticIndex:
         try:
             self._bulk(NEXT, documents)
         except _Moved as error:
-            raise Unavailable("The new index has gone: another rebuild was started, or finished.") from error
+            raise Unavailable("The new index is gone: another rebuild was started or has finished.") from error
 
     def adopt(self) -> None:
         """Put the new index in the place of the old, in one step, and then remove the old."""
@@ -411,7 +411,7 @@ def _where(document: Document) -> dict[str, Any]:
 def _leave_out(document: Document, why: str) -> None:
     """Nobody who knows the log shall be able to use a token."""
     log.error(
-        "Message %d of chat %d of application %s… can't be taken into the search index, and won't be found there: %s.",
+        "Message %d of chat %d of application %s… can't be indexed, and a search will not find it: %s.",
         document.number,
         document.chat.number,
         document.chat.token[:4],

@@ -20,6 +20,7 @@ from hubbub.cluster import drains, generations
 from hubbub.cluster.broker import LOST, send_markers
 from hubbub.cluster.consumer import RabbitConsumer
 from hubbub.cluster.database import Database
+from hubbub.cluster.dead_letters import DeadLetters
 from hubbub.cluster.deliveries import Deliveries
 from hubbub.cluster.erasing import Erasing, keep_erasing
 from hubbub.cluster.generations import Generations
@@ -41,7 +42,6 @@ from hubbub.cluster.redis.pages import Applications, Pages
 from hubbub.cluster.redis.servers import Servers
 from hubbub.cluster.redis.stored import Stored
 from hubbub.cluster.search import ElasticIndex, connect
-from hubbub.cluster.set_aside import Aside
 from hubbub.cluster.store import MySqlStore
 from hubbub.cluster.tasks import keep
 from hubbub.cluster.writer import ShardWriter
@@ -74,7 +74,7 @@ class NoIndex:
     async def candidates(
         self, chat: ChatKey, query: Query, *, typos: bool, limit: int = CANDIDATES, below: int | None = None
     ) -> Candidates:
-        raise Unavailable("This Hubbub has no search server.", retry_after=60)
+        raise Unavailable("This service has no search server.", retry_after=60)
 
 
 def database_of(settings: Settings, *, pool_size: int | None = None, replicas: bool = False) -> Database:
@@ -99,7 +99,12 @@ def database_of(settings: Settings, *, pool_size: int | None = None, replicas: b
 async def serving(settings: Settings) -> AsyncIterator[Edge]:
     """One of a cluster's API processes. Leaving it finishes what was accepted."""
     database = database_of(settings, replicas=True)
-    store, processes, outbox, aside = MySqlStore(database), Processes(database), Outbox(database), Aside(database)
+    store, processes, outbox, dead_letters = (
+        MySqlStore(database),
+        Processes(database),
+        Outbox(database),
+        DeadLetters(database),
+    )
     processes.redis_servers(len(settings.redis_urls))
     secret = processes.kept(SESSION_KEY, secrets.token_hex(32)).encode()
     name = secrets.token_hex(8)
@@ -123,7 +128,7 @@ async def serving(settings: Settings) -> AsyncIterator[Edge]:
             accepted(publisher.accepted),
             waiting(publisher.depth),
             *depths,
-            *await _from_database(aside),
+            *await _from_database(dead_letters),
             Reading("hubbub_database_connections", "In use, of this process's pool.", database.connections),
             *([lag(await outbox.index_lag())] if settings.search_url else []),
             *cached(pages.hits, pages.misses),
@@ -146,7 +151,7 @@ async def serving(settings: Settings) -> AsyncIterator[Edge]:
         counts=RedisCounts(servers, MemoryCounts()),
         passwords=passwords,
         feed=feed.feed,
-        letters=Letters(aside, settings.amqp_url, publisher.shards),
+        letters=Letters(dead_letters, settings.amqp_url, publisher.shards),
         secret=secret,
         faults=lambda: {"queue": publisher.fault, "cache": servers.fault},
         readings=readings,
@@ -205,13 +210,13 @@ async def serving(settings: Settings) -> AsyncIterator[Edge]:
             await asyncio.to_thread(tracing.close)
 
 
-async def _from_database(aside: Aside) -> list[Reading]:
+async def _from_database(dead_letters: DeadLetters) -> list[Reading]:
     """What can't be said while the database is away."""
     try:
-        counts = await asyncio.to_thread(aside.counts)
+        counts = await asyncio.to_thread(dead_letters.counts)
     except ChatError:
         return []
-    what = "Commands that were set aside and wait to be looked at."
+    what = "Commands that were set aside and wait for an operator."
     return [
         Reading("hubbub_dead_letters", what, counts[True], {"acknowledged": "true"}),
         Reading("hubbub_dead_letters", what, counts[False], {"acknowledged": "false"}),
@@ -222,7 +227,7 @@ async def writing_until(settings: Settings, stopped: asyncio.Event, started: Cal
     """One of a cluster's writers, until ``stopped``; what it has begun is finished."""
     searched = bool(settings.search_url)
     database = database_of(settings)
-    store, processes, aside = MySqlStore(database), Processes(database), Aside(database)
+    store, processes, dead_letters = MySqlStore(database), Processes(database), DeadLetters(database)
     deliveries = Deliveries(database, store.uncounted, note_changes=searched)
     servers = Servers(settings.redis_urls)
     shards = await asyncio.to_thread(processes.shards, settings.shards)
@@ -230,7 +235,7 @@ async def writing_until(settings: Settings, stopped: asyncio.Event, started: Cal
     watching.enter_context(loop.watched())
     going = [
         keep(keep_house(store, processes, settings.amqp_url, shards, now), "the housekeeping"),
-        keep(generations.follow(processes, servers.wires), "the generations of Redis"),
+        keep(generations.follow(processes, servers.clients), "the generations of Redis"),
     ]
     stored = Stored(servers, store)
     going.append(keep(keep_erasing(Erasing(database, note_changes=searched), stored), "erasing what was deleted"))
@@ -240,7 +245,7 @@ async def writing_until(settings: Settings, stopped: asyncio.Event, started: Cal
     writer = ShardWriter(deliveries, stored, shards)
     going.append(keep(writer.tell_again(), "telling Redis again"))
     tracing = writer.tracing = tracing_to(settings.trace_url, "writer")
-    if taken := await aside.take_over(settings.amqp_url):
+    if taken := await dead_letters.take_over(settings.amqp_url):
         log.warning("%d dead letters of an earlier version are set aside.", taken)
     consumer: RabbitConsumer | None = None
     stop_metrics: Callable[[], None] | None = None
@@ -253,7 +258,7 @@ async def writing_until(settings: Settings, stopped: asyncio.Event, started: Cal
                 Reading("hubbub_database_connections", "In use, of this process's pool.", database.connections),
                 Reading(
                     "hubbub_stopped_shards",
-                    "Shards that lack something acknowledged and wait for an operator.",
+                    "Shards that lack an acknowledged delivery and wait for an operator.",
                     0 if consumer is None else len(consumer.stopped_shards),
                 ),
             ]
@@ -270,13 +275,18 @@ async def writing_until(settings: Settings, stopped: asyncio.Event, started: Cal
         writer.shards = await asyncio.to_thread(processes.shards, settings.shards)
         raised = asyncio.Event()
 
-        async def alive(raised: asyncio.Event = raised) -> int:
+        async def heartbeat(raised: asyncio.Event = raised) -> int:
             if await asyncio.to_thread(processes.shards, settings.shards) != writer.shards:
                 raised.set()
-            return await asyncio.to_thread(processes.alive, "writer", name)
+            return await asyncio.to_thread(processes.heartbeat, "writer", name)
 
         consumer = RabbitConsumer(
-            settings.amqp_url, writer.shards, writer, alive=alive, decide=Holes(database).decide, unreadable=aside.keep
+            settings.amqp_url,
+            writer.shards,
+            writer,
+            heartbeat=heartbeat,
+            decide=Holes(database).decide,
+            unreadable=dead_letters.keep,
         )
         running = keep(consumer.run(started), "reading the queues")
         ends = [asyncio.create_task(event.wait()) for event in (stopped, raised)]
@@ -302,20 +312,20 @@ async def writing_until(settings: Settings, stopped: asyncio.Event, started: Cal
 class Letters:
     """See http.operator.Letters."""
 
-    def __init__(self, aside: Aside, url: str, shards: int) -> None:
-        self._aside = aside
+    def __init__(self, dead_letters: DeadLetters, url: str, shards: int) -> None:
+        self._dead_letters = dead_letters
         self._url = url
         self._shards = shards
 
     async def shown(self) -> list[Letter]:
         return [
             Letter(each.number, each.at, kind_of(each.command) if each.command else "unreadable", each.reason)
-            for each in await asyncio.to_thread(self._aside.list)
+            for each in await asyncio.to_thread(self._dead_letters.list)
         ]
 
     async def retry(self, number: int) -> bool:
         try:
-            return await self._aside.retry(self._url, self._shards, lambda each: each == number) > 0
+            return await self._dead_letters.retry(self._url, self._shards, lambda each: each == number) > 0
         except LOST as error:
             raise Unavailable("RabbitMQ can't be reached.") from error
 
@@ -355,8 +365,8 @@ async def raise_shards(settings: Settings, wanted: int | None, *, within_s: floa
         # A token's commands must all be in one queue: none may be left in the old one when the first enters the new.
         if wanted < shards:
             raise ShardsFixed(f"There are {shards} shards; their number can be raised, not lowered.")
-        if alive := processes.alive("api"):
-            raise ShardsFixed(f"{alive} API processes are running. Stop them first; let the writers run.")
+        if running := processes.heartbeat("api"):
+            raise ShardsFixed(f"{running} API processes are running. Stop them first; let the writers run.")
         publisher = f"shards.{secrets.token_hex(8)}"
         await send_markers(settings.amqp_url, shards, publisher)
         until = time.monotonic() + within_s
@@ -370,11 +380,11 @@ async def raise_shards(settings: Settings, wanted: int | None, *, within_s: floa
         database.close()
 
 
-def open_aside(settings: Settings) -> tuple[Aside, str, int]:
+def open_dead_letters(settings: Settings) -> tuple[DeadLetters, str, int]:
     """What was set aside, the address of the queue to send it through again, and the number of shards. Raises
     Unavailable."""
     database = database_of(settings, pool_size=1)
-    return Aside(database), settings.amqp_url, Processes(database).shards(settings.shards)
+    return DeadLetters(database), settings.amqp_url, Processes(database).shards(settings.shards)
 
 
 def stopped_shards(settings: Settings, *, accept_loss: bool) -> list[str]:

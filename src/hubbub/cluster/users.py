@@ -30,7 +30,7 @@ async def change_account(settings: Settings, email: str, command: Callable[[int]
     """
     database = await asyncio.to_thread(database_of, settings, pool_size=2)
     store, servers = MySqlStore(database), Servers(settings.redis_urls)
-    following = asyncio.create_task(follow(Processes(database), servers.wires))
+    following = asyncio.create_task(follow(Processes(database), servers.clients))
     try:
         if not await servers.in_use(_REACHED_WITHIN_S):
             raise Unavailable("Redis can't be reached, or no API process was ever started on it. Nothing was changed.")

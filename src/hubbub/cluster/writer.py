@@ -47,8 +47,9 @@ class DeliveryStore(Protocol):
     def set_live(self, command: OpenChat, epoch: int, slot: int) -> bool: ...
 
 
-class Shown(Protocol):
-    """What readers see, see cluster.redis.stored. Each raises Unavailable when it can't be told now."""
+class ReadModel(Protocol):
+    """What readers see, which a writer updates; see cluster.redis.stored. Each method raises Unavailable when it can't
+    be updated now."""
 
     def slot_of(self, command: OpenChat) -> int: ...
     async def seed(self, command: OpenChat, opened: Opened, position: Position) -> bool: ...
@@ -74,9 +75,9 @@ class ShardWriter:
     never fill an entry else whose post was not shown either.
     """
 
-    def __init__(self, store: DeliveryStore, shown: Shown, shards: int) -> None:
+    def __init__(self, store: DeliveryStore, read_model: ReadModel, shards: int) -> None:
         self._store = store
-        self._shown = shown
+        self._read_model = read_model
         self._shown_fault = False
         self._untold: deque[_Untold] = deque()
         self.shards = shards
@@ -127,7 +128,7 @@ class ShardWriter:
                 if isinstance(command, OpenChat):
                     await self._open(command, outcome, position)
                 elif isinstance(command, Barrier):
-                    await self._quietly(self._shown.drained(shard, command))
+                    await self._quietly(self._read_model.drained(shard, command))
                 else:
                     by_chat.setdefault(command.chat, []).append((command, outcome))
         await self._show(by_chat, position)
@@ -142,7 +143,7 @@ class ShardWriter:
                 self.measures.retries += 1
                 if self.fault != error.sentence:
                     self.fault = error.sentence
-                    log.error("The store takes nothing: %s", error.sentence)
+                    log.error("The store takes no writes: %s", error.sentence)
                 await asyncio.sleep(_STORE_PAUSES_S[min(attempt, len(_STORE_PAUSES_S) - 1)])
                 attempt += 1
                 continue
@@ -156,10 +157,10 @@ class ShardWriter:
         if not isinstance(outcome, Opened):
             return
         try:
-            if await self._shown.seed(command, outcome, position) and await self.until_stored(
-                self._store.set_live, command, outcome.epoch, self._shown.slot_of(command)
+            if await self._read_model.seed(command, outcome, position) and await self.until_stored(
+                self._store.set_live, command, outcome.epoch, self._read_model.slot_of(command)
             ):
-                await self._shown.live(command, outcome.epoch)
+                await self._read_model.live(command, outcome.epoch)
         except Unavailable as error:
             log.info("A chat was not opened: %s", error.sentence)
 
@@ -167,13 +168,13 @@ class ShardWriter:
         try:
             await telling
         except Unavailable as error:
-            log.info("Redis was not told that a queue is drained: %s", error.sentence)
+            log.info("Redis could not be told that a queue is drained: %s", error.sentence)
 
     async def _show(
         self, by_chat: dict[ChatKey, list[tuple[Post | Edit | Delete, Outcome]]], position: Position
     ) -> None:
         results = await asyncio.gather(
-            *(self._shown.stored(chat, commands, position) for chat, commands in by_chat.items()),
+            *(self._read_model.stored(chat, commands, position) for chat, commands in by_chat.items()),
             return_exceptions=True,
         )
         untold = []
@@ -197,7 +198,7 @@ class ShardWriter:
             while self._untold:
                 chat, commands, position = self._untold[0]
                 try:
-                    await self._shown.stored(chat, [(command, AppliedBefore()) for command in commands], position)
+                    await self._read_model.stored(chat, [(command, AppliedBefore()) for command in commands], position)
                 except Unavailable:
                     break
                 if self._untold and self._untold[0].commands is commands:

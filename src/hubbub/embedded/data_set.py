@@ -56,7 +56,7 @@ def checked(database: Path) -> tuple[int, int | None]:
     found = _number_of(database)
     if marked not in (None, found):
         raise DataSetWrong(
-            f"The database {database} is not the one that belongs here (its data set is {found:08x}, the folder's is "
+            f"The database {database} is not the one of this folder (its data set is {found:08x}, the folder's is "
             f"{marked:08x}). Put the right one back, or {_RESTORE}. To go on with the one that is there, remove "
             f"{marker}."
         )

@@ -226,8 +226,8 @@ class SqliteIndex:
     def fault(self) -> str | None:
         """Why nothing can be searched now."""
         if self._condemned:
-            return "The search index was damaged, and is being made anew."
-        return None if self._generation is not None else "The search index is being made."
+            return "The search index was damaged and is being rebuilt."
+        return None if self._generation is not None else "The search index is being built."
 
     def _opened(self, path: Path) -> IndexFile | None:
         """None, and the file removed, when it was never filled, is damaged, or is older than the one in use."""
@@ -237,7 +237,7 @@ class SqliteIndex:
                 return file
             file.remove()
         except sqlite3.Error as error:
-            log.error("The search index %s can't be used, and is made anew: %s", path, error)
+            log.error("The search index %s can't be used and is rebuilt: %s", path, error)
             _delete(path)
         return None
 
@@ -252,7 +252,7 @@ class SqliteIndex:
     def condemn(self, file: IndexFile, why: str) -> None:
         if file is self._generation and not self._condemned:
             self._condemned = True
-            log.error("The search index %s can't be used, and is made anew: %s", file.path, why)
+            log.error("The search index %s can't be used and is rebuilt: %s", file.path, why)
 
     def start_anew(self) -> IndexFile:
         """A new generation, empty, for a rebuild."""
@@ -289,7 +289,7 @@ class SqliteIndex:
 
 
 def _being_made() -> Unavailable:
-    return Unavailable("The search index is being made. Try again in a while.", retry_after=5)
+    return Unavailable("The search index is being built. Try again in a while.", retry_after=5)
 
 
 def _delete(path: Path) -> None:

@@ -89,13 +89,13 @@ class Indexer(Generic[G]):
                 continue
             if self.fault is not None:
                 self.fault = None
-                log.warning("The search index keeps up again.")
+                log.warning("The search index is being updated again.")
             self._stopping.wait(_PAUSE_S)
 
     def _report(self, why: str) -> None:
         if why != self.fault:
             self.fault = why
-            log.error("The search index can't keep up: %s", why)
+            log.error("The search index can't be updated: %s", why)
 
     def _step(self) -> None:
         """Take in what has changed."""
@@ -149,7 +149,7 @@ class Indexer(Generic[G]):
         self._checked = generation
         self._index.adopt(generation)
         if count:
-            log.info("The search index of %d messages was made in %.1f s.", count, time.monotonic() - began)
+            log.info("The search index of %d messages was built in %.1f s.", count, time.monotonic() - began)
 
     def _fill(self, generation: G, start: int) -> int | None:
         """The number of messages; None when it was stopped before the end."""

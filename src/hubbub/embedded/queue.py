@@ -93,7 +93,7 @@ class EmbeddedQueue:
         except BaseException:
             # Writers would wait for ever in a process that lives on without this thread. Nothing that was acknowledged
             # is lost by ending it here, and the process's supervisor starts it again.
-            log.critical("The thread that commits has failed; the process ends.", exc_info=True)
+            log.critical("The thread that commits failed; the process ends.", exc_info=True)
             os._exit(1)
 
     def _commit(self) -> None:
@@ -135,7 +135,7 @@ class EmbeddedQueue:
             try:
                 ticket.resolve(outcome)
             except Exception:
-                log.exception("A listener failed; the command's outcome stands.")
+                log.exception("A listener failed; the command's outcome is not changed by that.")
 
 
 def _size(command: Command) -> int:

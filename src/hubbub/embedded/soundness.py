@@ -50,7 +50,7 @@ class Soundness:
                 same = False
             if same:
                 return
-            self._found(f"The database {self._files[0]} was deleted, moved or replaced while it was served.")
+            self._found(f"The database {self._files[0]} was deleted, moved or replaced while it was being served.")
         raise self.refusal()
 
     def refusal(self) -> Unavailable:

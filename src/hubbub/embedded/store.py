@@ -45,8 +45,8 @@ from hubbub.chat.commands import (
     RenameUser,
     SetPassword,
 )
+from hubbub.chat.deep_pages import DEEP
 from hubbub.chat.errors import Forbidden, KeyReused, NotFound, Unavailable
-from hubbub.chat.far import FAR
 from hubbub.chat.limits import ENDED_SESSION_KEPT_MS
 from hubbub.chat.model import (
     DELETED_USER,
@@ -703,8 +703,8 @@ class SqliteStore:
         return [Application(*row) for row in await self._paged(sql, (user_id, limit, offset), offset)]
 
     async def _paged(self, sql: str, parameters: Sequence[Any], offset: int) -> list[Any]:
-        """chat.far lets a user have one at a time of those that go to a thread."""
-        if offset <= FAR:  # walking past so many takes about 100 µs
+        """chat.deep_pages lets a user have one at a time of those that go to a thread."""
+        if offset <= DEEP:  # walking past so many takes about 100 µs
             return self._rows(sql, parameters)
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._deep_pages, self._blocking, sql, parameters)
@@ -744,7 +744,7 @@ class SqliteStore:
         self, key: ChatKey, *, limit: int, before: int | None = None, after: int | None = None, offset: int = 0
     ) -> list[Message]:
         chat_id = self._read_chat_id(key)
-        if offset > FAR and before is None and after is None:
+        if offset > DEEP and before is None and after is None:
             chat = await self.chat(key)
             if chat is None or offset >= chat.messages_count:
                 return []

@@ -65,7 +65,7 @@ def _tell(path: Path) -> None:
     while (path / ACCOUNTS).exists():
         if time.monotonic() > until:
             raise FolderUnusable(
-                f"The account was changed, but the service that has {path} does not hear of it: sessions of the account"
+                f"The account was changed, but the service that has {path} can't be informed: sessions of the account"
                 " may go on until you restart it."
             )
         time.sleep(0.05)

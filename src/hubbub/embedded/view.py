@@ -37,7 +37,7 @@ from hubbub.chat.commands import (
 from hubbub.chat.encoding import encode_chat, encode_message
 from hubbub.chat.errors import NotFound
 from hubbub.chat.feed import Event, Feed
-from hubbub.chat.model import Chat, ChatKey, Joined, Message, Page, Role, Shown
+from hubbub.chat.model import Chat, ChatKey, Joined, Message, MessagesRead, Page, Role
 from hubbub.chat.ports import Store
 
 _KEPT = 101  # one above the largest page, to know whether older messages follow
@@ -209,17 +209,17 @@ class MemoryCache:
         chat.application.held -= 1
         chat.application.changed()
 
-    async def message(self, key: ChatKey, number: int) -> Shown:
+    async def message(self, key: ChatKey, number: int) -> MessagesRead:
         message = await self._store.message(key, number)
-        return Shown([] if message is None else [message])
+        return MessagesRead([] if message is None else [message])
 
     async def messages(
         self, key: ChatKey, *, limit: int, before: int | None = None, after: int | None = None, offset: int = 0
-    ) -> Shown:
-        return Shown(await self._store.messages(key, limit=limit, before=before, after=after, offset=offset))
+    ) -> MessagesRead:
+        return MessagesRead(await self._store.messages(key, limit=limit, before=before, after=after, offset=offset))
 
-    async def numbered(self, key: ChatKey, numbers: Sequence[int]) -> Shown:
-        return Shown(await self._store.numbered(key, numbers))
+    async def numbered(self, key: ChatKey, numbers: Sequence[int]) -> MessagesRead:
+        return MessagesRead(await self._store.numbered(key, numbers))
 
     async def next_number(self, key: ChatKey) -> int:
         """A message number above all that were ever given in this chat, and given to nobody else.

@@ -65,7 +65,7 @@ class Writer:
         """Log a fault when it begins or changes, not once for each of the thousand batches that meet it."""
         if sentence != self.fault:
             self.fault = sentence
-            log.error("Writes are refused (503), %d in this batch: %s", lost, sentence)
+            log.error("Writes are refused with 503, %d in this batch: %s", lost, sentence)
 
     def housekeep(self) -> None:
         """The work that can wait: called about once a second between batches."""

@@ -23,7 +23,7 @@ from hubbub.chat.ticket import Ticket
 from hubbub.http.asgi import AsgiExchange
 from hubbub.http.eager import run
 from hubbub.http.heads import head_of
-from hubbub.http.hot import Call, Match
+from hubbub.http.hot_routes import Call, Match
 from hubbub.http.problems import LATE_S, Refused, failure, problem
 from hubbub.http.reader import Reader, Request
 from hubbub.http.reply import PIECE, Reply

@@ -15,7 +15,7 @@ from uvicorn.server import ServerState
 from hubbub.http.access_log import AccessLog
 from hubbub.http.connection import Connection
 from hubbub.http.heads import Heads
-from hubbub.http.hot import HotRoutes
+from hubbub.http.hot_routes import HotRoutes
 from hubbub.http.problems import problem
 from hubbub.http.reply import Reply
 from hubbub.http.shares import EXEMPT, Share, address_of
@@ -92,7 +92,7 @@ class Edge:
         if not places.has_room(1):
             self._make_room(self.connections, places.total)
         if not places.address_has_room(address, 1):
-            return problem(429, f"From one address come at most {places.each} connections.", headers=_RETRY)
+            return problem(429, f"One address may have {places.each} connections. Close one first.", headers=_RETRY)
         if not places.has_room(1):
             return problem(503, "Too many connections. Try again a little later.", headers=_RETRY)
         self.connections.add(connection)

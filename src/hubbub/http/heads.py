@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from hubbub.http.hot import Match
+from hubbub.http.hot_routes import Match
 
 _LONGEST = 4096
 _MOST_BYTES = 4 * 1024 * 1024

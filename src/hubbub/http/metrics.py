@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector, generate_late
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from hubbub.http.places import MAX_STREAMS
+from hubbub.http.stream_limiter import MAX_STREAMS
 from hubbub.measures import Histogram, WriteMeasures
 
 
@@ -31,7 +31,9 @@ def writing(measures: WriteMeasures) -> list[Reading | Histogram]:
         Reading("hubbub_writes_applied", "Commands stored.", measures.applied, counter=True),
         Reading("hubbub_writer_retries", "Batches tried again.", measures.retries, counter=True),
         Reading("hubbub_writer_dead_letters", "Commands that could not be stored.", measures.dead, counter=True),
-        Reading("hubbub_queue_age_seconds", "How long the oldest of the latest batch had waited.", measures.age_s),
+        Reading(
+            "hubbub_queue_age_seconds", "How long the oldest write of the latest batch had waited.", measures.age_s
+        ),
     ]
 
 
@@ -47,7 +49,7 @@ def serving(requests: Histogram, connections: int, streams: int) -> list[Reading
     return [
         requests,
         Reading("hubbub_connections", "Connections of clients.", connections),
-        Reading("hubbub_streams", "Streams that are open: clients that a chat is told to.", streams),
+        Reading("hubbub_streams", "Open streams: clients that listen to a chat.", streams),
         Reading("hubbub_streams_limit", "Streams that may be open at this process.", MAX_STREAMS),
     ]
 

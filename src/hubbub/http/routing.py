@@ -156,7 +156,7 @@ def application(routes: Sequence[Route]) -> Starlette:
 
 
 async def _not_found(request: Request, error: Exception) -> Response:
-    return response(problem(404, "There is nothing at this path. See /openapi.json for what there is."))
+    return response(problem(404, "There is nothing at this path. /openapi.json lists all paths."))
 
 
 class _Methods:

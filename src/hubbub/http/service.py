@@ -26,16 +26,15 @@ from hubbub.http.access_log import AccessLog
 from hubbub.http.access_log import log as access_log
 from hubbub.http.edge import Edge
 from hubbub.http.entrance import Entrance
-from hubbub.http.hot import HotRoutes
+from hubbub.http.hot_routes import HotRoutes
 from hubbub.http.login_log import LoginLog
 from hubbub.http.mail import Mail
 from hubbub.http.metrics import Reading, serving
 from hubbub.http.operator import Letters, RecentErrors
-from hubbub.http.places import Places
 from hubbub.http.routes.accounts import AccountRoutes
 from hubbub.http.routes.applications import ApplicationRoutes
 from hubbub.http.routes.chats import ChatRoutes
-from hubbub.http.routes.hot import by_asgi
+from hubbub.http.routes.hot_by_asgi import by_asgi
 from hubbub.http.routes.invites import InviteRoutes
 from hubbub.http.routes.members import MemberRoutes
 from hubbub.http.routes.messages import MessageRoutes
@@ -48,6 +47,7 @@ from hubbub.http.routes.setup import SetupRoutes
 from hubbub.http.routes.stream import StreamRoutes
 from hubbub.http.routing import application, routes_of
 from hubbub.http.sessions import Sessions
+from hubbub.http.stream_limiter import StreamLimiter
 from hubbub.measures import Histogram
 from hubbub.tracing import Tracing
 
@@ -92,7 +92,7 @@ def edge_of(
     applications, chats = Applications(doors), Chats(doors)
     sessions = Sessions(accounts, wing.secret, wing.gate)
     entrance = Entrance(sessions, applications, chats)
-    places = Places(user_streams)
+    limiter = StreamLimiter(user_streams)
     hot = HotRoutes(sessions, applications, chats)
 
     async def ready() -> dict[str, str | None]:
@@ -105,7 +105,7 @@ def edge_of(
         return {**faults, "store": faults.get("store") or unreadable}
 
     async def readings() -> list[Reading | Histogram]:
-        return [*serving(edge.requests, len(edge.connections), places.taken), *await wing.readings()]
+        return [*serving(edge.requests, len(edge.connections), limiter.taken), *await wing.readings()]
 
     errors = RecentErrors()
     logging.getLogger("hubbub").addHandler(errors)
@@ -123,7 +123,7 @@ def edge_of(
         *by_asgi(hot, entrance),
         *routes_of(MessageRoutes(entrance)),
         *routes_of(SearchRoutes(entrance)),
-        *routes_of(StreamRoutes(entrance, chats, wing.feed, places)),
+        *routes_of(StreamRoutes(entrance, chats, wing.feed, limiter)),
         *routes_of(OperatorRoutes(entrance, operating, readings, wing.letters, errors)),
     ]
     itself = routes_of(ServiceRoutes(ready, readings, api), base="")

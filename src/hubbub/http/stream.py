@@ -1,11 +1,11 @@
 """A chat as Server-Sent Events (WHATWG HTML, section 9.2): each message as it is acknowledged, and each change of one.
 
-A message is told at least once to a client that is connected or comes back with ``Last-Event-ID``; why, and what an id
-means, is in http.told. What is read is told slice by slice, and the next is read when the client has taken the last: so
-a stream holds one slice, the numbers of changed messages, and what its listener holds (chat.feed), however slow its
-client is. Changed messages are read by their numbers, and told as they are now; where even the numbers are too many,
-the stream ends and says so. The session is asked for once a second, and the membership after each reading, before any
-of it is told.
+Each message is sent at least once to a client that is connected or comes back with ``Last-Event-ID``;
+http.stream_position says why, and what an id means. Messages are read and sent slice by slice, the next slice when the
+client has taken the last one. So a stream holds one slice, the numbers of changed messages, and what its listener holds
+(chat.feed), however slow its client is. Changed messages are read by their numbers, and sent as they are now; if there
+are too many numbers, the stream ends and says so. The session is checked once a second, and the membership after each
+reading, before any of it is sent.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ from hubbub.chat.errors import ChatError, Unavailable
 from hubbub.chat.feed import MOST_CHANGED, Event, Feed, Listener
 from hubbub.chat.model import ChatKey
 from hubbub.http.problems import status_of
-from hubbub.http.told import Told
+from hubbub.http.stream_position import StreamPosition
 
-CHECK_S = 1.0  # how long a session that has ended may still be listened with
+CHECK_S = 1.0  # how long a stream may go on after its session has ended
 HEARTBEAT_S = 5.0
 SLICE = 25  # messages read at once, at most a megabyte
 _SLICES_AT_ONCE = 4  # of all streams of a process, in one turn of the loop
-_SOON_S = 0.2  # after which a missing number is asked for
+_SOON_S = 0.2  # after which a missing number is looked up
 _AGAIN_S = 1.0  # and how often from then on
 _RETRY = b"retry: 1000\n\n"
 _STOPPING = b": this process is stopping, connect again\n\n"
 
 
 class Slices:
-    """The turns of a process's streams at reading, so that many that read at once don't hold the loop together."""
+    """The turns of a process's streams to read: many that read at once would hold the event loop."""
 
     def __init__(self) -> None:
         self._free = asyncio.Semaphore(_SLICES_AT_ONCE)
@@ -49,15 +49,15 @@ class Slices:
 
     async def __aexit__(self, *_: object) -> None:
         try:
-            await asyncio.sleep(0)  # everybody else first
+            await asyncio.sleep(0)  # lets all others run first
         finally:
             self._free.release()
 
 
 class Stream:
-    """One listener's view of a chat, entered as ``chat``, from behind the number ``after``.
+    """One listener's stream of a chat, entered as ``chat``, from the message after the number ``after``.
 
-    ``again`` asks for the credentials that the request came with once more.
+    ``again`` checks the credentials of the request once more.
     """
 
     def __init__(
@@ -78,15 +78,15 @@ class Stream:
         self._caller = caller
         self._key = key
         self._chat = chat
-        self._told = Told(after)
-        self._behind = False  # the latest reading could not be told to its end
-        self._changed: dict[int, None] = {}  # the numbers of changed messages, which are still to be told
+        self._position = StreamPosition(after)
+        self._behind = False  # the latest reading could not be sent to its end
+        self._changed: dict[int, None] = {}  # the numbers of changed messages that are not sent yet
         self._look_at = 0.0  # when to look at the next of these; later once an answer may lag
         self._checked = self._heard = self._read_at = time.monotonic()
 
     async def events(self) -> AsyncIterator[bytes]:
-        """Pieces of the response. Ends when the caller may no longer listen, or the service can't tell, with a word
-        why; and when the process stops, so that the listener goes on elsewhere.
+        """The pieces of the response. Ends with a reason when the caller may no longer listen, or that can't be
+        checked; and when the process stops, so that the listener connects to another.
         """
         with self._feed.listen(self._key) as listener:
             yield _RETRY
@@ -105,12 +105,12 @@ class Stream:
         messages, changed = await listener.take(max(0.0, self._next_look() - time.monotonic()))
         self._changed.update(dict.fromkeys(changed))
         if listener.lost or len(self._changed) > MOST_CHANGED:
-            raise Unavailable("More messages were changed than could be told. Load the chat again, then connect again.")
+            raise Unavailable("More messages were changed than could be sent. Load the chat again, then connect again.")
         await self._check()
         now = time.monotonic()
         if messages:
             self._heard = now
-            await self._enter()  # who was removed hears nothing more
+            await self._enter()  # a removed member gets nothing more
             yield b"".join([self._happened(event, listener) for event in messages])
         quiet = now - self._heard >= HEARTBEAT_S
         if quiet:
@@ -124,7 +124,7 @@ class Stream:
             self._read_at = now
             yield await self._lacking()
         if self._changed and self._look_at <= time.monotonic():
-            # One message is little to read, and an edit is soon told to all who listen to a chat.
+            # One message is little to read: it waits for no turn, so an edit soon reaches all listeners of a chat.
             async with self._slices if len(self._changed) > 1 else nullcontext():
                 piece = await self._changes()
             yield piece
@@ -133,8 +133,8 @@ class Stream:
         return min(self._checked + CHECK_S, self._lacking_at(), self._look_at if self._changed else float("inf"))
 
     def _lacking_at(self) -> float:
-        """When to ask for what is missing by its number."""
-        since = self._told.missing_since
+        """When to look up the missing numbers."""
+        since = self._position.missing_since
         if since is None:
             return float("inf")
         return max(since + _SOON_S, self._read_at + (_SOON_S if since > self._read_at else _AGAIN_S))
@@ -142,22 +142,22 @@ class Stream:
     # Who may listen ----------------------------------------------------------------------------------------------
 
     async def _enter(self) -> None:
-        """Raises NotFound for who is no member any more."""
+        """Raises NotFound when the caller is not a member any more."""
         self._chat = await self._chats.enter(self._caller, self._key)
 
     async def _check(self) -> None:
-        """Once a second: whether the session and the membership still are."""
+        """Once a second: that the session and the membership are still valid."""
         if time.monotonic() - self._checked < CHECK_S:
             return
         self._checked = time.monotonic()
         self._caller = await self._again()
         await self._enter()
 
-    # What is told ------------------------------------------------------------------------------------------------
+    # What is sent ------------------------------------------------------------------------------------------------
 
     async def _missed(self) -> AsyncIterator[bytes]:
-        """What is there above the id and was not told."""
-        after = self._told.id
+        """Sends the messages above the id that were not sent."""
+        after = self._position.id
         more = True
         while more:
             async with self._slices:
@@ -166,14 +166,14 @@ class Stream:
             await self._check()
 
     async def _slice(self, after: int) -> tuple[bytes, int, bool]:
-        """A reading: what is to be told of it, up to where it goes, and whether there is more."""
+        """A reading: the events to send, the last number that it covers, and whether there is more."""
         self._read_at = time.monotonic()
         messages, lag, still_open = await self._chat.since(after, SLICE)
-        await self._enter()  # none of what came after a removal is told
+        await self._enter()  # a removed member gets nothing that came after the removal
         waiting, pieces = deque(still_open), list[bytes]()
         self._behind = lag
         for message in messages:
-            news = self._told.read(message.number, waiting, sure=not lag)
+            news = self._position.read(message.number, waiting, sure=not lag)
             if news is None:
                 self._behind = True
                 return b"".join(pieces), after, False
@@ -183,24 +183,24 @@ class Stream:
         return b"".join(pieces), after, len(messages) == SLICE
 
     async def _lacking(self) -> bytes:
-        """The missing messages that are there by now."""
-        numbers = self._told.missing[:SLICE]
+        """The missing messages that have come since."""
+        numbers = self._position.missing[:SLICE]
         if not numbers:
             return b""
         messages, lag, still_open = await self._chat.numbered(numbers)
         await self._enter()
         if not lag:
-            self._told.looked_for({*numbers}.difference(each.number for each in messages), still_open)
-        return b"".join(self._message(encode_message(each)) for each in messages if self._told.live(each.number))
+            self._position.looked_for({*numbers}.difference(each.number for each in messages), still_open)
+        return b"".join(self._message(encode_message(each)) for each in messages if self._position.live(each.number))
 
     def _happened(self, event: Event, listener: Listener) -> bytes:
-        news = self._told.live(event.number)
+        news = self._position.live(event.number)
         if news is None:
             listener.miss()
         return self._message(event.item or b"") if news else b""
 
     def _message(self, item: bytes) -> bytes:
-        return b"id: %d\nevent: message\ndata: %b\n\n" % (self._told.id, item)
+        return b"id: %d\nevent: message\ndata: %b\n\n" % (self._position.id, item)
 
     async def _changes(self) -> bytes:
         """What became of the next changed messages; nothing while an answer may lag: then they are asked for again."""

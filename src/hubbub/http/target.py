@@ -23,7 +23,7 @@ def resolved(method: bytes, target: bytes, headers: Headers, version: str) -> tu
     if len(hosts) > 1 or (not hosts and version != "1.0"):
         raise Refused(problem(400, "Send exactly one Host header."))
     if hosts and _AUTHORITY.fullmatch(hosts[0]) is None:
-        raise Refused(problem(400, "The Host header must be a name or an address, and a port if need be."))
+        raise Refused(problem(400, "The Host header must be a name or an address, and an optional port."))
     if target.startswith(b"/") or (target == b"*" and method == b"OPTIONS"):
         return target, headers
     found = _ABSOLUTE.fullmatch(target)

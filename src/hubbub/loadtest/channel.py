@@ -14,8 +14,8 @@ import secrets
 import msgspec
 
 from hubbub.loadtest.plan import Plan
-from hubbub.loadtest.script import Seat, Workload
-from hubbub.loadtest.tally import Second
+from hubbub.loadtest.scenario import VirtualUser, Workload
+from hubbub.loadtest.summary import SecondSummary
 from hubbub.loadtest.verify import Findings
 
 _CHALLENGE = 32
@@ -28,11 +28,11 @@ class ChannelClosed(Exception):
 
 
 class Task(msgspec.Struct, tag=True):
-    """What a generator needs to know. ``seats`` are its own workers', whose numbers are index, index + count, …"""
+    """What a generator needs to know. ``users`` are its own workers', whose numbers are index, index + count, …"""
 
     url: str
     workload: Workload
-    seats: list[Seat]
+    users: list[VirtualUser]
     index: int
     count: int
 
@@ -66,7 +66,7 @@ class Broken(msgspec.Struct, tag=True):
     why: str
 
 
-Message = Task | Phase | Verify | Ready | Second | PhaseDone | Findings | Broken
+Message = Task | Phase | Verify | Ready | SecondSummary | PhaseDone | Findings | Broken
 _decoder = msgspec.msgpack.Decoder(Message)
 _encoder = msgspec.msgpack.Encoder()
 

@@ -8,7 +8,7 @@ import ssl
 from typing import Any
 from urllib.parse import urlsplit
 
-from hubbub.loadtest.wire import BadResponse, Response, parse, request
+from hubbub.loadtest.http_protocol import BadResponse, Response, parse, request
 
 _TIMEOUT_S = 30.0
 _LONGEST = 64 * 1024 * 1024

@@ -16,7 +16,7 @@ import uvloop
 from hubbub.loadtest.about import About, about
 from hubbub.loadtest.compare import Incomparable, as_text, read
 from hubbub.loadtest.compare import compare as compared
-from hubbub.loadtest.conduct import TRIAL_S, Options, conduct, search
+from hubbub.loadtest.coordinator import TRIAL_S, Options, run_test, search
 from hubbub.loadtest.fleet import KEY_VARIABLE
 from hubbub.loadtest.generator import Unconnected, generate
 from hubbub.loadtest.junit import junit
@@ -91,16 +91,16 @@ _FILE = click.Path(path_type=Path)
 @click.option("--workers", default=100, show_default=True, type=click.IntRange(1, 5000), help="Concurrent users.")
 @click.option("--url", callback=_check_url, help="The service to test; without it, a private one is started.")
 @click.option("--running", is_flag=True, help="Test the service on port 3000 of this machine.")
-@click.option("--keep", is_flag=True, help="Leave what the test makes in the service of --url or --running.")
+@click.option("--keep", is_flag=True, help="Keep what the test creates in the service of --url or --running.")
 @click.option(
     "--stack",
     "stack_name",
     type=click.Choice(["embedded", "cluster"]),
     help="The kind of private service to start (embedded).",
 )
-@click.option("--ramp", default=0, type=click.IntRange(0), help="Seconds to rise from nothing, before the duration.")
-@click.option("--spike", type=click.FloatRange(1), help="The middle fifth of the run at this many times the rate.")
-@click.option("--soak", is_flag=True, help="An hour at half the rates.")
+@click.option("--ramp", default=0, type=click.IntRange(0), help="Seconds to rise from zero, before the duration.")
+@click.option("--spike", type=click.FloatRange(1), help="Multiply the rate by this in the middle fifth of the run.")
+@click.option("--soak", is_flag=True, help="Run for an hour at half the rates.")
 @click.option("--stages", callback=_parsed(parse_stages), help="Instead of --duration: 30s:50%,10s:50%-200%,60s:100%.")
 @click.option(
     "--mix",
@@ -115,21 +115,23 @@ _FILE = click.Path(path_type=Path)
     help="Characters: 76, 20-400 or lognormal:MEDIAN:SIGMA.",
 )
 @click.option("--chats", default=1, show_default=True, type=click.IntRange(1, 1000), help="Chats in each application.")
-@click.option("--zipf", default=0.0, type=click.FloatRange(0, 5), help="Hot and cold chats: exponent of Zipf's law.")
+@click.option("--zipf", default=0.0, type=click.FloatRange(0, 5), help="Busy and quiet chats: exponent of Zipf's law.")
 @click.option("--members", default=1, show_default=True, type=click.IntRange(1), help="Users of each application.")
 @click.option("--seed", default=1, show_default=True, type=int, help="The same seed sends the same requests.")
 @click.option("--processes", default=0, type=click.IntRange(0, 256), help="Generator processes; 0 chooses.")
-@click.option("--machines", default=0, type=click.IntRange(0, 256), help="How many others join; needs --listen.")
+@click.option(
+    "--machines", default=0, type=click.IntRange(0, 256), help="How many other machines join; needs --listen."
+)
 @click.option("--listen", callback=_parsed(_address), help="HOST:PORT where other machines reach this one.")
 @click.option("--runs", default=1, show_default=True, type=click.IntRange(1, 100), help="Repeat the test phase.")
-@click.option("--find-max", "searching", is_flag=True, help="Search for the highest rate that keeps the goals.")
+@click.option("--find-max", "searching", is_flag=True, help="Search for the highest rate that meets the goals.")
 @click.option("--verify", is_flag=True, help="Read everything back afterwards: acknowledged = stored.")
 @click.option(
     "--require",
     "requirements",
     multiple=True,
     callback=_parsed(Requirement),
-    help="Fail unless it holds: 'writes.p99<100ms', 'reads.throughput>=99%'. Repeatable.",
+    help="Fail unless it is met: 'writes.p99<100ms', 'reads.throughput>=99%'. Repeatable.",
 )
 @click.option("--json", "json_file", type=_FILE, help="Write the result here.")
 @click.option("--html", "html_file", type=_FILE, help="Write a page with plots here, in one file.")
@@ -220,7 +222,7 @@ def perftest(
         sys.exit(0 if found.factor else FAILED)
     with service(at, stack_name, keep=keep) as tested:
         measured = about()
-        results = run(conduct(options, tested, view()))
+        results = run(run_test(options, tested, view()))
         shown, judged = _median(results), verdict(results)
         _show(results, shown, judged, measured)
         content = as_json(shown, options.described(tested.url), measured)
@@ -321,7 +323,13 @@ def _overview(results: list[Result]) -> str:
 @perftest.command()
 @click.argument("a", type=click.Path(exists=True, path_type=Path))
 @click.argument("b", type=click.Path(exists=True, path_type=Path))
-@click.option("--tolerance", default=5.0, show_default=True, type=click.FloatRange(0), help="Percent to let pass.")
+@click.option(
+    "--tolerance",
+    default=5.0,
+    show_default=True,
+    type=click.FloatRange(0),
+    help="Difference in percent that is allowed.",
+)
 def compare(a: Path, b: Path, tolerance: float) -> None:
     """Say whether B is worse than A, both results of --json (best of --runs 5) or folders of them; then exit with 1."""
     try:

@@ -1,4 +1,4 @@
-"""Searches for the highest rate that keeps the goals."""
+"""Searches for the highest rate that meets the goals."""
 
 from __future__ import annotations
 

@@ -13,8 +13,8 @@ from hubbub.loadtest.accounts import SetupFailed
 from hubbub.loadtest.channel import Broken, Channel, ChannelClosed, Message, Phase, PhaseDone, Ready, Task, Verify
 from hubbub.loadtest.plan import Plan
 from hubbub.loadtest.run import Moment, Run
-from hubbub.loadtest.script import Seat, Workload
-from hubbub.loadtest.tally import Second
+from hubbub.loadtest.scenario import VirtualUser, Workload
+from hubbub.loadtest.summary import SecondSummary
 from hubbub.loadtest.verify import Findings
 
 KEY_VARIABLE = "HUBBUB_PERFTEST_KEY"
@@ -36,10 +36,10 @@ class Fleet:
     def size(self) -> int:
         return len(self._channels)
 
-    async def assign(self, url: str, seats: list[Seat], workload: Workload) -> None:
+    async def assign(self, url: str, users: list[VirtualUser], workload: Workload) -> None:
         """Give each generator its workers, and wait until all are connected. Raises SetupFailed, GeneratorLost."""
         for index, channel in enumerate(self._channels):
-            channel.send(Task(url, workload, seats[index :: self.size], index, self.size))
+            channel.send(Task(url, workload, users[index :: self.size], index, self.size))
         for answer in await self._all():
             if isinstance(answer, Broken):
                 raise SetupFailed(answer.why)
@@ -60,9 +60,9 @@ class Fleet:
             channel.send(Phase(plan, _START_S))
         done: list[PhaseDone] = []
         while len(done) < self.size:
-            seconds: list[Second] = []
+            seconds: list[SecondSummary] = []
             for message in await self._all():
-                if isinstance(message, Second):
+                if isinstance(message, SecondSummary):
                     seconds.append(message)
                 elif isinstance(message, PhaseDone):
                     done.append(message)

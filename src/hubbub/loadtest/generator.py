@@ -16,7 +16,7 @@ from hubbub.loadtest.channel import (
     Verify,
 )
 from hubbub.loadtest.runner import Runner
-from hubbub.loadtest.script import Script, Texts
+from hubbub.loadtest.scenario import Scenario, Texts
 from hubbub.loadtest.verify import Unreadable, read_back
 from hubbub.loadtest.worker import Worker
 
@@ -51,13 +51,13 @@ async def _serve(channel: Channel) -> None:
         raise ChannelClosed("no task came")
     runner = Runner(task.url, channel.send)
     texts = Texts(task.workload)
-    scripts = [
-        Script(task.url, seat, task.workload, texts, task.index + place * task.count)
-        for place, seat in enumerate(task.seats)
+    scenarios = [
+        Scenario(task.url, user, task.workload, texts, task.index + place * task.count)
+        for place, user in enumerate(task.users)
     ]
-    runner.workers = [Worker(runner, place, script) for place, script in enumerate(scripts)]
+    runner.workers = [Worker(runner, place, scenario) for place, scenario in enumerate(scenarios)]
     try:
-        for place in range(0, len(scripts), _CONNECT_AT_ONCE):
+        for place in range(0, len(scenarios), _CONNECT_AT_ONCE):
             await asyncio.gather(*(each.connect() for each in runner.workers[place : place + _CONNECT_AT_ONCE]))
     except (TimeoutError, OSError) as error:
         channel.send(Broken(f"{task.url} takes no connection: {error}"))
@@ -73,7 +73,7 @@ async def _serve(channel: Channel) -> None:
                 channel.send(PhaseDone(took, unsent, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024))
             elif isinstance(message, Verify):
                 try:
-                    channel.send(await read_back(task.url, scripts, task.workload.run, message.stranger))
+                    channel.send(await read_back(task.url, scenarios, task.workload.run, message.stranger))
                 except Unreadable as error:
                     channel.send(Broken(f"what was acknowledged could not be read back: {error}"))
             await channel.flush()

@@ -50,7 +50,7 @@ class Schedule:
 
     Request number n (from 0) belongs to worker n mod workers. Generator ``index`` of ``count`` has the workers whose
     number leaves ``index`` when divided by ``count``; its own requests are counted from 0 as well (``turn`` and
-    ``seat`` below), and all generators' together are the run's, each once.
+    ``worker`` below), and all generators' together are the run's, each once.
 
     Whether a worker's j-th request is a write follows from j alone: over any stretch the share of writes is exact to
     one request, and each worker starts at another place in the pattern, so that writes spread evenly over time.
@@ -65,9 +65,9 @@ class Schedule:
         self.mine = len(range(index, plan.workers, count))
         self._share = plan.writes / (plan.writes + plan.reads)
 
-    def due(self, seat: int, turn: int) -> float:
-        """Seconds after the start at which the request number ``turn`` of this generator's ``seat`` is due."""
-        return self.profile.due(turn * self.workers + seat * self.count + self.index)
+    def due(self, worker: int, turn: int) -> float:
+        """Seconds after the start at which the request number ``turn`` of this generator's ``worker`` is due."""
+        return self.profile.due(turn * self.workers + worker * self.count + self.index)
 
     def due_by(self, second: float) -> int:
         """How many of this generator's requests are due by then."""
@@ -75,8 +75,8 @@ class Schedule:
         turns, rest = divmod(due, self.workers)
         return turns * self.mine + len(range(self.index, rest, self.count))
 
-    def kind(self, seat: int, turn: int) -> int:
+    def kind(self, worker: int, turn: int) -> int:
         """WRITE or READ."""
-        phase = (seat * self.count + self.index) * _GOLDEN % 1
+        phase = (worker * self.count + self.index) * _GOLDEN % 1
         share = self._share
         return WRITE if floor((turn + 1) * share + phase) > floor(turn * share + phase) else READ

@@ -9,7 +9,7 @@ from collections import Counter
 import msgspec
 from hdrh.histogram import HdrHistogram
 
-from hubbub.loadtest.tally import REASONS, Answers
+from hubbub.loadtest.summary import REASONS, Answers
 
 LONGEST_US = 60_000_000
 DIGITS = 3

@@ -11,7 +11,7 @@ from hubbub.loadtest.gauges import Served
 from hubbub.loadtest.mix import DEFAULT_MIX
 from hubbub.loadtest.recorder import Latency
 from hubbub.loadtest.run import Moment
-from hubbub.loadtest.tally import REASONS
+from hubbub.loadtest.summary import REASONS
 from hubbub.loadtest.verdict import GOOD_MS, Result, Side, verdict
 from hubbub.loadtest.verify import Findings
 
@@ -177,7 +177,7 @@ def _findings(findings: Findings) -> list[str]:
         f"altered: {findings.altered}, not deleted: {findings.undeleted}, seen by strangers: {findings.intrusions}",
     ]
     if findings.unanswered:
-        lines.append(f"  Stored though the client was not told: {findings.unanswered}")
+        lines.append(f"  Stored without an answer to the client: {findings.unanswered}")
     lines += [f"  ✗ {example}" for example in findings.examples]
     return [*lines, ""]
 

@@ -12,7 +12,7 @@ import msgspec
 from hubbub.loadtest.mix import ROUTES, WRITES
 from hubbub.loadtest.plan import Plan
 from hubbub.loadtest.recorder import Recorder
-from hubbub.loadtest.tally import Second
+from hubbub.loadtest.summary import SecondSummary
 
 SIDES = ("writes", "reads")
 RECENT = 60
@@ -61,9 +61,10 @@ class Run:
     recent: deque[Moment] = field(default_factory=lambda: deque(maxlen=RECENT))
     cpu_s: float = 0.0
     peak_bytes: int = 0
-    _pending: list[list[Second]] = field(default_factory=list)  # by second, those of the moment that is not over yet
+    # By second, those of the moment that is not over yet.
+    _pending: list[list[SecondSummary]] = field(default_factory=list)
 
-    def add(self, seconds: list[Second]) -> Moment:
+    def add(self, seconds: list[SecondSummary]) -> Moment:
         """Put the generators' reports of one second together."""
         moment = _moment([seconds])
         self.recent.append(moment)
@@ -77,7 +78,7 @@ class Run:
                 self.routes.setdefault(ROUTES[route], Recorder()).add(answers)
         return moment
 
-    def _keep(self, seconds: list[Second], moment: Moment) -> None:
+    def _keep(self, seconds: list[SecondSummary], moment: Moment) -> None:
         interval = self.plan.interval
         if interval == 1:
             self.moments.append(moment)
@@ -88,7 +89,7 @@ class Run:
             self._pending = []
 
 
-def _moment(reports: list[list[Second]]) -> Moment:
+def _moment(reports: list[list[SecondSummary]]) -> Moment:
     """Of one second or of several that follow each other; each has one report of every generator."""
     seconds = [second for each in reports for second in each]
     span_s = sum(second.span_s for second in seconds) / len(reports[0])
@@ -108,12 +109,12 @@ def _moment(reports: list[list[Second]]) -> Moment:
     )
 
 
-def _cores(seconds: tuple[Second, ...]) -> float:
+def _cores(seconds: tuple[SecondSummary, ...]) -> float:
     span_s = sum(second.span_s for second in seconds)
     return sum(second.cpu_s for second in seconds) / span_s if span_s else 0.0
 
 
-def _side(seconds: list[Second], side: int, span_s: float) -> SideMoment:
+def _side(seconds: list[SecondSummary], side: int, span_s: float) -> SideMoment:
     latencies: array[int] = array("I")
     services: array[int] = array("I")
     failed = 0

@@ -7,7 +7,7 @@ what falls due meanwhile waits, and its waiting is part of its latency.
 What is due is sent about once a millisecond, all together: sending after every answer as well would show latencies
 that are half a millisecond lower, and cost both sides a third more CPU in wake-ups.
 
-A request that is sent over LATE_S after it was due is late for one of three reasons (tally.REASONS):
+A request that is sent over LATE_S after it was due is late for one of three reasons (summary.REASONS):
 
 - generator: its connection was free, or this process did not run for most of the wait;
 - server: it fell due while the service kept an earlier request of its connection waiting for over LATE_S or the
@@ -25,7 +25,7 @@ from math import ceil
 from urllib.parse import urlsplit
 
 from hubbub.loadtest.plan import Plan, Schedule
-from hubbub.loadtest.tally import CONNECTION, GENERATOR, SERVER, Second, Tally
+from hubbub.loadtest.summary import CONNECTION, GENERATOR, SERVER, SecondSummary, SummaryBuilder
 from hubbub.loadtest.worker import Worker, clock
 
 TIMEOUT_S = 10.0
@@ -38,14 +38,14 @@ class Runner:
     and once more at the end of each phase.
     """
 
-    def __init__(self, url: str, report: Callable[[Second], None]) -> None:
+    def __init__(self, url: str, report: Callable[[SecondSummary], None]) -> None:
         parts = urlsplit(url)
         self._host = parts.hostname or ""
         self._port = parts.port or (443 if parts.scheme == "https" else 80)
         self._tls = ssl.create_default_context() if parts.scheme == "https" else None
         self._report = report
         self.workers: list[Worker] = []
-        self._tally = Tally()
+        self._summary = SummaryBuilder()
         self._schedule = Schedule(Plan(1, 1, 1, ()))
         self._start = 0.0
         self._sent_to = 0
@@ -70,7 +70,7 @@ class Runner:
         Returns:
             The seconds from the start to the last answer, at least the plan's, and the writes and reads never sent.
         """
-        self._tally = Tally()
+        self._summary = SummaryBuilder()
         self._schedule = Schedule(plan, index, count)
         for worker in self.workers:
             worker.turn = worker.behind = 0
@@ -99,7 +99,7 @@ class Runner:
 
     def _tell(self) -> None:
         now, cpu = clock(), time.process_time()
-        second = self._tally.take(
+        second = self._summary.take(
             self._second, waiting=self._waiting, cpu_s=cpu - self._cpu, span_s=now - self._reported_at
         )
         self._cpu, self._reported_at = cpu, now
@@ -111,7 +111,7 @@ class Runner:
         unsent = [0, 0]
         for worker in self.workers:
             for turn in range(worker.turn, worker.turn + worker.behind):
-                unsent[self._schedule.kind(worker.seat, turn)] += 1
+                unsent[self._schedule.kind(worker.number, turn)] += 1
             worker.behind = 0
         return unsent[0], unsent[1]
 
@@ -129,11 +129,11 @@ class Runner:
         """Send what has fallen due."""
         now = clock()
         away_s = now - self._last_tick
-        self._tally.lag_s = max(self._tally.lag_s, away_s - _TICK_S)
+        self._summary.lag_s = max(self._summary.lag_s, away_s - _TICK_S)
         if away_s > LATE_S:
             self._stall = (self._last_tick, now)
         self._last_tick = now
-        schedule, tally = self._schedule, self._tally
+        schedule, summary = self._schedule, self._summary
         due_to = schedule.due_by(now - self._start)
         for number in range(self._sent_to, due_to):
             worker = self.workers[number % schedule.mine]
@@ -143,10 +143,10 @@ class Runner:
                 continue
             turn = worker.turn
             worker.turn += 1
-            kind = schedule.kind(worker.seat, turn)
-            due = self._start + schedule.due(worker.seat, turn)
+            kind = schedule.kind(worker.number, turn)
+            due = self._start + schedule.due(worker.number, turn)
             if worker.send(kind, due) - due > LATE_S:  # nothing but this process kept it from being sent
-                tally.late[kind][GENERATOR] += 1
+                summary.late[kind][GENERATOR] += 1
         self._sent_to = max(self._sent_to, due_to)
 
     def catch_up(self, worker: Worker) -> None:
@@ -154,14 +154,14 @@ class Runner:
         if not self._running:
             return
         turn = self._next(worker)
-        kind = self._schedule.kind(worker.seat, turn)
-        due = self._start + self._schedule.due(worker.seat, turn)
+        kind = self._schedule.kind(worker.number, turn)
+        due = self._start + self._schedule.due(worker.number, turn)
         asked_at = worker.sent_at
         sent_at = worker.send(kind, due)
         if sent_at - asked_at > LATE_S and not self._was_away(asked_at, sent_at):
             worker.slow_until = sent_at
         if sent_at - due > LATE_S:
-            self._tally.late[kind][self._reason(worker, due, sent_at)] += 1
+            self._summary.late[kind][self._reason(worker, due, sent_at)] += 1
 
     def _reason(self, worker: Worker, due: float, sent_at: float) -> int:
         if self._was_away(due, sent_at):
@@ -183,12 +183,12 @@ class Runner:
 
     def answered(self, route: int, now: float, due: float, sent_at: float) -> None:
         self._last_answer = now
-        self._tally.latencies[route].append(int((now - due) * 1_000_000))
-        self._tally.services[route].append(int((now - sent_at) * 1_000_000))
+        self._summary.latencies[route].append(int((now - due) * 1_000_000))
+        self._summary.services[route].append(int((now - sent_at) * 1_000_000))
 
     def failed(self, route: int, why: str, now: float) -> None:
         self._last_answer = now
-        self._tally.fail(route, why)
+        self._summary.fail(route, why)
 
     def reconnect(self, worker: Worker, delay: float) -> None:
         """Open the worker's connection again, as often as it takes."""
@@ -203,7 +203,7 @@ class Runner:
                 except (TimeoutError, OSError):
                     if worker.behind and self._running:
                         # Nobody took the connection for the first request that waits: that request has failed.
-                        worker.refuse(self._schedule.kind(worker.seat, self._next(worker)))
+                        worker.refuse(self._schedule.kind(worker.number, self._next(worker)))
                     continue
                 self.connected_again(worker)
                 return

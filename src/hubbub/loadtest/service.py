@@ -61,7 +61,7 @@ def service(url: str | None, stack_name: str | None, *, keep: bool) -> Iterator[
             click.echo(heading("Hubbub Performance Test"))
             click.echo(f"Service:        {tested.url}{'' if url else ' (started for this test)'}")
             if url is None and _answers():
-                click.echo(f"Another answers at {RUNNING}, and is left alone (--running tests that one).")
+                click.echo(f"Another service answers at {RUNNING}; it is not tested (use --running for that).")
             yield tested
     except (SetupFailed, StackFailed, ServerMissing, GeneratorLost) as error:
         click.echo(f"perftest: {error}", err=True)
@@ -99,7 +99,7 @@ def _remove(accounts: Accounts) -> None:
     if not accounts.described:
         return
     with suppress(OSError):  # the reader of the output may have gone
-        click.echo("Deleting what the test made in the service")
+        click.echo("Deleting what the test created in the service")
     why: str | None = "the deletion was interrupted"
     with suppress(KeyboardInterrupt):  # a second Ctrl-C: the run has ended, and this ends the deletion
         why = run(accounts.remove())

@@ -6,11 +6,11 @@ from typing import Any
 
 from hubbub.loadtest.accounts import Account, Accounts, SetupFailed, each
 from hubbub.loadtest.client import CallFailed, Client
-from hubbub.loadtest.script import Seat
+from hubbub.loadtest.scenario import VirtualUser
 
 
-async def prepare(accounts: Accounts, workers: int, *, chats: int = 1, members: int = 1) -> list[Seat]:
-    """A seat for each worker: ``members`` of them share an application, which has ``chats`` chats.
+async def prepare(accounts: Accounts, workers: int, *, chats: int = 1, members: int = 1) -> list[VirtualUser]:
+    """A user for each worker: ``members`` of them share an application, which has ``chats`` chats.
 
     Raises:
         SetupFailed
@@ -33,7 +33,7 @@ async def prepare(accounts: Accounts, workers: int, *, chats: int = 1, members: 
     try:
         users = await each(range(workers), user)
         owned = await each(range(0, workers, members), application)
-        return [Seat(account.cookie, *owned[number // members]) for number, (account, _) in enumerate(users)]
+        return [VirtualUser(account.cookie, *owned[number // members]) for number, (account, _) in enumerate(users)]
     except CallFailed as error:
         raise SetupFailed(str(error)) from error
     finally:

@@ -11,7 +11,7 @@ from hubbub.loadtest.gauges import Served
 from hubbub.loadtest.recorder import Latency, Recorder
 from hubbub.loadtest.requirement import Check
 from hubbub.loadtest.run import Moment, Run
-from hubbub.loadtest.tally import GENERATOR, REASONS
+from hubbub.loadtest.summary import GENERATOR, REASONS
 from hubbub.loadtest.verify import Findings
 
 PASS_THROUGHPUT = 0.5  # of the target

@@ -10,8 +10,8 @@ from typing import Any
 import msgspec
 
 from hubbub.loadtest.client import CallFailed, Client
-from hubbub.loadtest.ledger import Kept
-from hubbub.loadtest.script import Script
+from hubbub.loadtest.ledger import ChatRecord
+from hubbub.loadtest.scenario import Scenario
 
 _PATIENCE_S = 60.0
 _AGAIN_S = 0.2
@@ -58,34 +58,34 @@ class Findings(msgspec.Struct, tag=True):
             self.note(example)
 
 
-async def read_back(url: str, scripts: list[Script], run: str, stranger: str) -> Findings:
-    """Hold the scripts' ledgers against the service. Waits for a service that is still coming back.
+async def read_back(url: str, scenarios: list[Scenario], run: str, stranger: str) -> Findings:
+    """Hold the scenarios' ledgers against the service. Waits for a service that is still coming back.
 
     Raises:
         Unreadable
     """
     findings = Findings()
-    chats: defaultdict[tuple[str, int], list[tuple[Script, Kept]]] = defaultdict(list)
-    for script in scripts:
-        if script.ledger is not None:
-            for place, kept in script.ledger.chats.items():
-                chats[script.seat.token, script.seat.chats[place]].append((script, kept))
+    chats: defaultdict[tuple[str, int], list[tuple[Scenario, ChatRecord]]] = defaultdict(list)
+    for scenario in scenarios:
+        if scenario.ledger is not None:
+            for place, record in scenario.ledger.chats.items():
+                chats[scenario.user.token, scenario.user.chats[place]].append((scenario, record))
     gate = asyncio.Semaphore(_AT_ONCE)
 
-    async def one(token: str, chat: int, writers: list[tuple[Script, Kept]]) -> None:
+    async def one(token: str, chat: int, writers: list[tuple[Scenario, ChatRecord]]) -> None:
         async with gate:
             await _chat(url, token, chat, writers, run, findings)
 
     async def fence(place: int) -> None:
         # The neighbour with another application, if there is one: users of one application stand side by side.
-        script = scripts[place]
-        others = (other for other in scripts[place:] + scripts if other.seat.token != script.seat.token)
+        scenario = scenarios[place]
+        others = (other for other in scenarios[place:] + scenarios if other.user.token != scenario.user.token)
         async with gate:
-            await _fence(url, script, next(others, script), stranger, findings)
+            await _fence(url, scenario, next(others, scenario), stranger, findings)
 
     await asyncio.gather(
         *(one(token, chat, writers) for (token, chat), writers in chats.items()),
-        *(fence(place) for place in range(len(scripts))),
+        *(fence(place) for place in range(len(scenarios))),
     )
     return findings
 
@@ -107,15 +107,15 @@ async def _call(client: Client, path: str) -> tuple[int, Any]:
 
 
 async def _chat(
-    url: str, token: str, chat: int, writers: list[tuple[Script, Kept]], run: str, findings: Findings
+    url: str, token: str, chat: int, writers: list[tuple[Scenario, ChatRecord]], run: str, findings: Findings
 ) -> None:
     """One chat, from the first number that was acknowledged in it; the messages of other senders are passed over."""
     where = f"chat {chat} of application {token[:6]}…"
-    by_worker = {script.worker: kept for script, kept in writers}
-    after = min((min(kept.texts) for kept in by_worker.values() if kept.texts), default=1) - 1
+    by_worker = {scenario.worker: record for scenario, record in writers}
+    after = min((min(record.texts) for record in by_worker.values() if record.texts), default=1) - 1
     found: dict[int, tuple[int, int]] = {}  # by number: worker and sequence
     seen: dict[tuple[int, int], int] = {}
-    client = Client(url, writers[0][0].seat.cookie)
+    client = Client(url, writers[0][0].user.cookie)
     try:
         while True:
             path = f"/applications/{token}/chats/{chat}/messages?limit=100&after={after}"
@@ -137,49 +137,49 @@ async def _chat(
                 seen[author] = number
     finally:
         client.close()
-    for worker, kept in by_worker.items():
-        _judge(kept, worker, found, where, findings)
+    for worker, record in by_worker.items():
+        _judge(record, worker, found, where, findings)
 
 
-def _judge(kept: Kept, worker: int, found: dict[int, tuple[int, int]], where: str, findings: Findings) -> None:
-    findings.disordered += kept.repeated
-    findings.acknowledged += len(kept.texts.keys() - kept.deleted)
-    for number, sequence in kept.texts.items():
-        if number in kept.deleted:
+def _judge(record: ChatRecord, worker: int, found: dict[int, tuple[int, int]], where: str, findings: Findings) -> None:
+    findings.disordered += record.repeated
+    findings.acknowledged += len(record.texts.keys() - record.deleted)
+    for number, sequence in record.texts.items():
+        if number in record.deleted:
             if number in found:
                 findings.undeleted += 1
                 findings.note(f"message {number} in {where} was deleted and is there")
         elif number not in found:
-            if number in kept.unsure_deletes:
+            if number in record.unsure_deletes:
                 findings.stored += 1  # the delete may have been done: as good as stored
             else:
                 findings.lost += 1
                 findings.note(f"message {number} in {where} was acknowledged and is not there")
         elif found[number] == (worker, sequence) or (
-            found[number][0] == worker and found[number][1] in kept.unsure_edits.get(number, ())
+            found[number][0] == worker and found[number][1] in record.unsure_edits.get(number, ())
         ):
             findings.stored += 1
         else:
             findings.altered += 1
             findings.note(f"message {number} in {where} has another text than was acknowledged last")
     for number, (author, sequence) in found.items():
-        if author != worker or number in kept.texts:
+        if author != worker or number in record.texts:
             continue
-        if sequence in kept.unsure_sends:
+        if sequence in record.unsure_sends:
             findings.unanswered += 1
         else:
             findings.altered += 1
             findings.note(f"message {number} in {where} is of a send that was answered with another number")
 
 
-async def _fence(url: str, script: Script, other: Script, stranger: str, findings: Findings) -> None:
+async def _fence(url: str, scenario: Scenario, other: Scenario, stranger: str, findings: Findings) -> None:
     """A stranger gets a 404 for this worker's application, this worker for another's, and lists don't show them."""
-    token, foreign = script.seat.token, other.seat.token
-    outsider, insider = Client(url, stranger), Client(url, script.seat.cookie)
+    token, foreign = scenario.user.token, other.user.token
+    outsider, insider = Client(url, stranger), Client(url, scenario.user.cookie)
     try:
         for client, closed in ((outsider, token), *([(insider, foreign)] if foreign != token else [])):
             application = f"/applications/{closed}"
-            for path in ("", "/chats", f"/chats/{other.seat.chats[0]}/messages"):
+            for path in ("", "/chats", f"/chats/{other.user.chats[0]}/messages"):
                 status, _ = await _call(client, application + path)
                 if status != 404:
                     findings.intrusions += 1

@@ -6,9 +6,9 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, cast
 
+from hubbub.loadtest.http_protocol import BadResponse, parse
 from hubbub.loadtest.plan import WRITE
-from hubbub.loadtest.script import Script
-from hubbub.loadtest.wire import BadResponse, parse
+from hubbub.loadtest.scenario import Scenario
 
 if TYPE_CHECKING:
     from hubbub.loadtest.runner import Runner
@@ -30,24 +30,24 @@ class Worker(asyncio.Protocol):
         "_buffer",
         "_due",
         "_runner",
-        "_script",
+        "_scenario",
         "_transport",
         "behind",
         "busy",
         "connected",
-        "seat",
+        "number",
         "sent_at",
         "slow_until",
         "turn",
     )
 
-    def __init__(self, runner: Runner, seat: int, script: Script) -> None:
+    def __init__(self, runner: Runner, number: int, scenario: Scenario) -> None:
         self._runner = runner
-        self._script = script
+        self._scenario = scenario
         self._transport = cast(asyncio.Transport, None)
         self._buffer = b""
         self._due = 0.0
-        self.seat = seat
+        self.number = number
         self.sent_at = 0.0
         self.slow_until = 0.0
         self.behind = 0
@@ -66,7 +66,7 @@ class Worker(asyncio.Protocol):
 
     def send(self, kind: int, due: float) -> float:
         """Send a request that was due at ``due`` on the clock; returns when it was."""
-        request = self._script.write() if kind == WRITE else self._script.read()
+        request = self._scenario.write() if kind == WRITE else self._scenario.read()
         self.busy = True
         self._due = due
         self.sent_at = sent_at = clock()
@@ -88,11 +88,11 @@ class Worker(asyncio.Protocol):
         if not self.busy:  # an answer nobody waits for: the test gave up on it, or the service closes the connection
             return
         self.busy = False
-        wrong = self._script.wrong(response.status, response.body)
+        wrong = self._scenario.wrong(response.status, response.body)
         if wrong is None:
-            self._runner.answered(self._script.route, now, self._due, self.sent_at)
+            self._runner.answered(self._scenario.route, now, self._due, self.sent_at)
         else:
-            self._runner.failed(self._script.route, wrong, now)
+            self._runner.failed(self._scenario.route, wrong, now)
         if response.close:
             self._transport.close()
         elif self.behind:
@@ -101,13 +101,13 @@ class Worker(asyncio.Protocol):
     def _fail(self, why: str) -> None:
         if self.busy:
             self.busy = False
-            self._runner.failed(self._script.route, why, clock())
+            self._runner.failed(self._scenario.route, why, clock())
 
     def refuse(self, kind: int) -> None:
         """The next request can't be sent at all."""
-        route = self._script.write if kind == WRITE else self._script.read
+        route = self._scenario.write if kind == WRITE else self._scenario.read
         route()
-        self._runner.failed(self._script.route, "connection refused", clock())
+        self._runner.failed(self._scenario.route, "connection refused", clock())
 
     def give_up(self) -> None:
         """The request under way gets no more time."""

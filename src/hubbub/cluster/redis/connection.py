@@ -46,11 +46,12 @@ class OtherData(Unavailable):
         super().__init__("Redis holds other data now. Try again a little later.")
 
 
-class RedisWire(asyncio.Protocol):
-    """``identity`` names the server's data set: another server, and the same one with other data, has another; empty
+class RedisClient(asyncio.Protocol):
+    """A client of one Redis server, which connects again when its connection is lost.
+
+    ``identity`` names the server's data set: another server, and the same one with other data, has another; empty
     while there is no connection. ``data_set`` is the server's own name for its data. ``keys`` are the names in the
-    generation of that data set, None until that is known.
-    ``connection`` counts the connections.
+    generation of that data set, None until that is known. ``connection`` counts the connections.
 
     Invariant: ``_pending`` has one entry for each command written and not answered, in the order written.
     """

@@ -16,15 +16,15 @@ class RedisCounts:
     """
 
     def __init__(self, servers: Servers, alone: Counts) -> None:
-        self._wire = servers.wires[0]
+        self._client = servers.clients[0]
         self._alone = alone
 
     async def take(self, counted: Sequence[tuple[Limit, str]]) -> Callable[[], Awaitable[None]]:
         try:
-            names = self._wire.named()
+            names = self._client.named()
             keys = [names.count(limit.name, key) for limit, key in counted]
             worth = [word for limit, _ in counted for word in (limit.each_ms, limit.most)]
-            refused = await self._wire.script("count", len(keys), *keys, *worth)
+            refused = await self._client.script("count", len(keys), *keys, *worth)
         except Unavailable:
             return await self._alone.take(counted)
         if refused:
@@ -34,7 +34,7 @@ class RedisCounts:
         async def give_back() -> None:
             failures = [(name, limit.each_ms) for name, (limit, _) in zip(keys, counted, strict=True) if limit.failures]
             try:
-                await self._wire.script(
+                await self._client.script(
                     "give_back", len(failures), *(name for name, _ in failures), *(each for _, each in failures)
                 )
             except Unavailable:

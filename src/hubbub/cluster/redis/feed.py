@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from hubbub.chat.errors import Unavailable
 from hubbub.chat.feed import Event, Feed
 from hubbub.chat.model import ChatKey
-from hubbub.cluster.redis.connection import RedisWire
+from hubbub.cluster.redis.connection import RedisClient
 from hubbub.cluster.redis.entries import json_of, names_sender
 from hubbub.cluster.redis.keys import channel
 from hubbub.cluster.redis.servers import Servers
@@ -27,7 +27,7 @@ class RedisFeed:
     def __init__(self, urls: Sequence[str], servers: Servers) -> None:
         self.feed = Feed(self._watch, self._unwatch)
         self._servers = servers
-        self._wires = [RedisWire(url, {}, pushed=self._pushed, connected=self._connected) for url in urls]
+        self._clients = [RedisClient(url, {}, pushed=self._pushed, connected=self._connected) for url in urls]
         self._telling: set[asyncio.Task[None]] = set()
 
     def _watch(self, key: ChatKey) -> None:
@@ -48,11 +48,11 @@ class RedisFeed:
 
     async def _send(self, command: str, key: ChatKey) -> None:
         try:
-            await self._wires[self._servers.slot_of(key.token)].call(command, channel(key))
+            await self._clients[self._servers.slot_of(key.token)].call(command, channel(key))
             if command == "SUBSCRIBE":
                 self.feed.missed(key)  # what was published before this took effect was told to nobody here
         except Unavailable as error:
-            log.info("A chat is listened to again once Redis can be reached: %s", error)
+            log.info("A chat's events continue once Redis can be reached: %s", error)
 
     def _pushed(self, name: bytes, data: bytes) -> None:
         _, token, number = name.decode().split(":")
@@ -64,5 +64,5 @@ class RedisFeed:
             self.feed.publish(key, Event(int(message), json_of(entry) if entry else None))
 
     async def close(self) -> None:
-        for wire in self._wires:
-            await wire.close()
+        for client in self._clients:
+            await client.close()

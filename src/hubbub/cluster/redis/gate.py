@@ -13,8 +13,8 @@ from typing import Any
 from hubbub.chat.errors import RateLimited, Unavailable
 from hubbub.chat.model import is_token
 from hubbub.chat.ports import Entry, Gate, Wants
-from hubbub.cluster.publisher import Place, Publisher
-from hubbub.cluster.redis.connection import OtherData, RedisWire
+from hubbub.cluster.publisher import Publisher, Reservation
+from hubbub.cluster.redis.connection import OtherData, RedisClient
 from hubbub.cluster.redis.keys import Keys
 from hubbub.cluster.redis.pages import Application, Applications, Pages
 from hubbub.cluster.redis.servers import Servers
@@ -33,30 +33,32 @@ def unique() -> str:
 
 
 class Given:
-    """A number that was given, and the place in the queue that was held for it before.
+    """A number that was given, and the room in the queue that was reserved for it before.
 
-    A request that fails on its way uses neither: the number is a gap then, and the place is free again once nobody has
-    this any more.
+    A request that fails on its way uses neither: then the number is a gap, and the room is released when this object
+    is freed.
     """
 
-    __slots__ = ("_place", "_publisher", "epoch", "generation", "number")
+    __slots__ = ("_publisher", "_reservation", "epoch", "generation", "number")
 
-    def __init__(self, publisher: Publisher, place: Place, generation: int, epoch: int, number: int) -> None:
+    def __init__(
+        self, publisher: Publisher, reservation: Reservation, generation: int, epoch: int, number: int
+    ) -> None:
         self._publisher = publisher
-        self._place: Place | None = place
+        self._reservation: Reservation | None = reservation
         self.generation = generation
         self.epoch = epoch
         self.number = number
 
-    def take(self) -> Place:
-        """The place, to be used. Once."""
-        place, self._place = self._place, None
-        assert place is not None  # noqa: S101 - a request posts once
-        return place
+    def take(self) -> Reservation:
+        """The reservation, for the one that uses it. To be called once."""
+        reservation, self._reservation = self._reservation, None
+        assert reservation is not None  # noqa: S101 - a request posts once
+        return reservation
 
     def __del__(self) -> None:
-        if self._place is not None:
-            self._publisher.release(self._place)
+        if self._reservation is not None:
+            self._publisher.release(self._reservation)
 
 
 class Seen:
@@ -77,10 +79,10 @@ class _Trip:
     """The requests of a turn that go to one server, and what each waits for. ``names`` are those its keys have;
     ``pages`` counts the requests for messages."""
 
-    __slots__ = ("keys", "names", "pages", "waiting", "wire", "words")
+    __slots__ = ("client", "keys", "names", "pages", "waiting", "words")
 
-    def __init__(self, wire: RedisWire, names: Keys) -> None:
-        self.wire = wire
+    def __init__(self, client: RedisClient, names: Keys) -> None:
+        self.client = client
         self.names = names
         self.keys: list[str] = []
         self.words: list[str | bytes | int] = []
@@ -107,27 +109,27 @@ class RedisGate:
         self._pages = pages
         self._user_rate = user_rate
         self._alone = alone
-        self._trips: dict[RedisWire, _Trip] = {}
+        self._trips: dict[RedisClient, _Trip] = {}
 
     async def enter(self, user_id: int, mark: str = "", wants: Wants | None = None) -> Entry:
         if wants is None or not is_token(wants.chat.token):  # no other text is remembered, here or in Redis
             return await self._enter(user_id, mark)
         token = wants.chat.token
         slot = self._servers.slot_of(token)
-        wire = self._servers.wires[slot]
+        client = self._servers.clients[slot]
         known = self._applications.get(token)
-        place: Place | None = None
+        reservation: Reservation | None = None
         what: str | int = wants.newest or ""
         try:
-            names = wire.named()
+            names = client.named()
             chat = names.of(wants.chat)
-            if wants.number and known is not None and user_id in known.roles and wire.takes_numbers:
+            if wants.number and known is not None and user_id in known.roles and client.takes_numbers:
                 # Held before the number is taken, so that nothing refuses it afterwards (rule 7). None: no room, and
                 # who posts without a number is told so.
-                place = self._publisher.try_hold(token, wants.number)
-                what = "number" if place is not None else ""
+                reservation = self._publisher.try_hold(token, wants.number)
+                what = "number" if reservation is not None else ""
             reply = await self._ask(
-                wire,
+                client,
                 names,
                 (
                     names.user(user_id),
@@ -147,15 +149,15 @@ class RedisGate:
             )
             found = reply[3] if len(reply) > 3 else None
             given = None
-            if place is not None and found is not None:
-                given = Given(self._publisher, place, names.generation, int(found[0]), int(found[1]))
-                place = None
+            if reservation is not None and found is not None:
+                given = Given(self._publisher, reservation, names.generation, int(found[0]), int(found[1]))
+                reservation = None
         except Unavailable:
             await self._alone.enter(user_id)
             return Entry("")
         finally:
-            if place is not None:
-                self._publisher.release(place)
+            if reservation is not None:
+                self._publisher.release(reservation)
         self._must_be_in(reply)
         newest = found if what != "number" else None
         application = self._applications.at(token, reply[2])
@@ -165,19 +167,19 @@ class RedisGate:
         )
 
     async def _enter(self, user_id: int, mark: str) -> Entry:
-        wire = self._servers.of_user(user_id)
+        client = self._servers.of_user(user_id)
         try:
-            names = wire.named()
-            reply = await self._ask(wire, names, (names.user(user_id), names.rate(user_id)), (2,))
+            names = client.named()
+            reply = await self._ask(client, names, (names.user(user_id), names.rate(user_id)), (2,))
         except Unavailable:
             await self._alone.enter(user_id)
             return Entry("")
         self._must_be_in(reply)
-        return Entry(_mark(mark, self._servers.wires.index(wire), names.generation, reply[0]))
+        return Entry(_mark(mark, self._servers.clients.index(client), names.generation, reply[0]))
 
     def _ask(
         self,
-        wire: RedisWire,
+        client: RedisClient,
         names: Keys,
         keys: tuple[str, ...],
         words: tuple[str | bytes | int, ...],
@@ -186,9 +188,9 @@ class RedisGate:
     ) -> asyncio.Future[Any]:
         """What scripts/enter.lua answers for one request, which may be for a page of messages; or Unavailable."""
         loop = asyncio.get_running_loop()
-        trip = self._trips.get(wire)
+        trip = self._trips.get(client)
         if trip is None or trip.names is not names:
-            trip = self._trips[wire] = _Trip(wire, names)
+            trip = self._trips[client] = _Trip(client, names)
             loop.call_soon(self._go, trip)
         trip.keys += keys
         trip.words += words
@@ -203,18 +205,18 @@ class RedisGate:
         waiting, trip.waiting = trip.waiting, []
         if not waiting:  # it was full, and has gone
             return
-        if self._trips.get(trip.wire) is trip:
-            del self._trips[trip.wire]
-        if trip.wire.keys is not trip.names:
+        if self._trips.get(trip.client) is trip:
+            del self._trips[trip.client]
+        if trip.client.keys is not trip.names:
             _refuse(waiting, OtherData())
             return
         keys = trip.keys
         try:
-            reply = trip.wire.script("enter", len(keys), *keys, unique(), self._user_rate, *trip.words)
+            reply = trip.client.script("enter", len(keys), *keys, unique(), self._user_rate, *trip.words)
         except Unavailable as error:
             _refuse(waiting, error)
             return
-        reply.add_done_callback(partial(_answer, waiting, trip.wire.data_set))
+        reply.add_done_callback(partial(_answer, waiting, trip.client.data_set))
 
     def _must_be_in(self, reply: Any) -> None:
         if not reply[1]:
@@ -231,8 +233,8 @@ async def sessions_change(servers: Servers, user_id: int) -> Callable[[], Awaita
     change = unique()
 
     async def tell(fresh: str) -> None:
-        for wire in servers.wires:
-            await wire.script("sessions", 1, wire.named().user(user_id), change, fresh)
+        for client in servers.clients:
+            await client.script("sessions", 1, client.named().user(user_id), change, fresh)
 
     await tell("")
     return lambda: tell(unique())

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Protocol
 from hubbub.chat.caller import Caller
 from hubbub.chat.encoding import encode_chats, encode_page
 from hubbub.chat.errors import ChatError, Unavailable
-from hubbub.chat.model import ChatKey, Message, Page, Role, Shown
+from hubbub.chat.model import ChatKey, Message, MessagesRead, Page, Role
 from hubbub.cluster.protocol import Position
 from hubbub.cluster.publisher import Publisher
 from hubbub.cluster.redis.entries import is_deleted, json_of, message_of, names_sender
@@ -85,9 +85,9 @@ class RedisView:
 
     async def _application(self, token: str) -> Application | None:
         """None when Redis can't say what is up to date."""
-        wire = self._servers.of(token)
+        client = self._servers.of(token)
         try:
-            version = await wire.vouched("version", 1, wire.named().application(token), unique())
+            version = await client.vouched("version", 1, client.named().application(token), unique())
         except Unavailable:
             return None
         return self._applications.at(token, version)
@@ -125,9 +125,9 @@ class RedisView:
     async def _keep(self, application: Application, token: str) -> None:
         """There is such an application: its version need not be short-lived (see scripts/shared.lua). It does no harm
         when that is another by now."""
-        wire = self._servers.of(token)
+        client = self._servers.of(token)
         with suppress(Unavailable):
-            await wire.call("EXPIRE", wire.named().application(token), _VERSION_S)
+            await client.call("EXPIRE", client.named().application(token), _VERSION_S)
             application.kept = True
 
     def _look_later(self, application: Application, token: str, user_id: int) -> None:
@@ -198,15 +198,15 @@ class RedisView:
         if isinstance(seen, Seen) and seen.limit == limit and seen.newest is not None:
             found, generation = seen.newest, seen.generation
         else:
-            wire = self._servers.of(key.token)
+            client = self._servers.of(key.token)
             known = self._pages.version(key) if limit == self._pages.limit else b""
             try:
-                names = wire.named()
+                names = client.named()
                 keys = names.chat(key), self._drained(names, key)
                 generation = names.generation
-                found = await wire.vouched("newest", 2, *keys, limit, known)
+                found = await client.vouched("newest", 2, *keys, limit, known)
             except Unavailable:
-                shown = Shown(await self._store.messages(key, limit=limit + 1), lag=True)
+                shown = MessagesRead(await self._store.messages(key, limit=limit + 1), lag=True)
                 return encode_page(shown.messages, limit)._replace(lag=True)
         if isinstance(found, int):
             self._open_later(key)
@@ -259,24 +259,26 @@ class RedisView:
 
     # Some messages -----------------------------------------------------------------------------------------------
 
-    async def message(self, key: ChatKey, number: int) -> Shown:
+    async def message(self, key: ChatKey, number: int) -> MessagesRead:
         return await self.numbered(key, [number])
 
-    async def numbered(self, key: ChatKey, numbers: Sequence[int]) -> Shown:
+    async def numbered(self, key: ChatKey, numbers: Sequence[int]) -> MessagesRead:
         if not numbers:
-            return Shown([])
-        wire = self._servers.of(key.token)
+            return MessagesRead([])
+        client = self._servers.of(key.token)
         try:
-            names = wire.named()
-            reply = await wire.vouched("some", 3, names.chat(key), names.old(key), self._drained(names, key), *numbers)
+            names = client.named()
+            reply = await client.vouched(
+                "some", 3, names.chat(key), names.old(key), self._drained(names, key), *numbers
+            )
         except Unavailable:
-            return Shown(await self._store.numbered(key, numbers), lag=True)
+            return MessagesRead(await self._store.numbered(key, numbers), lag=True)
         if isinstance(reply, int):
             lag = not reply or await self._lags(key, names.generation)
             found = await self._store.numbered(key, numbers)
             if not lag and len(found) < len(numbers) and await self._is_live(key):
                 return await self.numbered(key, numbers)  # it may have given numbers since Redis was asked
-            return Shown(found, lag=lag)
+            return MessagesRead(found, lag=lag)
         floor, position, *entries = reply
         found, stored, still_open = [], [], []
         for number, entry in zip(numbers, entries, strict=True):
@@ -293,13 +295,13 @@ class RedisView:
         there = {message.number for message in found}
         still_open = sorted(number for number in still_open if number not in there)
         found = await self._store.with_refs(found)
-        return Shown(found, await self._lags(key, names.generation), still_open)
+        return MessagesRead(found, await self._lags(key, names.generation), still_open)
 
     # Pages of any kind -------------------------------------------------------------------------------------------
 
     async def messages(
         self, key: ChatKey, *, limit: int, before: int | None = None, after: int | None = None, offset: int = 0
-    ) -> Shown:
+    ) -> MessagesRead:
         keys = self._servers.of(key.token).keys
         still_open: list[int] = []
         try:
@@ -308,14 +310,14 @@ class RedisView:
             else:
                 found = await self._below(key, limit, before, offset)
             found = await self._store.with_refs(found)
-            return Shown(found, keys is None or await self._lags(key, keys.generation), still_open)
+            return MessagesRead(found, keys is None or await self._lags(key, keys.generation), still_open)
         except _NotLive as closed:
             stored = await self._store.messages(key, limit=limit, before=before, after=after, offset=offset)
             lag = closed.lag or keys is None or await self._lags(key, keys.generation)
             gap = after is not None and stored and stored[0].number > after + len(stored)
             if gap and not lag and await self._is_live(key):
                 return await self.messages(key, limit=limit, after=after)  # as in ``numbered``
-            return Shown(stored, lag)
+            return MessagesRead(stored, lag)
 
     async def _is_live(self, key: ChatKey) -> bool:
         """Whether the chat gives numbers. One that does not, and did not a moment ago, has none that is open."""
@@ -327,11 +329,11 @@ class RedisView:
 
     async def _read(self, key: ChatKey, at: int, step: int, wanted: int) -> _Hot:
         """Raises _NotLive."""
-        wire = self._servers.of(key.token)
+        client = self._servers.of(key.token)
         try:
-            names = wire.named()
+            names = client.named()
             keys = names.chat(key), names.old(key), self._drained(names, key)
-            reply: Any = await wire.vouched("read", 3, *keys, at, step, wanted)
+            reply: Any = await client.vouched("read", 3, *keys, at, step, wanted)
         except Unavailable:
             raise _NotLive(lag=True) from None
         if isinstance(reply, int):

@@ -13,7 +13,7 @@ from hubbub.chat.errors import NotFound, Unavailable
 from hubbub.chat.model import ChatKey, Message
 from hubbub.cluster.protocol import Delete, Edit, OpenChat, Position, Post, order_of, place_of
 from hubbub.cluster.publisher import Publisher
-from hubbub.cluster.redis.connection import RedisWire
+from hubbub.cluster.redis.connection import RedisClient
 from hubbub.cluster.redis.entries import deleted, entry_of, json_of, message_of
 from hubbub.cluster.redis.gate import unique
 from hubbub.cluster.redis.keys import GONE_MS, KEY_MS, LIFETIME_MS, channel
@@ -80,16 +80,16 @@ class Numbers:
 
     async def announce_new_chat(self, token: str) -> str:
         """Must come before the chat is made; ``new_chat`` takes what this returns. Raises Unavailable."""
-        wire = self._servers.of(token)
-        guard = wire.named().guard(token, unique())
-        await wire.call("SET", guard, 1, "PX", 5000)
+        client = self._servers.of(token)
+        guard = client.named().guard(token, unique())
+        await client.call("SET", guard, 1, "PX", 5000)
         return guard
 
     async def new_chat(self, key: ChatKey, guard: str) -> None:
-        wire = self._servers.of(key.token)
-        names = wire.named()
+        client = self._servers.of(key.token)
+        names = client.named()
         if guard.startswith(f"{names.generation}:"):
-            await wire.script("fresh", 3, names.chat(key), names.announced(key), guard, LIFETIME_MS)
+            await client.script("fresh", 3, names.chat(key), names.announced(key), guard, LIFETIME_MS)
 
     async def chat_deleted(self, key: ChatKey) -> None:
         """The store has no such chat any more, and from now on there is none here. Raises Unavailable."""
@@ -114,16 +114,16 @@ class Numbers:
         """
         until = time.monotonic() + _OPEN_WITHIN_S
         looked = ""
-        wire = self._servers.of(key.token)
+        client = self._servers.of(key.token)
         while True:
-            if not wire.takes_numbers:
+            if not client.takes_numbers:
                 raise Unavailable("Redis is nearly full. Nothing was stored; send it again later.", retry_after=5)
-            names = wire.named()
+            names = client.named()
             keys = [names.chat(key)]
             if claim is not None:
                 keys.append(names.idempotency(key, claim.sender_id, claim.key))
             body_hash = "" if claim is None else claim.body_hash.hex()
-            reply = await wire.vouched("number", len(keys), *keys, looked, created_at, body_hash, KEY_MS)
+            reply = await client.vouched("number", len(keys), *keys, looked, created_at, body_hash, KEY_MS)
             kind = reply[0]
             if kind == b"new":
                 return Slot(names.generation, int(reply[1]), int(reply[2]), created_at)
@@ -138,20 +138,20 @@ class Numbers:
                     return Posted(*stored)
                 looked = reply[1].decode()
                 continue
-            await self._open(wire, key)
+            await self._open(client, key)
             if time.monotonic() > until:
                 raise Unavailable("The chat is being prepared for new messages. Try again a little later.")
 
     async def release(self, key: ChatKey, slot: Slot, claim: Claim | None) -> None:
         """Give back a number that was never sent. Nothing is lost when that can't be done: it is a gap then."""
-        wire = self._servers.of(key.token)
-        if wire.keys is None or wire.keys.generation != slot.generation:
+        client = self._servers.of(key.token)
+        if client.keys is None or client.keys.generation != slot.generation:
             return
-        keys = [wire.keys.chat(key)]
+        keys = [client.keys.chat(key)]
         if claim is not None:
-            keys.append(wire.keys.idempotency(key, claim.sender_id, claim.key))
+            keys.append(client.keys.idempotency(key, claim.sender_id, claim.key))
         try:
-            await wire.script("release", len(keys), *keys, slot.epoch, slot.number)
+            await client.script("release", len(keys), *keys, slot.epoch, slot.number)
         except Unavailable:
             return
 
@@ -163,10 +163,10 @@ class Numbers:
             Unavailable: the chat can't be opened now, or too many changes wait for the store.
         """
         until = time.monotonic() + _OPEN_WITHIN_S
-        wire = self._servers.of(key.token)
+        client = self._servers.of(key.token)
         while True:
-            names = wire.named()
-            reply = await wire.vouched("order", 2, names.chat(key), names.old(key), number)
+            names = client.named()
+            reply = await client.vouched("order", 2, names.chat(key), names.old(key), number)
             if reply[0] == b"full":
                 raise Unavailable("Too many changes of old messages wait for the database. Try again later.")
             if reply[0] == b"new":
@@ -181,7 +181,7 @@ class Numbers:
                 return Ordered(names.generation, order_of(int(epoch), int(place)), message)
             if reply[0] == b"missing":
                 raise NotFound(_NO_MESSAGE)
-            await self._open(wire, key)
+            await self._open(client, key)
             if time.monotonic() > until:
                 raise Unavailable("The chat is being prepared for changes. Try again a little later.")
 
@@ -189,11 +189,11 @@ class Numbers:
         """Have the chat opened; it is so a little later. Raises Unavailable."""
         await self._open(self._servers.of(key.token), key, wait=False)
 
-    async def _open(self, wire: RedisWire, key: ChatKey, *, wait: bool = True) -> None:
+    async def _open(self, client: RedisClient, key: ChatKey, *, wait: bool = True) -> None:
         """Have the chat opened, and wait a little."""
-        names = wire.named()
+        names = client.named()
         candidate = unique()
-        announced = await wire.script("want", 2, names.chat(key), names.announced(key), candidate)
+        announced = await client.script("want", 2, names.chat(key), names.announced(key), candidate)
         if announced == b"gone":
             raise NotFound(NO_CHAT)
         if announced == b"announced":
@@ -210,8 +210,8 @@ class Numbers:
         Raises:
             Unavailable: it can't be known now, or is shown in other data.
         """
-        wire = self._servers.wires[slot]
-        names = wire.named()
+        client = self._servers.clients[slot]
+        names = client.named()
         keys: dict[str, int] = {}
 
         def at(name: str) -> int:
@@ -230,7 +230,7 @@ class Numbers:
                 epoch, extra = place_of(command.order)
                 kind = "e" if isinstance(command, Edit) else "d"
             words += (kind, at(named.chat), at(named.old), extra, epoch, command.number, entry, where)
-        versions = await wire.vouched("show", len(keys), *keys, LIFETIME_MS, *words)
+        versions = await client.vouched("show", len(keys), *keys, LIFETIME_MS, *words)
         results = []
         for (command, generation, entry), version in zip(confirmed, versions, strict=True):
             shown = bool(version) and generation == names.generation
@@ -240,16 +240,16 @@ class Numbers:
         return results
 
 
-async def chat_gone(wire: RedisWire, key: ChatKey) -> None:
+async def chat_gone(client: RedisClient, key: ChatKey) -> None:
     """Drop what is held of a chat that was deleted, here and, by the application's version, in every process. Raises
     Unavailable."""
-    names = wire.named()
-    await wire.script("gone", 3, names.chat(key), names.old(key), names.announced(key), GONE_MS)
-    await new_version(wire, key.token)
+    names = client.named()
+    await client.script("gone", 3, names.chat(key), names.old(key), names.announced(key), GONE_MS)
+    await new_version(client, key.token)
 
 
-async def new_version(wire: RedisWire, token: str) -> None:
-    await wire.call("SET", wire.named().application(token), unique(), "EX", 86400)
+async def new_version(client: RedisClient, token: str) -> None:
+    await client.call("SET", client.named().application(token), unique(), "EX", 86400)
 
 
 def post_entry(post: Post) -> bytes:

@@ -23,7 +23,7 @@ from hubbub.cluster.protocol import (
     Repeated,
     Straggler,
 )
-from hubbub.cluster.redis.connection import RedisWire
+from hubbub.cluster.redis.connection import RedisClient
 from hubbub.cluster.redis.entries import entry_of
 from hubbub.cluster.redis.keys import LIFETIME_MS, STORED_KEY_MS, STORED_LIFETIME_MS
 from hubbub.cluster.redis.numbers import chat_gone, post_entry
@@ -34,29 +34,29 @@ _KEPT = 101  # one above the largest page
 
 
 class Stored:
-    """See cluster.writer.Shown. Every method raises Unavailable when it can't be said now: then what Redis shows stays
-    right, and it holds more than it needs."""
+    """Tells Redis what the store has: see cluster.writer.ReadModel. Every method raises Unavailable when Redis can't be
+    updated now: then what Redis shows stays right, and it holds more than it needs."""
 
     def __init__(self, servers: Servers, store: MySqlStore) -> None:
         self._servers = servers
         self._store = store
 
-    def _wire(self, token: str, generation: int) -> RedisWire:
+    def _client(self, token: str, generation: int) -> RedisClient:
         """The connection to the generation in which something was announced. Raises Unavailable."""
-        wire = self._servers.of(token)
-        if wire.named().generation != generation:
+        client = self._servers.of(token)
+        if client.named().generation != generation:
             raise Unavailable("That was announced in another generation of Redis.")
-        return wire
+        return client
 
     async def seed(self, command: OpenChat, opened: Opened, position: Position) -> bool:
         """Seed the chat as pending with what the store has. False when another has, or nothing vouches for the
         marker."""
-        wire = self._wire(command.chat.token, command.generation)
-        names = wire.named()
+        client = self._client(command.chat.token, command.generation)
+        names = client.named()
         floor = opened.newest[-1][0].number - 1 if len(opened.newest) == _KEPT else 0
         entries = [word for message, order in opened.newest for word in (message.number, entry_of(message, order))]
         # In the data set in which it was announced, or not at all: an old copy has old announcements.
-        seeded = await wire.vouched(
+        seeded = await client.vouched(
             "seed",
             3,
             names.chat(command.chat),
@@ -77,8 +77,8 @@ class Stored:
 
     async def live(self, command: OpenChat, epoch: int) -> None:
         """The store has the epoch as the live one."""
-        wire = self._wire(command.chat.token, command.generation)
-        await wire.script("live", 1, wire.named().chat(command.chat), epoch)
+        client = self._client(command.chat.token, command.generation)
+        await client.script("live", 1, client.named().chat(command.chat), epoch)
 
     async def gone(self, chat: ChatKey) -> None:
         """The chat was deleted."""
@@ -86,15 +86,15 @@ class Stored:
 
     async def renamed(self, chat: ChatKey, user_id: int, name: str) -> None:
         """The user's messages have this sender's name from now on."""
-        wire = self._servers.of(chat.token)
-        names = wire.named()
-        await wire.script("renamed", 2, names.chat(chat), names.old(chat), user_id, msgspec.json.encode(name))
+        client = self._servers.of(chat.token)
+        names = client.named()
+        await client.script("renamed", 2, names.chat(chat), names.old(chat), user_id, msgspec.json.encode(name))
 
     async def drained(self, shard: int, barrier: Barrier) -> None:
-        wire = self._servers.wires[barrier.slot]
-        names = wire.named()
+        client = self._servers.clients[barrier.slot]
+        names = client.named()
         if names.generation == barrier.generation:
-            await wire.script("drained", 2, names.drained(shard), names.barrier(shard), barrier.candidate)
+            await client.script("drained", 2, names.drained(shard), names.barrier(shard), barrier.candidate)
 
     async def stored(
         self, chat: ChatKey, commands: Sequence[tuple[Post | Edit | Delete, Outcome]], position: Position
@@ -102,8 +102,8 @@ class Stored:
         """The store has these commands of one chat."""
         words: list[str | bytes | int] = []
         stored: list[int] = []
-        wire = self._servers.of(chat.token)
-        names = wire.named()
+        client = self._servers.of(chat.token)
+        names = client.named()
         keys = [names.chat(chat), names.old(chat), names.drained(position.shard)]
         commands = [(command, _as_told(command, outcome)) for command, outcome in commands]
         before = [command for command, outcome in commands if isinstance(outcome, AppliedBefore)]
@@ -119,7 +119,7 @@ class Stored:
                     stored.append(outcome.number if isinstance(outcome, Repeated) else command.number)
             else:
                 words += ("e" if isinstance(command, Edit) else "d", command.number, command.order, "")
-        unknown = await self._applied(wire, keys, stored, position, words)
+        unknown = await self._applied(client, keys, stored, position, words)
         if unknown:
             await self._refresh(chat, [int(number) for number in unknown], position)
 
@@ -145,14 +145,14 @@ class Stored:
                 sent_again += ("a", number, entry_of(message, order), "")
             elif isinstance(command, Edit) and command.order <= order:
                 words += ("e", number, command.order, "")
-        wire = self._servers.of(chat.token)
-        names = wire.named()
+        client = self._servers.of(chat.token)
+        names = client.named()
         keys = names.chat(chat), names.old(chat), names.drained(position.shard)
         if sent_again:  # at the position from before the store was asked: what came later is not to be undone
-            await self._applied(wire, keys, [], position, sent_again)
+            await self._applied(client, keys, [], position, sent_again)
         if words:  # at one from after it: what the store said may be newer than the first
             now = position._replace(transactions=await self._store.transactions(position.shard))
-            unknown = await self._applied(wire, keys, [], now, words)
+            unknown = await self._applied(client, keys, [], now, words)
             if unknown:
                 await self._refresh(chat, [int(number) for number in unknown], now)
 
@@ -164,14 +164,14 @@ class Stored:
         words: list[str | bytes | int] = []
         for number in numbers:
             words += ("r", number, found.get(number, ""), "")
-        wire = self._servers.of(chat.token)
-        names = wire.named()
+        client = self._servers.of(chat.token)
+        names = client.named()
         keys = names.chat(chat), names.old(chat), names.drained(position.shard)
-        await self._applied(wire, keys, [], position, words)
+        await self._applied(client, keys, [], position, words)
 
     @staticmethod
     async def _applied(
-        wire: RedisWire,
+        client: RedisClient,
         keys: Sequence[str],
         stored: Sequence[int],
         position: Position,
@@ -179,7 +179,7 @@ class Stored:
     ) -> list[bytes]:
         """``stored`` are the numbers of the keys behind the first three."""
         rest = LIFETIME_MS, STORED_LIFETIME_MS, STORED_KEY_MS, len(stored), *stored
-        unknown: list[bytes] = await wire.script("applied", len(keys), *keys, _word(position), *rest, *words)
+        unknown: list[bytes] = await client.script("applied", len(keys), *keys, _word(position), *rest, *words)
         return unknown
 
 

@@ -17,7 +17,7 @@ async function call(method, path, content, headers = {}) {
   try {
     answer = await fetch("/api/v1" + path, options);
   } catch {
-    throw new Refused(0, "Hubbub can't be reached. Trying again may help.");
+    throw new Refused(0, "Hubbub can't be reached. Try again.");
   }
   const text = await answer.text();
   const decoded = text ? JSON.parse(text) : null;

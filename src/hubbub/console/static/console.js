@@ -308,7 +308,7 @@ async function search() {
   if (chat !== path() || q !== $("q").value) return;
   $("older").hidden = true;
   const shown = found.length ? found.map(item) : [el("li", {}, "Nothing found.")];
-  if (found.truncated) shown.push(el("li", {}, "There may be more, but looking for it takes too much work. Ask for fewer or longer words."));
+  if (found.truncated) shown.push(el("li", {}, "There may be more, but finding it takes too much work. Search for fewer or longer words."));
   $("messages").replaceChildren(...shown);
   $("scroll").scrollTop = 0;
 }
@@ -372,7 +372,7 @@ function figures(reading) {
   tile("P99 of a message", p99(writes), ms);
   tile("P99 of a read", p99(reads), ms);
   tile("Writes waiting", figure("hubbub_queue_depth_messages") ?? figure("hubbub_queue_waiting_commands"), compact);
-  tile("Search index behind", figure("hubbub_index_lag_seconds") ?? null, ms);
+  tile("Search index lag", figure("hubbub_index_lag_seconds") ?? null, ms);
   tile("CPU, cores", change("process_cpu_seconds_total"), (value) => value.toFixed(2));
   tile("Memory", figure("process_resident_memory_bytes"), (value) => compact(value) + "B");
   tile("Connections", figure("hubbub_connections"), compact);

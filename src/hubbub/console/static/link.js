@@ -86,9 +86,9 @@ async function invited() {
 
 function setUp() {
   $("title").textContent = "Set up Hubbub";
-  $("why").textContent = "Make the operator's account. Operators see how the service does, and what it could not store.";
+  $("why").textContent = "Create the operator's account. Operators see the service's state, and the commands that it could not store.";
   $("way").hidden = true;
-  $("enter-button").textContent = "Make the account";
+  $("enter-button").textContent = "Create the account";
   show("enter");
 }
 

@@ -1,4 +1,4 @@
-"""Chats. Their list is in http.hot."""
+"""Chats. Their list is in http.hot_routes."""
 
 from __future__ import annotations
 

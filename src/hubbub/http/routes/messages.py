@@ -1,4 +1,4 @@
-"""Messages by their number. Posting and listing them is in http.hot."""
+"""Messages by their number. Posting and listing them is in http.hot_routes."""
 
 from __future__ import annotations
 

@@ -15,18 +15,18 @@ from hubbub.chat.feed import Feed
 from hubbub.http import schemas
 from hubbub.http.entrance import Entrance, key_of
 from hubbub.http.fields import query
-from hubbub.http.places import Place, Places
 from hubbub.http.reply import EVENT_STREAM
 from hubbub.http.routing import route
 from hubbub.http.stream import Slices, Stream
+from hubbub.http.stream_limiter import StreamLimiter, StreamSlot
 
 
 class StreamRoutes:
-    def __init__(self, entrance: Entrance, chats: Chats, feed: Feed, places: Places) -> None:
+    def __init__(self, entrance: Entrance, chats: Chats, feed: Feed, limiter: StreamLimiter) -> None:
         self._entrance = entrance
         self._chats = chats
         self._feed = feed
-        self._places = places
+        self._limiter = limiter
         self._slices = Slices()
 
     @route("GET", "/applications/{token}/chats/{number}/messages/stream", query=schemas.Streaming, streams=True)
@@ -44,7 +44,7 @@ class StreamRoutes:
             return await self._entrance.caller_again(request)
 
         stream = Stream(self._chats, self._feed, self._slices, again, caller, key, chat, after)
-        return _Listening(stream, self._places.take(caller.user.id))
+        return _Listening(stream, self._limiter.take(caller.user.id))
 
 
 async def _start(chat: ChatHandle, resumed: str, wanted: int | None) -> int:
@@ -57,15 +57,15 @@ async def _start(chat: ChatHandle, resumed: str, wanted: int | None) -> int:
 
 
 class _Listening(StreamingResponse):
-    """A stream as a response. It gives up its place when it ends, however that comes about."""
+    """A stream as a response. It gives up its slot when it ends, however that comes about."""
 
-    def __init__(self, stream: Stream, place: Place) -> None:
+    def __init__(self, stream: Stream, slot: StreamSlot) -> None:
         # A proxy in between must hand on each event as it comes.
         super().__init__(stream.events(), media_type=EVENT_STREAM.decode(), headers={"x-accel-buffering": "no"})
-        self._place = place
+        self._slot = slot
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         try:
             await super().__call__(scope, receive, send)
         finally:
-            self._place.give_up()
+            self._slot.give_up()

@@ -22,7 +22,7 @@ from hubbub.loadtest.profile import Stage, steady
 from hubbub.loadtest.report import without_metrics
 from hubbub.loadtest.requirement import Requirement
 from hubbub.loadtest.run import SIDES, Moment, Run
-from hubbub.loadtest.script import Workload
+from hubbub.loadtest.scenario import Workload
 from hubbub.loadtest.service import Service
 from hubbub.loadtest.setup import prepare, stranger
 from hubbub.loadtest.usage import Watch
@@ -161,13 +161,13 @@ async def bench(options: Options, service: Service, view: View) -> AsyncIterator
         click.echo(f"  HUBBUB_PERFTEST_KEY={key} hubbub perftest join {options.listen[0]}:{port}")
 
     view.phase("Phase 1: setup")
-    seats = await prepare(service.accounts, options.workers, chats=options.chats, members=options.members)
+    users = await prepare(service.accounts, options.workers, chats=options.chats, members=options.members)
     async with fleet(
         key, processes=options.local, machines=options.machines, listen=options.listen, waiting=waiting
     ) as generators:
         run = service.accounts.run
         workload = Workload(options.mix, options.size, options.zipf, options.seed, run, options.note)
-        await generators.assign(service.url, seats, workload)
+        await generators.assign(service.url, users, workload)
         yield Bench(options, service, view, generators)
 
 
@@ -190,7 +190,7 @@ async def search(options: Options, service: Service, length: int) -> Found:
     """The highest rate that holds in trials of ``length`` seconds. Raises SetupFailed, GeneratorLost."""
     kept = options.requirements or goals(options.writes, options.reads)
     asked = dataclasses.replace(options, requirements=kept, verify=False)
-    click.echo("Searching for the highest rate that keeps " + ", ".join(each.text for each in kept) + "\n")
+    click.echo("Searching for the highest rate that meets " + ", ".join(each.text for each in kept) + "\n")
     async with bench(asked, service, Quiet()) as ready:
         told = False
 
@@ -249,7 +249,7 @@ def _sureness(found: Found, options: Options) -> str:
     return "\n".join(lines)
 
 
-async def conduct(options: Options, service: Service, view: View) -> list[Result]:
+async def run_test(options: Options, service: Service, view: View) -> list[Result]:
     """The results of all runs. Raises SetupFailed, GeneratorLost."""
     writes, reads = options.plan.targets
     click.echo(f"Target:         {writes:g} writes/sec, {reads:g} reads/sec")

@@ -1,4 +1,4 @@
-"""Requests as bytes, and responses from bytes, as far as a load test needs them."""
+"""HTTP/1.1 for the load test: writes requests as bytes and parses responses."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class BadResponse(Exception):
-    """What came is no HTTP/1.1 response that can be read."""
+    """The bytes received are not an HTTP/1.1 response that can be parsed."""
 
 
 class Response(NamedTuple):

@@ -1,4 +1,4 @@
-"""What a generator saw in one second, on its way to where all generators' seconds are put together."""
+"""A generator's summary of one second, which it sends to the coordinator."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ Late = tuple[int, int, int]  # by reason
 
 
 class Answers(msgspec.Struct):
-    """One route's. ``latencies`` count from when a request was due, ``services`` from when it was sent: both whole
-    microseconds as unsigned 32-bit integers in the machine's byte order, one for each request answered as it should be.
+    """The answers of one route. ``latencies`` count from when a request was due, ``services`` from when it was sent:
+    whole microseconds as unsigned 32-bit integers in the machine's byte order, one for each request that succeeded.
     """
 
     latencies: bytes
@@ -26,8 +26,8 @@ class Answers(msgspec.Struct):
     failures: dict[str, int]
 
 
-class Second(msgspec.Struct, tag=True):
-    """``index`` counts from 0 in the phase; what is answered after the phase's end is in the last one."""
+class SecondSummary(msgspec.Struct, tag=True):
+    """One second of a phase. ``index`` counts from 0; the last one also has the answers that came after the end."""
 
     index: int
     routes: dict[int, Answers]
@@ -38,8 +38,8 @@ class Second(msgspec.Struct, tag=True):
     span_s: float  # how long this "second" was
 
 
-class Tally:
-    """Gathers until ``take``."""
+class SummaryBuilder:
+    """Counts requests and answers until ``take`` makes a summary of them and starts again from zero."""
 
     def __init__(self) -> None:
         self._clear()
@@ -54,7 +54,7 @@ class Tally:
     def fail(self, route: int, why: str) -> None:
         self.failures[route, why] += 1
 
-    def take(self, index: int, *, waiting: int, cpu_s: float, span_s: float) -> Second:
+    def take(self, index: int, *, waiting: int, cpu_s: float, span_s: float) -> SecondSummary:
         routes = {
             route: Answers(latencies.tobytes(), services.tobytes(), {})
             for route, (latencies, services) in enumerate(zip(self.latencies, self.services, strict=True))
@@ -64,6 +64,6 @@ class Tally:
             routes.setdefault(route, Answers(b"", b"", {})).failures[why] = count
         writes, reads = self.late
         late = ((writes[0], writes[1], writes[2]), (reads[0], reads[1], reads[2]))
-        second = Second(index, routes, late, waiting, self.lag_s * 1000, cpu_s, span_s)
+        second = SecondSummary(index, routes, late, waiting, self.lag_s * 1000, cpu_s, span_s)
         self._clear()
         return second

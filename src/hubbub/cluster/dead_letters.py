@@ -1,5 +1,5 @@
-"""The commands that could not be stored: look at them, send them again, or drop them. They are rows of
-``set_aside``."""
+"""The dead letters: commands that could not be stored, as rows of the table ``set_aside``. An operator lists them,
+sends them again, or drops them."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _OLD_QUEUE = "hubbub.dead"  # where versions before 0.2 put them
 _REASON = 1000
 
 
-class SetAside(NamedTuple):
-    """``number`` is its row's; ``command`` is None when it can't be read. ``acknowledged`` is False where nobody can
-    have been told that it was accepted."""
+class DeadLetter(NamedTuple):
+    """A command that was set aside. ``number`` is the id of its row; ``command`` is None when it can't be read.
+    ``acknowledged`` is False where no client can have been told that it was accepted."""
 
     number: int
     at: str
@@ -29,13 +29,13 @@ class SetAside(NamedTuple):
     size: int
 
 
-class Aside:
-    """Every method blocks but ``retry``. They raise Unavailable."""
+class DeadLetters:
+    """The table of dead letters. Every method blocks except ``retry``, and raises Unavailable."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def list(self) -> list[SetAside]:
+    def list(self) -> list[DeadLetter]:
         def work(cursor: Any) -> Sequence[Any]:
             cursor.execute("SELECT id, at, reason, acknowledged, command FROM set_aside ORDER BY id")
             rows: Sequence[Any] = cursor.fetchall()
@@ -128,9 +128,9 @@ def insert(
     )
 
 
-def _read(number: int, at: int, reason: str, acknowledged: int, body: bytes) -> SetAside:
+def _read(number: int, at: int, reason: str, acknowledged: int, body: bytes) -> DeadLetter:
     when = datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds")
-    return SetAside(number, when, reason, bool(acknowledged), _command(body), len(body))
+    return DeadLetter(number, when, reason, bool(acknowledged), _command(body), len(body))
 
 
 def _command(body: bytes) -> Post | Edit | Delete | None:

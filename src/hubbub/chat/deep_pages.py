@@ -1,5 +1,5 @@
-"""Turns at reads that walk far, a deep page of a list: one of a user's at a time, so that nobody takes the few threads,
-or the connections, that all such reads share."""
+"""Limits reads of deep pages, which pass over many rows: one at a time for each user, so that no user takes all of the
+few threads, or connections, that such reads share."""
 
 from __future__ import annotations
 
@@ -9,27 +9,28 @@ from contextlib import asynccontextmanager
 
 from hubbub.chat.errors import RateLimited, Unavailable
 
-FAR = 1000  # rows that are passed over; up to there a page costs next to nothing
-MOST_OF_USER = 20  # reads of one user, the one that runs among them
+DEEP = 1000  # rows to pass over; a page with no more than that costs next to nothing
+MOST_OF_USER = 20  # reads of one user that run or wait
 MOST_USERS = 100
 
 
-class FarReads:
-    """Invariant: ``_users`` has each user with a read that runs or waits, with a lock and how many there are."""
+class DeepPages:
+    """The reads of deep pages that run or wait. Invariant: ``_users`` has each user with such a read, a lock for it and
+    the number of the user's reads."""
 
     def __init__(self) -> None:
         self._users: dict[int, tuple[asyncio.Lock, int]] = {}
 
     @asynccontextmanager
     async def turn(self, user_id: int, offset: int) -> AsyncIterator[None]:
-        """The user's turn at a read that passes over ``offset`` rows, in the order in which they came; at once where
-        these are few.
+        """The user's turn for a read that passes over ``offset`` rows: at once up to DEEP, else when the user's earlier
+        reads have ended.
 
         Raises:
-            RateLimited: too many of the user's wait.
-            Unavailable: too many users wait.
+            RateLimited: the user has MOST_OF_USER reads that run or wait.
+            Unavailable: MOST_USERS users have such reads.
         """
-        if offset <= FAR:
+        if offset <= DEEP:
             yield
             return
         lock, count = self._users.get(user_id, (None, 0))

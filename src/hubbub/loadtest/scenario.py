@@ -1,4 +1,4 @@
-"""What one worker asks in turn, and whether each answer is what was asked for."""
+"""The requests of one worker, and whether each answer is the expected one."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from urllib.parse import quote, urlsplit
 
 import msgspec
 
+from hubbub.loadtest.http_protocol import request
 from hubbub.loadtest.ledger import Ledger
 from hubbub.loadtest.mix import (
     CHATS,
@@ -25,7 +26,6 @@ from hubbub.loadtest.mix import (
     Size,
     pattern,
 )
-from hubbub.loadtest.wire import request
 
 _BODIES = 512
 _REMEMBERED = 64
@@ -53,7 +53,7 @@ _SYLLABLES = (
 )
 
 
-class Seat(msgspec.Struct, frozen=True):
+class VirtualUser(msgspec.Struct, frozen=True):
     """A user with a cookie, and the chats of its application that it writes to and reads."""
 
     cookie: str
@@ -95,15 +95,15 @@ def _tail(text: str, number: int | None = None) -> bytes:
     return f"{len(body)}\r\n\r\n{body}".encode()
 
 
-class Script:
+class Scenario:
     """The requests of worker number ``worker``; the same seed gives the same ones, as far as answers allow.
 
     ``route`` is that of the request made last, which ``wrong`` judges. An edit, a delete or a read of one message takes
     one of the last messages that this worker sent; while there is none it sends one, or reads the newest, instead.
     """
 
-    def __init__(self, url: str, seat: Seat, workload: Workload, texts: Texts, worker: int) -> None:
-        self.seat = seat
+    def __init__(self, url: str, user: VirtualUser, workload: Workload, texts: Texts, worker: int) -> None:
+        self.user = user
         self.worker = worker
         self.route = SEND
         self.ledger = Ledger() if workload.note else None
@@ -114,9 +114,9 @@ class Script:
         self._reads = pattern(workload.mix, READS)
         self._write_turn = self._rng.randrange(len(self._writes)) if self._writes else 0
         self._read_turn = self._rng.randrange(len(self._reads)) if self._reads else 0
-        self._weights = list(accumulate((rank + 1) ** -workload.zipf for rank in range(len(seat.chats))))
+        self._weights = list(accumulate((rank + 1) ** -workload.zipf for rank in range(len(user.chats))))
         self._chat = 0
-        self._newest = [0] * len(seat.chats)  # the highest number this worker was given, for each chat
+        self._newest = [0] * len(user.chats)  # the highest number this worker was given, for each chat
         self._remembered: deque[tuple[int, int]] = deque(maxlen=_REMEMBERED)  # chat's place and message number
         self._target = 0
         self._sequence = 0
@@ -125,19 +125,19 @@ class Script:
         self._deletes = DELETE in self._writes
         parts = urlsplit(url)
         self._host = parts.netloc
-        self._application = f"{parts.path.rstrip('/')}/api/v1/applications/{seat.token}"
+        self._application = f"{parts.path.rstrip('/')}/api/v1/applications/{user.token}"
         self._list_chats = self._request("GET", "/chats")
-        self._paths = [f"/chats/{number}/messages" for number in seat.chats]
+        self._paths = [f"/chats/{number}/messages" for number in user.chats]
         self._lists = [self._request("GET", path) for path in self._paths]
         # The length is the last line of a head with a body, so all that stands before it is the same for every message.
         self._send_heads = [self._head("POST", path) for path in self._paths]
         self._edit_heads = [self._head("PUT", path) for path in self._paths]
 
     def _request(self, method: str, path: str) -> bytes:
-        return request(method, self._host, self._application + path, cookie=self.seat.cookie)
+        return request(method, self._host, self._application + path, cookie=self.user.cookie)
 
     def _head(self, method: str, path: str) -> bytes:
-        whole = request(method, self._host, self._application + path, cookie=self.seat.cookie, body=b"")
+        whole = request(method, self._host, self._application + path, cookie=self.user.cookie, body=b"")
         return whole[: whole.rindex(b"0\r\n\r\n")]
 
     def _choose_chat(self) -> int:

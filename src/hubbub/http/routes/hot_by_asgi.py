@@ -10,7 +10,7 @@ from hubbub.chat.errors import NotFound
 from hubbub.chat.model import ChatKey
 from hubbub.chat.ticket import Ticket
 from hubbub.http.entrance import Entrance, key_of
-from hubbub.http.hot import Call, Handler, HotRoutes
+from hubbub.http.hot_routes import Call, Handler, HotRoutes
 from hubbub.http.routing import Endpoint, Route, response, routes_of
 
 

@@ -9,9 +9,9 @@ import pytest
 from hubbub.chat.applications import Applications
 from hubbub.chat.caller import Caller
 from hubbub.chat.chats import Chats
+from hubbub.chat.deep_pages import DEEP, MOST_OF_USER, MOST_USERS, DeepPages
 from hubbub.chat.errors import RateLimited, Unavailable
-from hubbub.chat.far import FAR, MOST_OF_USER, MOST_USERS, FarReads
-from hubbub.chat.model import Page, Shown
+from hubbub.chat.model import MessagesRead, Page
 from tests.conftest import eventually_async
 from tests.unit.fakes import CHAT, MEMBER, OWNER, TOKEN, Fakes
 
@@ -24,10 +24,10 @@ class Slow(Fakes):
         self.let = asyncio.Event()
         self.begun = 0
 
-        async def messages(*_: object, **__: object) -> Shown:
+        async def messages(*_: object, **__: object) -> MessagesRead:
             self.begun += 1
             await self.let.wait()
-            return Shown([])
+            return MessagesRead([])
 
         self.view.messages = messages  # type: ignore[method-assign]
 
@@ -43,9 +43,9 @@ async def test_one_of_a_users_deep_pages_is_read_at_a_time() -> None:
     with pytest.raises(RateLimited):
         await page(fakes, MEMBER, 5000)
     with pytest.raises(RateLimited):  # every list shares the turns
-        await (await Applications(fakes.doors).enter(MEMBER, TOKEN)).chats(offset=FAR + 1)
+        await (await Applications(fakes.doors).enter(MEMBER, TOKEN)).chats(offset=DEEP + 1)
     assert fakes.begun == 1
-    others = [asyncio.create_task(page(fakes, OWNER, 5000)), asyncio.create_task(page(fakes, MEMBER, FAR))]
+    others = [asyncio.create_task(page(fakes, OWNER, 5000)), asyncio.create_task(page(fakes, MEMBER, DEEP))]
     await eventually_async(lambda: fakes.begun == 3)
     fakes.let.set()
     await asyncio.gather(*deep, *others)
@@ -54,26 +54,26 @@ async def test_one_of_a_users_deep_pages_is_read_at_a_time() -> None:
 
 
 async def test_who_fails_or_leaves_makes_room() -> None:
-    far = FarReads()
+    pages = DeepPages()
     for _ in range(2 * MOST_OF_USER):
         with pytest.raises(ValueError, match="wrong"):
-            async with far.turn(1, FAR + 1):
+            async with pages.turn(1, DEEP + 1):
                 raise ValueError("wrong")
-    async with far.turn(1, FAR + 1):
+    async with pages.turn(1, DEEP + 1):
         for _ in range(2 * MOST_OF_USER):
             with pytest.raises(TimeoutError):
-                async with asyncio.timeout(0), far.turn(1, FAR + 1):
+                async with asyncio.timeout(0), pages.turn(1, DEEP + 1):
                     pass
 
 
 async def test_so_many_users_may_wait() -> None:
-    far = FarReads()
-    turns = [far.turn(number, FAR + 1) for number in range(MOST_USERS)]
+    pages = DeepPages()
+    turns = [pages.turn(number, DEEP + 1) for number in range(MOST_USERS)]
     for turn in turns:
         await turn.__aenter__()
     with pytest.raises(Unavailable):
-        await far.turn(MOST_USERS, FAR + 1).__aenter__()
+        await pages.turn(MOST_USERS, DEEP + 1).__aenter__()
     for turn in turns:
         await turn.__aexit__(None, None, None)
-    async with far.turn(MOST_USERS, FAR + 1):
+    async with pages.turn(MOST_USERS, DEEP + 1):
         pass

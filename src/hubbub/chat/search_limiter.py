@@ -1,4 +1,4 @@
-"""Who may search now: a user has a few places, and the work is done in turns, one user after another."""
+"""Limits how many searches run at once, for each user and in all, and gives turns to one user after another."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from hubbub.chat.errors import RateLimited, Unavailable
 T = TypeVar("T")
 
 OF_ONE_USER = 4
-IN_ALL = 256  # of 64 users at the least: a place costs some kilobytes while its turn has not come
-AT_ONCE = 4  # they wait for the index and the store for the most part
+IN_ALL = 256  # of 64 users or more; a search that waits costs some kilobytes
+AT_ONCE = 4  # they wait for the index and the store most of the time
 
 
-class Places:
-    """Invariant: nobody waits for a turn while fewer than AT_ONCE are under way."""
+class SearchLimiter:
+    """The searches under way. Invariant: no search waits for a turn while fewer than AT_ONCE turns run."""
 
     def __init__(self) -> None:
         self._held: dict[int, int] = {}
@@ -28,11 +28,11 @@ class Places:
 
     @contextmanager
     def held(self, user_id: int) -> Iterator[None]:
-        """A place of the user's.
+        """Counts a search of the user as under way.
 
         Raises:
-            RateLimited: the user has as many as there are for one.
-            Unavailable: all are taken, by many users.
+            RateLimited: the user has OF_ONE_USER under way.
+            Unavailable: all users together have IN_ALL under way.
         """
         mine = self._held.get(user_id, 0)
         if mine >= OF_ONE_USER:
@@ -52,8 +52,8 @@ class Places:
                 del self._held[user_id]
 
     async def turn(self, user_id: int, work: Coroutine[Any, Any, T]) -> T:
-        """The work's result, when the user's turn has come. Who is cancelled leaves work that has begun to end by
-        itself, and its turn is not over before: a thread can't be stopped from outside.
+        """Runs the work when the user's turn has come, and returns its result. When the caller is cancelled, work that
+        has begun runs on to its end, and keeps its turn until then: a thread can't be stopped from outside.
         """
         try:
             await self._begin(user_id)
@@ -76,7 +76,7 @@ class Places:
             if called.cancelled():
                 self._forget(user_id, called)
             else:
-                self._next()  # it was called and will not come
+                self._next()  # it has its turn and will not use it
             raise
 
     def _forget(self, user_id: int, called: asyncio.Future[None]) -> None:
@@ -88,17 +88,17 @@ class Places:
 
     def _end(self, task: asyncio.Task[Any]) -> None:
         if not task.cancelled():
-            task.exception()  # who waited has it; who left does not want it
+            task.exception()  # the caller has it, or was cancelled and doesn't want it
         self._next()
 
     def _next(self) -> None:
-        """A turn is over: the next user's first is called, and the user goes to the end of the row."""
+        """A turn is over: gives it to the first search of the next user, who then goes to the end of the queue."""
         while self._waiting:
             user_id, theirs = self._waiting.popitem(last=False)
             called = theirs.popleft()
             if theirs:
                 self._waiting[user_id] = theirs
-            if not called.done():  # else who waited is just leaving
+            if not called.done():  # else the one that waited was just cancelled
                 called.set_result(None)
                 return
         self._under_way -= 1

@@ -1,4 +1,5 @@
-"""How many streams may be open at a process: each holds a connection, a slice of its chat and a second's check."""
+"""Limits how many streams are open at a process. Each stream holds a connection and a slice of its chat, and checks its
+session once a second."""
 
 from __future__ import annotations
 
@@ -10,20 +11,20 @@ MAX_STREAMS = 5000  # half of the connections that a process takes (http.connect
 _AGAIN_S = 5
 
 
-class Places:
-    """``taken`` of ``MAX_STREAMS``; one user has at most ``of_user`` of them."""
+class StreamLimiter:
+    """The open streams of a process: ``taken`` of at most ``MAX_STREAMS``, and at most ``of_user`` for each user."""
 
     def __init__(self, of_user: int) -> None:
         self._of_user = of_user
         self._users: Counter[int] = Counter()
         self.taken = 0
 
-    def take(self, user_id: int) -> Place:
-        """A place, to be given up when the stream ends.
+    def take(self, user_id: int) -> StreamSlot:
+        """A slot, to be given up when the stream ends.
 
         Raises:
-            RateLimited: the user has as many as one may have.
-            Unavailable: the process has as many as it may have.
+            RateLimited: the user has ``of_user`` streams open.
+            Unavailable: the process has MAX_STREAMS open.
         """
         if self._users[user_id] >= self._of_user:
             raise RateLimited(
@@ -35,7 +36,7 @@ class Places:
             raise Unavailable("Too many streams are open. Try again a little later.", retry_after=_AGAIN_S)
         self._users[user_id] += 1
         self.taken += 1
-        return Place(self, user_id)
+        return StreamSlot(self, user_id)
 
     def give_up(self, user_id: int) -> None:
         self.taken -= 1
@@ -44,15 +45,15 @@ class Places:
             del self._users[user_id]
 
 
-class Place:
-    """One user's place."""
+class StreamSlot:
+    """One open stream of a user."""
 
-    __slots__ = ("_places", "_user_id")
+    __slots__ = ("_limiter", "_user_id")
 
-    def __init__(self, places: Places, user_id: int) -> None:
-        self._places = places
+    def __init__(self, limiter: StreamLimiter, user_id: int) -> None:
+        self._limiter = limiter
         self._user_id = user_id
 
     def give_up(self) -> None:
-        """Once."""
-        self._places.give_up(self._user_id)
+        """To be called once."""
+        self._limiter.give_up(self._user_id)
