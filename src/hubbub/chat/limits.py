@@ -61,7 +61,7 @@ REQUESTS_OF_ADDRESS = Limit(
     6000,
     100,
     failures=False,
-    sentence="Too many registrations and logins come from your address. Wait before you try again.",
+    sentence="Too many registrations, logins and new passwords come from your address. Wait before you try again.",
 )
 # A program that fills the database goes on for longer than people do.
 REGISTRATIONS_OF_ADDRESS = Limit(

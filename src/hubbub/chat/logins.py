@@ -72,6 +72,17 @@ class Logins:
             raise
         await give_back()
 
+    @asynccontextmanager
+    async def new_password(self, address: str) -> AsyncIterator[None]:
+        """Around the hash of a password that is set, which costs as much as a login.
+
+        Raises:
+            UsedUp: the address has sent too many.
+        """
+        await self._counts.take([(REQUESTS_OF_ADDRESS, address)])
+        with self._place(address):
+            yield
+
     async def rename(self, user_id: int) -> None:
         """Count one change of the user's name. Raises UsedUp."""
         await self._counts.take([(RENAMES_OF_USER, str(user_id))])
@@ -106,7 +117,8 @@ class Logins:
         """One of those that an address has in this process. Raises UsedUp."""
         if self._under_way[address] >= AT_ONCE_OF_ADDRESS:
             raise UsedUp(
-                "Too many registrations and logins from your address are under way. Wait before you try again.",
+                "Too many registrations, logins and new passwords from your address are under way. "
+                "Wait before you try again.",
                 what=f"at once:{address}",
                 limit=AT_ONCE_OF_ADDRESS,
                 retry_after=1,
