@@ -15,7 +15,9 @@ from hubbub.chat.model import ChatKey, Invite, Purpose, Role
 
 
 class AddUser(msgspec.Struct, frozen=True):
-    """Outcome: the User. Refused with Invalid when the email is taken."""
+    """Outcome: the User. Refused with Invalid when the email is taken, and with Forbidden while a link would make an
+    operator's account with it.
+    """
 
     ref: str
     email: str
@@ -36,7 +38,7 @@ class AddInvitedUser(msgspec.Struct, frozen=True):
 
 class AddOperator(msgspec.Struct, frozen=True):
     """A new user who is an operator, by a link that is used up by this. Outcome: the User. Refused with WrongCode when
-    there is no such link for this email, and as AddUser.
+    there is no such link for this email, and with Invalid when the email is taken.
     """
 
     user: AddUser

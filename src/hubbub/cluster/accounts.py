@@ -25,9 +25,10 @@ from hubbub.chat.commands import (
 )
 from hubbub.chat.errors import Invalid, NotFound
 from hubbub.chat.model import Joined, Purpose, Role, User
-from hubbub.chat.registration import wrong_invite, wrong_link
+from hubbub.chat.registration import invited_operator, wrong_invite, wrong_link
 
 _LINK = "SELECT email FROM links WHERE purpose = %s AND hash = %s AND expires_at > %s FOR UPDATE"
+_INVITED_OPERATOR = "SELECT 1 FROM links WHERE purpose = 'operator' AND email = %s AND expires_at > %s"
 # Somebody is an operator: the link that makes the first one is over.
 _SETUP_OVER = "DELETE FROM links WHERE purpose = 'operator' AND email = ''"
 # Only of who manages the application still: an invite must not bring back who was removed, or made a member.
@@ -55,6 +56,12 @@ def has_application(cursor: Any, token: str) -> bool:
     return _one(cursor, sql, (token,)) is not None
 
 
+def _register(cursor: Any, command: AddUser) -> Outcome:
+    if _one(cursor, _INVITED_OPERATOR, (command.email, command.created_at)) is not None:
+        return invited_operator()
+    return _add_user(cursor, command)
+
+
 def _add_user(cursor: Any, command: AddUser) -> Outcome:
     cursor.execute(
         "INSERT INTO users (ref, email, name, password_hash, created_at) VALUES (%s,%s,%s,%s,%s)"
@@ -71,7 +78,7 @@ def _add_invited_user(cursor: Any, command: AddInvitedUser) -> Outcome:
     invite = _one(cursor, _INVITE, (command.invite, command.token, command.user.created_at))
     if invite is None or not invite[2]:
         return wrong_invite()
-    user = _add_user(cursor, command.user)
+    user = _register(cursor, command.user)
     if isinstance(user, User):
         _join(cursor, invite[0], user.id, command.token, invite[1])
     return user
@@ -175,7 +182,7 @@ def _join(cursor: Any, invite: int, user: int, token: str, role: str) -> None:
 
 
 HANDLERS: dict[type[Any], Callable[[Any, Any], Outcome]] = {
-    AddUser: _add_user,
+    AddUser: _register,
     AddInvitedUser: _add_invited_user,
     AddOperator: _add_operator,
     SetOperator: _set_operator,

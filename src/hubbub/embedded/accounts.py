@@ -24,9 +24,10 @@ from hubbub.chat.commands import (
 )
 from hubbub.chat.errors import Invalid, NotFound
 from hubbub.chat.model import Joined, Purpose, Role, User
-from hubbub.chat.registration import wrong_invite, wrong_link
+from hubbub.chat.registration import invited_operator, wrong_invite, wrong_link
 
 _LINK = "SELECT email FROM links WHERE purpose = ? AND hash = ? AND expires_at > ?"
+_INVITED_OPERATOR = "SELECT 1 FROM links WHERE purpose = 'operator' AND email = ? AND expires_at > ?"
 # Somebody is an operator: the link that makes the first one is over.
 _SETUP_OVER = "DELETE FROM links WHERE purpose = 'operator' AND email = ''"
 # Only of who manages the application still: an invite must not bring back who was removed, or made a member.
@@ -40,6 +41,12 @@ _INVITE = (
 def is_gone(database: sqlite3.Connection, user_id: int) -> bool:
     """Whether the account was deleted; so may be that of a request that was let in before."""
     return database.execute("SELECT 1 FROM users WHERE id = ? AND deleted", (user_id,)).fetchone() is not None
+
+
+def _register(database: sqlite3.Connection, command: AddUser) -> Outcome:
+    if database.execute(_INVITED_OPERATOR, (command.email, command.created_at)).fetchone() is not None:
+        return invited_operator()
+    return _add_user(database, command)
 
 
 def _add_user(database: sqlite3.Connection, command: AddUser) -> Outcome:
@@ -57,7 +64,7 @@ def _add_invited_user(database: sqlite3.Connection, command: AddInvitedUser) -> 
     invite = database.execute(_INVITE, (command.invite, command.token, command.user.created_at)).fetchone()
     if invite is None or not invite[3]:
         return wrong_invite()
-    user = _add_user(database, command.user)
+    user = _register(database, command.user)
     if isinstance(user, User):
         _join(database, invite[0], user.id, invite[1], invite[2])
     return user
@@ -158,7 +165,7 @@ def _join(database: sqlite3.Connection, invite: int, user: int, application: int
 
 
 HANDLERS: dict[type[Any], Callable[[sqlite3.Connection, Any], Outcome]] = {
-    AddUser: _add_user,
+    AddUser: _register,
     AddInvitedUser: _add_invited_user,
     AddOperator: _add_operator,
     SetOperator: _set_operator,
