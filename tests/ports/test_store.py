@@ -183,6 +183,14 @@ async def test_members_come_page_by_page(store: Store) -> None:
     assert [member.email for member in await store.members("other", offset=0, limit=9)] == ["m0@x"]
 
 
+async def test_a_member_is_found_by_email_and_nobody_else(store: Store) -> None:
+    assert [await store.member("token", email) for email in ("a@x", "b@x", "c@x")] == [1, None, None]
+    store.apply([PutMember("token", 2, Role.MEMBER)])
+    assert [await store.member(token, "b@x") for token in ("token", "other")] == [2, None]
+    store.apply([DeleteUser(2, "era", erase=False)])
+    assert [await store.member("token", email) for email in ("b@x", "deleted 2")] == [None, None]
+
+
 async def test_a_deleted_chat_is_gone_at_once_and_its_number_is_never_given_again(store: Store) -> None:
     store.apply([post(1, key="k", body_hash=b"h"), post(2), AddChat("token", "Two", 4)])
     assert store.apply([DeleteChat(ChatKey("token", 2)), DeleteChat(CHAT)]) == [None, None]

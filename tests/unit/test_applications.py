@@ -93,8 +93,15 @@ async def test_nobody_is_made_a_member_unregistered(fakes: Fakes) -> None:
     owner = await enter(fakes, OWNER)
     with pytest.raises(Invalid):
         await owner.put_member("nobody@example.com", Role.MEMBER)
-    with pytest.raises(NotFound):
-        await owner.remove_member("nobody@example.com")
+
+
+async def test_whether_somebody_has_an_account_is_not_told_by_removing_or_handing_over(fakes: Fakes) -> None:
+    owner = await enter(fakes, OWNER)
+    for email in ("nobody@example.com", user(5).email):
+        for attempt in (owner.remove_member(email), owner.hand_over(email)):
+            with pytest.raises(NotFound, match="no such member"):
+                await attempt
+    assert fakes.intake.accepted == [], "a command takes longer"
 
 
 async def test_what_a_member_sees_and_adds(fakes: Fakes) -> None:

@@ -39,6 +39,10 @@ def no_application() -> NotFound:
     return NotFound("There is no such application, or you are not a member of it.")
 
 
+def no_member() -> NotFound:
+    return NotFound("There is no such member in this application.")
+
+
 def must_own() -> Forbidden:
     """What is told to somebody who hands over or deletes what is another's."""
     return Forbidden("Only the application's owner may do this.")
@@ -139,19 +143,22 @@ class Membership:
             await self._doors.intake.accept(RemoveMember(self._token, user.id))
             return
         self.must_manage()
-        found = await self._doors.store.user_by_email(normalized_email(email))
-        if found is None:
-            raise NotFound("There is no such member in this application.")
-        await self._doors.intake.accept(RemoveMember(self._token, found[0].id))
+        await self._doors.intake.accept(RemoveMember(self._token, await self._other(email)))
 
     async def hand_over(self, email: str) -> None:
         """Make another member the owner; who was is an admin from then on. Raises Forbidden unless the caller is."""
         if self.role is not Role.OWNER:
             raise must_own()
-        found = await self._doors.store.user_by_email(normalized_email(email))
+        await self._doors.intake.accept(HandOver(self._token, self._caller.user.id, await self._other(email)))
+
+    async def _other(self, email: str) -> int:
+        """A member, looked for among the application's alone: whether an account that is none of these has the email is
+        told by neither the answer nor its time.
+        """
+        found = await self._doors.store.member(self._token, normalized_email(email))
         if found is None:
-            raise NotFound("There is no such member in this application.")
-        await self._doors.intake.accept(HandOver(self._token, self._caller.user.id, found[0].id))
+            raise no_member()
+        return found
 
     async def add_invite(self, role: Role, *, lifetime_s: int, uses: int) -> tuple[Invite, str]:
         """An invite to the application, and its code, which nobody is told again. Raises RateLimited."""

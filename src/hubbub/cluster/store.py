@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 from msgspec.structs import replace
 
 from hubbub.chat.accounts import must_hand_over, no_account, session_over
-from hubbub.chat.applications import handed_over, must_own
+from hubbub.chat.applications import handed_over, must_own, no_member
 from hubbub.chat.commands import (
     AddApplication,
     AddChat,
@@ -214,7 +214,7 @@ class MySqlStore:
     def _remove_member(self, cursor: Any, command: RemoveMember) -> Outcome:
         role = _role(cursor, command.token, command.user_id)
         if role is None:
-            return NotFound("There is no such member in this application.")
+            return no_member()
         if role is Role.OWNER:
             return Forbidden("The owner can't be removed.")
         cursor.execute("DELETE FROM members WHERE token = %s AND user_id = %s", (command.token, command.user_id))
@@ -231,7 +231,7 @@ class MySqlStore:
             return must_own()
         # The account's row is locked before its membership, as by who deletes it.
         if is_gone(cursor, command.new_owner_id) or _role(cursor, command.token, command.new_owner_id) is None:
-            return NotFound("There is no such member in this application.")
+            return no_member()
         for role, user_id in handed_over(command):
             cursor.execute(
                 "UPDATE members SET role = %s WHERE token = %s AND user_id = %s", (role.value, command.token, user_id)
@@ -417,6 +417,11 @@ class MySqlStore:
     async def role(self, token: str, user_id: int) -> Role | None:
         row = await self._database.row(_ROLE_NOW, (token, user_id))
         return row and Role(row[0])
+
+    async def member(self, token: str, email: str) -> int | None:
+        sql = "SELECT u.id FROM users u JOIN members m ON m.user_id = u.id WHERE u.email = %s AND m.token = %s"
+        row = await self._database.row(sql, (email, token))
+        return row and int(row[0])
 
     async def members(self, token: str, *, offset: int, limit: int) -> list[Member]:
         rows = await self._database.rows(

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar, cast
 
 from hubbub.chat.accounts import must_hand_over, no_account, session_over
-from hubbub.chat.applications import handed_over, must_own
+from hubbub.chat.applications import handed_over, must_own, no_member
 from hubbub.chat.commands import (
     AddApplication,
     AddChat,
@@ -432,7 +432,7 @@ class SqliteStore:
     def _remove_member(self, command: RemoveMember) -> Outcome:
         role = self._role(command.token, command.user_id)
         if role is None:
-            return NotFound("There is no such member in this application.")
+            return no_member()
         if role is Role.OWNER:
             return Forbidden("The owner can't be removed.")
         self._writing.execute(
@@ -445,7 +445,7 @@ class SqliteStore:
         if self._role(command.token, command.owner_id) is not Role.OWNER:
             return must_own()
         if self._role(command.token, command.new_owner_id) is None:
-            return NotFound("There is no such member in this application.")
+            return no_member()
         self._writing.executemany(
             f"UPDATE members SET role = ? WHERE application_id = ({_APPLICATION_ID}) AND user_id = ?",
             [(role, command.token, user_id) for role, user_id in handed_over(command)],
@@ -712,6 +712,14 @@ class SqliteStore:
     async def role(self, token: str, user_id: int) -> Role | None:
         row = self._row(_ROLE, (user_id, token))
         return row and Role(row[0])
+
+    async def member(self, token: str, email: str) -> int | None:
+        sql = (
+            "SELECT u.id FROM users u JOIN members m ON m.user_id = u.id JOIN applications a ON a.id = m.application_id"
+            " WHERE u.email = ? AND a.token = ? AND NOT a.deleted"
+        )
+        row = self._row(sql, (email, token))
+        return row and int(row[0])
 
     async def members(self, token: str, *, offset: int, limit: int) -> list[Member]:
         # What is passed over is walked in the index alone.
