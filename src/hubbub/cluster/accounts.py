@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from hubbub.chat.accounts import no_account
-from hubbub.chat.applications import no_application, no_invite
+from hubbub.chat.applications import no_application, no_invite, refusal
 from hubbub.chat.commands import (
     AcceptInvite,
     AddInvite,
@@ -23,10 +23,11 @@ from hubbub.chat.commands import (
     ResetPassword,
     SetOperator,
 )
-from hubbub.chat.errors import Invalid, NotFound
+from hubbub.chat.errors import ChatError, Invalid, NotFound
 from hubbub.chat.model import Joined, Purpose, Role, User
 from hubbub.chat.registration import invited_operator, wrong_invite, wrong_link
 
+ROLE = "SELECT role FROM members WHERE token = %s AND user_id = %s"
 _LINK = "SELECT email FROM links WHERE purpose = %s AND hash = %s AND expires_at > %s FOR UPDATE"
 _INVITED_OPERATOR = "SELECT 1 FROM links WHERE purpose = 'operator' AND email = %s AND expires_at > %s"
 # Somebody is an operator: the link that makes the first one is over.
@@ -54,6 +55,23 @@ def has_application(cursor: Any, token: str) -> bool:
     """Whether the application is there; if so it is until this transaction ends. It is locked before what is in it."""
     sql = "SELECT 1 FROM applications WHERE token = %s AND NOT deleted FOR UPDATE"
     return _one(cursor, sql, (token,)) is not None
+
+
+def role_of(cursor: Any, token: str, user_id: int) -> Role | None:
+    """The member's role, which stays until this transaction ends."""
+    found = _one(cursor, f"{ROLE} FOR UPDATE", (token, user_id))
+    return found and Role(found[0])
+
+
+def refused_by(cursor: Any, token: str, by: int | None, *, owner: bool = False) -> ChatError | None:
+    """What the role of who asks for a command refuses it with, see chat.commands. The application's row is locked
+    first: of two who remove each other, none waits for a row that the other has.
+    """
+    if by is None:
+        return None
+    if not has_application(cursor, token):
+        return no_application()
+    return refusal(role_of(cursor, token, by), owner=owner)
 
 
 def _register(cursor: Any, command: AddUser) -> Outcome:
@@ -134,8 +152,8 @@ def _reset_password(cursor: Any, command: ResetPassword) -> Outcome:
 
 def _add_invite(cursor: Any, command: AddInvite) -> Outcome:
     invite = command.invite
-    if not has_application(cursor, command.token):
-        return no_application()
+    if refused := refused_by(cursor, command.token, command.created_by):
+        return refused
     cursor.execute(
         "INSERT INTO invites (token, ref, hash, role, uses, created_at, expires_at, created_by)"
         " VALUES (%s,%s,%s,%s,%s,%s,%s,%s)",
@@ -148,6 +166,8 @@ def _add_invite(cursor: Any, command: AddInvite) -> Outcome:
 
 
 def _remove_invite(cursor: Any, command: RemoveInvite) -> Outcome:
+    if refused := refused_by(cursor, command.token, command.by):
+        return refused
     cursor.execute("DELETE FROM invites WHERE token = %s AND ref = %s", (command.token, command.ref))
     return None if cursor.rowcount else no_invite()
 

@@ -51,7 +51,7 @@ from hubbub.chat.model import (
     User,
 )
 from hubbub.chat.ports import Place, Sent
-from hubbub.cluster.accounts import HANDLERS, has_application, is_gone
+from hubbub.cluster.accounts import HANDLERS, ROLE, has_application, is_gone, refused_by, role_of
 from hubbub.cluster.database import Database, marks
 from hubbub.cluster.deliveries import CHANGED_MESSAGE, MESSAGE
 from hubbub.cluster.erasing import mark_chats, rename_later
@@ -72,8 +72,7 @@ _CHAT = """
 _APPLICATION = "SELECT a.token, a.name, a.chats_count - a.chats_deleted"
 _USER = "SELECT id, ref, email, name, created_at, era, password_hash FROM users WHERE NOT deleted"
 _SESSION = "SELECT era, EXISTS (SELECT 1 FROM ended_sessions WHERE session = %s) FROM users WHERE id = %s"
-_ROLE = "SELECT role FROM members WHERE token = %s AND user_id = %s"
-_ROLE_NOW = f"{_ROLE} AND EXISTS (SELECT 1 FROM applications a WHERE a.token = members.token AND NOT a.deleted)"
+_ROLE_NOW = f"{ROLE} AND EXISTS (SELECT 1 FROM applications a WHERE a.token = members.token AND NOT a.deleted)"
 
 
 class MySqlStore:
@@ -180,12 +179,16 @@ class MySqlStore:
         return None
 
     def _rename_application(self, cursor: Any, command: RenameApplication) -> Outcome:
+        if refused := refused_by(cursor, command.token, command.by):
+            return refused
         cursor.execute(
             "UPDATE applications SET name = %s WHERE token = %s AND NOT deleted", (command.name, command.token)
         )
         return None
 
     def _delete_application(self, cursor: Any, command: DeleteApplication) -> Outcome:
+        if refused := refused_by(cursor, command.token, command.by, owner=True):
+            return refused
         cursor.execute(
             "UPDATE applications SET deleted = TRUE, name = '' WHERE token = %s AND NOT deleted", (command.token,)
         )
@@ -201,7 +204,9 @@ class MySqlStore:
             return NotFound("There is no such application.")
         if is_gone(cursor, command.user_id):
             return no_account()
-        if _role(cursor, command.token, command.user_id) is Role.OWNER:
+        if refused := refused_by(cursor, command.token, command.by):
+            return refused
+        if role_of(cursor, command.token, command.user_id) is Role.OWNER:
             return Forbidden("The owner's role can't be changed.")
         cursor.execute(
             "INSERT INTO members (token, user_id, role, app_created_at)"
@@ -212,7 +217,9 @@ class MySqlStore:
         return None
 
     def _remove_member(self, cursor: Any, command: RemoveMember) -> Outcome:
-        role = _role(cursor, command.token, command.user_id)
+        if command.by != command.user_id and (refused := refused_by(cursor, command.token, command.by)):
+            return refused
+        role = role_of(cursor, command.token, command.user_id)
         if role is None:
             return no_member()
         if role is Role.OWNER:
@@ -226,11 +233,11 @@ class MySqlStore:
     def _hand_over(self, cursor: Any, command: HandOver) -> Outcome:
         if (
             not has_application(cursor, command.token)
-            or _role(cursor, command.token, command.owner_id) is not Role.OWNER
+            or role_of(cursor, command.token, command.owner_id) is not Role.OWNER
         ):
             return must_own()
         # The account's row is locked before its membership, as by who deletes it.
-        if is_gone(cursor, command.new_owner_id) or _role(cursor, command.token, command.new_owner_id) is None:
+        if is_gone(cursor, command.new_owner_id) or role_of(cursor, command.token, command.new_owner_id) is None:
             return no_member()
         for role, user_id in handed_over(command):
             cursor.execute(
@@ -260,6 +267,8 @@ class MySqlStore:
         return None
 
     def _delete_chat(self, cursor: Any, command: DeleteChat) -> Outcome:
+        if refused := refused_by(cursor, command.chat.token, command.by):
+            return refused
         # The row that a writer locks before it stores anything in the chat.
         cursor.execute("SELECT 1 FROM chats WHERE token = %s AND number = %s AND NOT deleted FOR UPDATE", command.chat)
         if cursor.fetchone() is None:
@@ -519,10 +528,3 @@ def _asked_in(cursor: Any, command: SetPassword | DeleteUser) -> bool:
     """The user's row is locked."""
     cursor.execute("SELECT era FROM users WHERE id = %s", (command.user_id,))
     return command.asked_in in (None, cursor.fetchone()[0])
-
-
-def _role(cursor: Any, token: str, user_id: int) -> Role | None:
-    """The member's role, which stays until this transaction ends."""
-    cursor.execute(f"{_ROLE} FOR UPDATE", (token, user_id))
-    found = cursor.fetchone()
-    return found and Role(found[0])

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from hubbub.chat.accounts import no_account
-from hubbub.chat.applications import no_application, no_invite
+from hubbub.chat.applications import no_invite, refusal
 from hubbub.chat.commands import (
     AcceptInvite,
     AddInvite,
@@ -22,10 +22,14 @@ from hubbub.chat.commands import (
     ResetPassword,
     SetOperator,
 )
-from hubbub.chat.errors import Invalid, NotFound
+from hubbub.chat.errors import ChatError, Invalid, NotFound
 from hubbub.chat.model import Joined, Purpose, Role, User
 from hubbub.chat.registration import invited_operator, wrong_invite, wrong_link
 
+ROLE = (
+    "SELECT m.role FROM applications a JOIN members m ON m.application_id = a.id AND m.user_id = ?"
+    " WHERE a.token = ? AND NOT a.deleted"
+)
 _LINK = "SELECT email FROM links WHERE purpose = ? AND hash = ? AND expires_at > ?"
 _INVITED_OPERATOR = "SELECT 1 FROM links WHERE purpose = 'operator' AND email = ? AND expires_at > ?"
 # Somebody is an operator: the link that makes the first one is over.
@@ -41,6 +45,16 @@ _INVITE = (
 def is_gone(database: sqlite3.Connection, user_id: int) -> bool:
     """Whether the account was deleted; so may be that of a request that was let in before."""
     return database.execute("SELECT 1 FROM users WHERE id = ? AND deleted", (user_id,)).fetchone() is not None
+
+
+def role_of(database: sqlite3.Connection, token: str, user_id: int) -> Role | None:
+    found = database.execute(ROLE, (user_id, token)).fetchone()
+    return found and Role(found[0])
+
+
+def refused_by(database: sqlite3.Connection, token: str, by: int | None, *, owner: bool = False) -> ChatError | None:
+    """What the role of who asks for a command refuses it with, see chat.commands."""
+    return None if by is None else refusal(role_of(database, token, by), owner=owner)
 
 
 def _register(database: sqlite3.Connection, command: AddUser) -> Outcome:
@@ -117,8 +131,10 @@ def _reset_password(database: sqlite3.Connection, command: ResetPassword) -> Out
 
 
 def _add_invite(database: sqlite3.Connection, command: AddInvite) -> Outcome:
+    if refused := refused_by(database, command.token, command.created_by):
+        return refused
     invite = command.invite
-    added = database.execute(
+    database.execute(
         "INSERT INTO invites (application_id, ref, hash, role, uses, created_at, expires_at, created_by)"
         " SELECT id, ?, ?, ?, ?, ?, ?, ? FROM applications WHERE token = ? AND NOT deleted",
         (
@@ -126,10 +142,12 @@ def _add_invite(database: sqlite3.Connection, command: AddInvite) -> Outcome:
             *(command.created_by, command.token),
         ),
     )
-    return None if added.rowcount else no_application()
+    return None
 
 
 def _remove_invite(database: sqlite3.Connection, command: RemoveInvite) -> Outcome:
+    if refused := refused_by(database, command.token, command.by):
+        return refused
     removed = database.execute(
         "DELETE FROM invites WHERE ref = ? AND application_id = (SELECT id FROM applications WHERE token = ?)",
         (command.ref, command.token),
