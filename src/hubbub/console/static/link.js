@@ -41,7 +41,7 @@ $("way").addEventListener("change", () => {
 
 // An invite that was accepted before gives the same answer again: so signing up by it, or trying again, joins once.
 async function join() {
-  const { token } = await call("POST", `/invites/${encodeURIComponent(code)}/accept`);
+  const { token } = await call("POST", "/invites/accept", { code });
   const { name } = await call("GET", `/applications/${token}`);
   done(`You are a member of ${name}.`, "Go to its chats");
 }
