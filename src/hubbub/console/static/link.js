@@ -3,6 +3,8 @@
 
 const code = location.hash.slice(1);
 const settingUp = location.pathname === "/setup";
+// Another link to the same page, opened in this tab, changes what is behind the # and loads nothing.
+addEventListener("hashchange", () => location.reload());
 
 function show(id) {
   for (const part of document.querySelectorAll("main > *")) part.hidden = part.id !== id;
