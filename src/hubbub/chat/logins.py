@@ -14,6 +14,7 @@ from hubbub.chat.limits import (
     FAILURES_HERE,
     FAILURES_OF_ACCOUNT,
     FAILURES_OF_ADDRESS,
+    FAILURES_OF_SESSIONS,
     REGISTRATIONS_OF_ADDRESS,
     RENAMES_OF_USER,
     REQUESTS_OF_ADDRESS,
@@ -52,16 +53,20 @@ class Logins:
     @asynccontextmanager
     async def attempt(self, address: str, email: str, *, proven: bool = False) -> AsyncIterator[None]:
         """Around one login, which fails by raising Unauthenticated. ``proven`` says that it comes with a session of the
-        very account: then the failures of others don't hold it up.
+        very account: then the failures of those who have none don't hold it up.
 
         Raises:
             UsedUp: too many have failed; nothing was tried.
         """
         account = _account(email)
-        counted = [(FAILURES_HERE, f"{address}/{account}"), (FAILURES_OF_ADDRESS, address)]
-        if not proven:
-            counted.append((FAILURES_OF_ACCOUNT, account))
-        give_back = await self._counts.take([*counted, (REQUESTS_OF_ADDRESS, address)])
+        give_back = await self._counts.take(
+            [
+                (FAILURES_HERE, f"{address}/{account}"),
+                (FAILURES_OF_ADDRESS, address),
+                (FAILURES_OF_SESSIONS if proven else FAILURES_OF_ACCOUNT, account),
+                (REQUESTS_OF_ADDRESS, address),
+            ]
+        )
         try:
             with self._place(address):
                 yield
