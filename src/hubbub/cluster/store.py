@@ -57,6 +57,7 @@ from hubbub.cluster.database import Database, Deadlocked, marks
 from hubbub.cluster.deliveries import CHANGED_MESSAGE, MESSAGE
 from hubbub.cluster.erasing import mark_chats, rename_later
 from hubbub.cluster.protocol import Position
+from hubbub.cluster.set_aside import erase_texts
 
 _DEADLOCKS = 4  # so many may be met by one batch
 _CHATS_COUNTED_AT_ONCE = 20
@@ -174,6 +175,7 @@ class MySqlStore:
         return None
 
     def _end_erasure(self, cursor: Any, command: EndErasure) -> Outcome:
+        erase_texts(cursor, command.user_ids)
         cursor.execute(
             f"DELETE FROM erasures WHERE kind = 'user' AND user_id IN ({marks(command.user_ids)})", command.user_ids
         )
