@@ -336,7 +336,7 @@ async def test_an_erased_users_messages_are_named_wherever_they_are(
     monkeypatch.setattr("hubbub.embedded.store._AT_ONCE", 3)
     monkeypatch.setattr("hubbub.cluster.store._WALKED_AT_ONCE", 3)
     monkeypatch.setattr("hubbub.embedded.store._UNDER_WAY_MS", -1000)
-    monkeypatch.setattr("hubbub.cluster.store._UNDER_WAY_S", -1)
+    monkeypatch.setattr("hubbub.cluster.store.UNDER_WAY_S", -1)
     store.apply([AddChat("token", "Two", 4), AddApplication("other", "O", 1, 2), AddChat("other", None, 3)])
     places = [CHAT, ChatKey("token", 2), ChatKey("other", 1)]
     store.apply([PostMessage(chat, n, 1 + n % 2, "ref", "N", "x", 1) for chat in places for n in range(1, 8)])

@@ -55,14 +55,13 @@ from hubbub.chat.ports import Place, Sent
 from hubbub.cluster.accounts import HANDLERS, ROLE, has_application, is_gone, refused_by, role_of
 from hubbub.cluster.database import Database, Deadlocked, marks
 from hubbub.cluster.deliveries import CHANGED_MESSAGE, MESSAGE
-from hubbub.cluster.erasing import mark_chats, rename_later
+from hubbub.cluster.erasing import UNDER_WAY_S, mark_chats, rename_later
 from hubbub.cluster.protocol import Position
 from hubbub.cluster.set_aside import erase_texts
 
 _DEADLOCKS = 4  # so many may be met by one batch
 _CHATS_COUNTED_AT_ONCE = 20
 _WALKED_AT_ONCE = 2000
-_UNDER_WAY_S = 6  # what an account that is deleted may have under way: a confirm takes 5 s at most
 _CHAT = """
     SELECT c.number, c.title,
            c.counted + (SELECT COUNT(*) FROM messages m
@@ -367,7 +366,7 @@ class MySqlStore:
             cursor.execute(
                 "UPDATE erasures SET who = %s, until = UNIX_TIMESTAMP() + 60"
                 " WHERE kind = 'user' AND at < UNIX_TIMESTAMP() - %s AND (who = %s OR until < UNIX_TIMESTAMP())",
-                (who, _UNDER_WAY_S, who),
+                (who, UNDER_WAY_S, who),
             )
             cursor.execute("SELECT user_id FROM erasures WHERE kind = 'user' AND who = %s", (who,))
             return [user_id for (user_id,) in cursor.fetchall()]
