@@ -113,8 +113,9 @@ def worst(sizes: Sizes) -> dict[tuple[str, str], list[Worst]]:
         ("POST", "/api/v1/auth/password-reset/confirm"): [
             Worst("a wide body", "/api/v1/auth/password-reset/confirm", wide(code="c", password=PASSWORD), 422)
         ],
-        ("POST", "/api/v1/invites/{code}/accept"): [
-            Worst("a long code", f"/api/v1/invites/{'c' * 20_000}/accept", {}, 404)
+        ("POST", "/api/v1/invites/accept"): [
+            Worst("a wide body", "/api/v1/invites/accept", wide(code="c"), 422),
+            Worst("a long code", "/api/v1/invites/accept", {"json": {"code": "c" * 20_000}}, 422),
         ],
         ("POST", path + "/invites"): [Worst("a wide body", f"{application}/invites", wide(role="member"), 422)],
         ("GET", path + "/invites"): [

@@ -39,6 +39,7 @@ def opened(settings: Settings, data: str | None) -> Iterator[Store]:
         finally:
             database.close()
         return
+    from hubbub.embedded.data_folder import DataFolder, FolderUnusable
     from hubbub.embedded.migrate import is_current
     from hubbub.embedded.store import SqliteStore
 
@@ -46,9 +47,12 @@ def opened(settings: Settings, data: str | None) -> Iterator[Store]:
     if not path.exists():
         raise CantOpen(f"{settings.data} is no data folder of Hubbub. Name the right one with --data.")
     try:
+        DataFolder.must_be_here(settings.data)
         if not is_current(path):  # a service of that version may be running on it
             raise CantOpen(f"{settings.data} is of an earlier version. Start `hubbub serve` of this one on it first.")
         store = SqliteStore(path)
+    except FolderUnusable as error:
+        raise CantOpen(str(error)) from error
     except (SchemaTooNew, sqlite3.Error) as error:
         raise CantOpen(f"the database in {settings.data} can't be opened: {error}") from error
     try:

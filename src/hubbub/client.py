@@ -335,7 +335,7 @@ class _Calls:
 
     @staticmethod
     def accept_invite(code: str) -> _Call[str]:
-        return _Call("POST", f"/invites/{code}/accept", lambda content: str(content["token"]))
+        return _Call("POST", "/invites/accept", lambda content: str(content["token"]), {"code": code})
 
     @staticmethod
     def add_chat(token: str, title: str | None) -> _Call[int]:

@@ -58,6 +58,22 @@ def test_an_invite_joins(browser: Browser, embedded: Service, way: str) -> None:
         assert not bob.complaints
 
 
+def test_of_two_links_that_are_opened_in_a_tab_the_second_counts(browser: Browser, embedded: Service) -> None:
+    with closing(Person(embedded.url)) as owner, browser.new_context() as context:
+        links = []
+        for name in ("One", "Two"):
+            token = owner.post("/applications", json={"name": name}).json()["token"]
+            link = owner.post(f"/applications/{token}/invites", json={"role": "member"}).json()["link"]
+            links.append(link.replace(Mailbox.url, embedded.url))
+        bob = Visitor(context, links[0])
+        with bob.page.expect_event("load"):
+            bob.page.evaluate("link => { location.href = link }", links[1])
+        bob.fill("Bob")
+        bob.page.get_by_role("button", name="Sign up and join").click()
+        expect(bob.page.get_by_role("heading", name="You are a member of Two.")).to_be_visible()
+        assert not bob.complaints
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", _SIZES)
 def test_no_serious_findings_at_any_size(

@@ -17,6 +17,7 @@ from hubbub.chat.commands import (
     AddUser,
     DeleteApplication,
     DeleteChat,
+    EndErasure,
     HandOver,
     PutMember,
     RemoveMember,
@@ -338,6 +339,16 @@ def test_the_number_of_redis_servers_changes_only_when_no_process_runs(store: Cl
     processes.gone("api", "one")
     processes.redis_servers(2)
     assert processes.generations() == {0: (2, "")}, "what the first held counts no more"
+
+
+async def test_of_an_erased_user_no_text_is_left_aside(store: ClusterStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hubbub.cluster.set_aside._ROWS", 2)
+    theirs, others = Post(CHAT, 1, 2, "B", "x", 1), Post(CHAT, 1, 1, "A", "x", 1)
+    for command in (post(1), theirs, others, Edit(CHAT, 1, 2, "y", 2, order=1)):
+        applied(store, command)
+    assert len(DeadLetters(store.database).list()) == 3
+    assert store.apply([EndErasure((2, 99))]) == [None]
+    assert [each.command for each in DeadLetters(store.database).list()] == [others]
 
 
 async def test_what_comes_for_a_deleted_chat_is_dropped_and_not_set_aside(store: ClusterStore) -> None:

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import httpx
 import httpx_sse
 import pytest
 
-from tests.conftest import Person, Served, eventually, until_locked_out
+from hubbub.chat import erasing
+from hubbub.chat.commands import Command, EndErasure, Outcome, PostMessage
+from hubbub.chat.ticket import Ticket
+from hubbub.embedded import store
+from hubbub.embedded.intake import DirectIntake
+from tests.conftest import Person, Served, eventually, eventually_async, until_locked_out
 from tests.http.test_accounts import problem
+from tests.worst import served
 
 PASSWORD = {"currentPassword": "correct horse"}
 WRONG = {"currentPassword": "wrong horse"}
@@ -185,3 +195,58 @@ def test_erased_messages_are_found_nowhere(house: str, ann: Person, bob: Person)
     found = ann.get(f"{chat}/messages/search?q=zebra")
     assert found.status_code == 503 or [each["body"] for each in found.json()] == ["zebra of ann's"]
     assert ann.post(f"{chat}/messages", json={"body": "goes on"}).json() == {"messageNumber": 64}
+
+
+async def test_a_message_that_is_stored_late_is_erased_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its request was let in before the account was deleted, and the commit stalls."""
+    let_in, go, looked = (asyncio.Event() for _ in range(3))
+    stalls, goes_on = threading.Event(), threading.Event()
+    post, accept, apply = DirectIntake.post, DirectIntake.accept, store.SqliteStore.apply
+    ended: list[tuple[int, ...]] = []
+
+    async def held(self: DirectIntake, *what: Any) -> Ticket:
+        let_in.set()
+        await go.wait()
+        return await post(self, *what)
+
+    def seen(self: DirectIntake, command: Command) -> Ticket:
+        ticket = accept(self, command)
+        if isinstance(command, EndErasure):
+            looked.set()
+            ticket.then(lambda _: ended.append(command.user_ids))
+        return ticket
+
+    def stalled(self: store.SqliteStore, batch: Sequence[Command]) -> list[Outcome]:
+        if any(isinstance(command, PostMessage) for command in batch):
+            stalls.set()
+            goes_on.wait(30)
+        return apply(self, batch)
+
+    monkeypatch.setattr(DirectIntake, "post", held)
+    monkeypatch.setattr(DirectIntake, "accept", seen)
+    monkeypatch.setattr(store.SqliteStore, "apply", stalled)
+    monkeypatch.setattr(erasing, "_LOOK_S", 0.02)
+    monkeypatch.setattr(store, "_UNDER_WAY_MS", 10**6)
+    async with (
+        served(tmp_path / "data") as url,
+        httpx.AsyncClient(base_url=url + "/api/v1") as ann,
+        httpx.AsyncClient(base_url=url + "/api/v1") as bob,
+    ):
+        for client, name in ((ann, "ann"), (bob, "bob")):
+            account = {"name": name, "email": f"{name}@example.com", "password": "correct horse"}
+            assert (await client.post("/auth/register", json=account)).status_code == 201
+        path = f"/applications/{(await ann.post('/applications', json={'name': 'Ours'})).json()['token']}"
+        await ann.post(f"{path}/members", json={"email": "bob@example.com", "role": "member"})
+        assert (await ann.post(f"{path}/chats")).status_code == 201
+        late = asyncio.ensure_future(bob.post(f"{path}/chats/1/messages", json={"body": "late"}))
+        await let_in.wait()
+        gone = await bob.request("DELETE", "/auth/me?messages=erase", json={"currentPassword": "correct horse"})
+        assert gone.status_code == 204
+        go.set()
+        assert await asyncio.to_thread(stalls.wait, 20)
+        monkeypatch.setattr(store, "_UNDER_WAY_MS", -1000)
+        await asyncio.wait_for(looked.wait(), 20)
+        goes_on.set()
+        assert (await late).status_code == 200
+        await eventually_async(lambda: any(ended))
+        assert (await ann.get(f"{path}/chats/1/messages")).json() == []

@@ -12,6 +12,8 @@ import pytest
 from click.testing import CliRunner
 
 from hubbub.cli import main
+from hubbub.embedded.data_folder import DataFolder
+from hubbub.embedded.store import SqliteStore
 from hubbub.loadtest.cluster import ClusterStack
 from tests.conftest import OPERATOR, Person, Service
 from tests.http.test_accounts import GOOD, problem
@@ -110,6 +112,17 @@ def test_operators_are_added_and_removed_while_it_serves(own_service: Service) -
         assert (is_operator(ann), is_operator(bob)) == (False, True)
         assert "no account" in operators("remove", "eve@example.com", *data, status=1)
         assert "no data folder" in operators("list", "--data", str(own_service.data / "no"), status=1)
+
+
+def test_the_operators_of_a_folder_that_was_moved_are_those_of_the_cluster(tmp_path: Path) -> None:
+    """What is changed in the folder alone would be lost."""
+    folder = DataFolder.open(tmp_path)
+    SqliteStore(folder.database).close()
+    folder.mark_moved("mysql://there")
+    folder.close()
+    for command in ("add", "remove"):
+        refused = operators(command, "ann@example.com", "--data", str(tmp_path), status=1)
+        assert "was moved to the cluster at mysql://there" in refused
 
 
 def test_an_email_that_makes_an_operator_is_nobodys_to_register(own_service: Service) -> None:

@@ -22,7 +22,7 @@ from hubbub.chat.commands import (
     SetOperator,
     SetPassword,
 )
-from hubbub.chat.errors import Invalid, NotFound, Unauthenticated, WrongCode
+from hubbub.chat.errors import Forbidden, Invalid, NotFound, Unauthenticated, WrongCode
 from hubbub.chat.model import Invite, Joined, Purpose, Role, User
 from hubbub.chat.ports import Store
 from tests.ports.conftest import Erasable
@@ -93,6 +93,19 @@ async def test_a_link_that_expired_or_is_for_another_email_does_nothing(store: S
     assert [type(outcome) for outcome in outcomes] == [WrongCode, WrongCode]
     assert await store.user_by_email("d@x") is None
     assert await store.operators() == []
+
+
+async def test_an_email_that_a_link_makes_an_operators_is_nobody_elses_to_register(store: Store) -> None:
+    invite(store, "invite")
+    store.apply([AddLink(Purpose.OPERATOR, "c@x", hash_of("code"), LATER)])
+    store.apply([AddLink(Purpose.OPERATOR, "d@x", hash_of("over"), NOW)])
+    invited = AddInvitedUser(somebody("c"), "token", hash_of("invite"))
+    assert [type(each) for each in store.apply([somebody("c"), invited])] == [Forbidden, Forbidden]
+    assert isinstance(store.apply([somebody("d")])[0], User), "a link that has expired keeps nobody out"
+    (made,) = store.apply([AddOperator(somebody("c"), hash_of("code"))])
+    assert isinstance(made, User)
+    store.apply([AddLink(Purpose.OPERATOR, "e@x", hash_of("other"), LATER), SetOperator("e@x", operator=False)])
+    assert isinstance(store.apply([somebody("e")])[0], User)
 
 
 async def test_a_password_is_set_once_and_ends_all_sessions(store: Store) -> None:

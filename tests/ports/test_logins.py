@@ -16,6 +16,7 @@ from hubbub.chat.limits import (
     FAILURES_HERE,
     FAILURES_OF_ACCOUNT,
     FAILURES_OF_ADDRESS,
+    FAILURES_OF_SESSIONS,
     REGISTRATIONS_OF_ADDRESS,
     REQUESTS_OF_ADDRESS,
     RESETS_OF_ACCOUNT,
@@ -137,12 +138,17 @@ async def test_an_account_that_is_guessed_from_everywhere_is_slowed_but_not_wher
     assert await attempt(logins, address, "b" + ann) is None
 
 
-async def test_who_proves_to_be_the_owner_does_not_add_to_what_others_failed(
+async def test_who_guesses_with_a_stolen_session_is_slowed_and_does_not_add_to_what_others_failed(
     logins: Logins, address: str, ann: str
 ) -> None:
+    def elsewhere(tried: int) -> Awaitable[UsedUp | None]:
+        return attempt(logins, f"{address}{tried}", ann, WRONG, proven=True)
+
+    for _ in range(FAILURES_OF_SESSIONS.most):
+        assert await attempt(logins, address, ann, proven=True) is None, "only failures count"
+    await until_refused(FAILURES_OF_SESSIONS, elsewhere)
     for number in range(FAILURES_OF_ACCOUNT.most):
-        assert await attempt(logins, f"{address}{number}", ann, WRONG, proven=True) is None
-    assert await attempt(logins, address, ann, WRONG) is None
+        assert await attempt(logins, f"{address}.{number}", ann, WRONG) is None
 
 
 async def test_those_under_way_count_so_that_all_at_once_gains_nothing(logins: Logins, address: str, ann: str) -> None:

@@ -9,6 +9,7 @@ import pytest
 from hubbub.chat.commands import (
     AddApplication,
     AddChat,
+    AddInvite,
     AddUser,
     Command,
     DeleteApplication,
@@ -22,6 +23,7 @@ from hubbub.chat.commands import (
     HandOver,
     PostMessage,
     PutMember,
+    RemoveInvite,
     RemoveMember,
     RenameApplication,
     RenameChat,
@@ -29,7 +31,7 @@ from hubbub.chat.commands import (
     SetPassword,
 )
 from hubbub.chat.errors import Forbidden, Invalid, KeyReused, NotFound
-from hubbub.chat.model import ChatKey, Role, User
+from hubbub.chat.model import ChatKey, Invite, Role, User
 from hubbub.chat.ports import Place, Sent
 from tests.ports.conftest import Erasable as Store
 
@@ -183,6 +185,14 @@ async def test_members_come_page_by_page(store: Store) -> None:
     assert [member.email for member in await store.members("other", offset=0, limit=9)] == ["m0@x"]
 
 
+async def test_a_member_is_found_by_email_and_nobody_else(store: Store) -> None:
+    assert [await store.member("token", email) for email in ("a@x", "b@x", "c@x")] == [1, None, None]
+    store.apply([PutMember("token", 2, Role.MEMBER)])
+    assert [await store.member(token, "b@x") for token in ("token", "other")] == [2, None]
+    store.apply([DeleteUser(2, "era", erase=False)])
+    assert [await store.member("token", email) for email in ("b@x", "deleted 2")] == [None, None]
+
+
 async def test_a_deleted_chat_is_gone_at_once_and_its_number_is_never_given_again(store: Store) -> None:
     store.apply([post(1, key="k", body_hash=b"h"), post(2), AddChat("token", "Two", 4)])
     assert store.apply([DeleteChat(ChatKey("token", 2)), DeleteChat(CHAT)]) == [None, None]
@@ -251,6 +261,46 @@ async def test_a_deleted_application_is_nobodys(store: Store) -> None:
     assert await store.role("other", 2) is Role.OWNER
 
 
+async def test_a_role_counts_as_it_is_when_a_command_is_applied(store: Store) -> None:
+    """The request was checked before: who asked for it may have been removed or demoted meanwhile."""
+    (cat,) = store.apply([AddUser("ref3", "c@x", "C", "hash", 1)])
+    assert isinstance(cat, User)
+    kept = Invite("kept", Role.MEMBER, 1, 0, 1, 9)
+    store.apply([PutMember("token", cat.id, Role.MEMBER), AddInvite("token", kept, b"0" * 32, 1)])
+
+    def asked(by: int) -> list[Command]:
+        made = Invite(f"made {by}", Role.ADMIN, 1, 0, 1, 9)
+        return [
+            DeleteApplication("token", by),
+            DeleteChat(CHAT, by),
+            RenameApplication("token", "X", by),
+            PutMember("token", cat.id, Role.ADMIN, by),
+            RemoveMember("token", cat.id, by),
+            AddInvite("token", made, bytes([by]) * 32, by),
+            RemoveInvite("token", "kept", by),
+        ]
+
+    async def left() -> tuple[object, ...]:
+        members = [(each.email, each.role) for each in await store.members("token", offset=0, limit=9)]
+        invites = [each.ref for each in await store.invites("token", 1, offset=0, limit=9)]
+        return await store.application("token"), members, invites, await store.chat(CHAT)
+
+    store.apply([PutMember("token", 2, Role.ADMIN)])
+    for change, refused in ((PutMember("token", 2, Role.MEMBER), Forbidden), (RemoveMember("token", 2), NotFound)):
+        store.apply([change])
+        before = await left()
+        assert {type(outcome) for outcome in store.apply(asked(2))} == {refused}
+        assert await left() == before
+    store.apply([PutMember("token", 2, Role.ADMIN)])
+    not_the_owner, *others = store.apply(asked(2))
+    assert isinstance(not_the_owner, Forbidden)
+    assert others == [None] * 6
+    store.apply([HandOver("token", 1, 2)])
+    outcomes = store.apply([DeleteApplication("token", 1), RemoveMember("token", 1, 1), DeleteApplication("token", 1)])
+    assert [type(outcome) for outcome in outcomes] == [Forbidden, type(None), NotFound]
+    assert store.apply([DeleteApplication("token", 2)]) == [None]
+
+
 async def test_a_deleted_account_is_gone_and_its_messages_stay_under_another_name(store: Store) -> None:
     store.apply([PutMember("token", 2, Role.MEMBER), PostMessage(CHAT, 1, 2, "ref", "B", "bob's", 1001), post(2)])
     assert isinstance(store.apply([DeleteUser(1, "era", erase=False)])[0], Invalid)
@@ -286,7 +336,7 @@ async def test_an_erased_users_messages_are_named_wherever_they_are(
     monkeypatch.setattr("hubbub.embedded.store._AT_ONCE", 3)
     monkeypatch.setattr("hubbub.cluster.store._WALKED_AT_ONCE", 3)
     monkeypatch.setattr("hubbub.embedded.store._UNDER_WAY_MS", -1000)
-    monkeypatch.setattr("hubbub.cluster.store._UNDER_WAY_S", -1)
+    monkeypatch.setattr("hubbub.cluster.store.UNDER_WAY_S", -1)
     store.apply([AddChat("token", "Two", 4), AddApplication("other", "O", 1, 2), AddChat("other", None, 3)])
     places = [CHAT, ChatKey("token", 2), ChatKey("other", 1)]
     store.apply([PostMessage(chat, n, 1 + n % 2, "ref", "N", "x", 1) for chat in places for n in range(1, 8)])

@@ -40,6 +40,9 @@ class FakeStore:
         ]
         return members[offset : offset + limit]
 
+    async def member(self, token: str, email: str) -> int | None:
+        return next((number for number in ROLES if token == TOKEN and user(number).email == email), None)
+
     async def user_by_email(self, email: str) -> tuple[User, str] | None:
         found = [user(number) for number in range(1, 6) if user(number).email == email]
         return (found[0], "hash") if found else None

@@ -54,9 +54,9 @@ async def test_the_owner_and_admins_manage(fakes: Fakes, caller: Caller) -> None
     assert (added.email, added.role) == (user(5).email, Role.ADMIN)
     await manager.remove_member(user(3).email)
     assert fakes.intake.accepted == [
-        RenameApplication(TOKEN, "Other"),
-        PutMember(TOKEN, 5, Role.ADMIN),
-        RemoveMember(TOKEN, 3),
+        RenameApplication(TOKEN, "Other", by=caller.user.id),
+        PutMember(TOKEN, 5, Role.ADMIN, by=caller.user.id),
+        RemoveMember(TOKEN, 3, by=caller.user.id),
     ]
 
 
@@ -75,7 +75,7 @@ async def test_a_member_may_leave_and_the_owner_may_not(fakes: Fakes) -> None:
     await (await enter(fakes, MEMBER)).remove_member(" USER3@example.com ")
     with pytest.raises(Forbidden, match="Hand it over first"):
         await (await enter(fakes, OWNER)).remove_member(user(1).email)
-    assert fakes.intake.accepted == [RemoveMember(TOKEN, 3)]
+    assert fakes.intake.accepted == [RemoveMember(TOKEN, 3, by=3)]
 
 
 @pytest.mark.parametrize("caller", [ADMIN, MEMBER])
@@ -86,15 +86,22 @@ async def test_the_owner_alone_hands_over_and_deletes(fakes: Fakes, caller: Call
     owner = await enter(fakes, OWNER)
     await owner.hand_over(user(2).email)
     await owner.delete()
-    assert fakes.intake.accepted == [HandOver(TOKEN, 1, 2), DeleteApplication(TOKEN)]
+    assert fakes.intake.accepted == [HandOver(TOKEN, 1, 2), DeleteApplication(TOKEN, by=1)]
 
 
 async def test_nobody_is_made_a_member_unregistered(fakes: Fakes) -> None:
     owner = await enter(fakes, OWNER)
     with pytest.raises(Invalid):
         await owner.put_member("nobody@example.com", Role.MEMBER)
-    with pytest.raises(NotFound):
-        await owner.remove_member("nobody@example.com")
+
+
+async def test_whether_somebody_has_an_account_is_not_told_by_removing_or_handing_over(fakes: Fakes) -> None:
+    owner = await enter(fakes, OWNER)
+    for email in ("nobody@example.com", user(5).email):
+        for attempt in (owner.remove_member(email), owner.hand_over(email)):
+            with pytest.raises(NotFound, match="no such member"):
+                await attempt
+    assert fakes.intake.accepted == [], "a command takes longer"
 
 
 async def test_what_a_member_sees_and_adds(fakes: Fakes) -> None:

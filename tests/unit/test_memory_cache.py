@@ -10,7 +10,17 @@ from pathlib import Path
 import pytest
 
 from hubbub.chat.caller import Caller
-from hubbub.chat.commands import AddApplication, AddChat, AddUser, DeleteMessage, PostMessage, RenameChat
+from hubbub.chat.commands import (
+    AddApplication,
+    AddChat,
+    AddUser,
+    Command,
+    DeleteMessage,
+    DeleteUser,
+    PostMessage,
+    RenameChat,
+    RenameUser,
+)
 from hubbub.chat.feed import Feed
 from hubbub.chat.model import ChatKey, User
 from hubbub.embedded.store import SqliteStore
@@ -126,3 +136,26 @@ async def test_letting_go_is_done_in_small_steps(store: SqliteStore) -> None:
     for chat in chats[1:]:
         await cache.newest(ANN, chat, 10)
     assert cache.misses < len(chats) / 2, "no more was let go of than had to be"
+
+
+@pytest.mark.parametrize(
+    ("change", "name"), [(RenameUser(2, "Robert"), "Robert"), (DeleteUser(2, "era", erase=False), "Deleted user")]
+)
+async def test_a_post_that_was_on_its_way_when_its_sender_was_renamed_has_the_new_name(
+    store: SqliteStore, change: Command, name: str
+) -> None:
+    cache = MemoryCache(store, Feed())
+    store.apply([AddUser("ref2", "b@x", "Bob", "hash", 1)])
+    (chat,) = new_chats(store, "one", 1)
+
+    async def names() -> list[str]:
+        return [each["senderName"] for each in json.loads((await cache.newest(ANN, chat, 10)).body)]
+
+    before, late = [PostMessage(chat, await cache.next_number(chat), 2, "ref2", "Bob", "x", 1) for _ in range(2)]
+    cache.settled(before, store.apply([before])[0])
+    assert await names() == ["Bob"]
+    cache.settled(change, store.apply([change])[0])
+    assert await names() == [name]
+    cache.settled(late, store.apply([late])[0])
+    assert await names() == [name, name]
+    assert [each.sender_name for each in await store.messages(chat, limit=10)] == [name, name]

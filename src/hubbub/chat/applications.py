@@ -23,7 +23,7 @@ from hubbub.chat.commands import (
     RenameApplication,
 )
 from hubbub.chat.encoding import encode_chats
-from hubbub.chat.errors import Forbidden, Invalid, NotFound
+from hubbub.chat.errors import ChatError, Forbidden, Invalid, NotFound
 from hubbub.chat.model import Application, Invite, Joined, Member, Role, is_token
 from hubbub.chat.ports import Doors
 from hubbub.chat.quotas import Made
@@ -39,9 +39,27 @@ def no_application() -> NotFound:
     return NotFound("There is no such application, or you are not a member of it.")
 
 
+def no_member() -> NotFound:
+    return NotFound("There is no such member in this application.")
+
+
 def must_own() -> Forbidden:
     """What is told to somebody who hands over or deletes what is another's."""
     return Forbidden("Only the application's owner may do this.")
+
+
+def must_manage() -> Forbidden:
+    """What is told to somebody who changes what the owner and admins change."""
+    return Forbidden("Only the application's owner and its admins may do this.")
+
+
+def refusal(role: Role | None, *, owner: bool = False) -> ChatError | None:
+    """Why somebody with this role, or with none, may not do what those who manage may, or the ``owner`` alone."""
+    if role is None:
+        return no_application()
+    if owner:
+        return None if role is Role.OWNER else must_own()
+    return None if role.manages else must_manage()
 
 
 def handed_over(command: HandOver) -> list[tuple[Role, int]]:
@@ -83,7 +101,9 @@ class Applications:
 
 
 class Membership:
-    """What a member may do in an application. For one request: the role is that of when it came in."""
+    """What a member may do in an application. For one request: the role is that of when it came in. Another may be
+    stored when a command comes to the store, which looks at it again.
+    """
 
     __slots__ = ("_caller", "_doors", "_token", "role")
 
@@ -96,7 +116,7 @@ class Membership:
     def must_manage(self) -> None:
         """Raises Forbidden unless the caller is the owner or an admin."""
         if not self.role.manages:
-            raise Forbidden("Only the application's owner and its admins may do this.")
+            raise must_manage()
 
     async def get(self) -> Application:
         application = await self._doors.store.application(self._token)
@@ -106,13 +126,13 @@ class Membership:
 
     async def rename(self, name: str) -> None:
         self.must_manage()
-        await self._doors.intake.accept(RenameApplication(self._token, name))
+        await self._doors.intake.accept(RenameApplication(self._token, name, self._caller.user.id))
 
     async def delete(self) -> None:
         """The application and all that is in it. Raises Forbidden unless the caller is the owner."""
         if self.role is not Role.OWNER:
             raise must_own()
-        await self._doors.intake.accept(DeleteApplication(self._token))
+        await self._doors.intake.accept(DeleteApplication(self._token, self._caller.user.id))
 
     async def members(self, *, offset: int, limit: int) -> list[Member]:
         """The oldest accounts first. Emails are for the owner and admins alone."""
@@ -127,7 +147,7 @@ class Membership:
         found = await self._doors.store.user_by_email(normalized_email(email))
         if found is None:
             raise Invalid(["email belongs to nobody here: the user must register first"])
-        await self._doors.intake.accept(PutMember(self._token, found[0].id, role))
+        await self._doors.intake.accept(PutMember(self._token, found[0].id, role, self._caller.user.id))
         return Member(found[0].ref, found[0].email, found[0].name, role)
 
     async def remove_member(self, email: str) -> None:
@@ -136,22 +156,25 @@ class Membership:
         if normalized_email(email) == user.email:
             if self.role is Role.OWNER:
                 raise Forbidden("Its owner can't leave an application. Hand it over first, or delete it.")
-            await self._doors.intake.accept(RemoveMember(self._token, user.id))
+            await self._doors.intake.accept(RemoveMember(self._token, user.id, user.id))
             return
         self.must_manage()
-        found = await self._doors.store.user_by_email(normalized_email(email))
-        if found is None:
-            raise NotFound("There is no such member in this application.")
-        await self._doors.intake.accept(RemoveMember(self._token, found[0].id))
+        await self._doors.intake.accept(RemoveMember(self._token, await self._other(email), user.id))
 
     async def hand_over(self, email: str) -> None:
         """Make another member the owner; who was is an admin from then on. Raises Forbidden unless the caller is."""
         if self.role is not Role.OWNER:
             raise must_own()
-        found = await self._doors.store.user_by_email(normalized_email(email))
+        await self._doors.intake.accept(HandOver(self._token, self._caller.user.id, await self._other(email)))
+
+    async def _other(self, email: str) -> int:
+        """A member, looked for among the application's alone: whether an account that is none of these has the email is
+        told by neither the answer nor its time.
+        """
+        found = await self._doors.store.member(self._token, normalized_email(email))
         if found is None:
-            raise NotFound("There is no such member in this application.")
-        await self._doors.intake.accept(HandOver(self._token, self._caller.user.id, found[0].id))
+            raise no_member()
+        return found
 
     async def add_invite(self, role: Role, *, lifetime_s: int, uses: int) -> tuple[Invite, str]:
         """An invite to the application, and its code, which nobody is told again. Raises RateLimited."""
@@ -173,7 +196,7 @@ class Membership:
         self.must_manage()
         if not is_token(ref):  # a database need not take any text
             raise no_invite()
-        await self._doors.intake.accept(RemoveInvite(self._token, ref))
+        await self._doors.intake.accept(RemoveInvite(self._token, ref, self._caller.user.id))
 
     async def add_chat(self, title: str | None) -> int:
         """A new chat's number. Raises RateLimited."""

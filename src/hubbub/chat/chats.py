@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Sequence
 from typing import NamedTuple
 
-from hubbub.chat.applications import no_application
+from hubbub.chat.applications import must_manage, no_application
 from hubbub.chat.caller import Caller
 from hubbub.chat.commands import DeleteChat, DeleteMessage, EditMessage, RenameChat
 from hubbub.chat.encoding import encode_page
@@ -66,8 +66,8 @@ class ChatHandle:
     async def delete_chat(self) -> None:
         """The chat and all that is in it. Raises Forbidden unless the caller is the owner or an admin."""
         if not self._role.manages:
-            raise Forbidden("Only the application's owner and its admins may delete a chat.")
-        await self._doors.intake.accept(DeleteChat(self._key))
+            raise must_manage()
+        await self._doors.intake.accept(DeleteChat(self._key, self._caller.user.id))
 
     # Reading -----------------------------------------------------------------------------------------------------
 

@@ -2,6 +2,9 @@
 
 ``Store.apply`` answers each command with its outcome: the value named in the command's docstring, or the ChatError
 that refuses it. A refused command has changed nothing.
+
+``by`` is the id of the user who asks for a command, None where that is the service itself. It is refused with NotFound
+when they are no member of the application any more, and with Forbidden when their role does not allow it any more.
 """
 
 from __future__ import annotations
@@ -15,7 +18,9 @@ from hubbub.chat.model import ChatKey, Invite, Purpose, Role
 
 
 class AddUser(msgspec.Struct, frozen=True):
-    """Outcome: the User. Refused with Invalid when the email is taken."""
+    """Outcome: the User. Refused with Invalid when the email is taken, and with Forbidden while a link would make an
+    operator's account with it.
+    """
 
     ref: str
     email: str
@@ -36,7 +41,7 @@ class AddInvitedUser(msgspec.Struct, frozen=True):
 
 class AddOperator(msgspec.Struct, frozen=True):
     """A new user who is an operator, by a link that is used up by this. Outcome: the User. Refused with WrongCode when
-    there is no such link for this email, and as AddUser.
+    there is no such link for this email, and with Invalid when the email is taken.
     """
 
     user: AddUser
@@ -75,7 +80,9 @@ class ResetPassword(msgspec.Struct, frozen=True):
 
 
 class AddInvite(msgspec.Struct, frozen=True):
-    """Outcome: None. It counts as long as who made it, ``created_by``, manages the application."""
+    """Outcome: None. It counts as long as who made it, ``created_by``, manages the application; as for ``by``, it is
+    refused when they don't.
+    """
 
     token: str
     invite: Invite
@@ -88,6 +95,7 @@ class RemoveInvite(msgspec.Struct, frozen=True):
 
     token: str
     ref: str
+    by: int | None = None
 
 
 class AcceptInvite(msgspec.Struct, frozen=True):
@@ -167,12 +175,14 @@ class RenameApplication(msgspec.Struct, frozen=True):
 
     token: str
     name: str
+    by: int | None = None
 
 
 class DeleteApplication(msgspec.Struct, frozen=True):
     """Outcome: None; NotFound when there is none. What is in it goes a little later, see Store.erase."""
 
     token: str
+    by: int | None = None
 
 
 class PutMember(msgspec.Struct, frozen=True):
@@ -181,6 +191,7 @@ class PutMember(msgspec.Struct, frozen=True):
     token: str
     user_id: int
     role: Role
+    by: int | None = None
 
 
 class RemoveMember(msgspec.Struct, frozen=True):
@@ -188,6 +199,7 @@ class RemoveMember(msgspec.Struct, frozen=True):
 
     token: str
     user_id: int
+    by: int | None = None
 
 
 class HandOver(msgspec.Struct, frozen=True):
@@ -221,6 +233,7 @@ class DeleteChat(msgspec.Struct, frozen=True):
     """
 
     chat: ChatKey
+    by: int | None = None
 
 
 class PostMessage(msgspec.Struct, frozen=True):

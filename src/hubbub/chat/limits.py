@@ -54,6 +54,15 @@ FAILURES_OF_ACCOUNT = Limit(
     sentence="Too many failed logins to this account, from everywhere. Try again in some seconds; "
     "where you are logged in already, a login is not held up.",
 )
+# Counted apart, so that strangers don't hold up who is logged in. People mistype seldom; a thief of a session must not
+# come to know the password. The owner, if held up by one, logs in without a session, and ends all sessions.
+FAILURES_OF_SESSIONS = Limit(
+    "sessions",
+    30,
+    60_000,
+    failures=True,
+    sentence="Too many wrong passwords were sent with sessions of this account. Wait before you try again.",
+)
 # Each costs some ten milliseconds of a core for a password's hash, also one that succeeds. A company or a load test may
 # come at once; who goes on takes a part of a core.
 REQUESTS_OF_ADDRESS = Limit(
@@ -61,7 +70,7 @@ REQUESTS_OF_ADDRESS = Limit(
     6000,
     100,
     failures=False,
-    sentence="Too many registrations and logins come from your address. Wait before you try again.",
+    sentence="Too many registrations, logins and new passwords come from your address. Wait before you try again.",
 )
 # A program that fills the database goes on for longer than people do.
 REGISTRATIONS_OF_ADDRESS = Limit(

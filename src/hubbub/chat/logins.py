@@ -14,6 +14,7 @@ from hubbub.chat.limits import (
     FAILURES_HERE,
     FAILURES_OF_ACCOUNT,
     FAILURES_OF_ADDRESS,
+    FAILURES_OF_SESSIONS,
     REGISTRATIONS_OF_ADDRESS,
     RENAMES_OF_USER,
     REQUESTS_OF_ADDRESS,
@@ -52,16 +53,20 @@ class Logins:
     @asynccontextmanager
     async def attempt(self, address: str, email: str, *, proven: bool = False) -> AsyncIterator[None]:
         """Around one login, which fails by raising Unauthenticated. ``proven`` says that it comes with a session of the
-        very account: then the failures of others don't hold it up.
+        very account: then the failures of those who have none don't hold it up.
 
         Raises:
             UsedUp: too many have failed; nothing was tried.
         """
         account = _account(email)
-        counted = [(FAILURES_HERE, f"{address}/{account}"), (FAILURES_OF_ADDRESS, address)]
-        if not proven:
-            counted.append((FAILURES_OF_ACCOUNT, account))
-        give_back = await self._counts.take([*counted, (REQUESTS_OF_ADDRESS, address)])
+        give_back = await self._counts.take(
+            [
+                (FAILURES_HERE, f"{address}/{account}"),
+                (FAILURES_OF_ADDRESS, address),
+                (FAILURES_OF_SESSIONS if proven else FAILURES_OF_ACCOUNT, account),
+                (REQUESTS_OF_ADDRESS, address),
+            ]
+        )
         try:
             with self._place(address):
                 yield
@@ -71,6 +76,17 @@ class Logins:
             await give_back()
             raise
         await give_back()
+
+    @asynccontextmanager
+    async def new_password(self, address: str) -> AsyncIterator[None]:
+        """Around the hash of a password that is set, which costs as much as a login.
+
+        Raises:
+            UsedUp: the address has sent too many.
+        """
+        await self._counts.take([(REQUESTS_OF_ADDRESS, address)])
+        with self._place(address):
+            yield
 
     async def rename(self, user_id: int) -> None:
         """Count one change of the user's name. Raises UsedUp."""
@@ -106,7 +122,8 @@ class Logins:
         """One of those that an address has in this process. Raises UsedUp."""
         if self._under_way[address] >= AT_ONCE_OF_ADDRESS:
             raise UsedUp(
-                "Too many registrations and logins from your address are under way. Wait before you try again.",
+                "Too many registrations, logins and new passwords from your address are under way. "
+                "Wait before you try again.",
                 what=f"at once:{address}",
                 limit=AT_ONCE_OF_ADDRESS,
                 retry_after=1,

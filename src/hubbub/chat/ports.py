@@ -125,6 +125,9 @@ class Store(Protocol):
         """The applications the user is a member of, newest first."""
 
     async def role(self, token: str, user_id: int) -> Role | None: ...
+    async def member(self, token: str, email: str) -> int | None:
+        """The user's id of the application's member with this email."""
+
     async def members(self, token: str, *, offset: int, limit: int) -> list[Member]:
         """The application's members, the oldest accounts first."""
 

@@ -17,7 +17,8 @@ Policy: TypeAlias = Literal["open", "invited", "closed"]
 
 class Registration:
     """Makes accounts. ``reserved`` are the emails that make an account an operator's: nobody registers with one of
-    them, for nobody has shown that it is theirs. Their accounts are made by a link, see ``set_up``.
+    them, for nobody has shown that it is theirs. Their accounts are made by a link, see ``set_up``; while there is such
+    a link for an email, the store refuses to register it, whatever the setting names.
     """
 
     def __init__(
@@ -40,7 +41,7 @@ class Registration:
         """A new account; with the code of an invite, a member of its application from the start.
 
         Raises:
-            Forbidden: the policy does not allow it.
+            Forbidden: the policy does not allow it, or the email makes an account an operator's.
             WrongCode: there is no such invite, or it is used up or expired.
             Invalid: the email is taken.
         """
@@ -75,6 +76,13 @@ class Registration:
         account = await self._accounts.prepared(name=name, email=email, password=password)
         user: User = await self._intake.accept(AddOperator(account, hash_of(code)))
         return user
+
+
+def invited_operator() -> Forbidden:
+    return Forbidden(
+        "This email is to be an operator's: its account is made by the link that `hubbub operators add EMAIL` printed. "
+        "`hubbub operators remove EMAIL` takes the link back."
+    )
 
 
 def wrong_invite() -> WrongCode:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from hubbub.chat.accounts import no_account
-from hubbub.chat.applications import no_application, no_invite
+from hubbub.chat.applications import no_application, no_invite, refusal
 from hubbub.chat.commands import (
     AcceptInvite,
     AddInvite,
@@ -23,11 +23,13 @@ from hubbub.chat.commands import (
     ResetPassword,
     SetOperator,
 )
-from hubbub.chat.errors import Invalid, NotFound
+from hubbub.chat.errors import ChatError, Invalid, NotFound
 from hubbub.chat.model import Joined, Purpose, Role, User
-from hubbub.chat.registration import wrong_invite, wrong_link
+from hubbub.chat.registration import invited_operator, wrong_invite, wrong_link
 
+ROLE = "SELECT role FROM members WHERE token = %s AND user_id = %s"
 _LINK = "SELECT email FROM links WHERE purpose = %s AND hash = %s AND expires_at > %s FOR UPDATE"
+_INVITED_OPERATOR = "SELECT 1 FROM links WHERE purpose = 'operator' AND email = %s AND expires_at > %s"
 # Somebody is an operator: the link that makes the first one is over.
 _SETUP_OVER = "DELETE FROM links WHERE purpose = 'operator' AND email = ''"
 # Only of who manages the application still: an invite must not bring back who was removed, or made a member.
@@ -55,6 +57,29 @@ def has_application(cursor: Any, token: str) -> bool:
     return _one(cursor, sql, (token,)) is not None
 
 
+def role_of(cursor: Any, token: str, user_id: int) -> Role | None:
+    """The member's role, which stays until this transaction ends."""
+    found = _one(cursor, f"{ROLE} FOR UPDATE", (token, user_id))
+    return found and Role(found[0])
+
+
+def refused_by(cursor: Any, token: str, by: int | None, *, owner: bool = False) -> ChatError | None:
+    """What the role of who asks for a command refuses it with, see chat.commands. The application's row is locked
+    first: of two who remove each other, none waits for a row that the other has.
+    """
+    if by is None:
+        return None
+    if not has_application(cursor, token):
+        return no_application()
+    return refusal(role_of(cursor, token, by), owner=owner)
+
+
+def _register(cursor: Any, command: AddUser) -> Outcome:
+    if _one(cursor, _INVITED_OPERATOR, (command.email, command.created_at)) is not None:
+        return invited_operator()
+    return _add_user(cursor, command)
+
+
 def _add_user(cursor: Any, command: AddUser) -> Outcome:
     cursor.execute(
         "INSERT INTO users (ref, email, name, password_hash, created_at) VALUES (%s,%s,%s,%s,%s)"
@@ -71,7 +96,7 @@ def _add_invited_user(cursor: Any, command: AddInvitedUser) -> Outcome:
     invite = _one(cursor, _INVITE, (command.invite, command.token, command.user.created_at))
     if invite is None or not invite[2]:
         return wrong_invite()
-    user = _add_user(cursor, command.user)
+    user = _register(cursor, command.user)
     if isinstance(user, User):
         _join(cursor, invite[0], user.id, command.token, invite[1])
     return user
@@ -127,8 +152,8 @@ def _reset_password(cursor: Any, command: ResetPassword) -> Outcome:
 
 def _add_invite(cursor: Any, command: AddInvite) -> Outcome:
     invite = command.invite
-    if not has_application(cursor, command.token):
-        return no_application()
+    if refused := refused_by(cursor, command.token, command.created_by):
+        return refused
     cursor.execute(
         "INSERT INTO invites (token, ref, hash, role, uses, created_at, expires_at, created_by)"
         " VALUES (%s,%s,%s,%s,%s,%s,%s,%s)",
@@ -141,6 +166,8 @@ def _add_invite(cursor: Any, command: AddInvite) -> Outcome:
 
 
 def _remove_invite(cursor: Any, command: RemoveInvite) -> Outcome:
+    if refused := refused_by(cursor, command.token, command.by):
+        return refused
     cursor.execute("DELETE FROM invites WHERE token = %s AND ref = %s", (command.token, command.ref))
     return None if cursor.rowcount else no_invite()
 
@@ -175,7 +202,7 @@ def _join(cursor: Any, invite: int, user: int, token: str, role: str) -> None:
 
 
 HANDLERS: dict[type[Any], Callable[[Any, Any], Outcome]] = {
-    AddUser: _add_user,
+    AddUser: _register,
     AddInvitedUser: _add_invited_user,
     AddOperator: _add_operator,
     SetOperator: _set_operator,

@@ -36,9 +36,15 @@ _REPLICA_RESTS_S = 5.0
 _COMMAND = frozenset((1048, 1062, 1153, 1264, 1300, 1366, 1406, 1411, 1451, 1452, 3140))
 _STOP = frozenset((1044, 1045, 1054, 1064, 1142, 1143, 1146, 1227, 1364))
 
+_DEADLOCK = 1213
+
 
 class AtFault(Exception):
     """A command can't be stored, now or later: a duplicate, or data that no column takes. Nothing was changed."""
+
+
+class Deadlocked(Unavailable):
+    """Two transactions waited for each other, and this one was given up. It can be run again at once."""
 
 
 class Broken(Unavailable):
@@ -88,7 +94,7 @@ class Database:
         """``work`` with a cursor, in a transaction. Blocks.
 
         Raises:
-            AtFault: nothing was changed.
+            AtFault, Deadlocked: nothing was changed.
             Broken, Unavailable: nothing was changed, unless the answer to the COMMIT itself was lost.
         """
         try:
@@ -200,6 +206,8 @@ def meaning(error: pymysql.err.Error) -> Exception:
         return Broken(f"The database refuses, and a retry will not help: {said}.", retry_after=10)
     if number in _COMMAND or isinstance(error, pymysql.err.IntegrityError | pymysql.err.DataError):
         return AtFault(f"{type(error).__name__} {number}: {said}")
+    if number == _DEADLOCK:
+        return Deadlocked(f"The database refused: {said}.", retry_after=1)
     return Unavailable(f"The database refused: {said}.", retry_after=2)
 
 

@@ -15,6 +15,7 @@ from hubbub.cluster.protocol import Delete, Delivery, Edit, Post, decode, encode
 
 _OLD_QUEUE = "hubbub.dead"  # where versions before 0.2 put them
 _REASON = 1000
+_ROWS = 100
 
 
 class DeadLetter(NamedTuple):
@@ -126,6 +127,26 @@ def insert(
         " VALUES (%s, UNIX_TIMESTAMP(), %s, %s, %s, %s, %s, %s, %s)",
         (shard, *place, reason[:_REASON], acknowledged, body),
     )
+
+
+def erase_texts(cursor: Any, user_ids: Sequence[int]) -> None:
+    """Take out what these users wrote: it must not be sent again once all else that they wrote is erased."""
+    after, users = 0, {*user_ids}
+    while True:
+        cursor.execute("SELECT id, command FROM set_aside WHERE id > %s ORDER BY id LIMIT %s", (after, _ROWS))
+        rows = cursor.fetchall()
+        if not rows:
+            return
+        gone = [number for number, body in rows if _writer(_command(bytes(body))) in users]
+        if gone:
+            cursor.execute(f"DELETE FROM set_aside WHERE id IN ({marks(gone)})", gone)
+        after = rows[-1][0]
+
+
+def _writer(command: Post | Edit | Delete | None) -> int | None:
+    if isinstance(command, Post):
+        return command.sender_id
+    return command.editor_id if isinstance(command, Edit) else None
 
 
 def _read(number: int, at: int, reason: str, acknowledged: int, body: bytes) -> DeadLetter:

@@ -23,16 +23,20 @@ _ROWS = 500  # some ten milliseconds
 _CHATS = 50
 _LOOK_S = 1.0
 _PAUSE_S = 0.02  # between two slices
+UNDER_WAY_S = 6  # what a user who is deleted or renamed may have under way: a confirm takes 5 s at most
 _NOTES_SHARD = -1  # what the search index has to look at again is noted by shards, and this is none of theirs
 
 
 class Erasure(NamedTuple):
-    """A row of ``erasures``; the chat's number is 0 where it is of an application, or of a user's name in one."""
+    """A row of ``erasures``; the chat's number is 0 where it is of an application, or of a user's name in one.
+    ``again``: of a name, it was done before.
+    """
 
     number: int
     kind: str
     chat: ChatKey
     user_id: int
+    again: bool
 
 
 class HotData(Protocol):
@@ -50,14 +54,18 @@ class Erasing:
         self._note_changes = note_changes
 
     def next(self) -> Erasure | None:
-        """What is to be done next; a chat before an application."""
+        """What is to be done next, of what is due; a chat before an application."""
 
         def work(cursor: Any) -> Erasure | None:
             for kind in ("name", "chat", "application"):
-                cursor.execute("SELECT id, token, chat, user_id FROM erasures WHERE kind = %s LIMIT 1", (kind,))
+                cursor.execute(
+                    "SELECT id, token, chat, user_id, until FROM erasures"
+                    " WHERE kind = %s AND until <= UNIX_TIMESTAMP() LIMIT 1",
+                    (kind,),
+                )
                 row = cursor.fetchone()
                 if row is not None:
-                    return Erasure(row[0], kind, ChatKey(row[1], row[2]), row[3])
+                    return Erasure(row[0], kind, ChatKey(row[1], row[2]), row[3], again=row[4] > 0)
             return None
 
         return self._database.run(work, commit=False)
@@ -80,6 +88,11 @@ class Erasing:
             return [ChatKey(token, number) for (number,) in cursor.fetchall()]
 
         return self._database.run(work, commit=False)
+
+    def once_more(self, erasure: Erasure) -> None:
+        """When what was under way at its commit has ended."""
+        sql = "UPDATE erasures SET until = UNIX_TIMESTAMP() + %s WHERE id = %s"
+        self._database.run(lambda cursor: cursor.execute(sql, (UNDER_WAY_S + 1, erasure.number)))
 
     def done(self, erasure: Erasure) -> None:
         self._database.run(lambda cursor: cursor.execute("DELETE FROM erasures WHERE id = %s", (erasure.number,)))
@@ -188,13 +201,15 @@ async def keep_erasing(erasing: Erasing, hot: HotData) -> None:
 
 
 async def _rename(erasing: Erasing, hot: HotData, erasure: Erasure) -> None:
-    """Whoever is killed over it leaves the row, and all of it is done again."""
+    """It is done at once, and once more: between the two a post may be shown that was let in before, with the old name.
+    Who is killed over it leaves the row, and all of it is done again.
+    """
     name = await asyncio.to_thread(erasing.name_of, erasure.user_id)
     after = 0
     while chats := await asyncio.to_thread(erasing.chats, erasure.chat.token, after):
         await asyncio.gather(*(hot.renamed(chat, erasure.user_id, name) for chat in chats))
         after = chats[-1].number
-    await asyncio.to_thread(erasing.done, erasure)
+    await asyncio.to_thread(erasing.done if erasure.again else erasing.once_more, erasure)
 
 
 def rename_later(cursor: Any, user_id: int) -> None:

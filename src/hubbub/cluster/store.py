@@ -11,12 +11,13 @@ cluster.deliveries.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, ClassVar
 
 from msgspec.structs import replace
 
 from hubbub.chat.accounts import must_hand_over, no_account, session_over
-from hubbub.chat.applications import handed_over, must_own
+from hubbub.chat.applications import handed_over, must_own, no_member
 from hubbub.chat.commands import (
     AddApplication,
     AddChat,
@@ -51,15 +52,16 @@ from hubbub.chat.model import (
     User,
 )
 from hubbub.chat.ports import Place, Sent
-from hubbub.cluster.accounts import HANDLERS, has_application, is_gone
-from hubbub.cluster.database import Database, marks
+from hubbub.cluster.accounts import HANDLERS, ROLE, has_application, is_gone, refused_by, role_of
+from hubbub.cluster.database import Database, Deadlocked, marks
+from hubbub.cluster.dead_letters import erase_texts
 from hubbub.cluster.deliveries import CHANGED_MESSAGE, MESSAGE
-from hubbub.cluster.erasing import mark_chats, rename_later
+from hubbub.cluster.erasing import UNDER_WAY_S, mark_chats, rename_later
 from hubbub.cluster.protocol import Position
 
+_DEADLOCKS = 4  # so many may be met by one batch
 _CHATS_COUNTED_AT_ONCE = 20
 _WALKED_AT_ONCE = 2000
-_UNDER_WAY_S = 6  # what an account that is deleted may have under way: a confirm takes 5 s at most
 _CHAT = """
     SELECT c.number, c.title,
            c.counted + (SELECT COUNT(*) FROM messages m
@@ -72,8 +74,7 @@ _CHAT = """
 _APPLICATION = "SELECT a.token, a.name, a.chats_count - a.chats_deleted"
 _USER = "SELECT id, ref, email, name, created_at, era, password_hash FROM users WHERE NOT deleted"
 _SESSION = "SELECT era, EXISTS (SELECT 1 FROM ended_sessions WHERE session = %s) FROM users WHERE id = %s"
-_ROLE = "SELECT role FROM members WHERE token = %s AND user_id = %s"
-_ROLE_NOW = f"{_ROLE} AND EXISTS (SELECT 1 FROM applications a WHERE a.token = members.token AND NOT a.deleted)"
+_ROLE_NOW = f"{ROLE} AND EXISTS (SELECT 1 FROM applications a WHERE a.token = members.token AND NOT a.deleted)"
 
 
 class MySqlStore:
@@ -89,7 +90,15 @@ class MySqlStore:
     # Writing ---------------------------------------------------------------------------------------------------------
 
     def apply(self, batch: Sequence[Command]) -> list[Outcome]:
-        """Directory commands alone: a message goes through the queue."""
+        """Directory commands alone: a message goes through the queue. Some lock a user before a link, others a link
+        before a user: one that met another is run again.
+        """
+        for _ in range(_DEADLOCKS):
+            with suppress(Deadlocked):
+                return self._apply(batch)
+        return self._apply(batch)
+
+    def _apply(self, batch: Sequence[Command]) -> list[Outcome]:
         return self._database.run(lambda cursor: [self._outcome(cursor, command) for command in batch])
 
     def _outcome(self, cursor: Any, command: Command) -> Outcome:
@@ -146,7 +155,11 @@ class MySqlStore:
         rename_later(cursor, command.user_id)
         for table in ("members", "former_members"):
             cursor.execute(f"DELETE FROM {table} WHERE user_id = %s", (command.user_id,))
-        cursor.execute("DELETE FROM links WHERE email = (SELECT email FROM users WHERE id = %s)", (command.user_id,))
+        cursor.execute(
+            "DELETE FROM links WHERE purpose IN ('operator', 'reset')"  # by the key: others' rows are not waited for
+            " AND email = (SELECT email FROM users WHERE id = %s)",
+            (command.user_id,),
+        )
         # The row keeps its id, and ref, which its messages have. No email that is asked for has a capital letter.
         cursor.execute(
             "UPDATE users SET deleted = TRUE, email = CONCAT('Deleted ', id), name = %s, password_hash = '', era = %s,"
@@ -161,6 +174,7 @@ class MySqlStore:
         return None
 
     def _end_erasure(self, cursor: Any, command: EndErasure) -> Outcome:
+        erase_texts(cursor, command.user_ids)
         cursor.execute(
             f"DELETE FROM erasures WHERE kind = 'user' AND user_id IN ({marks(command.user_ids)})", command.user_ids
         )
@@ -180,12 +194,16 @@ class MySqlStore:
         return None
 
     def _rename_application(self, cursor: Any, command: RenameApplication) -> Outcome:
+        if refused := refused_by(cursor, command.token, command.by):
+            return refused
         cursor.execute(
             "UPDATE applications SET name = %s WHERE token = %s AND NOT deleted", (command.name, command.token)
         )
         return None
 
     def _delete_application(self, cursor: Any, command: DeleteApplication) -> Outcome:
+        if refused := refused_by(cursor, command.token, command.by, owner=True):
+            return refused
         cursor.execute(
             "UPDATE applications SET deleted = TRUE, name = '' WHERE token = %s AND NOT deleted", (command.token,)
         )
@@ -201,7 +219,9 @@ class MySqlStore:
             return NotFound("There is no such application.")
         if is_gone(cursor, command.user_id):
             return no_account()
-        if _role(cursor, command.token, command.user_id) is Role.OWNER:
+        if refused := refused_by(cursor, command.token, command.by):
+            return refused
+        if role_of(cursor, command.token, command.user_id) is Role.OWNER:
             return Forbidden("The owner's role can't be changed.")
         cursor.execute(
             "INSERT INTO members (token, user_id, role, app_created_at)"
@@ -212,9 +232,11 @@ class MySqlStore:
         return None
 
     def _remove_member(self, cursor: Any, command: RemoveMember) -> Outcome:
-        role = _role(cursor, command.token, command.user_id)
+        if command.by != command.user_id and (refused := refused_by(cursor, command.token, command.by)):
+            return refused
+        role = role_of(cursor, command.token, command.user_id)
         if role is None:
-            return NotFound("There is no such member in this application.")
+            return no_member()
         if role is Role.OWNER:
             return Forbidden("The owner can't be removed.")
         cursor.execute("DELETE FROM members WHERE token = %s AND user_id = %s", (command.token, command.user_id))
@@ -226,12 +248,12 @@ class MySqlStore:
     def _hand_over(self, cursor: Any, command: HandOver) -> Outcome:
         if (
             not has_application(cursor, command.token)
-            or _role(cursor, command.token, command.owner_id) is not Role.OWNER
+            or role_of(cursor, command.token, command.owner_id) is not Role.OWNER
         ):
             return must_own()
         # The account's row is locked before its membership, as by who deletes it.
-        if is_gone(cursor, command.new_owner_id) or _role(cursor, command.token, command.new_owner_id) is None:
-            return NotFound("There is no such member in this application.")
+        if is_gone(cursor, command.new_owner_id) or role_of(cursor, command.token, command.new_owner_id) is None:
+            return no_member()
         for role, user_id in handed_over(command):
             cursor.execute(
                 "UPDATE members SET role = %s WHERE token = %s AND user_id = %s", (role.value, command.token, user_id)
@@ -260,6 +282,8 @@ class MySqlStore:
         return None
 
     def _delete_chat(self, cursor: Any, command: DeleteChat) -> Outcome:
+        if refused := refused_by(cursor, command.chat.token, command.by):
+            return refused
         # The row that a writer locks before it stores anything in the chat.
         cursor.execute("SELECT 1 FROM chats WHERE token = %s AND number = %s AND NOT deleted FOR UPDATE", command.chat)
         if cursor.fetchone() is None:
@@ -342,7 +366,7 @@ class MySqlStore:
             cursor.execute(
                 "UPDATE erasures SET who = %s, until = UNIX_TIMESTAMP() + 60"
                 " WHERE kind = 'user' AND at < UNIX_TIMESTAMP() - %s AND (who = %s OR until < UNIX_TIMESTAMP())",
-                (who, _UNDER_WAY_S, who),
+                (who, UNDER_WAY_S, who),
             )
             cursor.execute("SELECT user_id FROM erasures WHERE kind = 'user' AND who = %s", (who,))
             return [user_id for (user_id,) in cursor.fetchall()]
@@ -417,6 +441,11 @@ class MySqlStore:
     async def role(self, token: str, user_id: int) -> Role | None:
         row = await self._database.row(_ROLE_NOW, (token, user_id))
         return row and Role(row[0])
+
+    async def member(self, token: str, email: str) -> int | None:
+        sql = "SELECT u.id FROM users u JOIN members m ON m.user_id = u.id WHERE u.email = %s AND m.token = %s"
+        row = await self._database.row(sql, (email, token))
+        return row and int(row[0])
 
     async def members(self, token: str, *, offset: int, limit: int) -> list[Member]:
         rows = await self._database.rows(
@@ -514,10 +543,3 @@ def _asked_in(cursor: Any, command: SetPassword | DeleteUser) -> bool:
     """The user's row is locked."""
     cursor.execute("SELECT era FROM users WHERE id = %s", (command.user_id,))
     return command.asked_in in (None, cursor.fetchone()[0])
-
-
-def _role(cursor: Any, token: str, user_id: int) -> Role | None:
-    """The member's role, which stays until this transaction ends."""
-    cursor.execute(f"{_ROLE} FOR UPDATE", (token, user_id))
-    found = cursor.fetchone()
-    return found and Role(found[0])

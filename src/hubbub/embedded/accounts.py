@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from hubbub.chat.accounts import no_account
-from hubbub.chat.applications import no_application, no_invite
+from hubbub.chat.applications import no_invite, refusal
 from hubbub.chat.commands import (
     AcceptInvite,
     AddInvite,
@@ -22,11 +22,16 @@ from hubbub.chat.commands import (
     ResetPassword,
     SetOperator,
 )
-from hubbub.chat.errors import Invalid, NotFound
+from hubbub.chat.errors import ChatError, Invalid, NotFound
 from hubbub.chat.model import Joined, Purpose, Role, User
-from hubbub.chat.registration import wrong_invite, wrong_link
+from hubbub.chat.registration import invited_operator, wrong_invite, wrong_link
 
+ROLE = (
+    "SELECT m.role FROM applications a JOIN members m ON m.application_id = a.id AND m.user_id = ?"
+    " WHERE a.token = ? AND NOT a.deleted"
+)
 _LINK = "SELECT email FROM links WHERE purpose = ? AND hash = ? AND expires_at > ?"
+_INVITED_OPERATOR = "SELECT 1 FROM links WHERE purpose = 'operator' AND email = ? AND expires_at > ?"
 # Somebody is an operator: the link that makes the first one is over.
 _SETUP_OVER = "DELETE FROM links WHERE purpose = 'operator' AND email = ''"
 # Only of who manages the application still: an invite must not bring back who was removed, or made a member.
@@ -40,6 +45,22 @@ _INVITE = (
 def is_gone(database: sqlite3.Connection, user_id: int) -> bool:
     """Whether the account was deleted; so may be that of a request that was let in before."""
     return database.execute("SELECT 1 FROM users WHERE id = ? AND deleted", (user_id,)).fetchone() is not None
+
+
+def role_of(database: sqlite3.Connection, token: str, user_id: int) -> Role | None:
+    found = database.execute(ROLE, (user_id, token)).fetchone()
+    return found and Role(found[0])
+
+
+def refused_by(database: sqlite3.Connection, token: str, by: int | None, *, owner: bool = False) -> ChatError | None:
+    """What the role of who asks for a command refuses it with, see chat.commands."""
+    return None if by is None else refusal(role_of(database, token, by), owner=owner)
+
+
+def _register(database: sqlite3.Connection, command: AddUser) -> Outcome:
+    if database.execute(_INVITED_OPERATOR, (command.email, command.created_at)).fetchone() is not None:
+        return invited_operator()
+    return _add_user(database, command)
 
 
 def _add_user(database: sqlite3.Connection, command: AddUser) -> Outcome:
@@ -57,7 +78,7 @@ def _add_invited_user(database: sqlite3.Connection, command: AddInvitedUser) -> 
     invite = database.execute(_INVITE, (command.invite, command.token, command.user.created_at)).fetchone()
     if invite is None or not invite[3]:
         return wrong_invite()
-    user = _add_user(database, command.user)
+    user = _register(database, command.user)
     if isinstance(user, User):
         _join(database, invite[0], user.id, invite[1], invite[2])
     return user
@@ -110,8 +131,10 @@ def _reset_password(database: sqlite3.Connection, command: ResetPassword) -> Out
 
 
 def _add_invite(database: sqlite3.Connection, command: AddInvite) -> Outcome:
+    if refused := refused_by(database, command.token, command.created_by):
+        return refused
     invite = command.invite
-    added = database.execute(
+    database.execute(
         "INSERT INTO invites (application_id, ref, hash, role, uses, created_at, expires_at, created_by)"
         " SELECT id, ?, ?, ?, ?, ?, ?, ? FROM applications WHERE token = ? AND NOT deleted",
         (
@@ -119,10 +142,12 @@ def _add_invite(database: sqlite3.Connection, command: AddInvite) -> Outcome:
             *(command.created_by, command.token),
         ),
     )
-    return None if added.rowcount else no_application()
+    return None
 
 
 def _remove_invite(database: sqlite3.Connection, command: RemoveInvite) -> Outcome:
+    if refused := refused_by(database, command.token, command.by):
+        return refused
     removed = database.execute(
         "DELETE FROM invites WHERE ref = ? AND application_id = (SELECT id FROM applications WHERE token = ?)",
         (command.ref, command.token),
@@ -158,7 +183,7 @@ def _join(database: sqlite3.Connection, invite: int, user: int, application: int
 
 
 HANDLERS: dict[type[Any], Callable[[sqlite3.Connection, Any], Outcome]] = {
-    AddUser: _add_user,
+    AddUser: _register,
     AddInvitedUser: _add_invited_user,
     AddOperator: _add_operator,
     SetOperator: _set_operator,

@@ -52,14 +52,22 @@ class DataFolder:
                 data was moved to a cluster.
         """
         folder = cls._take(path)
+        try:
+            cls.must_be_here(path)
+        except FolderUnusable:
+            folder.close()
+            raise
+        return folder
+
+    @staticmethod
+    def must_be_here(path: Path) -> None:
+        """Raises FolderUnusable when the folder's data was moved to a cluster."""
         moved = path / _MOVED
         if moved.exists():
-            folder.close()
             raise FolderUnusable(
                 f"The data in {path} was moved to the cluster at {moved.read_text().strip()}: serve it there. To serve "
                 f"this copy instead, without what the cluster has taken since, remove {moved}."
             )
-        return folder
 
     @classmethod
     def open_existing(cls, path: Path) -> DataFolder:

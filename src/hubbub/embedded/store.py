@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar, cast
 
 from hubbub.chat.accounts import must_hand_over, no_account, session_over
-from hubbub.chat.applications import handed_over, must_own
+from hubbub.chat.applications import handed_over, must_own, no_member
 from hubbub.chat.commands import (
     AddApplication,
     AddChat,
@@ -61,7 +61,7 @@ from hubbub.chat.model import (
     User,
 )
 from hubbub.chat.ports import Document, Place, Sent
-from hubbub.embedded.accounts import HANDLERS, is_gone
+from hubbub.embedded.accounts import HANDLERS, ROLE, is_gone, refused_by, role_of
 from hubbub.embedded.erasing import erase_some
 from hubbub.embedded.migrate import migrate
 from hubbub.embedded.readers import Readers
@@ -128,10 +128,6 @@ _MANY_NUMBERED = """
     FROM json_each(?) named CROSS JOIN messages m ON m.chat_id = ? AND m.number = named.value
     JOIN users u ON u.id = m.sender_id
 """
-_ROLE = (
-    "SELECT m.role FROM applications a JOIN members m ON m.application_id = a.id AND m.user_id = ?"
-    " WHERE a.token = ? AND NOT a.deleted"
-)
 _USER = "SELECT id, ref, email, name, created_at, era, password_hash FROM users WHERE NOT deleted"
 _SESSION = "SELECT era, EXISTS (SELECT 1 FROM ended_sessions WHERE session = ?) FROM users WHERE id = ?"
 
@@ -400,12 +396,16 @@ class SqliteStore:
         return None
 
     def _rename_application(self, command: RenameApplication) -> Outcome:
+        if refused := refused_by(self._writing, command.token, command.by):
+            return refused
         self._writing.execute(
             "UPDATE applications SET name = ? WHERE token = ? AND NOT deleted", (command.name, command.token)
         )
         return None
 
     def _delete_application(self, command: DeleteApplication) -> Outcome:
+        if refused := refused_by(self._writing, command.token, command.by, owner=True):
+            return refused
         deleted = self._writing.execute(
             "UPDATE applications SET deleted = 1, name = '' WHERE token = ? AND NOT deleted RETURNING id",
             (command.token,),
@@ -420,6 +420,8 @@ class SqliteStore:
         application = self._writing.execute(_APPLICATION_ID, (command.token,)).fetchone()
         if application is None:
             return NotFound("There is no such application.")
+        if refused := refused_by(self._writing, command.token, command.by):
+            return refused
         if is_gone(self._writing, command.user_id):
             return no_account()
         put = self._writing.execute(
@@ -430,9 +432,11 @@ class SqliteStore:
         return None if put.rowcount else Forbidden("The owner's role can't be changed.")
 
     def _remove_member(self, command: RemoveMember) -> Outcome:
-        role = self._role(command.token, command.user_id)
+        if command.by != command.user_id and (refused := refused_by(self._writing, command.token, command.by)):
+            return refused
+        role = role_of(self._writing, command.token, command.user_id)
         if role is None:
-            return NotFound("There is no such member in this application.")
+            return no_member()
         if role is Role.OWNER:
             return Forbidden("The owner can't be removed.")
         self._writing.execute(
@@ -442,19 +446,15 @@ class SqliteStore:
         return None
 
     def _hand_over(self, command: HandOver) -> Outcome:
-        if self._role(command.token, command.owner_id) is not Role.OWNER:
+        if role_of(self._writing, command.token, command.owner_id) is not Role.OWNER:
             return must_own()
-        if self._role(command.token, command.new_owner_id) is None:
-            return NotFound("There is no such member in this application.")
+        if role_of(self._writing, command.token, command.new_owner_id) is None:
+            return no_member()
         self._writing.executemany(
             f"UPDATE members SET role = ? WHERE application_id = ({_APPLICATION_ID}) AND user_id = ?",
             [(role, command.token, user_id) for role, user_id in handed_over(command)],
         )
         return None
-
-    def _role(self, token: str, user_id: int) -> Role | None:
-        found = self._writing.execute(_ROLE, (user_id, token)).fetchone()
-        return found and Role(found[0])
 
     def _add_chat(self, command: AddChat) -> Outcome:
         added = self._writing.execute(
@@ -474,6 +474,8 @@ class SqliteStore:
         return None
 
     def _delete_chat(self, command: DeleteChat) -> Outcome:
+        if refused := refused_by(self._writing, command.chat.token, command.by):
+            return refused
         chat_id = self._written_id(command.chat)
         if chat_id is None:
             return NotFound("There is no such chat.")
@@ -710,8 +712,16 @@ class SqliteStore:
         return await loop.run_in_executor(self._deep_pages, self._blocking, sql, parameters)
 
     async def role(self, token: str, user_id: int) -> Role | None:
-        row = self._row(_ROLE, (user_id, token))
+        row = self._row(ROLE, (user_id, token))
         return row and Role(row[0])
+
+    async def member(self, token: str, email: str) -> int | None:
+        sql = (
+            "SELECT u.id FROM users u JOIN members m ON m.user_id = u.id JOIN applications a ON a.id = m.application_id"
+            " WHERE u.email = ? AND a.token = ? AND NOT a.deleted"
+        )
+        row = self._row(sql, (email, token))
+        return row and int(row[0])
 
     async def members(self, token: str, *, offset: int, limit: int) -> list[Member]:
         # What is passed over is walked in the index alone.

@@ -7,7 +7,9 @@ that was already read changes nothing:
 - a post counts, and is listed, only when its number is above the highest one that was there when the count, or the
   list, was read;
 - an edit or a delete drops what is held of the chat's messages, and a delete its count, to be read again;
-- what is deleted, or changes its name, drops all that is held of it.
+- what is deleted, or changes its name, drops all that is held of it;
+- a post may have been on its way since before its sender was renamed, and names the sender as then: it is listed under
+  the name that was heard of last, which is the one that the store has behind the same commands.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ from hubbub.chat.commands import (
 from hubbub.chat.encoding import encode_chat, encode_message
 from hubbub.chat.errors import NotFound
 from hubbub.chat.feed import Event, Feed
-from hubbub.chat.model import Chat, ChatKey, Joined, Message, MessagesRead, Page, Role
+from hubbub.chat.model import DELETED_USER, Chat, ChatKey, Joined, Message, MessagesRead, Page, Role
 from hubbub.chat.ports import Store
 
 _KEPT = 101  # one above the largest page, to know whether older messages follow
@@ -46,6 +48,7 @@ _OVERHEAD = 150  # bytes of bookkeeping for each message held
 # end, and few enough that a step takes some milliseconds at most.
 _LISTS_AT_ONCE = 500
 _LOOKED_AT = 10
+_NAMES = 10_000
 
 
 class _Application:
@@ -133,6 +136,7 @@ class MemoryCache:
         self._listed: OrderedDict[ChatKey, _Chat] = OrderedDict()  # those whose messages are held
         self._bytes = 0
         self._renames = 0
+        self._names: OrderedDict[int, str] = OrderedDict()  # of users who were renamed, the latest last
         self.hits = 0
         self.misses = 0
 
@@ -341,8 +345,17 @@ class MemoryCache:
             self._chat_deleted(command.chat)
         elif isinstance(command, DeleteApplication):
             self._application_deleted(command.token)
-        elif isinstance(command, RenameUser | DeleteUser):
-            self.names_changed()
+        elif isinstance(command, RenameUser):
+            self._renamed(command.user_id, command.name)
+        elif isinstance(command, DeleteUser):
+            self._renamed(command.user_id, DELETED_USER)
+
+    def _renamed(self, user_id: int, name: str) -> None:
+        self._names[user_id] = name
+        self._names.move_to_end(user_id)
+        if len(self._names) > _NAMES:  # a post is under way for seconds, and not for so many renames
+            self._names.popitem(last=False)
+        self.names_changed()
 
     def names_changed(self) -> None:
         """Some user has another name."""
@@ -358,7 +371,7 @@ class MemoryCache:
             return
         item = None
         if self._feed.heard(command.chat):
-            item = _encoded(command)
+            item = self._encoded(command)
             self._feed.publish(command.chat, Event(number, item))
         if number > chat.counted_to and chat.count is not None:
             chat.count += 1
@@ -368,7 +381,7 @@ class MemoryCache:
         if messages is not None and number > chat.listed_to:
             chat.listed_to = number
             chat.page = None
-            item = item or _encoded(command)
+            item = item or self._encoded(command)
             messages.append((number, item))
             weight = len(item) + _OVERHEAD
             if len(messages) >= 2 * _KEPT:
@@ -379,6 +392,10 @@ class MemoryCache:
             self._bytes += weight
             if self._bytes > self._max_bytes:
                 self._shrink()
+
+    def _encoded(self, post: PostMessage) -> bytes:
+        name = self._names.get(post.sender_id, post.sender_name)
+        return encode_message(Message(post.number, post.sender_id, post.sender_ref, name, post.body, post.created_at))
 
     def _deleted(self, command: DeleteMessage) -> None:
         chat = self._chats.get(command.chat)
@@ -429,9 +446,3 @@ class MemoryCache:
             self._drop_messages(next(iter(self._listed.values())))
             if self._bytes <= self._max_bytes:
                 return
-
-
-def _encoded(post: PostMessage) -> bytes:
-    return encode_message(
-        Message(post.number, post.sender_id, post.sender_ref, post.sender_name, post.body, post.created_at)
-    )

@@ -74,6 +74,12 @@ class PasswordByLink(Request):
     password: Password
 
 
+class AcceptedInvite(Request):
+    """``code`` is what an invite's link has behind its #: in the body, for a path is in the logs of proxies."""
+
+    code: Code
+
+
 class NewApplication(Request):
     name: Name
 

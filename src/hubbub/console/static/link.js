@@ -3,6 +3,8 @@
 
 const code = location.hash.slice(1);
 const settingUp = location.pathname === "/setup";
+// Another link to the same page, opened in this tab, changes what is behind the # and loads nothing.
+addEventListener("hashchange", () => location.reload());
 
 function show(id) {
   for (const part of document.querySelectorAll("main > *")) part.hidden = part.id !== id;
@@ -41,7 +43,7 @@ $("way").addEventListener("change", () => {
 
 // An invite that was accepted before gives the same answer again: so signing up by it, or trying again, joins once.
 async function join() {
-  const { token } = await call("POST", `/invites/${encodeURIComponent(code)}/accept`);
+  const { token } = await call("POST", "/invites/accept", { code });
   const { name } = await call("GET", `/applications/${token}`);
   done(`You are a member of ${name}.`, "Go to its chats");
 }

@@ -168,7 +168,14 @@ class AccountRoutes:
             raise Invalid([_NOT_EQUAL])
         await self._must_know_password(request, session.user, form.current_password)
         change = partial(self._accounts.set_password, password=form.password)
-        token = self._sessions.begin(await self._sessions.change(session.user, change))
+        address = address_of(request)
+        try:
+            async with self._logins.new_password(address):
+                user = await self._sessions.change(session.user, change)
+        except UsedUp as refusal:
+            await self._log.locked(refusal, address, None, "New passwords")
+            raise
+        token = self._sessions.begin(user)
         return _renewed("Password changed.", session, token, request)
 
     # As above.

@@ -66,14 +66,22 @@ class InviteRoutes:
         await manager.remove_invite(request.path_params["invite"])
         return Response(status_code=204)
 
-    @route("POST", "/invites/{code}/accept", response=schemas.JoinedApplication)
+    # A 404, for the code is in the body.
+    @route(
+        "POST",
+        "/invites/accept",
+        request=schemas.AcceptedInvite,
+        response=schemas.JoinedApplication,
+        refuses=(404,),
+    )
     async def accept_invite(self, request: Request) -> Response:
         """Join the application that an invite is for."""
         caller = await self._entrance.caller(request)
+        form = await body_fields(request, schemas.AcceptedInvite)
         address = address_of(request)
         try:
             async with self._logins.code(address):
-                joined = await self._applications.accept(caller, request.path_params["code"])
+                joined = await self._applications.accept(caller, form.code)
         except UsedUp as refusal:
             await self._log.locked(refusal, address, None, "Codes")
             raise

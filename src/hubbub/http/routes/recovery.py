@@ -85,7 +85,8 @@ class RecoveryRoutes:
         try:
             async with self._logins.code(address):
                 user = await self._recovery.user(form.code)
-                await self._sessions.change(user, partial(self._finish, form))
+                async with self._logins.new_password(address):
+                    await self._sessions.change(user, partial(self._finish, form))
         except UsedUp as refusal:
             await self._log.locked(refusal, address, None, "Codes")
             raise

@@ -39,7 +39,7 @@ class SetupRoutes:
             raise Invalid(errors)
         address = address_of(request)
         try:
-            async with self._logins.code(address):
+            async with self._logins.code(address), self._logins.new_password(address):
                 user = await self._registration.set_up(
                     form.code, name=form.name, email=form.email, password=form.password
                 )

@@ -1,0 +1,36 @@
+"""Commands that lock the same rows in another order."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+
+from hubbub.chat.codes import hash_of
+from hubbub.chat.commands import AddLink, AddUser, ResetPassword
+from hubbub.chat.errors import NotFound
+from hubbub.chat.model import Purpose
+from hubbub.loadtest.servers import MariaDb
+from tests.conftest import eventually
+from tests.ports.stores import ClusterStore
+from tests.servers import new_database
+
+
+def test_a_command_that_meets_another_is_run_again(mariadb: MariaDb) -> None:
+    """Who deletes an account locks it before its links, who sets its password by a link the link first."""
+    with closing(ClusterStore(new_database(mariadb))) as store, ThreadPoolExecutor(1) as thread:
+        store.apply([AddUser("ref", "a@x", "A", "hash", 1), AddLink(Purpose.RESET, "a@x", hash_of("code"), 2**40)])
+        connection = store.database.engine.raw_connection()
+        deleting = connection.cursor()
+        # The larger of two that wait for each other goes on.
+        deleting.executemany(
+            "INSERT INTO ended_sessions (session, expires_at) VALUES (%s, 1)", [(f"{n}",) for n in range(100)]
+        )
+        deleting.execute("SELECT id FROM users WHERE id = 1 FOR UPDATE")
+        setting = thread.submit(store.apply, [ResetPassword(hash_of("code"), "new", "era", 1)])
+        waits = "SELECT COUNT(*) FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'"
+        eventually(lambda: "1" in mariadb.root(waits))
+        deleting.execute("DELETE FROM links WHERE purpose = 'reset' AND email = 'a@x'")
+        connection.commit()
+        connection.close()
+        (outcome,) = setting.result(20)
+        assert isinstance(outcome, NotFound)
