@@ -19,6 +19,7 @@ from hubbub.http.hot import HotRoutes
 from hubbub.http.problems import problem
 from hubbub.http.reply import Reply
 from hubbub.http.shares import EXEMPT, Share, address_of
+from hubbub.http.turns import Turns
 from hubbub.measures import SECONDS, Histogram
 from hubbub.tracing import Tracing
 
@@ -38,7 +39,8 @@ _RETRY = b"retry-after: 1\r\n"
 
 class Edge:
     """``clock`` is the loop's time, to the second, so that a deadline costs no call. ``trusted`` has the addresses of
-    proxies.
+    proxies. ``user_of`` has the public id of whose session a request comes with (Cookie, Authorization), or the empty
+    text.
 
     Once it is ``stopping``, each connection's next answer is its last, and says so.
     """
@@ -53,6 +55,8 @@ class Edge:
         trusted: Container[str] = (),
         address_connections: int = ADDRESS_CONNECTIONS,
         access: AccessLog | None = None,
+        turns: Turns | None = None,
+        user_of: Callable[[bytes | None, bytes | None], str] = lambda cookie, authorization: "",
     ) -> None:
         self.stopping = False
         self._stop = stop
@@ -60,6 +64,8 @@ class Edge:
         self.app = app
         self.tracing = tracing
         self.access = access
+        self.turns = turns or Turns()
+        self.user_of = user_of
         self.clock = 0.0
         self.date = b""
         self.heads = Heads()
