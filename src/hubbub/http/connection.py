@@ -404,6 +404,8 @@ class Connection(asyncio.Protocol):
             self._rest()
 
     def _rest(self) -> None:
+        if self.edge.all_busy:
+            self.edge.rests(self)
         self.deadline = self.edge.clock + IDLE_S
 
     @property
