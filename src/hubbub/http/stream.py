@@ -23,7 +23,7 @@ from hubbub.chat.caller import Caller
 from hubbub.chat.chats import ChatHandle, Chats
 from hubbub.chat.encoding import encode_message
 from hubbub.chat.errors import ChatError, Unavailable
-from hubbub.chat.feed import MOST_CHANGED, Event, Feed, Listener
+from hubbub.chat.feed import Event, Feed, Listener
 from hubbub.chat.model import ChatKey
 from hubbub.http.problems import status_of
 from hubbub.http.told import Told
@@ -109,7 +109,7 @@ class Stream:
     async def _next(self, listener: Listener) -> AsyncIterator[bytes]:
         messages, changed = await listener.take(max(0.0, self._next_look() - time.monotonic()))
         self._changed.update(dict.fromkeys(changed))
-        if listener.lost or len(self._changed) > MOST_CHANGED:
+        if listener.lost or len(self._changed) > listener.room.changes:
             raise Unavailable("More messages were changed than could be told. Load the chat again, then connect again.")
         await self._check()
         now = time.monotonic()
