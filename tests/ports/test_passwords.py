@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
+import threading
 import time
 from collections.abc import Iterator
 
@@ -48,6 +51,15 @@ async def test_the_loop_goes_on_meanwhile(passwords: Passwords) -> None:
         longest, last = max(longest, time.monotonic() - last), time.monotonic()
     assert longest < 0.5
     assert len(await hashing) == 20
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a thread has no priority of its own")
+async def test_all_else_has_the_cpu_first(passwords: Passwords) -> None:
+    await passwords.hash("x")
+    hashing = [thread.native_id for thread in threading.enumerate() if thread.name.startswith("argon2")]
+    assert hashing
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    assert all(os.getpriority(os.PRIO_PROCESS, each or 0) > own for each in hashing)
 
 
 async def test_too_many_at_once_are_refused(passwords: Passwords) -> None:

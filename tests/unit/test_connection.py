@@ -131,6 +131,29 @@ async def settled() -> None:
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
+async def test_who_asks_over_many_connections_holds_up_nobody() -> None:
+    app = App()
+    edge = edge_for(app)
+    for _ in range(50):
+        connected(app, edge)[0].data_received(GET)
+    connected(app, edge, "198.51.100.1")[0].data_received(GET)
+    await settled()
+    asked = [scope["client"][0] for scope in app.scopes]
+    assert len(asked) == 51
+    assert asked.index("198.51.100.1") <= 2
+
+
+async def test_a_request_whose_client_left_before_its_turn_is_not_begun() -> None:
+    app = App()
+    edge = edge_for(app)
+    connected(app, edge)[0].data_received(GET)
+    protocol, transport = connected(app, edge)
+    protocol.data_received(GET)
+    transport.abort()
+    await settled()
+    assert len(app.scopes) == 1
+
+
 async def test_the_next_request_waits_until_the_last_answer_is_taken() -> None:
     app = App()
     protocol, transport = connected(app)

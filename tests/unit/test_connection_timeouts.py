@@ -12,6 +12,7 @@ from uvicorn.server import ServerState
 
 from hubbub.http import connection
 from hubbub.http.edge import Edge
+from tests.unit.test_connection import App, connected, edge_for
 
 
 class NoRoutes:
@@ -47,6 +48,24 @@ async def test_a_request_that_never_ends_gets_408(monkeypatch: pytest.MonkeyPatc
     async with served(Edge(cast(Any, NoRoutes()), _big)) as (reader, writer):
         writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nX-Slow: ")
         assert (await asyncio.wait_for(reader.read(), 10)).startswith(b"HTTP/1.1 408 ")
+
+
+async def test_many_that_are_late_together_are_answered_in_several_turns_of_the_loop() -> None:
+    edge = edge_for(App())
+    late = [connected(App(), edge) for _ in range(500)]
+    for protocol, _ in late:
+        protocol.data_received(b"GET / HTTP/1.1\r\n")
+        protocol.deadline = 0.0
+
+    def answered() -> int:
+        return sum(transport.written.startswith(b"HTTP/1.1 408 ") for _, transport in late)
+
+    sweeping, before, most = asyncio.create_task(edge.sweep()), 0, 0
+    while answered() < 500:
+        await asyncio.sleep(0)
+        most, before = max(most, answered() - before), answered()
+    sweeping.cancel()
+    assert most <= 50
 
 
 async def test_an_idle_connection_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:

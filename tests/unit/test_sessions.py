@@ -27,6 +27,7 @@ from hubbub.http.limits import LocalGate
 from hubbub.http.routes.stream import StreamRoutes
 from hubbub.http.sessions import LIFETIME_S, Sessions
 from hubbub.http.stream_limiter import StreamLimiter
+from hubbub.http.turns import Turns
 from tests.conftest import eventually_async
 from tests.unit.fakes import CHAT, Fakes
 
@@ -331,7 +332,7 @@ async def test_a_stream_goes_on_while_its_session_lives_though_its_user_sends_to
         "headers": [(b"authorization", bearer())],
         "path_params": {"token": CHAT.token, "number": str(CHAT.number)},
     }
-    answer = await StreamRoutes(entrance, chats, feed, StreamLimiter(1)).stream_messages(Request(scope))
+    answer = await StreamRoutes(entrance, chats, feed, StreamLimiter(1), Turns()).stream_messages(Request(scope))
     assert isinstance(answer, StreamingResponse)
     told: list[bytes] = []
 

@@ -72,6 +72,29 @@ async def test_who_is_being_answered_does_not_give_way() -> None:
     assert not transport.closed
 
 
+async def test_all_of_a_busy_address_are_looked_at_once_a_tick() -> None:
+    looked = 0
+
+    class Busy(Connection):
+        __slots__ = ()
+
+        @property
+        def waits(self) -> bool:
+            nonlocal looked
+            looked += 1
+            return False
+
+    shared = edge_for(App(), address_connections=20)
+    for _ in range(20):
+        Busy(shared).connection_made(cast(Any, Transport(Connection(shared))))
+    for _ in range(10):
+        assert connected(App(), shared)[1].written.startswith(b"HTTP/1.1 429 ")
+    assert looked == 20
+    shared.tick()
+    connected(App(), shared)
+    assert looked == 40
+
+
 async def test_proxies_and_this_machine_are_not_counted_as_one_address() -> None:
     app = App()
     shared = edge_for(app, address_connections=1, trusted=("10.0.0.1",))

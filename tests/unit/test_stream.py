@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -359,6 +360,28 @@ async def test_more_changes_than_can_be_kept_end_a_stream_with_a_reason() -> Non
     await eventually_async(heard.task.done)
     assert heard.pieces[-1].startswith(b'event: end\ndata: {"status":503,"error":"More messages were changed than')
     assert b"Load the chat again" in heard.pieces[-1]
+
+
+async def test_the_more_listen_the_less_each_keeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hubbub.chat.feed._MOST_BYTES_IN_ALL", 4000)
+    monkeypatch.setattr("hubbub.chat.feed._MOST_CHANGED_IN_ALL", 40)
+    feed = Feed()
+    with ExitStack() as others:
+        listeners = [others.enter_context(feed.listen(CHAT)) for _ in range(20)]
+        for number in range(1, 4):
+            feed.publish(CHAT, Event(number, b"x" * 100))
+        assert all(listener.missed for listener in listeners)
+        for number in range(1, 4):
+            feed.publish(CHAT, Event(number, None))
+        assert all(listener.lost for listener in listeners)
+    with feed.listen(CHAT) as alone:
+        for number in range(1, 31):
+            feed.publish(CHAT, Event(number, b"x" * 100))
+            feed.publish(CHAT, Event(number, None))
+        taken = await alone.take(1)
+        assert (len(taken.messages), len(taken.changed)) == (30, 30)
+        assert not alone.missed
+        assert not alone.lost
 
 
 async def test_a_listener_keeps_a_bounded_number_of_changes() -> None:

@@ -15,6 +15,9 @@ from hubbub.chat.model import ChatKey
 _MOST_MESSAGES = 200
 _MOST_BYTES = 256 * 1024
 MOST_CHANGED = 10_000
+# And all listeners of a process together: where there are many, each has as much less.
+_MOST_BYTES_IN_ALL = 64 * 1024 * 1024
+_MOST_CHANGED_IN_ALL = 1_000_000
 
 
 class Event(NamedTuple):
@@ -31,6 +34,21 @@ class Taken(NamedTuple):
     changed: list[int]
 
 
+class Room:
+    """What each of so many listeners may have waiting."""
+
+    def __init__(self) -> None:
+        self._listeners = 0
+        self.bytes = _MOST_BYTES
+        self.changes = MOST_CHANGED
+
+    def add(self, listeners: int) -> None:
+        """That many more, or fewer below zero."""
+        self._listeners += listeners
+        self.bytes = min(_MOST_BYTES, _MOST_BYTES_IN_ALL // max(self._listeners, 1))
+        self.changes = min(MOST_CHANGED, _MOST_CHANGED_IN_ALL // max(self._listeners, 1))
+
+
 class Listener:
     """What has happened in a chat and was not taken yet. Nothing more comes once it has ``ended``.
 
@@ -38,7 +56,8 @@ class Listener:
     has to be read again. Either every change since then is in ``_changed``, or ``lost`` is set, for good.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, room: Room) -> None:
+        self.room = room
         self.missed = False
         self.lost = False
         self.ended = False
@@ -52,14 +71,14 @@ class Listener:
             self._change(event.number)
         elif not self.missed:
             self._bytes += len(event.item)
-            if len(self._messages) >= _MOST_MESSAGES or self._bytes > _MOST_BYTES:
+            if len(self._messages) >= _MOST_MESSAGES or self._bytes > self.room.bytes:
                 self.miss()
             else:
                 self._messages.append(event)
                 self._wake.set()
 
     def _change(self, number: int) -> None:
-        if len(self._changed) < MOST_CHANGED or number in self._changed:
+        if len(self._changed) < self.room.changes or number in self._changed:
             self._changed[number] = None
         else:
             self.lost = True
@@ -104,6 +123,7 @@ class Feed:
         unwatch: Callable[[ChatKey], None] = lambda _: None,
     ) -> None:
         self._listeners: dict[ChatKey, set[Listener]] = {}
+        self._room = Room()
         self._watch = watch
         self._unwatch = unwatch
         self._ended = False
@@ -135,7 +155,7 @@ class Feed:
 
     @contextmanager
     def listen(self, key: ChatKey) -> Iterator[Listener]:
-        listener = Listener()
+        listener = Listener(self._room)
         if self._ended:
             listener.end()
         listeners = self._listeners.get(key)
@@ -143,10 +163,12 @@ class Feed:
             listeners = self._listeners[key] = set()
             self._watch(key)
         listeners.add(listener)
+        self._room.add(1)
         try:
             yield listener
         finally:
             listeners.discard(listener)
+            self._room.add(-1)
             if not listeners and self._listeners.get(key) is listeners:
                 del self._listeners[key]
                 self._unwatch(key)

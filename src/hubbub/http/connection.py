@@ -12,7 +12,7 @@ a request to arrive and for an answer to be taken here (``Edge.sweep`` calls ``e
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Hashable
 from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, cast
@@ -28,6 +28,7 @@ from hubbub.http.problems import LATE_S, Refused, failure, problem
 from hubbub.http.reader import Reader, Request
 from hubbub.http.reply import PIECE, Reply
 from hubbub.http.shares import EXEMPT
+from hubbub.http.turns import TURN_S
 
 if TYPE_CHECKING:
     from hubbub.http.access_log import AccessLog
@@ -282,16 +283,30 @@ class Connection(asyncio.Protocol):
             self._reply(request, request.refused)
             return
         known = request.known
+        match = known.match if known is not None else self.edge.hot.match(request.method, request.target)
+        # What comes by ASGI runs as a task, so how long that takes is not known here: one begins in a turn of the loop.
+        least_s = TURN_S if match is None else 0.0
+        self.edge.turns.begin(partial(self._begin, request, match), partial(self._owner, request), least_s)
+
+    def _owner(self, request: Request) -> Hashable:
+        """Who asks, as far as that is known before it is looked into."""
+        headers = request.known.headers if request.known is not None else dict(request.headers)
+        user = self.edge.user_of(headers.get(b"cookie"), headers.get(b"authorization"))
+        return user or self.address or id(self)
+
+    def _begin(self, request: Request, match: Match | None) -> None:
+        """It is the request's turn."""
+        if self.transport.is_closing():  # its client has gone meanwhile
+            return
+        known = request.known
         if known is not None:
             self._handle_hot(request, known.match, known.headers)
-            return
-        match = self.edge.hot.match(request.method, request.target)
-        if match is None:
+        elif match is None:
             self._handle_asgi(request)
-            return
-        if request.raw and request.keep_alive:
-            self.edge.heads.learn(request.raw, request.method, request.headers, match)
-        self._handle_hot(request, match, dict(request.headers))
+        else:
+            if request.raw and request.keep_alive:
+                self.edge.heads.learn(request.raw, request.method, request.headers, match)
+            self._handle_hot(request, match, dict(request.headers))
 
     def _handle_hot(self, request: Request, match: Match, headers: dict[bytes, bytes]) -> None:
         handler, chat, query, request.route = match
@@ -393,6 +408,8 @@ class Connection(asyncio.Protocol):
             self._rest()
 
     def _rest(self) -> None:
+        if self.edge.all_busy:
+            self.edge.rests(self)
         self.deadline = self.edge.clock + IDLE_S
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import resource
-from collections.abc import Callable, Collection, Container
+from collections.abc import Callable, Container, Iterable
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from hubbub.http.hot_routes import HotRoutes
 from hubbub.http.problems import problem
 from hubbub.http.reply import Reply
 from hubbub.http.shares import EXEMPT, Share, address_of
+from hubbub.http.turns import Turns
 from hubbub.measures import SECONDS, Histogram
 from hubbub.tracing import Tracing
 
@@ -31,6 +32,7 @@ OTHER_FILES = 200  # that the process may have open beside its connections
 MAX_ARRIVING = 64 * 1024 * 1024  # bytes of requests that are not whole, or wait behind another
 ADDRESS_ARRIVING = 8 * 1024 * 1024
 MAX_UNSENT = 128 * 1024 * 1024  # bytes that are held of answers which clients don't take
+_EXPIRED_AT_ONCE = 50  # connections, each with an answer: some milliseconds
 _AT_ONCE = 64  # one in so many connections is closed when there is no room: looking for them costs
 
 _RETRY = b"retry-after: 1\r\n"
@@ -38,7 +40,8 @@ _RETRY = b"retry-after: 1\r\n"
 
 class Edge:
     """``clock`` is the loop's time, to the second, so that a deadline costs no call. ``trusted`` has the addresses of
-    proxies.
+    proxies. ``user_of`` has the public id of whose session a request comes with (Cookie, Authorization), or the empty
+    text.
 
     Once it is ``stopping``, each connection's next answer is its last, and says so.
     """
@@ -53,6 +56,8 @@ class Edge:
         trusted: Container[str] = (),
         address_connections: int = ADDRESS_CONNECTIONS,
         access: AccessLog | None = None,
+        turns: Turns | None = None,
+        user_of: Callable[[bytes | None, bytes | None], str] = lambda cookie, authorization: "",
     ) -> None:
         self.stopping = False
         self._stop = stop
@@ -60,10 +65,13 @@ class Edge:
         self.app = app
         self.tracing = tracing
         self.access = access
+        self.turns = turns or Turns()
+        self.user_of = user_of
         self.clock = 0.0
         self.date = b""
         self.heads = Heads()
         self.connections: set[Connection | Handshake] = set()
+        self.all_busy: set[str | None] = set()  # addresses none of whose connections can be closed; None is all of them
         self._trusted = trusted
         self._places = Share(_most_connections(), address_connections)
         self._arriving = Share(MAX_ARRIVING, ADDRESS_ARRIVING)
@@ -88,9 +96,9 @@ class Edge:
         places = self._places
         address = connection.address = address_of(host, self._trusted)
         if not places.address_has_room(address, 1):
-            self._make_room([each for each in self.connections if each.address == address], places.each)
+            self._make_room(address, (each for each in self.connections if each.address == address), places.each)
         if not places.has_room(1):
-            self._make_room(self.connections, places.total)
+            self._make_room(None, self.connections, places.total)
         if not places.address_has_room(address, 1):
             return problem(429, f"One address may have {places.each} connections. Close one first.", headers=_RETRY)
         if not places.has_room(1):
@@ -99,10 +107,13 @@ class Edge:
         places.take(address, 1)
         return None
 
-    def _make_room(self, among: Collection[Connection | Handshake], bound: int) -> None:
+    def _make_room(self, where: str | None, among: Iterable[Connection | Handshake], bound: int) -> None:
         """Close what has waited longest for its client, first of the address that has most: handshakes, then
-        what is idle, then requests that are not whole.
+        what is idle, then requests that are not whole. Where all are busy they are not looked at again for each who
+        comes, but when one rests, or in a second.
         """
+        if where in self.all_busy:
+            return
         waiting = (each for each in among if each.waits)
         order = heapq.nsmallest(
             max(1, bound // _AT_ONCE),
@@ -112,6 +123,12 @@ class Edge:
         for each in order:
             self.leave(each)
             each.abort()
+        if not order:
+            self.all_busy.add(where)
+
+    def rests(self, connection: Connection) -> None:
+        """It waits for its client now."""
+        self.all_busy -= {connection.address, None}
 
     def leave(self, connection: Connection | Handshake) -> None:
         """The connection counts no longer."""
@@ -157,12 +174,16 @@ class Edge:
         """Keep the clock, and close what has been idle or slow for too long. Runs until cancelled."""
         while True:
             self.tick()
-            for connection in list(self.connections):
-                if connection.deadline < self.clock:
+            late = [connection for connection in self.connections if connection.deadline < self.clock]
+            for at, connection in enumerate(late):
+                if connection in self.connections:  # it may have left in a turn between
                     connection.expire()
+                if at % _EXPIRED_AT_ONCE == _EXPIRED_AT_ONCE - 1:
+                    await asyncio.sleep(0)
             await asyncio.sleep(1)
 
     def tick(self) -> None:
+        self.all_busy.clear()
         self.clock = asyncio.get_running_loop().time()
         self.date = f"date: {formatdate(usegmt=True)}\r\n".encode()
 

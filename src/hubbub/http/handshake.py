@@ -6,11 +6,13 @@ import asyncio
 import logging
 import socket
 from contextlib import suppress
+from functools import partial
 from ssl import SSLContext
 from typing import TYPE_CHECKING
 
 from hubbub.http.connection import Connection
 from hubbub.http.shares import EXEMPT
+from hubbub.http.turns import TURN_S
 
 if TYPE_CHECKING:
     from hubbub.http.edge import Edge
@@ -38,7 +40,9 @@ class Handshakes:
         """One that is connected."""
         handshake = Handshake(self._edge, client)
         if not handshake.refused:
-            handshake.start(self._context)
+            # The keys that both agree on take the loop a millisecond or more.
+            begin = partial(handshake.start, self._context)
+            self._edge.turns.begin(begin, lambda: handshake.address or id(handshake), TURN_S)
 
     def stop(self) -> None:
         """Accept no more by itself."""
@@ -86,6 +90,8 @@ class Handshake:
             client.close()
 
     def start(self, context: SSLContext) -> None:
+        if self._client.fileno() < 0:  # it was aborted before its turn
+            return
         self._task = asyncio.get_running_loop().create_task(self._run(context))
         self._edge.tasks.add(self._task)
         self._task.add_done_callback(self._edge.tasks.discard)
@@ -103,6 +109,9 @@ class Handshake:
     def abort(self) -> None:
         if self._task is not None:
             self._task.cancel()
+        else:
+            self._client.close()
+            self._edge.leave(self)
 
     leave = expire = abort
 

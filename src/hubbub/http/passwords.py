@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
+import sys
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -15,7 +18,16 @@ from hubbub.chat.errors import Unavailable
 
 T = TypeVar("T")
 
+_NICE = 5
 _MOST_WAITING = 500  # ten seconds of work, or twenty on slow cores
+
+
+def _give_way() -> None:
+    """Let all else have the CPU first: a hash takes it for some ten milliseconds. It does not hold the interpreter's
+    lock, so nothing waits for this thread.
+    """
+    if sys.platform == "linux":  # elsewhere it would be the whole process
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
 
 
 class Argon2Passwords:
@@ -23,7 +35,7 @@ class Argon2Passwords:
 
     def __init__(self) -> None:
         self._hasher = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
-        self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="argon2")
+        self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="argon2", initializer=_give_way)
         self._waiting = 0
         # What an unknown user's password is compared with, so that it takes as long as a known one's.
         self._nobody = self._hasher.hash(secrets.token_urlsafe(16))

@@ -48,6 +48,7 @@ from hubbub.http.routes.stream import StreamRoutes
 from hubbub.http.routing import application, routes_of
 from hubbub.http.sessions import Sessions
 from hubbub.http.stream_limiter import StreamLimiter
+from hubbub.http.turns import Turns
 from hubbub.measures import Histogram
 from hubbub.tracing import Tracing
 
@@ -93,6 +94,7 @@ def edge_of(
     sessions = Sessions(accounts, wing.secret, wing.gate)
     entrance = Entrance(sessions, applications, chats)
     limiter = StreamLimiter(user_streams)
+    turns = Turns()
     hot = HotRoutes(sessions, applications, chats)
 
     async def ready() -> dict[str, str | None]:
@@ -123,7 +125,7 @@ def edge_of(
         *by_asgi(hot, entrance),
         *routes_of(MessageRoutes(entrance)),
         *routes_of(SearchRoutes(entrance)),
-        *routes_of(StreamRoutes(entrance, chats, wing.feed, limiter)),
+        *routes_of(StreamRoutes(entrance, chats, wing.feed, limiter, turns)),
         *routes_of(OperatorRoutes(entrance, operating, readings, wing.letters, errors)),
     ]
     itself = routes_of(ServiceRoutes(ready, readings, api), base="")
@@ -135,7 +137,15 @@ def edge_of(
         trusted = cast(Container[str], middleware.trusted_hosts)
     access = AccessLog(sessions.user_of, middleware) if access_log.isEnabledFor(logging.INFO) else None
     edge = Edge(
-        hot, app, tracing, wing.feed.end, trusted=trusted, address_connections=address_connections, access=access
+        hot,
+        app,
+        tracing,
+        wing.feed.end,
+        trusted=trusted,
+        address_connections=address_connections,
+        access=access,
+        turns=turns,
+        user_of=sessions.user_of,
     )
     edge.tick()
     return edge

@@ -23,15 +23,17 @@ from hubbub.chat.caller import Caller
 from hubbub.chat.chats import ChatHandle, Chats
 from hubbub.chat.encoding import encode_message
 from hubbub.chat.errors import ChatError, Unavailable
-from hubbub.chat.feed import MOST_CHANGED, Event, Feed, Listener
+from hubbub.chat.feed import Event, Feed, Listener
 from hubbub.chat.model import ChatKey
 from hubbub.http.problems import status_of
 from hubbub.http.stream_position import StreamPosition
+from hubbub.http.turns import TURN_S, Turns
 
 CHECK_S = 1.0  # how long a stream may go on after its session has ended
 HEARTBEAT_S = 5.0
 SLICE = 25  # messages read at once, at most a megabyte
 _SLICES_AT_ONCE = 4  # of all streams of a process, in one turn of the loop
+_TELLING_S = 0.00025  # that it takes to tell one listener what was just acknowledged
 _SOON_S = 0.2  # after which a missing number is looked up
 _AGAIN_S = 1.0  # and how often from then on
 _RETRY = b"retry: 1000\n\n"
@@ -39,10 +41,13 @@ _STOPPING = b": this process is stopping, connect again\n\n"
 
 
 class Slices:
-    """The turns of a process's streams to read: many that read at once would hold the event loop."""
+    """The turns of a process's streams to read: many that read at once would hold the event loop. In the queue for
+    ``turns`` of the loop they wait behind those who have asked for less.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, turns: Turns | None = None) -> None:
         self._free = asyncio.Semaphore(_SLICES_AT_ONCE)
+        self.turns = turns or Turns()
 
     async def __aenter__(self) -> None:
         await self._free.acquire()
@@ -104,11 +109,12 @@ class Stream:
     async def _next(self, listener: Listener) -> AsyncIterator[bytes]:
         messages, changed = await listener.take(max(0.0, self._next_look() - time.monotonic()))
         self._changed.update(dict.fromkeys(changed))
-        if listener.lost or len(self._changed) > MOST_CHANGED:
+        if listener.lost or len(self._changed) > listener.room.changes:
             raise Unavailable("More messages were changed than could be sent. Load the chat again, then connect again.")
         await self._check()
         now = time.monotonic()
         if messages:
+            await self._turn(_TELLING_S)
             self._heard = now
             await self._enter()  # a removed member gets nothing more
             yield b"".join([self._happened(event, listener) for event in messages])
@@ -139,6 +145,9 @@ class Stream:
             return float("inf")
         return max(since + _SOON_S, self._read_at + (_SOON_S if since > self._read_at else _AGAIN_S))
 
+    async def _turn(self, least_s: float) -> None:
+        await self._slices.turns.turn(self._caller.user.ref, least_s)
+
     # Who may listen ----------------------------------------------------------------------------------------------
 
     async def _enter(self) -> None:
@@ -161,6 +170,7 @@ class Stream:
         more = True
         while more:
             async with self._slices:
+                await self._turn(TURN_S)
                 piece, after, more = await self._slice(after)
             yield piece
             await self._check()

@@ -19,15 +19,16 @@ from hubbub.http.reply import EVENT_STREAM
 from hubbub.http.routing import route
 from hubbub.http.stream import Slices, Stream
 from hubbub.http.stream_limiter import StreamLimiter, StreamSlot
+from hubbub.http.turns import Turns
 
 
 class StreamRoutes:
-    def __init__(self, entrance: Entrance, chats: Chats, feed: Feed, limiter: StreamLimiter) -> None:
+    def __init__(self, entrance: Entrance, chats: Chats, feed: Feed, limiter: StreamLimiter, turns: Turns) -> None:
         self._entrance = entrance
         self._chats = chats
         self._feed = feed
         self._limiter = limiter
-        self._slices = Slices()
+        self._slices = Slices(turns)
 
     @route("GET", "/applications/{token}/chats/{number}/messages/stream", query=schemas.Streaming, streams=True)
     async def stream_messages(self, request: Request) -> Response:

@@ -1,0 +1,127 @@
+"""Who waits for whom at the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+
+import pytest
+
+from hubbub.http import turns as module
+from hubbub.http.turns import TURN_S, Turns
+
+
+class Loop:
+    """What was begun, in order. Each piece of work takes a whole turn, or what it is said to take."""
+
+    def __init__(self) -> None:
+        self.turns = Turns()
+        self.begun: list[str] = []
+
+    def ask(self, owner: str, what: str = "", least_s: float = TURN_S) -> None:
+        self.turns.begin(partial(self.begun.append, what or owner), lambda: owner, least_s)
+
+    async def all_begun(self, count: int) -> None:
+        for _ in range(3 * count):
+            if len(self.begun) >= count:
+                return
+            await asyncio.sleep(0)
+        raise AssertionError(f"{len(self.begun)} of {count} were begun")
+
+
+async def test_what_comes_alone_is_begun_at_once() -> None:
+    loop = Loop()
+    loop.ask("ann")
+    assert loop.begun == ["ann"]
+
+
+async def test_little_is_begun_at_once_however_many_ask() -> None:
+    loop = Loop()
+    for number in range(100):
+        loop.ask("ann", str(number), least_s=0.0)
+    await asyncio.sleep(0)
+    assert loop.begun == [str(number) for number in range(100)]
+
+
+async def test_in_one_turn_of_the_loop_no_more_is_begun_than_it_has_time_for() -> None:
+    loop = Loop()
+    for _ in range(5):
+        loop.ask("ann")
+    for count in range(1, 6):
+        assert len(loop.begun) == count
+        await asyncio.sleep(0)
+
+
+async def test_nobody_waits_for_all_that_another_has_asked_for() -> None:
+    loop = Loop()
+    for _ in range(50):
+        loop.ask("ann")
+    loop.ask("bob")
+    await loop.all_begun(51)
+    assert loop.begun.index("bob") <= 2
+
+
+async def test_who_asked_for_much_before_goes_behind_who_asked_for_little() -> None:
+    loop = Loop()
+    for _ in range(10):
+        loop.ask("ann")
+    for number in range(20):
+        loop.ask("bob", f"bob {number}", TURN_S / 10)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert f"bob {number}" in loop.begun
+
+
+async def test_each_ones_own_is_begun_in_its_order() -> None:
+    loop = Loop()
+    for number in range(20):
+        loop.ask("ann", f"ann {number}")
+        loop.ask("bob", f"bob {number}")
+    await loop.all_begun(40)
+    for owner in ("ann", "bob"):
+        assert [what for what in loop.begun if what.startswith(owner)] == [f"{owner} {at}" for at in range(20)]
+
+
+async def test_who_asked_for_much_comes_though_others_always_come_anew() -> None:
+    loop = Loop()
+    for _ in range(3):
+        loop.ask("ann")
+    for number in range(50):
+        loop.ask(f"somebody {number}")
+        await asyncio.sleep(0)
+    assert loop.begun.count("ann") == 3
+
+
+async def test_work_that_fails_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = Loop()
+    loop.ask("ann")
+
+    def fail() -> None:
+        raise ValueError("as it may")
+
+    failed: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: failed.append(context["exception"]))
+    loop.turns.begin(fail, lambda: "bob", TURN_S)
+    loop.ask("ann", "second")
+    await loop.all_begun(2)
+    assert [str(each) for each in failed] == ["as it may"]
+
+
+async def test_a_task_waits_for_its_turn_and_may_leave() -> None:
+    loop = Loop()
+    loop.ask("ann")
+    gone, waits = (asyncio.create_task(loop.turns.turn("bob", TURN_S)) for _ in range(2))
+    loop.ask("ann", "second")
+    await asyncio.sleep(0)
+    gone.cancel()
+    await asyncio.wait_for(waits, 5)
+    await loop.all_begun(2)
+
+
+async def test_it_forgets_who_came_long_ago(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_REMEMBERED", 10)
+    loop = Loop()
+    for number in range(100):
+        loop.ask(str(number))
+    await loop.all_begun(100)
+    assert len(loop.turns._had) <= 10
