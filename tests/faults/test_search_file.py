@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -60,10 +61,48 @@ def deleted(file: Path) -> None:
 DAMAGES = [header, schema_page, middle, end, truncated, empty, text, deleted]
 
 
-@pytest.fixture
-def ann(own_service: Service) -> Iterator[Person]:
-    with closing(Person(own_service.url)) as person:
-        yield person
+class Filled:
+    """A service with a chat that has enough messages for an index of many pages."""
+
+    def __init__(self, folder: Path) -> None:
+        self.service = Service(folder / "data")
+        self.service.start()
+        with closing(Person(self.service.url)) as ann:
+            self.chat = fill(ann)
+            self.cookies = dict(ann.cookies)
+        self.eventually_finds_all()
+
+    def eventually_finds_all(self) -> None:
+        eventually(lambda: is_whole(self.service) and self._finds_all(), 30)
+
+    def _finds_all(self) -> bool:
+        """Whether every message is found; until then an answer is 503 and says when to come back."""
+        for number in (0, 7, 75, 149):
+            answer = self.search(f"walrus{number}")
+            if answer.status_code == 503:
+                assert int(answer.headers["retry-after"]) > 0
+                return False
+            assert answer.status_code == 200
+            if not any(each["body"].startswith(f"walrus{number} ") for each in answer.json()):
+                return False
+        return True
+
+    def search(self, word: str) -> httpx.Response:
+        return httpx.get(f"{self.service.url}/api/v1{self.chat}/messages/search?q={word}", cookies=self.cookies)
+
+    def restart(self, damage: Callable[[Path], None] = lambda _: None) -> None:
+        """Stop, damage the index's file, start."""
+        assert self.service.stop() == 0
+        damage(index_of(self.service))
+        self.service.start()
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Filled]:
+    """Each test leaves it with a whole index."""
+    filled = Filled(tmp_path_factory.mktemp("filled"))
+    yield filled
+    filled.service.kill()
 
 
 def index_of(service: Service) -> Path:
@@ -72,26 +111,12 @@ def index_of(service: Service) -> Path:
 
 
 def fill(ann: Person) -> str:
-    """A chat with enough messages for an index of many pages."""
     chat = ann.chat()
     rng = random.Random(2)
     for number in range(150):
         body = " ".join(f"{rng.randrange(16**6):06x}" for _ in range(100))
         assert ann.post(f"{chat}/messages", json={"body": f"walrus{number} {body}"}).status_code == 200
     return chat
-
-
-def finds_all(url: str, ann: Person, chat: str) -> bool:
-    """Whether every message is found; until then an answer is 503 and says when to come back."""
-    for number in (0, 7, 75, 149):
-        answer = httpx.get(f"{url}/api/v1{chat}/messages/search?q=walrus{number}", cookies=dict(ann.cookies))
-        if answer.status_code == 503:
-            assert int(answer.headers["retry-after"]) > 0
-            return False
-        assert answer.status_code == 200
-        if not any(each["body"].startswith(f"walrus{number} ") for each in answer.json()):
-            return False
-    return True
 
 
 def is_whole(service: Service) -> bool:
@@ -101,64 +126,52 @@ def is_whole(service: Service) -> bool:
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_damage_while_it_was_stopped(own_service: Service, ann: Person, damage: Callable[[Path], None]) -> None:
-    chat = fill(ann)
-    eventually(lambda: finds_all(own_service.url, ann, chat))
-    assert own_service.stop() == 0
-    damage(index_of(own_service))
-    own_service.start()
-    eventually(lambda: is_whole(own_service) and finds_all(own_service.url, ann, chat), 30)
-    eventually(lambda: len(list(own_service.data.glob("search-*.db"))) == 1)
-    assert "Traceback" not in own_service.log
+def test_damage_while_it_was_stopped(filled: Filled, damage: Callable[[Path], None]) -> None:
+    filled.restart(damage)
+    filled.eventually_finds_all()
+    eventually(lambda: len(list(filled.service.data.glob("search-*.db"))) == 1)
+    assert "Traceback" not in filled.service.log
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_damage_while_it_serves(own_service: Service, ann: Person, damage: Callable[[Path], None]) -> None:
-    chat = fill(ann)
-    eventually(lambda: finds_all(own_service.url, ann, chat))
-    assert own_service.stop() == 0
-    own_service.start()  # what was in the log is in the file now
-    ann.base_url = httpx.URL(own_service.url + "/api/v1")
-    eventually(lambda: is_whole(own_service) and finds_all(own_service.url, ann, chat))
-    damage(index_of(own_service))
+def test_damage_while_it_serves(filled: Filled, damage: Callable[[Path], None]) -> None:
+    filled.restart()  # what was in the log is in the file now
+    filled.eventually_finds_all()
+    damage(index_of(filled.service))
     statuses: list[int] = []
     stop = threading.Event()
 
     def post() -> None:
-        with httpx.Client(base_url=own_service.url + "/api/v1", cookies=dict(ann.cookies)) as client:
+        with httpx.Client(base_url=filled.service.url + "/api/v1", cookies=filled.cookies) as client:
             while not stop.is_set():
-                statuses.append(client.post(f"{chat}/messages", json={"body": "meanwhile"}).status_code)
+                statuses.append(client.post(f"{filled.chat}/messages", json={"body": "meanwhile"}).status_code)
 
     posting = threading.Thread(target=post)
     posting.start()
     try:
         eventually(lambda: len(statuses) > 20)
-        eventually(lambda: is_whole(own_service) and finds_all(own_service.url, ann, chat), 30)
+        filled.eventually_finds_all()
     finally:
         stop.set()
         posting.join()
     assert set(statuses) == {200}
-    # Damage in a page that nobody has read since is found by the next start.
-    assert own_service.stop() == 0
-    own_service.start()
-    eventually(lambda: is_whole(own_service) and finds_all(own_service.url, ann, chat), 30)
-    assert "Traceback" not in own_service.log
+    filled.restart()  # damage in a page that nobody has read since is found now
+    filled.eventually_finds_all()
+    assert "Traceback" not in filled.service.log
 
 
-def test_an_index_of_other_data_is_not_used(own_service: Service, ann: Person, tmp_path: Path) -> None:
+def test_an_index_of_other_data_is_not_used(filled: Filled, own_service: Service) -> None:
     """Another's index says of other messages that they are in it, and of these that they are."""
-    other = Service(tmp_path / "other" / "data", log=tmp_path / "other.log")
-    other.start()
-    with closing(Person(other.url)) as bob:
-        chat_there = fill(bob)
-        eventually(lambda: finds_all(other.url, bob, chat_there))
-    assert other.stop() == 0
-    chat = ann.chat()
-    ann.post(f"{chat}/messages", json={"body": "porcupine"})
+    with closing(Person(own_service.url)) as ann:
+        chat = ann.chat()
+        ann.post(f"{chat}/messages", json={"body": "porcupine"})
+        cookies = dict(ann.cookies)
     assert own_service.stop() == 0
     index_of(own_service).unlink()
-    index_of(other).rename(own_service.data / "search-9.db")
+    filled.restart()  # what was in the log is in the file now
+    filled.eventually_finds_all()
+    shutil.copy(index_of(filled.service), own_service.data / "search-9.db")
     own_service.start()
     search = f"{own_service.url}/api/v1{chat}/messages/search?q=porcupine"
-    found = lambda: httpx.get(search, cookies=dict(ann.cookies)).json()  # noqa: E731
+    found = lambda: httpx.get(search, cookies=cookies).json()  # noqa: E731
     eventually(lambda: isinstance(found(), list) and len(found()) == 1)
