@@ -1,4 +1,4 @@
-"""Sessions: a JWT in the cookie or as Bearer, verified once and then remembered by the header that carried it.
+"""Sessions: a JWT in the cookie or as Bearer, verified once and then cached by the header that carried it.
 
 A session that was ended, alone or with all of its user's, is dead in every process, once that is answered:
 
