@@ -1,4 +1,4 @@
-"""Where settings come from: flags over the environment over a TOML file, each value with the place it was read from."""
+"""Where settings come from: flags over the environment over a TOML file, each value with its source."""
 
 from __future__ import annotations
 
