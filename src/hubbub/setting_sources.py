@@ -127,7 +127,7 @@ def _line_of(name: str, text: str) -> str:
 
 
 def _name(text: str) -> str:
-    """A name that somebody has written, on one line."""
+    """A name from the user's input, on one line."""
     return text if text.isprintable() and len(text) <= 200 and "@" not in text else quoted(text)
 
 

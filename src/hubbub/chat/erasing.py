@@ -54,11 +54,11 @@ class Erasing:
             place, found = await self._store.sent_by(users, place)
             for at in range(0, len(found), _AT_ONCE):
                 await asyncio.gather(*map(self._delete, found[at : at + _AT_ONCE]))
-            await self._store.users_to_erase(self._name)  # nobody else begins meanwhile
+            await self._store.users_to_erase(self._name)  # so no other process begins
         await self._intake.accept(EndErasure(tuple(users)))
 
     async def _delete(self, sent: Sent) -> None:
         try:
             await self._intake.accept(DeleteMessage(sent.chat, sent.number, sent.sender_id, any_sender=False))
         except NotFound:
-            return  # it, or its chat, was deleted meanwhile
+            return  # it, or its chat, has been deleted since

@@ -15,7 +15,7 @@ from hubbub.cluster.protocol import Delivery, encode
 
 log = logging.getLogger("hubbub.queue")
 
-URGENT = "urgent"  # the type of a message that somebody waits for the writer to reach
+URGENT = "urgent"  # the type of a message whose sender waits until the writer reaches it
 LOST = (aiormq.exceptions.AMQPError, aio_pika.exceptions.MessageProcessError, OSError, TimeoutError, RuntimeError)
 
 _HEARTBEAT_S = 3

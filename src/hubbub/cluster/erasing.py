@@ -188,7 +188,7 @@ async def keep_erasing(erasing: Erasing, hot: HotData) -> None:
 
 
 async def _rename(erasing: Erasing, hot: HotData, erasure: Erasure) -> None:
-    """Whoever is killed over it leaves the row, and all of it is done again."""
+    """A process that is killed during this leaves the row, and everything is done again."""
     name = await asyncio.to_thread(erasing.name_of, erasure.user_id)
     after = 0
     while chats := await asyncio.to_thread(erasing.chats, erasure.chat.token, after):

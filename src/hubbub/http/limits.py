@@ -11,7 +11,7 @@ from hubbub.chat.limits import Limit
 from hubbub.chat.ports import Entry, Wants
 
 _MOST_BUCKETS = 100_000
-# Past that, those are let go of that are closest to be nothing. What comes without credentials is followed by a
+# Past that, the counts that are closest to zero are dropped. What comes without credentials is followed by a
 # password's hash, some hundred a second at most, and is gone within minutes: it stays below.
 _MOST_COUNTS = 100_000
 _marks = itertools.count(1)

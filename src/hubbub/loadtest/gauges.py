@@ -66,7 +66,7 @@ class _Counts:
         self.sum_s = 0.0
 
     def since(self, before: _Counts) -> Served | None:
-        """What came between the two; None when there was nothing, or the counters began anew."""
+        """The difference between the two; None when there was nothing, or the counters were reset."""
         bounds = sorted(self.within)
         differences = [self.within[bound] - before.within.get(bound, 0.0) for bound in bounds]
         if not differences or differences[-1] < 1 or min(differences) < 0 or bounds[-1] != math.inf:

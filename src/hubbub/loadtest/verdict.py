@@ -141,7 +141,7 @@ class Verdict(msgspec.Struct, frozen=True):
 
 
 def rule() -> str:
-    """What the verdict goes by, in one line."""
+    """The rule of the verdict, in one line."""
     goals = "; ".join(f"{name} P95 < {p95:g} ms, P99 < {p99:g} ms" for name, (p95, p99) in GOOD_MS.items())
     return (
         f"PASS needs {PASS_THROUGHPUT:.0%} of each target and over {PASS_SUCCESS:.0%} success. "

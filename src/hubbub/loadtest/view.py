@@ -66,7 +66,7 @@ class Lines:
 
 
 class Screen:
-    """A table that is drawn anew each second."""
+    """A table that is redrawn each second."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
