@@ -40,11 +40,11 @@ class Account(msgspec.Struct):
 
 
 class _NotRemoved(Exception):
-    """The text says what the service answered."""
+    """An account was not removed; the text says what the service answered."""
 
 
 class Accounts:
-    """Those of one run in the service at ``url``. ``run`` marks the run, in addresses and in names of applications."""
+    """The accounts of one run in the service at ``url``. Addresses and names of applications contain ``run``."""
 
     def __init__(self, url: str) -> None:
         self.url = url
