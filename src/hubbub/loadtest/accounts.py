@@ -44,7 +44,8 @@ class _NotRemoved(Exception):
 
 
 class Accounts:
-    """The accounts of one run in the service at ``url``. Addresses and names of applications contain ``run``."""
+    """The accounts of one run in the service at ``url``. ``run`` is in the names of its applications, and
+    in addresses whose short form was taken."""
 
     def __init__(self, url: str) -> None:
         self.url = url
