@@ -565,15 +565,15 @@ def doctor(data: str | None) -> None:
     wrong, 1 when something else does not work, else 0."""
     from hubbub.doctor import examine
 
-    ill, settings = False, _settings(files=True, data=data)
+    failed, settings = False, _settings(files=True, data=data)
     logging.disable(logging.CRITICAL)  # what a client library says of a fault is in the finding
     for finding in examine(settings):
         mark = "✓" if not finding.fix else "✗" if finding.serious else "!"
         click.echo(f"{mark} {finding.part}: {finding.said}")
         if finding.fix:
             click.echo(f"    {finding.fix}")
-        ill = ill or mark == "✗"
-    sys.exit(1 if ill else 0)
+        failed = failed or mark == "✗"
+    sys.exit(1 if failed else 0)
 
 
 @main.command()

@@ -1,4 +1,4 @@
-"""A client for programs: ``Client``, and ``AsyncClient`` with the same methods to await.
+"""A client for programs: ``Client``, and ``AsyncClient`` with the same methods as coroutines.
 
     with Client("http://127.0.0.1:3000") as hubbub:
         hubbub.log_in("ann@example.com", "a password")
@@ -6,9 +6,9 @@
         chat = hubbub.add_chat(application, title="General")
         message = hubbub.send(application, chat, "Hello")
 
-What failed on the way (no answer, 429, 502, 503, 504) is tried again, after the time that Hubbub asks for or a growing
-one, where that is safe: reads, edits, deletes, and messages, since each goes with an Idempotency-Key of its own. Making
-an application, a chat or an account is not tried again, for it might be there already.
+Requests that failed on the way (no answer, 429, 502, 503, 504) are retried where that is safe, after the time that the
+service asks for or a growing one: reads, edits, deletes, and messages, since each message has its own Idempotency-Key.
+Creating an application, a chat or an account is not retried, since it might exist already.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ _STREAM_QUIET_S = 20.0  # Hubbub sends something every five seconds
 
 
 class HubbubError(Exception):
-    """What Hubbub refused. ``status`` is 0 when there was no answer; ``errors`` has a sentence for each wrong field."""
+    """A request that was refused or failed. ``status`` is 0 when there was no answer; ``errors`` has a sentence for
+    each wrong field."""
 
     def __init__(
         self, status: int, sentence: str, errors: tuple[str, ...] = (), retry_after: float | None = None
@@ -61,7 +62,7 @@ class Application:
 
 @dataclass(frozen=True)
 class Member:
-    """``email`` is None where neither the owner nor an admin asks."""
+    """A member of an application. ``email`` is None unless the owner or an admin asks."""
 
     id: str
     email: str | None
@@ -71,7 +72,7 @@ class Member:
 
 @dataclass(frozen=True)
 class Invite:
-    """``used`` of ``uses`` are used up."""
+    """An invite. ``used`` of ``uses`` are used up."""
 
     id: str
     role: str
@@ -82,7 +83,7 @@ class Invite:
 
 @dataclass(frozen=True)
 class NewInvite:
-    """The ``link``, and the ``code`` in it, are told this once."""
+    """A new invite. Its ``link``, and the ``code`` in it, are returned only this once."""
 
     id: str
     link: str
@@ -99,7 +100,7 @@ class Chat:
 
 @dataclass(frozen=True)
 class Message:
-    """``sender_id`` says who sent it. Several users may have the same name."""
+    """A message. ``sender_id`` identifies the sender; several users may have the same name."""
 
     number: int
     sender_id: str
@@ -110,14 +111,14 @@ class Message:
 
 
 class Found(list[Message]):
-    """What a search has found, best first. ``truncated`` when it would have taken too much work to look everywhere."""
+    """The result of a search, best first. ``truncated``: a complete search would have taken too much work."""
 
     truncated = False
 
 
 @dataclass(frozen=True)
 class Event:
-    """``kind`` is message, edited or deleted; a deleted message is gone, only its number is known."""
+    """An event of a chat. ``kind`` is message, edited or deleted; of a deleted message only the number is known."""
 
     kind: str
     number: int
@@ -197,7 +198,7 @@ def _each(read: Callable[[Any], T]) -> Callable[[Any], list[T]]:
 
 
 def _event(sent: httpx_sse.ServerSentEvent) -> Event | None:
-    """None for what is no event of a message. Raises HubbubError when the stream was ended."""
+    """The event; None for anything else in the stream. Raises HubbubError when the service has ended the stream."""
     if not sent.data:  # such as one that only says how soon to come back
         return None
     if sent.event == "end":
@@ -249,7 +250,7 @@ def _policy(again: bool) -> dict[str, Any]:
 
 
 class _Calls:
-    """Every operation as the request that it is."""
+    """The requests of all operations."""
 
     @staticmethod
     def register(name: str, email: str, password: str, invite: str | None) -> _Call[None]:
@@ -388,10 +389,10 @@ def _messages(token: str, chat: int) -> str:
 
 
 class Client:
-    """Methods raise HubbubError. Lists are newest first."""
+    """A client that blocks. Methods raise HubbubError. Lists are newest first."""
 
     def __init__(self, url: str, *, token: str | None = None, timeout_s: float = 30.0) -> None:
-        """``token`` is one from ``log_in``, kept from before."""
+        """``token`` is one that ``log_in`` returned earlier."""
         self._http = httpx.Client(base_url=url.rstrip("/") + "/api/v1", timeout=timeout_s)
         self.token = token
 
@@ -420,17 +421,17 @@ class Client:
         return _answer(call, response)
 
     def register(self, name: str, email: str, password: str, *, invite: str | None = None) -> None:
-        """Make an account, and log in. ``invite`` is the code of an invite, which joins its application."""
+        """Create an account, and log in. ``invite`` is the code of an invite, which joins its application."""
         self._run(_Calls.register(name, email, password, invite))
         self.log_in(email, password)
 
     def log_in(self, email: str, password: str) -> str:
-        """The token that later calls go with; it lives for seven days."""
+        """Log in. Returns the token that later calls use; it is valid for seven days."""
         self.token = self._run(_Calls.token(email, password))
         return self.token
 
     def sign_in(self, name: str, email: str, password: str) -> None:
-        """Log in, or make the account where there is none. A program that does so may be started again."""
+        """Log in, or create the account if there is none, so that a program can be started again."""
         try:
             self.log_in(email, password)
         except HubbubError as error:
@@ -439,7 +440,7 @@ class Client:
             self.register(name, email, password)
 
     def me(self) -> Me:
-        """Who is logged in. A message is one's own where its ``sender_id`` is this ``id``."""
+        """The user who is logged in. A message is the user's own if its ``sender_id`` is this ``id``."""
         return self._run(_Calls.me())
 
     def log_out(self) -> None:
@@ -447,7 +448,7 @@ class Client:
         self.token = None
 
     def end_sessions(self) -> None:
-        """Log out everywhere: no token of the user's works any more, also a copied one."""
+        """Log out everywhere: all tokens of the user become invalid, copied ones too."""
         self._run(_Calls.end_sessions())
         self.token = None
 
@@ -456,20 +457,20 @@ class Client:
         self._run(_Calls.rename(name))
 
     def set_password(self, current: str, new: str) -> None:
-        """All other sessions of the user end, and this one goes on with another token."""
+        """Change the password. All other sessions of the user end; this one continues with another token."""
         self.token = self._run(_Calls.set_password(current, new))
 
     def delete_account(self, password: str, *, messages: str = "keep") -> None:
-        """For good. ``messages``: they stay under the name "Deleted user" (keep), or go too (erase)."""
+        """Delete the account permanently. ``messages``: keep them under the name "Deleted user", or erase them."""
         self._run(_Calls.delete_account(password, messages))
         self.token = None
 
     def add_application(self, name: str) -> str:
-        """The new application's token."""
+        """Create an application. Returns its token."""
         return self._run(_Calls.add_application(name))
 
     def delete_application(self, application: str) -> None:
-        """With all that is in it."""
+        """Delete the application and everything in it."""
         self._run(_Calls.delete_application(application))
 
     def applications(self, *, page: int = 1, limit: int = 100) -> list[Application]:
@@ -479,15 +480,15 @@ class Client:
         return self._run(_Calls.add_member(application, email, role))
 
     def remove_member(self, application: str, email: str) -> None:
-        """One's own email leaves the application."""
+        """Remove a member; with one's own email, leave the application."""
         self._run(_Calls.remove_member(application, email))
 
     def hand_over(self, application: str, email: str) -> None:
-        """Make another member the owner; the user is an admin then."""
+        """Make another member the owner; the user becomes an admin."""
         self._run(_Calls.hand_over(application, email))
 
     def members(self, application: str) -> list[Member]:
-        """All of them, page by page."""
+        """All members, fetched page by page."""
         found: list[Member] = []
         while True:
             page = self._run(_Calls.members(application, 1 + len(found) // _MEMBERS))
@@ -498,14 +499,14 @@ class Client:
     def invite(
         self, application: str, role: str = "member", *, expires_in: int = 7 * 86400, uses: int = 1
     ) -> NewInvite:
-        """A link by which ``uses`` people may join, for ``expires_in`` seconds."""
+        """Create a link by which ``uses`` people may join, for ``expires_in`` seconds."""
         return self._run(_Calls.invite(application, role, expires_in, uses))
 
     def invites(self, application: str, *, page: int = 1, limit: int = 100) -> list[Invite]:
         return self._run(_Calls.invites(application, page, limit))
 
     def revoke_invite(self, application: str, invite: str) -> None:
-        """``invite`` is its id. Who has joined by it stays."""
+        """Revoke the invite with the id ``invite``. People who have joined with it stay members."""
         self._run(_Calls.revoke_invite(application, invite))
 
     def accept_invite(self, code: str) -> str:
@@ -513,11 +514,11 @@ class Client:
         return self._run(_Calls.accept_invite(code))
 
     def add_chat(self, application: str, title: str | None = None) -> int:
-        """The new chat's number."""
+        """Create a chat. Returns its number."""
         return self._run(_Calls.add_chat(application, title))
 
     def delete_chat(self, application: str, chat: int) -> None:
-        """With all that is in it. Its number is never given again."""
+        """Delete the chat and everything in it. Its number is never given again."""
         self._run(_Calls.delete_chat(application, chat))
 
     def chats(self, application: str, *, page: int = 1, limit: int = 100) -> list[Chat]:
@@ -541,7 +542,7 @@ class Client:
         return self._run(_Calls.messages(application, chat, limit, before, after))
 
     def history(self, application: str, chat: int, *, after: int = 0) -> Iterator[Message]:
-        """All messages above a number, oldest first, page by page."""
+        """All messages above a number, oldest first, fetched page by page."""
         while page := self.messages(application, chat, after=after):
             yield from reversed(page)
             after = page[0].number
@@ -581,7 +582,7 @@ class Client:
 
 
 class AsyncClient:
-    """See Client; every method is to be awaited, ``history`` and ``listen`` are for ``async for``."""
+    """As Client, with coroutines; use ``async for`` with ``history`` and ``listen``."""
 
     def __init__(self, url: str, *, token: str | None = None, timeout_s: float = 30.0) -> None:
         self._http = httpx.AsyncClient(base_url=url.rstrip("/") + "/api/v1", timeout=timeout_s)

@@ -1,4 +1,4 @@
-"""What the operator of a service that others can reach should know when it starts."""
+"""Warnings at the start of a service that others can reach."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How events are logged: one line each, for people or for programs. Nowhere a secret, nowhere a message's text."""
+"""Logging: one line for each event, for people or for programs. No line has a secret or the text of a message."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def without_passwords(text: str) -> str:
 
 
 class TextLines(logging.Formatter):
-    """A line as people read it, and a traceback below."""
+    """Log lines for people, with tracebacks below."""
 
     def format(self, record: logging.LogRecord) -> str:
         return without_passwords(super().format(record))

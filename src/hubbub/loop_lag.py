@@ -1,5 +1,5 @@
-"""How late a process's event loop runs what is due: what everybody waits for while one thing holds it, or while the
-machine has no CPU for it."""
+"""Measures how late the event loop of a process runs its timers: requests wait that long while a callback holds it, or
+while the machine has no CPU for it."""
 
 from __future__ import annotations
 

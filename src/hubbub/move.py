@@ -3,14 +3,14 @@
 The steps:
 
 1. The data folder is taken with the lock that ``hubbub serve`` holds, until the end, and its database is locked for
-   writing. So nobody serves it meanwhile, and what is read does not change. A folder that is served is refused.
+   writing. So nobody can serve it, and the data does not change. A folder that is being served is refused.
 2. In one transaction the database gets the session secret of the folder and a note that a move is unfinished. The move
    is refused where there is a secret already (an API process asks for one before it serves anybody), where there is any
    row, and while a process of the cluster runs.
 3. While the note is there, no process of the cluster starts (``Processes.kept``). So only this move writes to the
    database; a second move is refused by a lock that ends with the first one's session.
 4. Every table is read once, in order, and written in batches, each in a transaction: a batch is there whole or not at
-   all. A move that finds the note empties the tables and begins anew, for the folder may have been served in between.
+   all. A move that finds the note empties the tables and starts over, for the folder may have been served in between.
 5. The rows that the database has are counted and compared with the folder's own count of each table. One more or one
    less, and the move ends here.
 6. The folder is marked as moved, on disk, and from then on ``hubbub serve`` refuses it; then the note is taken away.

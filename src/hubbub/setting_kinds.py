@@ -1,4 +1,4 @@
-"""What the values of settings must be, beyond their type. Each check returns the value, or raises ValueError with a
+"""Checks of the values of settings, beyond their type. Each check returns the value, or raises ValueError with a
 sentence that says what is wrong with it; no sentence has a password in it.
 """
 

@@ -1,4 +1,4 @@
-"""Where settings come from: flags over the environment over a TOML file, each value with the place it was read from."""
+"""Where settings come from: flags over the environment over a TOML file, each value with its source."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def _line_of(name: str, text: str) -> str:
 
 
 def _name(text: str) -> str:
-    """A name that somebody has written, on one line."""
+    """A name from the user's input, on one line."""
     return text if text.isprintable() and len(text) <= 200 and "@" not in text else quoted(text)
 
 

@@ -1,4 +1,4 @@
-"""Who asks for something, and what is known of that request."""
+"""The user who makes a request, and what is known of that request."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ class Chats:
 
 
 class ChatHandle:
-    """What a member may do in a chat. For one request: the role is that of when it came in."""
+    """What a member may do in a chat, for one request: the role is the one at its start."""
 
     __slots__ = ("_caller", "_doors", "_key", "_role", "_searches")
 
@@ -64,7 +64,7 @@ class ChatHandle:
         await self._doors.intake.accept(RenameChat(self._key, title))
 
     async def delete_chat(self) -> None:
-        """The chat and all that is in it. Raises Forbidden unless the caller is the owner or an admin."""
+        """Delete the chat with everything in it. Raises Forbidden unless the caller is the owner or an admin."""
         if not self._role.manages:
             raise must_manage()
         await self._doors.intake.accept(DeleteChat(self._key, self._caller.user.id))
@@ -77,7 +77,7 @@ class ChatHandle:
     async def messages(
         self, *, limit: int, offset: int = 0, before: int | None = None, after: int | None = None
     ) -> Page:
-        """See chat.ports.Store.messages for which."""
+        """A page of messages. The parameters are those of chat.ports.Store.messages."""
         if offset == 0 and before is None and after is None:
             return await self.newest(limit)
         if after is None:
@@ -88,12 +88,12 @@ class ChatHandle:
         return encode_page(shown.messages, limit)._replace(more=after > 0, lag=shown.lag)
 
     async def since(self, after: int, limit: int) -> MessagesRead:
-        """Up to so many messages next above a number, oldest first."""
+        """Up to ``limit`` messages above a number, oldest first."""
         shown = await self._doors.view.messages(self._key, limit=limit, after=after)
         return shown._replace(messages=shown.messages[::-1])
 
     async def numbered(self, numbers: Sequence[int]) -> MessagesRead:
-        """Those of some messages that there are, oldest first."""
+        """The messages with these numbers that exist, oldest first."""
         shown = await self._doors.view.numbered(self._key, numbers)
         return shown._replace(messages=sorted(shown.messages, key=lambda message: message.number))
 
@@ -129,7 +129,7 @@ class ChatHandle:
         await self._doors.intake.accept(DeleteMessage(self._key, number, user.id, any_sender=manages))
 
     async def existing(self, number: int) -> Found:
-        """As ``message``, of one that is to be changed, or was: that it can't be seen now is no answer.
+        """As ``message``, for one that will be changed or was: a lagging answer does not count.
 
         Raises:
             NotFound: there is none.

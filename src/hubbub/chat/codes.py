@@ -1,4 +1,4 @@
-"""Codes: 128 random bits that let who has one do one thing. A store keeps their hashes alone."""
+"""Codes: 128 random bits that allow their holder one action. A store keeps only their hashes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 
 class Code(NamedTuple):
-    """``text`` is what a person gets, ``hash`` what is stored."""
+    """A code. ``text`` is given to a person, ``hash`` is stored."""
 
     text: str
     hash: bytes

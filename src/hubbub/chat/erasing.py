@@ -1,4 +1,4 @@
-"""Erases the messages of deleted accounts, one after another, through the way in that every delete takes."""
+"""Erases the messages of deleted accounts, one after another, each as an ordinary delete command."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _AT_ONCE = 50
 
 
 class Erasing:
-    """One for each process that takes commands; of several, one is at it. ``settled`` waits until the store has all
-    that was accepted before; a user's requests that were let in before the account was deleted are over long before
-    Store.users_to_erase names the user.
+    """The eraser of a process that takes commands; of several processes, one erases at a time. ``settled`` waits until
+    the store has everything that was accepted before. A user's requests that were admitted before the account was
+    deleted have ended long before Store.users_to_erase returns the user.
 
-    All messages that there are, are walked through: no index has those of one user, and it would cost every post.
-    Users who wait share a walk.
+    It looks through all messages: an index of each user's messages would cost every post. Users who wait at the same
+    time share one pass.
     """
 
     def __init__(self, store: Store, intake: Intake, settled: Callable[[], Awaitable[None]]) -> None:
@@ -54,11 +54,11 @@ class Erasing:
             place, found = await self._store.sent_by(users, place)
             for at in range(0, len(found), _AT_ONCE):
                 await asyncio.gather(*map(self._delete, found[at : at + _AT_ONCE]))
-            await self._store.users_to_erase(self._name)  # nobody else begins meanwhile
+            await self._store.users_to_erase(self._name)  # so no other process begins
         await self._intake.accept(EndErasure(tuple(users)))
 
     async def _delete(self, sent: Sent) -> None:
         try:
             await self._intake.accept(DeleteMessage(sent.chat, sent.number, sent.sender_id, any_sender=False))
         except NotFound:
-            return  # it, or its chat, was deleted meanwhile
+            return  # it, or its chat, has been deleted since

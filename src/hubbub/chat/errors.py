@@ -1,4 +1,4 @@
-"""Everything that can go wrong for a caller, as types. The edge turns each into a status code."""
+"""The errors that a caller can get. The HTTP layer turns each into a status code."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Forbidden(ChatError):
 
 
 class NotFound(ChatError):
-    """Nothing there, or nothing that this caller may know of. With ``lag``, it may be there: see model.MessagesRead."""
+    """Not there, or not visible to this caller. With ``lag``, it may exist after all: see model.MessagesRead."""
 
     def __init__(self, sentence: str, *, lag: bool = False) -> None:
         super().__init__(sentence)
@@ -28,7 +28,7 @@ class NotFound(ChatError):
 
 
 class WrongCode(NotFound):
-    """A code that opens nothing, or nothing any more. Counted against the address it comes from."""
+    """A code that is unknown or not valid any more. It counts against the address that sent it."""
 
 
 class Malformed(ChatError):
@@ -44,7 +44,7 @@ class Invalid(ChatError):
 
 
 class KeyReused(ChatError):
-    """An Idempotency-Key came again with another body."""
+    """An Idempotency-Key was used again with another body."""
 
 
 class RateLimited(ChatError):

@@ -1,4 +1,4 @@
-"""Tells those who listen to a chat of each message as it is acknowledged."""
+"""Delivers each message to the listeners of its chat when it is acknowledged."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _MOST_CHANGED_IN_ALL = 1_000_000
 
 
 class Event(NamedTuple):
-    """``item`` is a new message as JSON; None says that the message was edited or deleted."""
+    """One event of a chat. ``item`` is a new message as JSON; None means that the message was edited or deleted."""
 
     number: int
     item: bytes | None
 
 
 class Taken(NamedTuple):
-    """New messages, and the numbers of those that were edited or deleted, in the order in which they first were."""
+    """New messages, and the numbers of edited or deleted ones in the order of their first change."""
 
     messages: list[Event]
     changed: list[int]
@@ -50,10 +50,10 @@ class Room:
 
 
 class Listener:
-    """What has happened in a chat and was not taken yet. Nothing more comes once it has ``ended``.
+    """The events of a chat that one listener has not taken yet. None are added once it has ``ended``.
 
     Invariants: either every new message since the last ``take`` is in ``_messages``, or ``missed`` is set and the chat
-    has to be read again. Either every change since then is in ``_changed``, or ``lost`` is set, for good.
+    has to be read again. Either every change since then is in ``_changed``, or ``lost`` is set, and stays so.
     """
 
     def __init__(self, room: Room) -> None:
@@ -95,8 +95,8 @@ class Listener:
         self._wake.set()
 
     async def take(self, within_s: float) -> Taken:
-        """What has happened, or nothing when nothing has for so long. No change is taken before its message, unless
-        that was missed.
+        """The events since the last call; waits up to ``within_s`` seconds for one. A change is never taken before its
+        message, unless that was missed.
         """
         try:
             async with asyncio.timeout(within_s):
@@ -115,7 +115,8 @@ class Listener:
 
 
 class Feed:
-    """One for each process. ``watch`` and ``unwatch`` are told of a chat's first listener and of its last."""
+    """The listeners of a process. ``watch`` is called with a chat when its first listener comes, ``unwatch`` when its
+    last one has gone."""
 
     def __init__(
         self,
@@ -129,11 +130,11 @@ class Feed:
         self._ended = False
 
     def chats(self) -> list[ChatKey]:
-        """Those that somebody listens to."""
+        """The chats that have listeners."""
         return list(self._listeners)
 
     def heard(self, key: ChatKey) -> bool:
-        """Whether anybody listens; a message need not be encoded for nobody."""
+        """Whether the chat has listeners; if not, its messages need not be encoded for them."""
         return key in self._listeners
 
     def publish(self, key: ChatKey, event: Event) -> None:
@@ -141,13 +142,13 @@ class Feed:
             listener.tell(event)
 
     def missed(self, key: ChatKey | None = None) -> None:
-        """Events may have been lost, of one chat or of any: all who listen read again."""
+        """Events may have been lost, of one chat or of all chats: their listeners read again."""
         for listeners in self._listeners.values() if key is None else [self._listeners.get(key, ())]:
             for listener in listeners:
                 listener.miss()
 
     def end(self) -> None:
-        """This process stops: every listener is told, and who comes now is told at once."""
+        """This process stops: ends every listener, and each that comes from now on at once."""
         self._ended = True
         for listeners in self._listeners.values():
             for listener in listeners:

@@ -1,4 +1,4 @@
-"""The nouns: users, applications, members, chats, messages. Times are milliseconds since 1970, UTC."""
+"""The data model: users, applications, members, chats, messages. Times are milliseconds since 1970, UTC."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import msgspec
 
 
 class Role(StrEnum):
-    """What a member of an application is. Exactly one member is the owner."""
+    """The role of a member in an application. Exactly one member is the owner."""
 
     OWNER = "owner"
     ADMIN = "admin"
@@ -25,7 +25,7 @@ class Role(StrEnum):
         return self is not Role.MEMBER
 
     def covers(self, other: Role) -> bool:
-        """Whether who has this role gains nothing by an invite to the other, which is not the owner's."""
+        """Whether this role has all rights of ``other``, which is never the owner's: an invite to it would add none."""
         return self.manages or other is Role.MEMBER
 
 
@@ -33,8 +33,8 @@ DELETED_USER = "Deleted user"  # the name under which a deleted account's messag
 
 
 class User(msgspec.Struct, frozen=True):
-    """``id`` is the store's own and never leaves the service. ``ref`` is the public id, stable and unguessable; tokens
-    carry it too. ``era`` is the word that the tokens of the user's sessions carry; a new one ends them all.
+    """A user's account. ``id`` is internal to the store and never leaves the service. ``ref`` is the public id, stable
+    and unguessable, which tokens also carry. ``era`` is in all tokens of the user; a new era ends all sessions.
     """
 
     id: int
@@ -52,7 +52,7 @@ class Application(msgspec.Struct, frozen=True):
 
 
 class Member(msgspec.Struct, frozen=True):
-    """``ref``: see User. ``email`` is None for who may not see it."""
+    """A member of an application. ``ref``: see User. ``email`` is None when the reader may not see it."""
 
     ref: str
     email: str | None
@@ -65,8 +65,8 @@ _TOKEN = re.compile(r"[A-Za-z0-9_-]+")
 
 
 def is_token(text: str) -> bool:
-    """Whether an application's token may look like this. A database may take others for one that it has: some pass
-    over blanks at the end when they compare. So nothing else may ever reach one.
+    """Whether the text has the form of an application's token. Any other text must not reach a database, which might
+    take it for an existing token: some databases ignore trailing blanks when they compare.
     """
     return len(text) <= _LONGEST_TOKEN and _looks_so(text)
 
@@ -77,14 +77,14 @@ def _looks_so(text: str) -> bool:
 
 
 class ChatKey(NamedTuple):
-    """A chat is known by its application's token and its number there."""
+    """The key of a chat: its application's token and its number there."""
 
     token: str
     number: int
 
 
 class Chat(msgspec.Struct, frozen=True):
-    """``last_number`` is the highest message number ever stored, also if that message is deleted."""
+    """A chat. ``last_number`` is the highest message number ever stored, even if that message was deleted."""
 
     number: int
     title: str | None
@@ -93,15 +93,15 @@ class Chat(msgspec.Struct, frozen=True):
 
 
 class Purpose(StrEnum):
-    """What a link that is made for one email does: it makes an operator's account, or sets a new password."""
+    """What a link does: it creates an operator's account, or sets a new password."""
 
     OPERATOR = "operator"
     RESET = "reset"
 
 
 class Invite(msgspec.Struct, frozen=True):
-    """``ref`` is what the API calls it: the code is known to those alone who were given it. ``used`` of ``uses`` are
-    used up.
+    """An invite to an application. ``ref`` is its id in the API; only people who were given the code know it. ``used``
+    of ``uses`` are used up.
     """
 
     ref: str
@@ -113,14 +113,14 @@ class Invite(msgspec.Struct, frozen=True):
 
 
 class Joined(NamedTuple):
-    """Which application an invite led to, and the role that the user has there."""
+    """The application that a user has joined by an invite, and the user's role there."""
 
     token: str
     role: Role
 
 
 class Message(msgspec.Struct, frozen=True):
-    """``sender_id`` and ``sender_ref``: see User. A name says nothing of who it is: several users may have the same."""
+    """A message. ``sender_id`` and ``sender_ref``: see User. A name does not identify a user: several may have it."""
 
     number: int
     sender_id: int

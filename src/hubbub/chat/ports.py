@@ -1,4 +1,4 @@
-"""The doors between the services and the outside. Each port has one suite in tests/ports that every adapter passes."""
+"""The ports between the services and the outside. Each port has one suite in tests/ports that every adapter passes."""
 
 from __future__ import annotations
 
@@ -80,16 +80,18 @@ class Store(Protocol):
         """
 
     def count_messages(self) -> None:
-        """Fold what was posted since the last call into the stored counts, so that reading a count stays cheap."""
+        """Add the messages posted since the last call to the stored counts, so that reading a count stays cheap."""
 
     async def users_to_erase(self, who: str) -> list[int]:
-        """The deleted users whose messages are to be erased: those for whom nobody but ``who`` has asked in the last
-        minute. Not before what they had under way has ended.
+        """The deleted users whose messages have to be erased, without those that another process than ``who`` asked for
+        in the last minute. A user is in the result only when the user's earlier requests have ended.
         """
 
     async def sent_by(self, user_ids: Sequence[int], after: Place) -> tuple[Place | None, list[Sent]]:
-        """The messages of these users among some thousand, in the order of places from behind ``after``. With the place
-        to go on from, None when there are no more.
+        """Looks through some thousand messages after the position ``after``, in order.
+
+        Returns:
+            The position to continue after, None at the end, and these users' messages among those looked through.
         """
 
     async def user_by_ref(self, ref: str) -> User | None: ...
@@ -97,16 +99,16 @@ class Store(Protocol):
         """The user and the password hash."""
 
     async def is_operator(self, user_id: int) -> bool:
-        """Whether the account is marked as an operator's."""
+        """Whether the account is marked as an operator."""
 
     async def operators(self) -> list[User]:
-        """Those whose accounts are."""
+        """The users whose accounts are marked as operators."""
 
     async def link(self, purpose: Purpose, hash: bytes, now: int) -> str | None:
         """The email that the link is for, empty for any; None when there is none, or it has expired."""
 
     async def invite_token(self, hash: bytes) -> str | None:
-        """The application of an invite, also of one that is used up or expired."""
+        """The token of the invite's application, even if the invite is used up or expired."""
 
     async def invites(self, token: str, now: int, *, offset: int, limit: int) -> list[Invite]:
         """The application's invites that have not expired, newest first."""
@@ -115,10 +117,10 @@ class Store(Protocol):
         """Drop the links and invites that have expired before ``now`` (ms). Blocks."""
 
     async def session_lives(self, user_id: int, era: str, session: str) -> bool:
-        """Whether neither the session of the user was ended, nor all of those of its era."""
+        """Whether the user's session is valid: neither it nor all sessions of its era were ended."""
 
     def forget_sessions(self, now: int) -> None:
-        """Drop what is known of ended sessions that would have expired long before ``now`` (ms). Blocks."""
+        """Drop the records of ended sessions that would have expired long before ``now`` (ms). Blocks."""
 
     async def application(self, token: str) -> Application | None: ...
     async def applications_of(self, user_id: int, *, offset: int, limit: int) -> list[Application]:
@@ -141,18 +143,18 @@ class Store(Protocol):
     ) -> list[Message]:
         """Up to ``limit`` messages, newest first: the newest, those below ``before``, or those next above ``after``.
 
-        ``offset`` passes over so many of the newest, or of those below ``before``; it does not go with ``after``.
+        ``offset`` skips that many of the newest, or of those below ``before``; it can't be used with ``after``.
         """
 
     async def numbered(self, key: ChatKey, numbers: Sequence[int]) -> list[Message]:
-        """Those of up to a thousand messages that there are, in no order."""
+        """The messages with these numbers that exist, in no order; up to a thousand numbers."""
 
     async def posted(self, key: ChatKey, sender_id: int, idempotency_key: str) -> tuple[int, bytes] | None:
-        """The number and body hash of the message the sender posted with this key, also if it is deleted since."""
+        """The number and body hash of the message that the sender posted with this key, even if it is deleted."""
 
 
 class Intake(Protocol):
-    """The way in for commands. What a ticket says has been done is durable, and is in every read that starts later."""
+    """The entry for commands. When a ticket says that a command was done, it is durable and in every later read."""
 
     def accept(self, command: Command) -> Ticket:
         """Carry out the command.
@@ -173,10 +175,10 @@ class Intake(Protocol):
 
 
 class View(Protocol):
-    """Reads of what changes by the second, from hot data where there is some: every acknowledged command is seen,
-    unless the answer says that it may lag.
+    """Reads of frequently changing data, from a cache where possible. They see every acknowledged command, unless the
+    answer says that it may lag.
 
-    Losing hot data loses nothing: whatever is missing is read from the store again. The parameters of ``messages`` and
+    Losing the cache loses nothing: missing data is read from the store again. The parameters of ``messages`` and
     ``numbered`` are those of Store.
     """
 
@@ -202,8 +204,8 @@ class View(Protocol):
 
 
 class Document(NamedTuple):
-    """A message as it is now, on its way into a search index: its text, None when it is gone, that text's version,
-    which rises with every edit (0 where nothing can overtake it on its way), and whether it had another text before.
+    """A message as it is now, to be put into a search index. ``body`` is None when the message is gone. ``version``
+    rises with every edit (0 where no later document can overtake this one). ``edited``: it had another text before.
     """
 
     chat: ChatKey
@@ -221,13 +223,13 @@ class Candidates(NamedTuple):
 
 
 class SearchIndex(Protocol):
-    """Knows which messages may match a query. May lag behind the store, and may name messages that do not match."""
+    """Finds messages that may match a query. It may lag behind the store, and may return messages that do not match."""
 
     async def candidates(
         self, chat: ChatKey, query: Query, *, typos: bool, limit: int = CANDIDATES, below: int | None = None
     ) -> Candidates:
-        """The newest messages that may match, or the newest of those ``below`` a number: of all that were indexed and
-        match, and perhaps others. With ``typos``, also those that match with typos.
+        """The newest candidates, or the newest of those ``below`` a number. All indexed messages that match are
+        candidates, and perhaps others. With ``typos``, also those that match with typos.
 
         Raises:
             Unavailable: the index can't be asked now.
@@ -235,8 +237,8 @@ class SearchIndex(Protocol):
 
 
 class Wants(NamedTuple):
-    """What a request is going to ask for: an application (a chat number of 0), so many of a chat's newest messages, or
-    a number for a message of so many characters. A gate that has to travel for its answer may bring it along.
+    """What a request will need: an application (a chat number of 0), ``newest`` messages of a chat, or a number for a
+    message of ``number`` characters. A gate that asks another server may fetch it in the same trip.
     """
 
     chat: ChatKey
@@ -245,30 +247,30 @@ class Wants(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """``mark`` changes whenever a session of the user is ended; it is empty when that can't be known now, and while one
-    is being ended."""
+    """The result of entering a gate. ``mark`` changes whenever a session of the user is ended; it is empty while a
+    session is being ended, and when that can't be known now. ``brought`` is what the gate fetched, see Wants."""
 
     mark: str
     brought: object = None
 
 
 class Gate(Protocol):
-    """Stands before every request of a user, and is the same for all processes that serve.
+    """Counts every request of a user, over all processes that serve, and knows whether the user's sessions changed.
 
-    A user may send so many requests a second, and, after a pause, at once what two seconds allow.
+    A user may send a limited number of requests a second, and after a pause twice that number at once.
     """
 
     async def enter(self, user_id: int, mark: str = "", wants: Wants | None = None) -> Entry:
-        """Count one request of the user, who entered with ``mark`` before.
+        """Count one request of the user, who got ``mark`` when entering before.
 
         Raises:
             RateLimited: the user has sent too many.
         """
 
     async def sessions_change(self, user_id: int) -> Callable[[], Awaitable[None]]:
-        """Sessions of the user are about to end: the user has an empty mark from now on, for every process, until what
-        is returned was called, and another mark than before after that. If it is not called, or raises Unavailable, the
-        mark stays empty until the change can't be on its way any more.
+        """To be called before sessions of the user are ended. From now on the user's mark is empty, in every process.
+        The returned function, called afterwards, gives the user a new mark. If it is not called, or raises Unavailable,
+        the mark stays empty until the change can't be under way any more.
 
         Raises:
             Unavailable: the mark can't be changed now.
@@ -276,20 +278,20 @@ class Gate(Protocol):
 
 
 class Counts(Protocol):
-    """Counts against limits, each by a key; the same for all processes that serve. Bounded in memory: a count is
-    forgotten once nothing of it is left.
+    """Counts against limits, each by a key, over all processes that serve. A count is forgotten once it is back to
+    zero, so memory is bounded.
     """
 
     async def take(self, counted: Sequence[tuple[Limit, str]]) -> Callable[[], Awaitable[None]]:
-        """Count one against each. What is returned takes it back where only failures count; to be called once.
+        """Count one against each. The returned function undoes this where only failures count; call it at most once.
 
         Raises:
-            UsedUp: one is used up, and nothing was counted.
+            UsedUp: one of them is used up; nothing was counted.
         """
 
 
 class Passwords(Protocol):
-    """Slow on purpose, and off the event loop."""
+    """Hashes passwords: slow on purpose, and not on the event loop."""
 
     async def hash(self, password: str) -> str:
         """The password's salted hash, in PHC string format.
@@ -308,8 +310,8 @@ class Passwords(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Doors:
-    """What the services stand on: an adapter for each port that they need, what counts what users make, the time in
-    milliseconds since 1970, and the turns at what walks far."""
+    """The dependencies of the services: an adapter for each port, the quotas of users, ``now`` in milliseconds since
+    1970, and the limits of deep pages."""
 
     store: Store
     intake: Intake

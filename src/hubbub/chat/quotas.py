@@ -1,4 +1,4 @@
-"""How much of what stays one user may make in an hour."""
+"""Limits how many lasting things one user may create in an hour."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ _HOUR_MS = 3_600_000
 
 
 class Made(StrEnum):
-    """What is counted. To add a member is to ask whether an account has that email: so every try counts, also one to
-    add nobody."""
+    """The kinds that are counted. Adding a member reveals whether an email has an account, so every try counts, even if
+    it adds nobody."""
 
     APPLICATIONS = "applications"
     CHATS = "chats"
@@ -22,8 +22,8 @@ class Made(StrEnum):
 
 
 class Hourly(NamedTuple):
-    """How many a user may make at once, and again in each hour. A user who has made that many makes the next when an
-    hour's share of it has passed."""
+    """How many a user may create at once, and again in each hour. A user who has used them up may create the next when
+    its share of an hour has passed."""
 
     applications: int
     chats: int
@@ -32,14 +32,14 @@ class Hourly(NamedTuple):
 
 
 class Quotas:
-    """Counts what each user makes. One that is refused later, as the queue is full, counts too."""
+    """Counts what each user creates. It also counts when the command is refused later, as when the queue is full."""
 
     def __init__(self, counts: Counts, hourly: Hourly) -> None:
         self._counts = counts
         self._limits = {what: _limit(what, getattr(hourly, what)) for what in Made}
 
     async def take(self, user_id: int, what: Made) -> None:
-        """Count one that is about to be made.
+        """Count one that is about to be created.
 
         Raises:
             RateLimited: the user has made too many.

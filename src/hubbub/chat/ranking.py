@@ -1,10 +1,10 @@
 """Which of the candidates match a query, and how well, for a bounded amount of work.
 
 A message matches when each term of the query is in it: as a word, as the beginning or a part of one, or, from four
-letters on, with a typo (two from eight on). Text in scripts that put no blanks between words matches as it stands.
+letters on, with a typo (two from eight on). Text in scripts without blanks between words matches as it is.
 
-Work is counted in steps of some 40 ns, and not in time: what a query finds does not depend on what else the machine
-does.
+Work is counted in steps of some 40 ns, not in time, so that the result of a query does not depend on what else the
+machine does.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from hubbub.chat.model import Message
 from hubbub.chat.search import FUZZIER_FROM, FUZZY_FROM, GRAM, Query, spaced
 
 STEPS = 5_000_000  # for one query: 0.2 s. A thousand messages of 200 characters take a fifteenth
-SLICE = 200_000  # 8 ms, to do at a time
+SLICE = 200_000  # done at a time, 8 ms
 _A_CANDIDATE = 100  # to look it up in the index and to read it
-_NOT_ASCII = 4  # times as much
+_NOT_ASCII = 4  # times the work of ASCII text
 _A_WORD = 2
 _AS_WORD, _AS_PREFIX, _AS_PART, _AS_TYPO, _AS_TYPOS = 8.0, 5.0, 3.0, 1.0, 0.5
 _TOGETHER = 2.0
 _OVERLOOKED = 0.01
-_LONG_WORDS = re.compile(rf"[^ ]{{{FUZZY_FROM - 1},}}")  # those that a term may be with a typo
+_LONG_WORDS = re.compile(rf"[^ ]{{{FUZZY_FROM - 1},}}")  # words that may match a term with a typo
 
 
 class Ranking:
-    """What has been found of a query so far. ``look`` may run on a thread, one call at a time, while others read.
+    """The matches of one query so far. ``look`` may run on a thread, one call at a time, while others read.
 
-    ``truncated`` when the steps did not suffice, or the search was ended: there may be more, or better ones.
+    ``truncated``: the steps ran out, or the search was ended, so there may be more or better matches.
     """
 
     def __init__(self, query: Query, steps: int = STEPS) -> None:
@@ -60,16 +60,16 @@ class Ranking:
         return self.truncated or self._left <= 0
 
     def end(self) -> None:
-        """Look at nothing more: what looks stops at the next message."""
+        """Stop: a running ``look`` stops at the next message."""
         self.truncated = self._ended = True
 
     def named(self, candidates: int) -> None:
-        """Count what it takes to look up so many, whether they are there or not."""
+        """Count the work of looking up that many candidates, whether they exist or not."""
         self._left -= candidates * _A_CANDIDATE
 
     def look(self, messages: Sequence[Message]) -> int:
-        """Judge some messages, and say how many of them, as there is only so much to do at a time: one at the least.
-        None once no work is left.
+        """Rank some of the messages, as many as one SLICE of work allows, but at least one; none once the work is used
+        up. Returns how many were ranked.
         """
         until = self._left - SLICE
         for at, message in enumerate(messages):
@@ -85,7 +85,7 @@ class Ranking:
         return len(messages)
 
     def _score(self, body: str) -> float:
-        """0 when it does not match; below 1 when a typo had to be overlooked."""
+        """The score: 0 when the text does not match, below 1 when it matches only with a typo."""
         text = spaced(body)
         length = len(text)
         self._left -= len(body) + length * self._passes // 100 + (0 if body.isascii() else length * _NOT_ASCII)

@@ -34,7 +34,7 @@ _ONE_UNSPACED = re.compile(rf"[{_UNSPACED}]")
 
 
 def fold(text: str) -> str:
-    """Without case, accents and the differences between forms of one character (NFKC)."""
+    """The text without case, accents and the differences between forms of one character (NFKC)."""
     if text.isascii():
         return text.lower()
     if _MAY_BE_MARKS.search(text):
@@ -46,7 +46,8 @@ def fold(text: str) -> str:
 
 @cache
 def _too_many_marks() -> re.Pattern[str]:
-    """Combining marks in a row, those to keep as the first group. Takes 20 ms to make, and is seldom needed."""
+    """A pattern of combining marks in a row; the first group has those to keep. It takes 20 ms to build and is rarely
+    needed."""
     marks = "".join(chr(code) for code in range(0x300, 0x30000) if unicodedata.combining(chr(code)))
     return re.compile(f"([{marks}]{{{_MOST_MARKS}}})[{marks}]+")
 
@@ -60,7 +61,7 @@ def spaced(text: str) -> str:
 
 
 def grams(spaced_text: str) -> set[str]:
-    """All that an index of grams keeps of a text."""
+    """The grams of a text, which are all that an index stores of it."""
     return {spaced_text[at : at + GRAM] for at in range(len(spaced_text) - GRAM + 1)} - {" " * GRAM}
 
 
@@ -82,7 +83,7 @@ class Query(NamedTuple):
 
 
 def parse(q: str) -> Query:
-    """Any text is a query; none of it is syntax."""
+    """The query of a text. Any text is a query; it has no syntax."""
     folded = fold(q)
     terms = tuple(dict.fromkeys(_TERMS.findall(folded)))[:_MOST_TERMS]
     return Query(tuple(_term(text) for text in terms), spaced(q).strip())

@@ -1,4 +1,4 @@
-"""Searching a chat: the index names candidates, and what is stored now decides."""
+"""Searching a chat: the index finds candidates, and their texts as stored now decide."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _THREADS = 1  # ranking holds the interpreter's lock, and more threads would onl
 
 
 class Searches:
-    """Those under way in this process. The caller has checked that the searcher is a member."""
+    """The searches of this process. The caller has checked that the user is a member."""
 
     def __init__(self, view: View, index: SearchIndex) -> None:
         self.view = view
@@ -35,9 +35,9 @@ class Searches:
         self.thread = ThreadPoolExecutor(_THREADS, thread_name_prefix="search-rank")
 
     async def find(self, user_id: int, key: ChatKey, q: str, *, offset: int, limit: int) -> Page:
-        """The messages that match ``q``, best first, then newest, among the newest thousand that do. None of it is
-        syntax; with nothing in it that can be searched for, nothing is found. An answer for which work or time did not
-        suffice is ``truncated``, and has the best of what was looked at.
+        """The newest thousand messages that match ``q``, best first, then newest. ``q`` has no syntax; if it has
+        nothing that can be searched for, nothing is found. When work or time ran out, the answer is ``truncated``, and
+        has the best of the messages that were examined.
 
         Raises:
             RateLimited: the user has too many searches under way.
@@ -51,8 +51,8 @@ class Searches:
 
 
 class _Search:
-    """One search. ``_known`` are the candidates that were looked up, and whether each is there; ``_kept`` messages that
-    match or may, as many as are not too long together to be kept until the end.
+    """One search. ``_known`` has the candidates that were looked up, and whether each exists; ``_kept`` has examined
+    messages to be shown at the end, up to a total length.
     """
 
     def __init__(self, searches: Searches, user_id: int, key: ChatKey, query: Query) -> None:
@@ -76,7 +76,7 @@ class _Search:
                     await self._look(typos=True)
         except TimeoutError as error:
             if not ranking.looked_at:
-                raise Unavailable("Nothing could be searched in time. Try again in a moment.", retry_after=1) from error
+                raise Unavailable("The search ran out of time. Try again in a moment.", retry_after=1) from error
             ranking.end()
         except BaseException:
             ranking.end()  # a thread may be at it
@@ -92,8 +92,8 @@ class _Search:
         return self._searches.limiter.turn(self._user_id, work)
 
     async def _look(self, *, typos: bool) -> None:
-        """Look at the newest candidates, until there are enough of them. Those that are gone, or that match no more,
-        don't count: else many of them would hide what is behind them.
+        """Examine the newest candidates until there are enough. Candidates that are gone, or don't match any more,
+        don't count; otherwise many of them would hide older matches.
         """
         ranking, most, below = self._ranking, TYPO_CANDIDATES if typos else CANDIDATES, None
         wanted, there = most, 0
@@ -118,11 +118,11 @@ class _Search:
             self._ranking.end()
 
     async def _step(self, numbers: Sequence[int]) -> int:
-        """Look at the first of them, as many as make a slice, and say at how many."""
+        """Examine the first of them, as many as fit into a slice. Returns how many were examined."""
         messages: list[Message] = []
         asked = length = 0
         while asked < len(numbers) and length < _ENOUGH and not self._ranking.over:
-            # A lot of long texts is followed by a smaller one: those that are not come to would be read again.
+            # After a lot of long texts the next lot is smaller: texts that are not reached would be read again.
             lot = numbers[asked : asked + self._lot]
             read = await self._read(lot)
             messages += sorted(read, key=lambda message: -message.number)
@@ -140,7 +140,7 @@ class _Search:
         return asked
 
     def _keep(self, messages: Sequence[Message], length: int) -> None:
-        """What is kept is shown as it was when it was looked at; the rest is read again."""
+        """Keep examined messages to be shown as they were; all others are read again."""
         if self._kept_length + length <= _ENOUGH:
             self._kept_length += length
             self._kept.update((message.number, message) for message in messages)

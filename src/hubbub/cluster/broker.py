@@ -1,5 +1,4 @@
-"""What publishers and consumers have in common: connections to RabbitMQ, its queues, and messages that are
-confirmed."""
+"""The common part of publishers and consumers: connections to RabbitMQ, its queues, and confirmed messages."""
 
 from __future__ import annotations
 
@@ -16,7 +15,7 @@ from hubbub.cluster.protocol import Delivery, encode
 
 log = logging.getLogger("hubbub.queue")
 
-URGENT = "urgent"  # the type of a message that somebody waits for the writer to reach
+URGENT = "urgent"  # the type of a message whose sender waits until the writer reaches it
 LOST = (aiormq.exceptions.AMQPError, aio_pika.exceptions.MessageProcessError, OSError, TimeoutError, RuntimeError)
 
 _HEARTBEAT_S = 3
@@ -71,7 +70,7 @@ async def _endless(connection: AbstractConnection, shard: int) -> bool:
 
 
 async def publish(channel: AbstractChannel, queue: str, body: bytes, *, kind: str | None = None) -> None:
-    """On disk, and confirmed by the broker, when this returns. Raises one of LOST."""
+    """Publish a message. It is on disk, and confirmed by the broker, when this returns. Raises one of LOST."""
     message = aio_pika.Message(body, delivery_mode=aio_pika.DeliveryMode.PERSISTENT, type=kind)
     await channel.default_exchange.publish(message, queue, mandatory=True, timeout=_CONFIRM_S)
 
@@ -92,7 +91,7 @@ async def send_markers(url: str, shards: int, publisher: str) -> None:
 
 
 class Probed(NamedTuple):
-    """What the broker says of itself: its version, and the shards' queues that were made with a delivery limit."""
+    """The result of ``probe``: the broker's version, and the shards' queues that were created with a delivery limit."""
 
     version: str
     limited: list[str]

@@ -34,7 +34,7 @@ _GATHER_S = 0.5
 _BACKLOG = 20  # AMQP messages: with so many there already, more need not gather
 _ACTIVE_S = 10.0
 _BALANCE_S = 3.0
-_HOLE_S = 0.5  # before a queue with a hole is read anew
+_HOLE_S = 0.5  # before a queue with a hole is read again
 _HOLE_TRIES = 6
 _STOPPED_S = 5.0
 _FINISH_S = 5.0
@@ -44,7 +44,7 @@ _PAUSES_S = (0.05, 0.1, 0.2, 0.5, 1.0)
 class _Reading:
     """One shard: what has arrived, and when something did last.
 
-    ``give_up`` asks for the shard to be given up; ``urgent`` is set when somebody waits for what has arrived.
+    ``give_up`` asks for the shard to be given up; ``urgent`` is set when a sender waits for one of them.
     """
 
     def __init__(self) -> None:
@@ -174,7 +174,7 @@ class RabbitConsumer:
                     await asyncio.wait_for(self._lost.wait(), pause)
 
     async def _found(self, reading: _Reading, hole: Hole, held: list[Delivery]) -> None:
-        """A hole: the queue is read anew, and when it is still there after so many times it is decided."""
+        """A hole was found: read the queue again; if the hole stays after several tries, decide about it."""
         this = hole.publisher, hole.expected
         reading.tries = reading.tries + 1 if reading.hole == this else 1
         reading.hole = this

@@ -48,7 +48,7 @@ class Deadlocked(Unavailable):
 
 
 class Broken(Unavailable):
-    """The schema or the rights are not what they must be: trying again is of no use until somebody has fixed that."""
+    """The schema or the rights are wrong: a retry is useless until somebody has fixed them."""
 
 
 class _Replica:

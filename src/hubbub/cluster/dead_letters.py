@@ -58,7 +58,7 @@ class DeadLetters:
         self._database.run(lambda cursor: insert(cursor, shard, None, reason, body, acknowledged=True))
 
     def drop(self, chosen: Callable[[int], bool]) -> int:
-        """Delete the chosen ones for good. Returns how many there were."""
+        """Delete the chosen ones. Returns how many there were."""
         numbers = [each.number for each in self.list() if chosen(each.number)]
         if numbers:
             self._database.run(

@@ -1,4 +1,4 @@
-"""Applies what the queue delivers, each command once, in order: rules 1, 5, 6 and 9 have their home here.
+"""Applies the queue's deliveries, each command once, in order. It implements rules 1, 5, 6 and 9.
 
 One transaction locks the shard's row first, so of two writers that both believe they have a shard one waits, and then
 finds its deliveries applied. What can't be stored is set aside in the same transaction.
@@ -57,7 +57,7 @@ CHANGED_MESSAGE = f"SELECT {_COLUMNS}, changed {_OF_CHAT}"  # with the order of 
 
 
 class _Chat:
-    """A chat's row as the transaction under way knows it."""
+    """A chat's row in the current transaction."""
 
     __slots__ = ("counted_to", "deleted", "live_epoch", "opening")
 

@@ -1,5 +1,5 @@
-"""Learns when nothing that was queued before a Redis was lost is missing from the store any more: then reads of chats
-that are not live need not say that they may lag.
+"""Finds out when all commands that were queued before a Redis was lost are stored: then reads of chats that are not
+live need not say that they may lag.
 """
 
 from __future__ import annotations

@@ -201,8 +201,8 @@ async def keep_erasing(erasing: Erasing, hot: HotData) -> None:
 
 
 async def _rename(erasing: Erasing, hot: HotData, erasure: Erasure) -> None:
-    """It is done at once, and once more: between the two a post may be shown that was let in before, with the old name.
-    Who is killed over it leaves the row, and all of it is done again.
+    """Renames at once, and once more: between the two a post may be shown that was accepted before, with the old name.
+    A process that is killed during this leaves the row, and everything is done again.
     """
     name = await asyncio.to_thread(erasing.name_of, erasure.user_id)
     after = 0

@@ -1,4 +1,4 @@
-"""Which data set each Redis holds, and whether numbers may be told from it: the home of rule 3.
+"""Tracks the data set of each Redis, and whether its numbers may be given to clients. It implements rule 3.
 
 A generation is a row in the database that names a data set. A process that finds its Redis to hold another than the
 newest generation names makes the next one. A number is told only while a process has a *lease*: for ``LEASE_S`` after

@@ -1,4 +1,4 @@
-"""Deliveries that never came, and what became of the shard: the second half of rule 1."""
+"""Holes: deliveries that never came, and whether their shard stops. The second half of rule 1."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ log = logging.getLogger("hubbub.store")
 
 
 class ShardStopped(Exception):
-    """Something that was acknowledged is missing from the shard: an operator must say that it may go on."""
+    """An acknowledged delivery is missing from the shard: it continues only when an operator accepts that."""
 
     def __init__(self, shard: int, publisher: str, expected: int) -> None:
         super().__init__(f"Shard {shard} lacks delivery {expected} of publisher {publisher}.")
@@ -23,7 +23,7 @@ class ShardStopped(Exception):
 
 
 class StoppedShard(NamedTuple):
-    """``found`` is the first delivery that came instead of the one that was expected."""
+    """A stopped shard. ``found`` is the first delivery that came instead of the expected one."""
 
     shard: int
     publisher: str
@@ -32,7 +32,7 @@ class StoppedShard(NamedTuple):
 
 
 class Holes:
-    """Every method blocks, and raises Unavailable."""
+    """The table of holes. Every method blocks, and raises Unavailable."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -79,7 +79,7 @@ class Holes:
         return self._database.run(work, commit=False)
 
     def accept(self) -> None:
-        """Every shard that has stopped goes on, without what it lacks."""
+        """Let every stopped shard continue without its missing deliveries."""
         self._database.run(lambda cursor: cursor.execute("UPDATE holes SET state = 'accepted' WHERE state = 'stopped'"))
 
 

@@ -1,4 +1,4 @@
-"""The work that can wait: counts every few seconds, and every hour what may be forgotten."""
+"""Periodic work: counting messages every few seconds, and deleting expired rows every hour."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Brings what the writers note to the search server, behind the writes: no write waits for it.
+"""Sends the changes that writers noted to the search server in the background: no write waits for it.
 
 The store notes, in the transaction of each batch, which messages it changed; a note goes in the transaction that has
 seen the search server take them. So nothing is forgotten, whatever is killed when.

@@ -128,4 +128,4 @@ class Load:
             told = meaning(error)
             if isinstance(told, AtFault):
                 raise LoadFailed(f"The database can't hold a row as it is: {told}.") from error
-            raise LoadFailed(f"{told} Fix that, and run the same command again: it begins anew.") from error
+            raise LoadFailed(f"{told} Fix that, and run the same command again: it starts over.") from error

@@ -59,7 +59,7 @@ class Outbox:
         def work(cursor: Any) -> Round:
             # Else the gaps between the rows would be locked too, and the writers could note nothing new.
             cursor.execute("SET TRANSACTION ISOLATION LEVEL READ COMMITTED")
-            # The search server may take its time for a part, and the session says nothing meanwhile.
+            # The search server may be slow with a part, and the session is silent during that time.
             cursor.execute(f"SET SESSION wait_timeout = {_PATIENCE_S}")
             cursor.execute(
                 "SELECT shard, position, LENGTH(messages) FROM changes ORDER BY shard, position LIMIT %s"

@@ -32,7 +32,7 @@ class OtherServers(Exception):
 
 
 class Processes:
-    """Every method blocks, and raises Unavailable."""
+    """The shared tables. Every method blocks, and raises Unavailable."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -58,7 +58,7 @@ class Processes:
         return self._database.run(work)
 
     def keep(self, name: str, value: str) -> None:
-        """Change what is kept under the name."""
+        """Change the value under the name."""
         self._database.run(lambda cursor: cursor.execute("UPDATE kept SET value = %s WHERE name = %s", (value, name)))
 
     def shards(self, wanted: int) -> int:
@@ -166,7 +166,7 @@ class Processes:
         self._database.run(lambda cursor: note_generation(cursor, slot, generation, identity))
 
     def use_generation(self, slot: int, generation: int) -> None:
-        """Everybody may use it from now on."""
+        """Allow all processes to use the generation."""
         self._database.run(
             lambda cursor: cursor.execute(
                 "UPDATE generations SET used = TRUE WHERE slot = %s AND generation = %s", (slot, generation)
@@ -175,7 +175,7 @@ class Processes:
 
 
 def note_generation(cursor: Any, slot: int, generation: int, identity: str) -> None:
-    """The data set is the slot's from now on, if nobody was first. An empty identity is that of no data set."""
+    """Record the slot's newest data set, unless another process was first. An empty identity means no data set."""
     cursor.execute(
         "INSERT IGNORE INTO generations (slot, generation, identity, made_at)"
         " VALUES (%s, %s, %s, ROUND(UNIX_TIMESTAMP(NOW(3)) * 1000))",

@@ -1,11 +1,11 @@
-"""The way into the queue: RabbitMQ, quorum queues, publisher confirms, one queue for each shard of tokens.
+"""Publishes commands to the queue: RabbitMQ, quorum queues, publisher confirms, one queue for each shard of tokens.
 
 Group publishing: a shard has one message of ours on its way to the broker at a time, and the commands that arrive
 meanwhile travel together in the next, so the broker's work is shared by more commands the busier the service is.
 
 Rules 1 and 2 have their home here. A shard's deliveries are numbered 1, 2, 3 …; the next is sent when the one before is
-confirmed, so what is reported as queued has all earlier ones in the queue. A delivery that was not confirmed may or may
-not be in the queue: its commands are refused with that word, and the shard goes on as another publisher, from 1.
+confirmed, so when a command is reported as queued, all earlier ones are in the queue. A delivery that was not confirmed
+may be in the queue or not: its commands are refused as uncertain, and the shard continues as another publisher, from 1.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class NeverSent(Unavailable):
 
 
 class Reservation(NamedTuple):
-    """Room that is held in the queue, for one command of so many bytes."""
+    """Room in the queue that is reserved for one command, in bytes."""
 
     shard: int
     size: int
@@ -72,13 +72,13 @@ class _Shard:
         self.renew()
 
     def renew(self) -> None:
-        """Be another publisher from now on."""
+        """Continue as another publisher."""
         self.publisher = secrets.token_hex(12)
         self.sequence = 0
         self.sent_at = time.time()
 
     def next(self, commands: list[Queued]) -> Delivery:
-        """What is sent next. All before it are confirmed, since it waited for that."""
+        """The next delivery. All before it are confirmed, since it waited for that."""
         if time.time() - self.sent_at > _FORGOTTEN_S:
             self.renew()
         self.sequence += 1
@@ -87,7 +87,7 @@ class _Shard:
 
 
 class Publisher:
-    """A ticket is resolved with None once its command is in the queue for good.
+    """The publisher of a process. A ticket is resolved with None once its command is in the queue and confirmed.
 
     ``accepted`` counts the commands that were taken.
     """
@@ -128,7 +128,7 @@ class Publisher:
         return None
 
     async def backlog(self) -> dict[str, int]:
-        """How many wait in each shard's queue; empty while RabbitMQ can't be asked."""
+        """The number of deliveries in each shard's queue; empty while RabbitMQ can't be asked."""
         if self._connection is None:
             return {}
         try:
@@ -148,7 +148,7 @@ class Publisher:
         return shard.since is not None and self._loop.time() - shard.since > _STALLED_S
 
     async def connected(self, within_s: float) -> bool:
-        """Wait until there is a connection, for so many seconds at most."""
+        """Wait until there is a connection, up to a number of seconds."""
         until = self._loop.time() + within_s
         while self._channel is None and self._loop.time() < until:  # noqa: ASYNC110 - once, at the start
             await asyncio.sleep(0.01)
@@ -157,7 +157,7 @@ class Publisher:
     # Taking ------------------------------------------------------------------------------------------------------
 
     def hold(self, token: str, characters: int) -> Reservation:
-        """Keep room for one command with a text of so many characters. ``send`` or ``release`` must follow.
+        """Reserve room for one command with a text of so many characters. ``send`` or ``release`` must follow.
 
         Raises:
             NeverSent: there is none.
@@ -215,7 +215,7 @@ class Publisher:
         task.add_done_callback(self._sending.discard)
 
     async def _send(self, shard: _Shard) -> None:
-        """Send what has gathered until nothing waits."""
+        """Send the commands that have gathered, until none waits."""
         batch: list[_Parked] = []
         while shard.waiting:
             if len(batch) in _LINGER_FOR:
@@ -243,13 +243,14 @@ class Publisher:
         shard.since = None
 
     def _refuse_waiting(self, shard: _Shard) -> None:
-        """The broker does not confirm: what was not sent yet is refused, rather than kept waiting."""
+        """The broker does not confirm: refuse the commands that were not sent yet, rather than let them wait."""
         waiting, shard.waiting = list(shard.waiting), deque()
         self._tell(waiting, _never("The write queue does not answer."))
 
     @staticmethod
     def _gather(shard: _Shard) -> list[_Parked]:
-        """A marker goes alone: the writer must know what the store has exactly there."""
+        """The commands of the next delivery. A marker is sent alone: the writer must know what the store has at that
+        point."""
         batch: list[_Parked] = []
         size = 0
         while shard.waiting and len(batch) < _MOST_TOGETHER and size < _MOST_BYTES:
@@ -316,7 +317,7 @@ class Publisher:
         raise ConnectionError(f"{queue_name(shard)} takes nothing.")
 
     async def close(self) -> None:
-        """Refuse what comes from now on, and finish what was accepted."""
+        """Refuse new commands, and finish the accepted ones."""
         self._closed = True
         await asyncio.gather(*self._sending, return_exceptions=True)
         self._keeping.cancel()

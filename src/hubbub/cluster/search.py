@@ -374,7 +374,7 @@ class ElasticIndex:
             try:
                 self._request("POST", "/_aliases", {"actions": actions}, within_s=_BULK_S)
                 break
-            except Refused:  # the old one rolled over meanwhile
+            except Refused:  # the old one has rolled over since
                 if looked == _LOOKS - 1:
                     raise
         time.sleep(_ASKED_STILL_S)  # who has begun to search the old one shall finish

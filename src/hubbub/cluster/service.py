@@ -331,7 +331,7 @@ class Letters:
 
 
 def rebuild_search(settings: Settings, progress: Callable[[int], None]) -> int:
-    """Make a cluster's search index anew while it serves; returns how many messages are in it. Raises Unavailable."""
+    """Rebuild a cluster's search index while it serves. Returns the number of messages in it. Raises Unavailable."""
     database = database_of(settings, pool_size=2)
     outbox = Outbox(database)
     index = ElasticIndex(connect(settings.search_url))

@@ -1,4 +1,4 @@
-"""Brings a shard's deliveries into the store, and says in Redis what is stored now."""
+"""Applies a shard's deliveries to the store, and tells Redis what is stored."""
 
 from __future__ import annotations
 
@@ -69,10 +69,11 @@ class _Untold(NamedTuple):
 
 
 class ShardWriter:
-    """``fault`` says why the store takes nothing now; None when it does. ``shards`` is how many there are.
+    """Writes the shards' deliveries. ``fault`` says why the store takes no writes now; None when it does. ``shards`` is
+    the number of shards.
 
-    ``_untold`` is what Redis would not hear of. One that refuses for a while, and has the same data afterwards, would
-    never fill an entry else whose post was not shown either.
+    ``_untold`` are commands that Redis could not be told of. Without them, a Redis that refuses for a while and keeps
+    its data would never fill an entry whose post was not shown either.
     """
 
     def __init__(self, store: DeliveryStore, read_model: ReadModel, shards: int) -> None:
@@ -86,7 +87,7 @@ class ShardWriter:
         self.tracing: Tracing | None = None
 
     async def write(self, shard: int, deliveries: Sequence[Delivery]) -> None:
-        """Store the deliveries, however long it takes.
+        """Store the deliveries, however long that takes.
 
         Raises:
             Hole, ShardStopped: see cluster.deliveries. Those before it are stored.
@@ -134,7 +135,7 @@ class ShardWriter:
         await self._show(by_chat, position)
 
     async def until_stored(self, work: Callable[..., T], *arguments: Any) -> T:
-        """The store may be away for hours; what is not stored stays in the queue, and nothing behind it is taken."""
+        """Retry until the store takes it, which may be hours: deliveries stay in the queue until they are stored."""
         attempt = 0
         while True:
             try:
@@ -192,7 +193,7 @@ class ShardWriter:
             log.error("Redis is not told of %d commands: too many wait for that.", len(dropped.commands))
 
     async def tell_again(self) -> None:
-        """Say what Redis would not hear, as of deliveries that come again (rule 8). Runs until cancelled."""
+        """Tell Redis again what it could not be told, as for repeated deliveries (rule 8). Runs until cancelled."""
         while True:
             await asyncio.sleep(_TELL_AGAIN_S)
             while self._untold:

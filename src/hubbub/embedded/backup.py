@@ -27,7 +27,7 @@ class BackupFailed(Exception):
 def back_up(folder: Path, file: Path) -> int:
     """Write ``file``, whole or not at all. Returns its bytes.
 
-    SQLite copies what was committed when it began; the service goes on writing meanwhile.
+    SQLite copies what was committed when it began; the service can go on writing.
 
     Raises:
         BackupFailed

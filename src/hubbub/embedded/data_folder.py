@@ -1,4 +1,4 @@
-"""The folder of the embedded mode: its lock, its secret, its database; and who may read them."""
+"""The folder of the embedded mode: its lock, its secret, its database, and their permissions."""
 
 from __future__ import annotations
 
@@ -29,11 +29,12 @@ class FolderUnusable(Exception):
 
 
 class FolderInUse(FolderUnusable):
-    """Another process has it."""
+    """Another process uses the folder."""
 
 
 class DataFolder:
-    """Held by one process at a time, from ``open`` to ``close``. The lock dies with the process, however it dies."""
+    """A data folder, which one process at a time holds, from ``open`` to ``close``. When the process dies, the system
+    releases the lock."""
 
     def __init__(self, path: Path, lock: IO[str], data_set: int, secret: bytes) -> None:
         """``data_set``: see embedded.data_set."""
@@ -71,7 +72,7 @@ class DataFolder:
 
     @classmethod
     def open_existing(cls, path: Path) -> DataFolder:
-        """Take a folder that there is, to move what it holds. Raises FolderUnusable."""
+        """Open an existing folder, to move its data. Raises FolderUnusable."""
         cls._check_there(path)
         return cls._take(path)
 
@@ -149,7 +150,7 @@ def _secret(path: Path) -> bytes:
 
 
 def _close_to_others(folder: Path) -> None:
-    """What is in the folder is its owner's alone, also what another program has made. Raises OSError."""
+    """Remove the rights of others to read the folder's files, whatever program made them. Raises OSError."""
     for pattern in _OURS:
         for file in folder.glob(pattern):
             if file.stat().st_mode & 0o077:

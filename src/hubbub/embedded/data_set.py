@@ -50,7 +50,7 @@ def checked(database: Path) -> tuple[int, int | None]:
         if marked is not None:
             raise DataSetWrong(
                 f"The database {database} is missing or empty, and the folder held data before. Put it back, or "
-                f"{_RESTORE}. To begin anew without the data, remove {marker}."
+                f"{_RESTORE}. To start without the data, remove {marker}."
             )
         return 0, None
     found = _number_of(database)

@@ -1,4 +1,4 @@
-"""Takes out what is left of deleted applications and chats, a slice at a time: nobody waits for a long one."""
+"""Erases the content of deleted applications and chats, a slice at a time, so that no write waits for long."""
 
 from __future__ import annotations
 

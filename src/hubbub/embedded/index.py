@@ -72,7 +72,7 @@ _DAMAGES = ("no such table", "no such column", "vtable constructor failed", "inv
 
 
 class Damaged(sqlite3.DatabaseError):
-    """An index that can't be relied on; the text says why."""
+    """The index is damaged or not of this store; the text says why."""
 
 
 class IndexFile:
@@ -125,14 +125,14 @@ class IndexFile:
         return connection
 
     def is_there(self) -> bool:
-        """Whether its path still leads to it."""
+        """Whether the file at its path is still this one."""
         try:
             return self.path.stat().st_ino == self._inode
         except OSError:
             return False
 
     def add(self, documents: Iterable[Document], position: int | None = None) -> None:
-        """Raises sqlite3.Error; then nothing of it is in."""
+        """Add the documents. Raises sqlite3.Error; then none of them was added."""
         if not self.is_there():
             raise Damaged("it was deleted or replaced")
         self._writing.execute("BEGIN IMMEDIATE")
@@ -195,7 +195,7 @@ class IndexFile:
         self._writing.close()
 
     def remove(self) -> None:
-        """Close it and delete its files; who reads it now reads on."""
+        """Close it and delete its files; reads under way can finish."""
         self.close()
         _delete(self.path)
 
@@ -224,7 +224,7 @@ class SqliteIndex:
 
     @property
     def fault(self) -> str | None:
-        """Why nothing can be searched now."""
+        """Why searching is impossible now, or None."""
         if self._condemned:
             return "The search index was damaged and is being rebuilt."
         return None if self._generation is not None else "The search index is being built."
@@ -262,7 +262,7 @@ class SqliteIndex:
         return IndexFile(path, self._data_set)
 
     def adopt(self, file: IndexFile) -> None:
-        """From now on this one is asked; the one before is removed."""
+        """Use this generation from now on, and remove the one before."""
         before, self._generation, self._condemned = self._generation, file, False
         if before is not None:
             before.remove()

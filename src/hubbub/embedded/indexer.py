@@ -1,4 +1,4 @@
-"""Keeps a search index up with the store, behind the writes: no write waits for it.
+"""Updates a search index from the store in the background: no write waits for it.
 
 The store notes, in the transaction of each batch, which messages it changed; the index notes, in the transaction of
 what it takes in, how far it has come. So neither can be ahead of what the other believes, whatever is killed when.
@@ -58,7 +58,7 @@ class Generations(Protocol[G]):
 
 
 class Indexer(Generic[G]):
-    """A thread of its own. ``fault`` says why the index can't keep up; None when it can."""
+    """Updates the index on a thread of its own. ``fault`` says why it can't; None when it can."""
 
     def __init__(self, store: Changes, index: Generations[G]) -> None:
         self._store = store
@@ -72,7 +72,7 @@ class Indexer(Generic[G]):
         self._thread.start()
 
     def rebuild(self) -> None:
-        """Make the index anew, while the one there is goes on answering."""
+        """Rebuild the index, while searches use the old one."""
         self._rebuild.set()
 
     def close(self) -> None:
@@ -98,7 +98,7 @@ class Indexer(Generic[G]):
             log.error("The search index can't be updated: %s", why)
 
     def _step(self) -> None:
-        """Take in what has changed."""
+        """Add the latest changes to the index."""
         current = self._index.current
         if current is None or self._rebuild.is_set():
             self._make_anew()
@@ -152,7 +152,7 @@ class Indexer(Generic[G]):
             log.info("The search index of %d messages was built in %.1f s.", count, time.monotonic() - began)
 
     def _fill(self, generation: G, start: int) -> int | None:
-        """The number of messages; None when it was stopped before the end."""
+        """Index all messages. Returns their number; None when it was stopped before the end."""
         place, count = (0, 0), 0
         while not self._stopping.is_set():
             place, documents = self._store.all_messages(place)

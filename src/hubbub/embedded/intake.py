@@ -1,4 +1,4 @@
-"""The way in where accepting a command and storing it are one: the hot data hears of an outcome before the caller."""
+"""The intake of one process: it stores a command, updates the cache, and then answers the caller."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class HotData(Protocol):
 
 
 class DirectIntake:
-    """See chat.ports.Intake."""
+    """The intake of one process, see chat.ports.Intake."""
 
     def __init__(self, queue: Queue, store: Store, hot: HotData, now: Callable[[], int]) -> None:
         self._queue = queue
@@ -37,7 +37,7 @@ class DirectIntake:
         self._keyed: dict[tuple[ChatKey, int, str], tuple[Ticket, bytes]] = {}
 
     def accept(self, command: Command) -> Ticket:
-        """A ticket's listeners run after the hot data has settled its command."""
+        """See chat.ports.Intake. A ticket's listeners run after the cache was updated."""
         try:
             ticket = self._queue.accept(command)
         except ChatError as refusal:

@@ -32,7 +32,7 @@ _LINGER_FOR = range(3, 32)
 
 
 class EmbeddedQueue:
-    """See chat.ports.Queue. Lives on the event loop that was running when it was made."""
+    """The queue of one process, see chat.ports.Queue. It belongs to the event loop that was running at its creation."""
 
     def __init__(
         self,
@@ -80,7 +80,7 @@ class EmbeddedQueue:
         return ticket
 
     async def close(self) -> None:
-        """Refuse what comes from now on, finish what was accepted, and end the thread."""
+        """Refuse new commands, finish the accepted ones, and end the thread."""
         if not self._closed:
             self._closed = True
             self._waiting.put(None)

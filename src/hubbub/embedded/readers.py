@@ -1,4 +1,4 @@
-"""Connections that threads read with: making one costs more than most reads do."""
+"""A pool of SQLite connections for threads that read: opening one costs more than most reads."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 
 class Readers:
-    """Each connection is lent to one thread at a time, and kept for the next."""
+    """The pool. Each connection is lent to one thread at a time."""
 
     def __init__(self, connect: Callable[[], sqlite3.Connection]) -> None:
         self._connect = connect
@@ -36,7 +36,7 @@ class Readers:
         connection.close()
 
     def close(self) -> None:
-        """Who reads now reads on."""
+        """Close the pool; reads under way can finish."""
         with self._lock:
             self._closed = True
             idle, self._idle = self._idle, []

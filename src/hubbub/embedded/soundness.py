@@ -1,4 +1,4 @@
-"""Whether an open database can still be relied on."""
+"""Checks that an open database is still usable."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def is_damage(error: sqlite3.Error) -> bool:
 
 
 class Soundness:
-    """``fault`` says why the database takes no more writes: its files are not where they were when it was opened, or
-    some of it was found damaged. It stays until the service is started again.
+    """The state of an open database. ``fault`` says why it takes no more writes: its files were moved, replaced or
+    deleted since it was opened, or damage was found. It stays until the service is restarted.
     """
 
     def __init__(self, database: Path) -> None:
@@ -57,7 +57,7 @@ class Soundness:
         return Unavailable(str(self.fault), retry_after=_RETRY_S)
 
     def met(self, error: sqlite3.Error, what: str) -> Unavailable:
-        """What a caller is told of an error."""
+        """The error that a caller gets for an error of SQLite; records a fault if it says that the file is damaged."""
         if is_damage(error) and self.fault is None:
             self._found(f"The database {self._files[0]} is damaged: {error}.")
         return Unavailable(f"The database can't {what}: {error}.", retry_after=5)

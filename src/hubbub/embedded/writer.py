@@ -1,4 +1,4 @@
-"""Takes batches of commands to the store. Called on a thread of its own, never on the loop."""
+"""Applies batches of commands to the store. Called on a thread of its own, never on the loop."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Writer:
         self.tracing: Tracing | None = None
 
     def apply(self, batch: Sequence[Command]) -> list[Outcome]:
-        """One outcome for each command, in order. Every one that is no error is on disk when this returns."""
+        """Apply a batch. Returns one outcome for each command, in order; if it is no error, the command is on disk."""
         begun, begun_ns = time.monotonic(), time.time_ns()
         try:
             outcomes = self._store.apply(batch)
@@ -68,7 +68,7 @@ class Writer:
             log.error("Writes are refused with 503, %d in this batch: %s", lost, sentence)
 
     def housekeep(self) -> None:
-        """The work that can wait: called about once a second between batches."""
+        """Do periodic work; called about once a second between batches."""
         try:
             self._store.count_messages()
             self._store.erase()

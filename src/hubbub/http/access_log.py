@@ -1,4 +1,4 @@
-"""A line for each request, where the setting ``access_log`` asks for it: never a query, a body, a cookie or a token."""
+"""Logs a line for each request, if ``access_log`` is set: never with a query, a body, a cookie or a whole token."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LONGEST_PATH = 300
 
 
 def shortened(target: bytes) -> str:
-    """The path of a request's target, with no more of each token in it than it takes to tell it from others."""
+    """The path of a request's target, with only the beginning of each token in it, enough to tell it from others."""
     path = target.partition(b"?")[0].decode("ascii", "backslashreplace")
     if not path.isprintable():
         path = ascii(path)[1:-1]

@@ -1,4 +1,4 @@
-"""Whose requests are counted together."""
+"""The address under which requests are counted together."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from ipaddress import IPv6Address, ip_address, ip_network
 
 
 def network_of(host: str) -> str:
-    """The address, or of IPv6 the network of 64 bits, which is the least that one customer of a provider has. What is
-    no address, as where a proxy has a Unix socket and doesn't say for whom it asks, is one for all: the empty text.
+    """The address, or with IPv6 its network of 64 bits, the smallest that a provider gives to a customer. The empty
+    text if there is no address, as when a proxy on a Unix socket doesn't name its client: all of these count together.
     """
     try:
         address = ip_address(host.partition("%")[0])

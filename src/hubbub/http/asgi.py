@@ -18,9 +18,9 @@ log = logging.getLogger("hubbub.http")
 
 
 class AsgiExchange:
-    """The request's body is whole before the application starts; ``receive`` then waits for the client to leave.
-    ``endless`` is a response that ends only when its listener leaves or is told to; ``watched`` is one that the
-    application gives up when the client leaves.
+    """A request that an ASGI application answers. Its body is complete before the application starts; ``receive`` then
+    waits for the client to leave. ``endless`` is a response that ends only when its listener leaves or the service ends
+    it; ``watched`` is one that the application gives up when the client leaves.
     """
 
     def __init__(self, connection: Connection, scope: dict[str, Any], body: bytes, *, keep_alive: bool) -> None:
@@ -64,7 +64,7 @@ class AsgiExchange:
             self._connection.finish(close=True)
 
     def _noted(self) -> None:
-        """For the access log, once all is done: a stream too has one line."""
+        """Write the line of the access log, at the end: a stream too has one line."""
         access, scope = self._connection.edge.access, self._scope
         if access is not None:
             method, path = scope["method"].encode(), scope["raw_path"]

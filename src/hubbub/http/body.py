@@ -1,4 +1,4 @@
-"""A request's body as its bytes come, of a length that was announced or in chunks (RFC 9112, sections 6 and 7.1)."""
+"""Reads a request's body as its bytes arrive, with a length or in chunks (RFC 9112, sections 6 and 7.1)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def too_large() -> Refused:
 
 
 class Sized:
-    """``left`` is how much of it has not come yet."""
+    """A body with a length. ``left`` is how many bytes have not arrived yet."""
 
     __slots__ = ("_gathered", "left")
 
@@ -54,8 +54,8 @@ class Sized:
 
 
 class Chunked:
-    """Chunks of a body, gathered. Extensions and trailers are read and dropped: a trailer is never a header, or a
-    program that trusts our reading of the headers could be told something else behind them.
+    """A body in chunks. Extensions and trailers are read and dropped. A trailer never becomes a header: it could then
+    contradict headers that another program has checked already.
     """
 
     __slots__ = ("_at_line", "_framing", "_gathered", "_left", "_line", "whole")
@@ -81,7 +81,7 @@ class Chunked:
         """Take what belongs to the body, from ``at`` on; where the rest begins.
 
         Raises:
-            Refused: it is no chunked body, or too large.
+            Refused: this is not a chunked body, or it is too large.
         """
         end = len(data)
         while at < end and not self.whole:

@@ -1,4 +1,4 @@
-"""What everybody gets alike until the process ends."""
+"""Documents that are the same for all clients until the process ends."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from starlette.responses import Response
 
 
 class Document:
-    """Made once and sent many times. A client that has it already is told so (RFC 9110, section 13.1.2)."""
+    """A document that is made once and sent many times. A client that has it already gets a 304 (RFC 9110, section
+    13.1.2)."""
 
     def __init__(self, content: bytes, kind: str, headers: Mapping[str, str]) -> None:
         self._content = content

@@ -1,4 +1,4 @@
-"""Who comes in by a request that came by ASGI, and what its path leads to."""
+"""Authenticates requests that came by ASGI, and finds what their path names."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hubbub.http.sessions import Session, Sessions
 
 
 class Entrance:
-    """Each method asks for credentials first, and raises Unauthenticated or RateLimited."""
+    """Each method checks the credentials first, and raises Unauthenticated or RateLimited."""
 
     def __init__(self, sessions: Sessions, applications: Applications, chats: Chats) -> None:
         self._sessions = sessions
@@ -37,13 +37,13 @@ class Entrance:
         return await self._applications.enter(caller, request.path_params["token"] if token is None else token)
 
     async def chat(self, request: Request) -> ChatHandle:
-        """Raises NotFound, also for what can't be a chat's number."""
+        """The chat in the path. Raises NotFound, also if it can't be a chat's number."""
         caller = await self.caller(request)
         return await self._chats.enter(caller, key_of(request))
 
 
 def key_of(request: Request) -> ChatKey:
-    """The chat in the path. Raises NotFound for what can't be one's number."""
+    """The chat in the path. Raises NotFound if it can't be a chat's number."""
     value = number(request.path_params["number"])
     if value is None:
         raise NotFound("There is no such chat in this application.")
@@ -51,7 +51,7 @@ def key_of(request: Request) -> ChatKey:
 
 
 def message_of(request: Request) -> int:
-    """The message in the path. Raises NotFound for what can't be one's number."""
+    """The message in the path. Raises NotFound if it can't be a message's number."""
     value = number(request.path_params["message"])
     if value is None:
         raise NotFound("There is no such message in this chat.")

@@ -1,4 +1,4 @@
-"""From what a client sent to typed fields, or one sentence for each field that is wrong."""
+"""Converts what a client sent to typed fields, or to one sentence for each wrong field."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def _unknown(given: Collection[str], has: list[str]) -> list[str]:
 
 
 def convert(kind: type[S], content: Mapping[str, Any], wrong: Sequence[str] = ()) -> S:
-    """``content`` as a ``kind``, each field checked by itself. What it has besides is passed over.
+    """``content`` as a ``kind``, each field checked by itself. Other fields are ignored.
 
     Raises:
         Invalid: one or more fields are missing or wrong. ``wrong`` is what the caller has found wrong.
@@ -129,7 +129,7 @@ def _takes_int(kind: Any) -> bool:
 
 
 def number(text: str) -> int | None:
-    """A chat's or a message's number in a path; None for what can't be one."""
+    """The number of a chat or a message in a path; None if it can't be one."""
     if text.isascii() and text.isdigit() and len(text) < 17:
         value = int(text)
         return value if 0 < value <= _LARGEST else None

@@ -1,4 +1,5 @@
-"""The clients that have connected and have not agreed on TLS yet. They count as connections, and give way first."""
+"""Clients that have connected and whose TLS handshake is not complete. They count as connections, and are closed
+first when there is no room."""
 
 from __future__ import annotations
 
@@ -25,7 +26,7 @@ log = logging.getLogger("hubbub.http")
 
 
 class Handshakes:
-    """Accepts clients from the listening socket and agrees on TLS with them, until it is stopped."""
+    """Accepts clients from the listening socket and does their TLS handshakes, until it is stopped."""
 
     def __init__(self, edge: Edge, listener: socket.socket, context: SSLContext, backlog: int) -> None:
         self._edge = edge
@@ -69,7 +70,8 @@ class Handshakes:
 
 
 class Handshake:
-    """To the edge it is a connection that waits for its client; ``refused`` if there is no room for it."""
+    """One client's handshake. The edge treats it as a connection that waits for its client; ``refused`` if there is no
+    room for it."""
 
     arriving = -1  # less than any connection has sent
     waits = True
@@ -117,7 +119,7 @@ class Handshake:
 
 
 class _Agreed(Connection):
-    """Takes the place of its handshake."""
+    """The connection that replaces its handshake."""
 
     __slots__ = ("_handshake",)
 

@@ -1,9 +1,9 @@
-"""Request heads that were seen before, byte for byte: a client sends the same few all day, and parsing one costs more
-than most of what is asked for.
+"""A cache of request heads, byte for byte: a client sends the same few heads again and again, and parsing one costs
+more than handling most requests.
 
-Only a head that says all there is to say about its request is remembered: parsed whole, of a hot route, with a length
-for its body or none, and nothing that asks for other framing. So the same bytes mean the same again, as long as they
-begin a request.
+A head is cached only if its meaning depends on its bytes alone: it was parsed completely, is of a hot route, has a
+length for its body or no body, and asks for no other framing. So at the beginning of a request the same bytes mean the
+same.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _NEVER = frozenset((b"transfer-encoding", b"expect", b"upgrade", b"trailer", b"t
 
 
 class Head(NamedTuple):
-    """``length`` is the body's. ``headers`` has lower-case names."""
+    """A parsed head. ``length`` is the body's. ``headers`` has lower-case names."""
 
     method: bytes
     headers: dict[bytes, bytes]
@@ -33,13 +33,13 @@ class Head(NamedTuple):
 
 
 def head_of(data: bytes) -> bytes:
-    """The head that the bytes of a request begin with; empty when it is not whole."""
+    """The head at the beginning of a request's bytes; empty when it is incomplete."""
     at = data.find(END)
     return data[: at + 4] if at >= 0 else b""
 
 
 class Heads:
-    """Bounded by bytes: when there are too many, all are forgotten."""
+    """The cached heads, limited by their bytes: when there are too many, all are dropped."""
 
     def __init__(self) -> None:
         self._known: dict[bytes, Head] = {}
@@ -47,7 +47,8 @@ class Heads:
         self.get = self._known.get
 
     def learn(self, raw: bytes, method: bytes, headers: list[tuple[bytes, bytes]], match: Match) -> None:
-        """Remember the head, which was parsed to this, if it is plain. The connection goes on after its request."""
+        """Cache the head and its parsed form, if its meaning depends on its bytes alone. Call it only if the connection
+        continues after the request."""
         if raw in self._known:  # its body came later, or another request behind it
             return
         lines = raw.count(b"\n")

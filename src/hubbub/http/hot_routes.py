@@ -1,4 +1,4 @@
-"""The three routes that carry the load, free of any framework: post a message, list messages, list chats."""
+"""The three most frequent routes, without a framework: post a message, list messages, list chats."""
 
 from __future__ import annotations
 

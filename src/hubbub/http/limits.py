@@ -1,4 +1,4 @@
-"""How often one user may call, and what is counted against limits, in one process."""
+"""Counts the requests of users, and against other limits, in the memory of one process."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from hubbub.chat.limits import Limit
 from hubbub.chat.ports import Entry, Wants
 
 _MOST_BUCKETS = 100_000
-# Past that, those are let go of that are closest to be nothing. What comes without credentials is followed by a
+# Past that, the counts that are closest to zero are dropped. What comes without credentials is followed by a
 # password's hash, some hundred a second at most, and is gone within minutes: it stays below.
 _MOST_COUNTS = 100_000
 _marks = itertools.count(1)
 
 
 class Bucket:
-    """A token bucket: ``tokens`` were left at ``at`` (seconds, monotonic). The mark of ``entry`` is no other's; it is
-    empty while ``changes`` of the user's sessions are on their way."""
+    """A token bucket: ``tokens`` were left at ``at`` (seconds, monotonic). The mark of ``entry`` is unique; it is empty
+    while ``changes`` of the user's sessions are under way."""
 
     __slots__ = ("at", "changes", "entry", "tokens")
 
@@ -71,7 +71,7 @@ class LocalGate:
         return done
 
     def forget(self) -> None:
-        """The mark of every user changes."""
+        """Change the mark of every user."""
         self._buckets.clear()
 
 
@@ -116,6 +116,7 @@ class MemoryCounts:
             del self._gone_at[name]
 
     def _forget(self, now: int) -> None:
-        """What has gone, and of the rest those that will be gone soonest: half, so that it is not done each time."""
+        """Drop the counts that are over, and of the rest the half that is over soonest, so that this is not needed each
+        time."""
         left = sorted(self._gone_at.items(), key=lambda each: each[1], reverse=True)[: _MOST_COUNTS // 2]
         self._gone_at = {name: gone_at for name, gone_at in left if gone_at > now}

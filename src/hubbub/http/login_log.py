@@ -1,4 +1,4 @@
-"""Who failed to log in, and who may not try for now: a line each, without the email or the password."""
+"""Logs failed logins and lock-outs, one line each, without the password and with the email masked."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _TOLD = Limit("told", 1, 60_000, failures=False, sentence="")  # of a lock-out: 
 
 
 def masked(email: str) -> str:
-    """Enough to know whose it is for who knows them: ``a***@example.com``. Only harmless characters are left."""
+    """The email as only those recognize it who know it: ``a***@example.com``. Unsafe characters are removed."""
     local, at, domain = email.rpartition("@")
     first = local[:1] if local[:1].isascii() and local[:1].isalnum() else ""
     return f"{first}***@{domain if at and _DOMAIN.fullmatch(domain) else '***'}"
@@ -30,7 +30,7 @@ class LoginLog:
         log.info("A login to %s from %s failed.", masked(email), address or "nowhere known")
 
     async def locked(self, refusal: UsedUp, address: str, email: str | None, what: str = "Registrations") -> None:
-        """``email`` is None where none is tried: ``what`` says what is refused then."""
+        """Log a lock-out. ``email`` is None when there is none; then ``what`` says what is refused."""
         try:
             await self._told.take([(_TOLD, refusal.what)])
         except RateLimited:

@@ -24,8 +24,8 @@ _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 class Mail:
-    """Sends mails behind the answers to the requests that ask for them, so that no answer tells by its time whether a
-    mail is sent. One that can't be sent is a log line, and is not tried again.
+    """Sends mails after the requests that ask for them were answered, so that the time of an answer does not reveal
+    whether a mail is sent. A mail that can't be sent is logged and not retried.
 
     ``url`` is smtp://USER:PASSWORD@HOST:PORT, where TLS begins with STARTTLS, or smtps:, where it begins at once. To
     this machine smtp: has none.
@@ -38,7 +38,7 @@ class Mail:
         self._under_way: set[asyncio.Task[None]] = set()
 
     def later(self, work: Coroutine[Any, Any, None]) -> None:
-        """Do what sends a mail, behind the answer. Raises Unavailable: too much is waiting."""
+        """Send a mail after the answer, by calling this. Raises Unavailable: too many mails wait."""
         if len(self._under_way) >= _MOST_WAITING:
             work.close()
             raise Unavailable("Too many mails wait to be sent. Try again a little later.", retry_after=30)
@@ -55,7 +55,7 @@ class Mail:
             log.error("A mail was not sent.", exc_info=error)
 
     async def send(self, to: str, subject: str, text: str) -> None:
-        """Returns when the server has taken it, or has not, which is logged."""
+        """Send the mail; a failure is logged, and not raised."""
         try:
             await asyncio.get_running_loop().run_in_executor(self._threads, self._send, to, subject, text)
         except (smtplib.SMTPException, OSError) as error:
@@ -94,7 +94,7 @@ class Mail:
             raise smtplib.SMTPNotSupportedError("no STARTTLS, and a password must not travel in the clear")
 
     async def close(self) -> None:
-        """Send what is under way; what a server that does not answer holds up is given up."""
+        """Finish the mails under way; give up those whose server does not answer."""
         if self._under_way:
             _, late = await asyncio.wait(self._under_way, timeout=_ANSWER_S)
             for task in late:
@@ -105,7 +105,7 @@ class Mail:
 
 
 def _said(error: Exception) -> str:
-    """Without what a server may repeat of the mail."""
+    """The error's text, without what a server may repeat of the mail."""
     if isinstance(error, smtplib.SMTPResponseException):
         return f"the server answered {error.smtp_code}."
     if isinstance(error, smtplib.SMTPNotSupportedError | OSError) and not isinstance(

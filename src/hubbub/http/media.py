@@ -1,4 +1,4 @@
-"""Which bodies are taken."""
+"""Checks the content type of request bodies."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def is_json(content_type: bytes | None) -> bool:
 
 
 def must_be_json(content_type: bytes | None, body: bytes) -> None:
-    """A body must say that it is JSON; no body needs to say nothing.
+    """A request with a body must declare that it is JSON.
 
     Raises:
         UnsupportedMedia

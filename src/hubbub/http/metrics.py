@@ -1,4 +1,4 @@
-"""What an operator watches, in Prometheus' text format: read when asked for, but for the histograms."""
+"""Metrics in Prometheus' text format. They are read when asked for, except for the histograms."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from hubbub.measures import Histogram, WriteMeasures
 
 
 class Reading(NamedTuple):
-    """One figure of now, in base units. A ``counter`` only rises while the process lives; ``_total`` is added to it."""
+    """The current value of one metric, in base units. A ``counter`` only rises while the process runs; ``_total`` is
+    added to its name."""
 
     name: str
     help: str
@@ -24,7 +25,7 @@ class Reading(NamedTuple):
 
 
 def writing(measures: WriteMeasures) -> list[Reading | Histogram]:
-    """What a process that stores messages has to say."""
+    """The metrics of a process that stores messages."""
     return [
         measures.batches,
         measures.commits,
@@ -103,7 +104,7 @@ def exposition(readings: Iterable[Reading | Histogram]) -> bytes:
 
 
 class Live(Collector):
-    """Asks again each time that a server of Prometheus' library is asked; for processes that serve no HTTP."""
+    """Reads the metrics for each request to the server of Prometheus' library, in processes without the HTTP API."""
 
     def __init__(self, readings: Callable[[], list[Reading | Histogram]]) -> None:
         self._ask = readings
@@ -113,7 +114,7 @@ class Live(Collector):
 
 
 def serve_metrics(host: str, port: int, readings: Callable[[], list[Reading | Histogram]]) -> Callable[[], None]:
-    """``/metrics`` on a thread of its own; returns what stops it. Raises OSError."""
+    """Serve ``/metrics`` on a thread of its own. Returns a function that stops it. Raises OSError."""
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     registry.register(Live(readings))

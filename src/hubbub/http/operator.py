@@ -1,4 +1,4 @@
-"""What operators alone may see: recent warnings, and the dead letters."""
+"""What only operators may see: recent warnings, and the dead letters."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _KEPT = 50
 
 
 class RecentErrors(logging.Handler):
-    """The latest warnings and errors, one line each. They have no secrets and no message bodies: no log has."""
+    """The latest warnings and errors, one line each. Like all logs they have no secrets and no message bodies."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -28,15 +28,15 @@ class RecentErrors(logging.Handler):
 
 
 class Letters(Protocol):
-    """The dead letters. Both raise Unavailable when they can't be reached."""
+    """The dead letters. Both methods raise Unavailable when they can't be reached."""
 
     async def shown(self) -> list[schemas.Letter]: ...
     async def retry(self, number: int) -> bool:
-        """Whether there was one of this number."""
+        """Send it again. Returns whether there was one with this number."""
 
 
 class NoLetters:
-    """The embedded mode: a command that can't be stored is refused, so none is left over."""
+    """The embedded mode has no dead letters: a command that can't be stored is refused."""
 
     async def shown(self) -> list[schemas.Letter]:
         return []

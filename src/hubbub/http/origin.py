@@ -1,4 +1,4 @@
-"""Pages of other sites may not act for a user whose browser sends the cookie along (cross-site request forgery).
+"""Keeps pages of other sites from acting for a user whose browser sends the cookie (cross-site request forgery).
 
 SameSite=Lax keeps the cookie from other sites, but a site is a domain with all of its hosts and ports. Browsers say
 where a request comes from: ``Sec-Fetch-Site`` (Fetch Metadata) where the connection is secure, ``Origin`` with every

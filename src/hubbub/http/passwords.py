@@ -31,7 +31,8 @@ def _give_way() -> None:
 
 
 class Argon2Passwords:
-    """See chat.ports.Passwords. 19 MiB and two passes: OWASP's Password Storage Cheat Sheet, argon2id minimum."""
+    """Hashes passwords, see chat.ports.Passwords. 19 MiB and two passes: the minimum for argon2id in OWASP's Password
+    Storage Cheat Sheet."""
 
     def __init__(self) -> None:
         self._hasher = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)

@@ -1,4 +1,4 @@
-"""Every refusal as an RFC 9457 problem."""
+"""Answers for refused requests, as RFC 9457 problems."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _STATUS_OF: dict[type[ChatError], int] = {
 
 
 class Problem(msgspec.Struct, omit_defaults=True):
-    """RFC 9457, section 3.1. ``error`` repeats ``detail``; ``errors`` has one sentence for each wrong field."""
+    """A problem of RFC 9457, section 3.1. ``error`` repeats ``detail``; ``errors`` has one for each wrong field."""
 
     title: str
     status: int
@@ -76,7 +76,7 @@ def problem(status: int, detail: str, *, errors: list[str] | None = None, header
 
 
 def failure(error: Exception) -> Reply:
-    """The answer when handling a request raised: a refusal, or a 500 that says nothing of the inside."""
+    """The answer when handling a request raised: a refusal, or a 500 without internal details."""
     if isinstance(error, ChatError):
         return refusal(error)
     request_id = secrets.token_hex(8)

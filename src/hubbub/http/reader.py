@@ -1,6 +1,6 @@
-"""Bytes to requests, one at a time: heads by httptools, what follows them by http.body.
+"""Parses bytes into requests, one at a time: heads with httptools, bodies with http.body.
 
-The rest of the bytes waits until the caller asks for the next request, so that a client who pipelines is never ahead of
+The remaining bytes wait until the caller asks for the next request, so that a client that pipelines is never ahead of
 its answers.
 """
 
@@ -55,7 +55,7 @@ class Request:
 
 
 class _Fields:
-    """What httptools finds in a head."""
+    """The fields that httptools finds in a head."""
 
     __slots__ = ("headers", "heads", "target")
 
@@ -96,7 +96,7 @@ class Reader:
 
     @property
     def size(self) -> int:
-        """Bytes that are held of a request that is not whole."""
+        """Bytes that are held of an incomplete request."""
         headers = len(self._fields.headers) if self._fields is not None else 0
         return self.taken + HEADER_COST * headers + (self._body.size if self._body is not None else 0)
 
@@ -148,7 +148,7 @@ class Reader:
         return at
 
     def _end_of_head(self, data: bytes, at: int) -> tuple[int, bool]:
-        """Behind the next blank line, which may have begun before; or behind all when there is none."""
+        """The position after the next blank line, which may have begun before; or the end when there is none."""
         found = (self._tail + data[at : at + 3]).find(END) if self._tail else -1
         if found >= 0:
             return at + found + len(END) - len(self._tail), True
@@ -192,7 +192,8 @@ _FRAMING = frozenset((b"content-length", b"transfer-encoding", b"expect"))
 
 
 def _body_of(headers: dict[bytes, bytes], version: str) -> Body:
-    """httptools has refused what could be read in two ways: several lengths, or a length beside a coding."""
+    """The reader of the request's body. httptools has refused ambiguous ones: several lengths, or a length beside a
+    coding."""
     coding = headers.get(b"transfer-encoding")
     if coding is None:
         return Sized(int(headers.get(b"content-length", b"0")))

@@ -1,4 +1,4 @@
-"""A response before it is bytes on a connection."""
+"""A response, before it is written to a connection."""
 
 from __future__ import annotations
 

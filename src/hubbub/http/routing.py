@@ -1,4 +1,4 @@
-"""The form of a route, and how a table of them becomes a Starlette application."""
+"""Declares routes, and makes a Starlette application of them."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def errors(self) -> list[int]:
-        """Every status that it may refuse with."""
+        """Every status that the route may refuse with."""
         found = {*self.refuses}
         if self.guarded:
             found |= {401, 429, 503}
@@ -123,8 +123,8 @@ async def body_fields(request: Request, kind: type[S]) -> S:
 
 
 async def while_there(request: Request, work: Awaitable[T]) -> T | None:
-    """The work's result; None when the client left before: the work is cancelled then. The body must have been read, or
-    not be wanted.
+    """The work's result; None when the client left first, which cancels the work. The body must have been read, or not
+    be needed.
     """
     working = asyncio.ensure_future(work)
     leaving = asyncio.ensure_future(_leave(request))

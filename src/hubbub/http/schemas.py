@@ -226,7 +226,7 @@ class InviteItem(msgspec.Struct, rename="camel"):
 
 
 class AddedInvite(msgspec.Struct, rename="camel"):
-    """Whoever has the ``link``, or the ``code`` in it, may join; neither is told again."""
+    """Anyone with the ``link``, or the ``code`` in it, may join; neither is returned again."""
 
     id: str
     link: str

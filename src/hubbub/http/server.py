@@ -31,7 +31,7 @@ GRACE_S = 30.0  # for a request that has begun to be answered
 
 
 class PortTaken(Exception):
-    """The address can't be listened on; the text says why and what to do."""
+    """The process can't listen on the address; the text says why and what to do."""
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -53,7 +53,8 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 class Server(uvicorn.Server):
-    """uvicorn's, but for how it stops, and how it accepts clients where there is TLS. ``started`` gets the URL."""
+    """uvicorn's server, which stops in our own way, and with TLS accepts clients in our own way. ``started`` gets the
+    URL."""
 
     def __init__(
         self, config: uvicorn.Config, edge: Edge, listener: socket.socket, started: Callable[[str], None]
@@ -77,14 +78,14 @@ class Server(uvicorn.Server):
         self._started(url)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """The first signal stops, the second at once."""
+        """The first signal stops the server, the second one at once."""
         self._reason = self._reason or signal.Signals(sig).name
         self.force_exit = self.should_exit
         super().handle_exit(sig, frame)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Cut nobody off: from now on connections are refused, and those that are open get one more answer, which
-        tells them to go elsewhere. Who asks for nothing is not waited for long.
+        """Stop without cutting a client off: refuse new connections, and give each open one a last answer with
+        ``Connection: close``. Idle connections are not waited for long.
         """
         log_stop(self._reason)
         edge = self._edge
@@ -99,7 +100,7 @@ class Server(uvicorn.Server):
             connection.abort()
 
     def _accept_last(self) -> list[Awaitable[object]]:
-        """Close the listening socket. Who has a connection in its backlog by then would be cut off: it is taken."""
+        """Close the listening socket, after accepting the connections in its backlog, which would be cut off."""
         clients = []
         if self._handshakes is not None:
             self._handshakes.stop()
@@ -139,7 +140,7 @@ def log_end() -> None:
 
 
 def _allow_files() -> None:
-    """Each connection is a file: as many as there may be, if the system lets us."""
+    """Raise the limit of open files to what all connections need, as far as the system allows."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = MAX_CONNECTIONS + OTHER_FILES
     if soft != resource.RLIM_INFINITY and soft < wanted:

@@ -1,4 +1,4 @@
-"""A wing's doors in, what answers HTTP requests out."""
+"""Builds everything that serves HTTP from the adapters of a wing."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ from hubbub.tracing import Tracing
 
 @dataclass(frozen=True)
 class Wing:
-    """What a way of running Hubbub brings: its adapter for each port, and what it says of itself.
+    """What a wing (embedded or cluster) provides: an adapter for each port, and its state.
 
     ``faults`` has for each part what is wrong with it, or None; ``readings`` are its own figures for /metrics.
     """
@@ -87,7 +87,7 @@ def edge_of(
     hourly: Hourly,
     tracing: Tracing | None,
 ) -> Edge:
-    """Everything that serves HTTP over the wing's doors."""
+    """Everything that serves HTTP with the wing's adapters."""
     accounts = Accounts(wing.store, wing.intake, wing.passwords, now)
     doors = Doors(wing.store, wing.intake, wing.view, wing.index, Quotas(wing.counts, hourly), now)
     applications, chats = Applications(doors), Chats(doors)

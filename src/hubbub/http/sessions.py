@@ -1,4 +1,4 @@
-"""Sessions: a JWT in the cookie or as Bearer, verified once and then remembered by the header that carried it.
+"""Sessions: a JWT in the cookie or as Bearer, verified once and then cached by the header that carried it.
 
 A session that was ended, alone or with all of its user's, is dead in every process, once that is answered:
 
@@ -214,12 +214,12 @@ class Sessions:
         return Session(session, user, era, int(begun_at), float(claims["exp"]), authorization is not None, mark)
 
     async def end(self, session: Session) -> None:
-        """End the session for good: no token of it works once this returns."""
+        """End the session: all of its tokens are invalid once this returns."""
         over_at = int(time.time() + LIFETIME_S) * 1000  # then its last token is
         await self.change(session.user, lambda _: self._accounts.end_session(session.id, over_at))
 
     async def end_all(self, user: User) -> None:
-        """End all sessions of the user for good: no token that was issued before works once this returns."""
+        """End all sessions of the user: all tokens that were issued before are invalid once this returns."""
         await self.change(user, self._accounts.end_sessions)
 
     async def change(self, user: User, change: Callable[[User], Awaitable[T]]) -> T:

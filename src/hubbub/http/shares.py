@@ -1,5 +1,5 @@
-"""What clients may use of the process's memory and connections: each address a share, so that one leaves room for
-others, and all of them together no more than there is.
+"""Limits what clients may use of the process's memory and connections: each address a share, so that it leaves room
+for others, and all addresses together a total.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ EXEMPT = ""
 
 
 def address_of(host: str, trusted: Container[str]) -> str:
-    """Whose share a client takes: its address', or its network's where that is IPv6. A proxy that is trusted speaks for
-    many, and so may one on this machine: they are EXEMPT.
+    """The key of a client's share: its address, or with IPv6 its network. A trusted proxy has many clients, and so may
+    a proxy on this machine: they are EXEMPT.
     """
     try:
         address = ipaddress.ip_address(host.partition("%")[0])
@@ -48,7 +48,7 @@ class Share:
         return self.used + more <= self.total
 
     def take(self, address: str, more: int) -> None:
-        """``more`` below zero gives back."""
+        """Take ``more`` of the share; a negative ``more`` gives back."""
         self.used += more
         left = self.of(address) + more
         if left:

@@ -1,4 +1,4 @@
-"""Whom a request is for: its target and its Host (RFC 9112, section 3.2)."""
+"""The target and the Host of a request (RFC 9112, section 3.2)."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ Headers = list[tuple[bytes, bytes]]
 
 
 def resolved(method: bytes, target: bytes, headers: Headers, version: str) -> tuple[bytes, Headers]:
-    """The path and query that are asked for, and the headers with the one Host that counts: that of an absolute target
-    replaces the header's.
+    """The path and query of a request, and its headers with the Host that counts: that of an absolute target replaces
+    the header's.
 
     Raises:
         Refused: no Host, several, or one that can't be; a target that is neither a path nor a URL of ours.

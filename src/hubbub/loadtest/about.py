@@ -1,4 +1,4 @@
-"""When, with which Hubbub and on which machine a result was measured."""
+"""The date, version and machine of a result."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def _short(commit: str) -> str:
 
 
 def about() -> About:
-    """Of now and here."""
+    """The date, version and machine of this test."""
     return About(
         date=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         version=__version__,
@@ -101,7 +101,7 @@ def _of_checkout(folder: Path) -> str | None:
 
 
 def _of_installation() -> str | None:
-    """The commit that pip installed from, where it was told one (PEP 610)."""
+    """The commit that pip installed from, if it is recorded (PEP 610)."""
     text = distribution("hubbub").read_text("direct_url.json")
     try:
         commit = json.loads(text or "{}").get("vcs_info", {}).get("commit_id")

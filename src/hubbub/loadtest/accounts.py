@@ -40,11 +40,12 @@ class Account(msgspec.Struct):
 
 
 class _NotRemoved(Exception):
-    """The text says what the service answered."""
+    """An account was not removed; the text says what the service answered."""
 
 
 class Accounts:
-    """Those of one run in the service at ``url``. ``run`` marks the run, in addresses and in names of applications."""
+    """The accounts of one run in the service at ``url``. ``run`` is in the names of its applications, and
+    in addresses whose short form was taken."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -126,7 +127,7 @@ class Accounts:
             status, listed = await self._call(client, "GET", "/applications?limit=100")
         _expect(status, (200,), "GET /applications")
         for application in listed or []:
-            # Only what this run made: somebody else may have added the account to theirs.
+            # Only what this run made: another user may have added the account to an application.
             if str(application.get("name", "")).endswith(f"(run {self.run})"):
                 status, _ = await self._call(client, "DELETE", f"/applications/{application['token']}")
                 # That of another account of the run is a 403; it goes with its owner, and is a 404 from then on.

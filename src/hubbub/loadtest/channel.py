@@ -1,8 +1,8 @@
-"""How the test's coordinator and its generators talk: msgpack messages over TCP, each behind its length.
+"""The connection between the coordinator and its generators: msgpack messages over TCP, each after its length.
 
-Either side proves that it has the run's key before it believes anything (a challenge answered by HMAC-SHA256, as
-RFC 2104 has it; the two sides' answers differ, so none can be sent back). What follows is neither encrypted nor signed:
-between machines it belongs on a network that one trusts.
+Each side proves that it has the run's key before the other accepts anything (a challenge answered by HMAC-SHA256, RFC
+2104; the two sides' answers differ, so none can be sent back). The messages are neither encrypted nor signed: between
+machines, use a trusted network.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Task(msgspec.Struct, tag=True):
 
 
 class Phase(msgspec.Struct, tag=True):
-    """Run this, beginning ``delay_s`` after it arrives."""
+    """Run this phase, beginning ``delay_s`` after it arrives."""
 
     plan: Plan
     delay_s: float

@@ -1,4 +1,4 @@
-"""A plain HTTP/1.1 client on one kept connection, for what surrounds the load: setting up and reading back."""
+"""A plain HTTP/1.1 client on one persistent connection, for setting up and reading back."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class NotConnected(CallFailed):
 
 
 class TooLong(CallFailed):
-    """The answer has more bytes than the client takes."""
+    """The answer has more bytes than the client accepts."""
 
 
 class Client:

@@ -1,4 +1,4 @@
-"""The perftest command: what was asked for, made into a test, and its result into an exit status."""
+"""The perftest command: turns options into a test, and its result into an exit status."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ def perftest(
     html_file: Path | None,
     junit_file: Path | None,
 ) -> None:
-    """Load a Hubbub and say whether it holds: exit status 0 passed, 1 failed, 2 bad usage, 3 not reached."""
+    """Load a Hubbub service and say whether it keeps up: exit status 0 passed, 1 failed, 2 bad usage, 3 not reached."""
     if context.invoked_subcommand is not None:
         return
     if mix == MATTERMOST:

@@ -1,4 +1,4 @@
-"""A whole test: setup, warmup, the test phase as often as asked, and what is made of it."""
+"""Runs a whole test: setup, warmup, the test phase once or several times, and reading back."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _NOTED = 2_000_000  # messages, of some 200 bytes each over all generators
 
 @dataclass(frozen=True)
 class Options:
-    """What was asked for. ``processes`` 0: chosen by the rate and the cores."""
+    """The options of a test. ``processes`` 0: chosen by the rate and the cores."""
 
     writes: int
     reads: int
@@ -62,7 +62,7 @@ class Options:
 
     @property
     def note(self) -> int:
-        """Of how many sends of a worker one is noted for reading back, so that the notes fit into memory; 0: none."""
+        """One of this many sends of a worker is noted for reading back, so that the notes fit into memory; 0: none."""
         sends = self.plan.targets[0] * self.plan.seconds * self.runs + self.writes * WARMUP_S
         return max(ceil(sends / _NOTED), 1) if self.verify else 0
 
@@ -74,7 +74,7 @@ class Options:
         return max(min(wanted, self.workers), 1)
 
     def described(self, url: str) -> dict[str, object]:
-        """All of it, as a result's reader needs it to judge or repeat the run."""
+        """All options, as a reader of the result needs them to judge or repeat the run."""
         return {
             "url": url,
             "writes": self.writes,
@@ -108,11 +108,11 @@ class Bench:
         await self.run_up(plan)
 
     async def run_up(self, plan: Plan) -> None:
-        """A phase that nobody looks at."""
+        """Run a phase without recording it."""
         await self._fleet.run(plan, lambda run, moment: None)
 
     async def test(self, plan: Plan) -> Result:
-        """One test phase."""
+        """Run one test phase."""
         watch = Watch(self._service.url, self._service.pids, plan.interval)
         following: asyncio.Task[None] | None = None
 
@@ -144,7 +144,7 @@ class Bench:
         )
 
     async def verified(self, results: list[Result]) -> list[Result]:
-        """The results, the last one with what reading everything back found."""
+        """Read everything back. Returns the results, the last one with the findings."""
         self._view.phase("Phase 4: reading back what was acknowledged")
         findings = await self._fleet.verify(await stranger(self._service.accounts))
         findings = msgspec.structs.replace(findings, every=self._options.note)
@@ -153,7 +153,7 @@ class Bench:
 
 @asynccontextmanager
 async def bench(options: Options, service: Service, view: View) -> AsyncIterator[Bench]:
-    """Phase 1. Raises SetupFailed, GeneratorLost."""
+    """Run phase 1, the setup. Raises SetupFailed, GeneratorLost."""
     key = secrets.token_urlsafe(18)
 
     def waiting(port: int) -> None:
@@ -172,7 +172,7 @@ async def bench(options: Options, service: Service, view: View) -> AsyncIterator
 
 
 def goals(writes: float, reads: float) -> list[Requirement]:
-    """What a rate must keep to count as held: 99 % of it served, 99.9 % with success, and the good latencies."""
+    """The goals of a rate: 99 % of it served, 99.9 % with success, and the latency goals."""
     asked = [name for name, rate in zip(SIDES, (writes, reads), strict=True) if rate]
     return [
         Requirement(f"{name}.{goal}")
@@ -187,7 +187,8 @@ def goals(writes: float, reads: float) -> list[Requirement]:
 
 
 async def search(options: Options, service: Service, length: int) -> Found:
-    """The highest rate that holds in trials of ``length`` seconds. Raises SetupFailed, GeneratorLost."""
+    """Search for the highest rate that meets the goals in trials of ``length`` seconds. Raises SetupFailed,
+    GeneratorLost."""
     kept = options.requirements or goals(options.writes, options.reads)
     asked = dataclasses.replace(options, requirements=kept, verify=False)
     click.echo("Searching for the highest rate that meets " + ", ".join(each.text for each in kept) + "\n")
@@ -250,7 +251,7 @@ def _sureness(found: Found, options: Options) -> str:
 
 
 async def run_test(options: Options, service: Service, view: View) -> list[Result]:
-    """The results of all runs. Raises SetupFailed, GeneratorLost."""
+    """Run the test. Returns the results of all runs. Raises SetupFailed, GeneratorLost."""
     writes, reads = options.plan.targets
     click.echo(f"Target:         {writes:g} writes/sec, {reads:g} reads/sec")
     click.echo(f"Duration:       {options.plan.seconds:g} seconds, {options.workers} workers\n")

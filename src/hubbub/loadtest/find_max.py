@@ -16,7 +16,7 @@ _SURE = 3  # trials at the rate that is named in the end
 
 
 class Trial(msgspec.Struct, frozen=True):
-    """One run at ``factor`` times the rates asked for; ``why`` says what did not hold."""
+    """One run at ``factor`` times the target rates; ``why`` names the goals that were missed."""
 
     factor: float
     writes: float

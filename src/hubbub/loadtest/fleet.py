@@ -1,4 +1,4 @@
-"""The generators of a run, on this machine and on others: started together, their figures put together."""
+"""The generators of a run, on this machine and on others: starts them together and merges their summaries."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _JOIN_S = 600.0
 
 
 class GeneratorLost(Exception):
-    """A generator stopped in mid-run; the text says why, where it is known."""
+    """A generator stopped during the run; the text says why, if that is known."""
 
 
 class Fleet:
@@ -49,7 +49,7 @@ class Fleet:
     async def run(
         self, plan: Plan, seen: Callable[[Run, Moment], None], begun: Callable[[Run], None] = lambda run: None
     ) -> Run:
-        """A phase. ``begun`` is called at once, ``seen`` for each second when all generators have told theirs.
+        """A phase. ``begun`` is called at once, ``seen`` for each second when all generators have sent theirs.
 
         Raises:
             GeneratorLost

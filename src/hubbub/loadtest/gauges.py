@@ -1,4 +1,4 @@
-"""What the service says of itself at ``/metrics``, as far as it says anything that can be used."""
+"""Reads the service's ``/metrics``, as far as they can be used."""
 
 from __future__ import annotations
 
@@ -59,14 +59,14 @@ class Served(msgspec.Struct, frozen=True):
 
 
 class _Counts:
-    """One side's histogram, as it stands: by upper bound how many requests were within it, and the sum of seconds."""
+    """The histogram of writes or of reads: the requests within each upper bound, and the sum of seconds."""
 
     def __init__(self) -> None:
         self.within: dict[float, float] = {}
         self.sum_s = 0.0
 
     def since(self, before: _Counts) -> Served | None:
-        """What came between the two; None when there was nothing, or the counters began anew."""
+        """The difference between the two; None when there was nothing, or the counters were reset."""
         bounds = sorted(self.within)
         differences = [self.within[bound] - before.within.get(bound, 0.0) for bound in bounds]
         if not differences or differences[-1] < 1 or min(differences) < 0 or bounds[-1] != math.inf:
@@ -137,7 +137,7 @@ class Gauges:
         return shown
 
     def served(self) -> tuple[Served | None, Served | None]:
-        """Writes and reads between the first reading and the last; None where the service does not say."""
+        """Writes and reads between the first reading and the last; None if the service has no such metric."""
         if self._first is None or self._last is None:
             return None, None
         if self._first.sums.get(_STARTED) != self._last.sums.get(_STARTED):
@@ -177,7 +177,7 @@ class Gauges:
             return None
 
     def _lines(self, text: str) -> list[str]:
-        """Those that are wanted: the parser is slow. Raises ValueError."""
+        """The lines of the metrics we use, since the parser is slow. Raises ValueError."""
         lines = text.splitlines()
         if not self._checked:
             if not any(lines) or not all(_LINE.match(line.lstrip()) for line in lines if line.strip()):

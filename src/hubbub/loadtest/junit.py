@@ -1,4 +1,4 @@
-"""The verdict as JUnit XML, the form that CI systems show as test cases."""
+"""The verdict as JUnit XML, which CI systems show as test cases."""
 
 from __future__ import annotations
 

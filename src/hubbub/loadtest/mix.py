@@ -17,11 +17,11 @@ LONGEST_BODY = 10_000
 
 
 class BadMix(ValueError):
-    """The text is no mix; the message says how one is written."""
+    """The text is not a mix; the message says how to write one."""
 
 
 class BadSize(ValueError):
-    """The text is no distribution of message sizes; the message says how one is written."""
+    """The text is not a distribution of message sizes; the message says how to write one."""
 
 
 DEFAULT_MIX = {"send": 1, "chats": 1, "messages": 1}
@@ -77,7 +77,7 @@ def pattern(mix: dict[str, int], kind: tuple[int, ...]) -> list[int]:
 
 
 def weight_of(mix: dict[str, int], kind: tuple[int, ...]) -> int:
-    """What the routes of one kind weigh together."""
+    """The sum of the weights of the routes of one kind."""
     return sum(mix.get(ROUTES[route], 0) for route in kind)
 
 

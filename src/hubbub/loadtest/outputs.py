@@ -1,4 +1,4 @@
-"""The files that a test writes its result to: tried before it begins, written at its end."""
+"""The files for a test's result: checked before the test, written at its end."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class Unwritable(Exception):
 
 
 def try_out(files: dict[str, Path]) -> None:
-    """See that each option's file can be written, and leave it as it was. Raises Unwritable."""
+    """Check that each option's file can be written, without changing it. Raises Unwritable."""
     for option, file in files.items():
         if not file.parent.is_dir():
             raise Unwritable(f"{option}: the folder {file.parent} does not exist")

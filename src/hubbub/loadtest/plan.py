@@ -1,4 +1,4 @@
-"""What a run is: how much, how long, by how many, and of which requests."""
+"""The plan of a run: rates, duration, workers, and the kinds of requests."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Plan(msgspec.Struct, frozen=True):
 
 
 class Schedule:
-    """When each request of a phase is due, whose it is, and whether it writes. Arithmetic: nothing is stored for each.
+    """When each request of a phase is due, which worker sends it, and whether it writes. This is computed, not stored.
 
     Request number n (from 0) belongs to worker n mod workers. Generator ``index`` of ``count`` has the workers whose
     number leaves ``index`` when divided by ``count``; its own requests are counted from 0 as well (``turn`` and

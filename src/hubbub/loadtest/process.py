@@ -1,4 +1,4 @@
-"""A Hubbub process of the test's own."""
+"""A Hubbub process that the test starts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _STOP_S = 40.0
 
 
 class StackFailed(Exception):
-    """Something that the test runs against did not start; the text has what it said."""
+    """A part of the service under test did not start; the text has its output."""
 
 
 class Part:
@@ -70,7 +70,7 @@ class Part:
         raise StackFailed(f"hubbub {self._command[0]} did not start. It said:\n{self.log.read_text()[-2000:]}")
 
     def environment(self) -> dict[str, str]:
-        """What it is started with."""
+        """The environment variables of the process."""
         none = self.log.parent / "no-settings.toml"
         none.touch()
         others = {name: value for name, value in os.environ.items() if not name.startswith("HUBBUB_")}
@@ -78,7 +78,7 @@ class Part:
 
     @property
     def ended(self) -> bool:
-        """It was started, and has ended by itself."""
+        """Whether it was started and has ended by itself."""
         return self.process is not None and self.process.poll() is not None
 
     def pause(self) -> None:

@@ -11,7 +11,7 @@ import msgspec
 
 
 class BadStages(ValueError):
-    """The text is no list of stages; the message says how one is written."""
+    """The text is not a list of stages; the message says how to write one."""
 
 
 class Stage(msgspec.Struct, frozen=True):

@@ -1,4 +1,4 @@
-"""What happened, request by request: every latency in an HdrHistogram, every failure by its kind."""
+"""Records all requests: every latency in an HdrHistogram, every failure by its kind."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _GATHERED = 50_000
 
 
 class Latency(msgspec.Struct, frozen=True):
-    """Milliseconds."""
+    """Latencies in milliseconds."""
 
     avg: float
     p50: float
@@ -32,7 +32,7 @@ class Latency(msgspec.Struct, frozen=True):
 class Histogram:
     """Latencies in microseconds, kept to three digits, 1 µs to 60 s; average and maximum are exact.
 
-    Two generators' latencies go into one histogram as one's would: nothing is lost in merging.
+    Histograms of several generators are merged exactly.
     """
 
     def __init__(self) -> None:

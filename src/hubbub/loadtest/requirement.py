@@ -1,4 +1,4 @@
-"""Thresholds that a run must keep: ``writes.p99<100ms``, ``reads.throughput>=99%``."""
+"""Thresholds that a run must meet: ``writes.p99<100ms``, ``reads.throughput>=99%``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _COUNTS = ("failed", "late", "unsent")
 
 
 class BadRequirement(ValueError):
-    """The text is no threshold; the message says how one is written."""
+    """The text is not a threshold; the message says how to write one."""
 
 
 class Check(msgspec.Struct, frozen=True):

@@ -1,4 +1,4 @@
-"""A phase as it went: second by second, and as a whole, over all generators."""
+"""The course of a phase, second by second and as a whole, over all generators."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RECENT = 60
 
 
 class SideMoment(msgspec.Struct, frozen=True):
-    """Of the writes or the reads: a rate a second, milliseconds from when requests were due."""
+    """Figures of the writes or the reads: rates a second, and milliseconds from when requests were due."""
 
     rate: float
     total: int

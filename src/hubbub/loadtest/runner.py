@@ -2,7 +2,7 @@
 
 Latency counts from when a request was due, so a service that stalls is charged for all the requests that it kept
 waiting and not only for the ones it held (coordinated omission). A worker's connection carries one request at a time;
-what falls due meanwhile waits, and its waiting is part of its latency.
+a request that becomes due before the answer waits, and the wait is part of its latency.
 
 What is due is sent about once a millisecond, all together: sending after every answer as well would show latencies
 that are half a millisecond lower, and cost both sides a third more CPU in wake-ups.

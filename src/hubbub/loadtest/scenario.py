@@ -62,7 +62,8 @@ class VirtualUser(msgspec.Struct, frozen=True):
 
 
 class Workload(msgspec.Struct, frozen=True):
-    """What is sent. Chats are chosen by Zipf's law: the k-th in proportion to k to the power of -``zipf``."""
+    """The kinds of requests and messages. Chats are chosen by Zipf's law: the k-th in proportion to k to the power of
+    -``zipf``."""
 
     mix: dict[str, int]
     size: Size
@@ -202,7 +203,7 @@ class Scenario:
         return self._request("GET", f"{self._paths[self._chat]}/search?q={quote(words)}")
 
     def wrong(self, status: int, body: bytes) -> str | None:
-        """Why the answer is not what was asked for; None when it is. Takes note of what it tells."""
+        """Why the answer is wrong; None when it is right. Records what it acknowledges."""
         route = self.route
         if status != 200 and not (route == DELETE and status == 204):
             return f"status {status}"

@@ -1,4 +1,4 @@
-"""The service that a test runs against: one that it was told to test, or a private one."""
+"""The service under test: one that the user names, or a private one."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def run(work: Coroutine[Any, Any, T]) -> T:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    """SIGTERM as Ctrl-C, so that what was started is stopped."""
+    """Treat SIGTERM as Ctrl-C, so that everything that was started is stopped."""
     raise KeyboardInterrupt
 
 

@@ -1,4 +1,4 @@
-"""An embedded Hubbub of the test's own: on a free port with a scratch data folder, gone without a trace afterwards."""
+"""A private embedded service, on a free port with a scratch data folder, which is deleted afterwards."""
 
 from __future__ import annotations
 

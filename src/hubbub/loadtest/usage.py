@@ -1,4 +1,4 @@
-"""What the service takes over the time of a run: CPU and memory of its processes on this machine, and its metrics."""
+"""Resource use of the service during a run: CPU and memory of its processes on this machine, and its metrics."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ class Watch:
             second = max(second, floor(passed / self._interval) * self._interval) + self._interval
 
     async def finish(self) -> None:
-        """One last look at the service's own figures."""
+        """Read the service's metrics one last time."""
         await self._gauges.read()
         self._gauges.close()
 

@@ -1,4 +1,4 @@
-"""From figures to PASS or FAIL."""
+"""Decides PASS or FAIL from the figures of a run."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ class Verdict(msgspec.Struct, frozen=True):
 
 
 def rule() -> str:
-    """What the verdict goes by, in one line."""
+    """The rule of the verdict, in one line."""
     goals = "; ".join(f"{name} P95 < {p95:g} ms, P99 < {p99:g} ms" for name, (p95, p99) in GOOD_MS.items())
     return (
         f"PASS needs {PASS_THROUGHPUT:.0%} of each target and over {PASS_SUCCESS:.0%} success. "
@@ -150,7 +150,7 @@ def rule() -> str:
 
 
 def missed_goals(result: Result) -> list[str]:
-    """The latency goals that a run missed, of the sides that were asked for."""
+    """The latency goals that a run missed, of the kinds of requests that it had."""
     return [
         f"{name}.{percentile}<{bound:g}ms"
         for name, side in result.sides
@@ -161,7 +161,7 @@ def missed_goals(result: Result) -> list[str]:
 
 
 def verdict(results: list[Result]) -> Verdict:
-    """Of all runs: the worst one's."""
+    """The verdict of all runs, which is that of the worst."""
     verdicts = [_of_run(each) for each in results]
     worst = min(verdicts, key=lambda each: (each.result == "pass", each.latency_goals == "kept", each.held))
     if len(verdicts) == 1:
@@ -202,7 +202,7 @@ def _of_run(result: Result) -> Verdict:
 
 
 def _percent(share: float) -> str:
-    """Rounded down, so that what falls short never looks as if it reached."""
+    """Percent, rounded down, so that a missed target never looks reached."""
     return f"{floor(share * 1000 + 1e-9) / 10:g} %"
 
 

@@ -1,4 +1,4 @@
-"""Reads back what was acknowledged, and looks for what should not be there."""
+"""Reads back the acknowledged messages, and looks for others that should not be there."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _EXAMPLES = 10
 
 
 class Unreadable(Exception):
-    """What was to be read back could not be read; the text has the last answer."""
+    """The messages could not be read back; the text has the last answer."""
 
 
 class Findings(msgspec.Struct, tag=True):
     """``acknowledged`` messages of this run that should be stored, and ``stored``, those of them that are, as they
-    should be. The rest are faults, save ``unanswered``: stored, though the client was never told. ``intrusions`` are
+    should be. The rest are faults, except ``unanswered``: stored, though the client got no answer. ``intrusions`` are
     answers other than 404 to a stranger, and applications listed to a user who does not belong to them. One of
     ``every`` messages was noted.
     """
@@ -59,7 +59,7 @@ class Findings(msgspec.Struct, tag=True):
 
 
 async def read_back(url: str, scenarios: list[Scenario], run: str, stranger: str) -> Findings:
-    """Hold the scenarios' ledgers against the service. Waits for a service that is still coming back.
+    """Compare the scenarios' ledgers with the service. Waits for a service that is restarting.
 
     Raises:
         Unreadable
@@ -91,7 +91,7 @@ async def read_back(url: str, scenarios: list[Scenario], run: str, stranger: str
 
 
 async def _call(client: Client, path: str) -> tuple[int, Any]:
-    """Ask until the service answers at all."""
+    """Repeat the request until the service answers."""
     until = time.monotonic() + _PATIENCE_S
     while True:
         try:

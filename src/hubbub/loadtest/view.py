@@ -1,4 +1,4 @@
-"""What is shown while a test runs: a live table on a terminal, the contract's lines elsewhere."""
+"""The output while a test runs: a live table on a terminal, the contract's lines elsewhere."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class View(Protocol):
 
 
 class Quiet:
-    """Shows nothing, where what is run is no more than a step of something else."""
+    """Shows nothing, for runs that are one step of a search."""
 
     def phase(self, text: str) -> None: ...
     def begin(self, plan: Plan) -> None: ...
@@ -66,7 +66,7 @@ class Lines:
 
 
 class Screen:
-    """A table that is drawn anew each second."""
+    """A table that is redrawn each second."""
 
     def __init__(self, console: Console) -> None:
         self._console = console

@@ -1,4 +1,4 @@
-"""One worker: one user, one cookie, one kept connection, one request at a time."""
+"""One worker: one user, one cookie, one persistent connection, one request at a time."""
 
 from __future__ import annotations
 

@@ -182,7 +182,7 @@ class RedisClient(asyncio.Protocol):
         future, script, words = pending
         if isinstance(reply, hiredis.ReplyError):
             text = str(reply)
-            if script and text.startswith("NOSCRIPT"):  # somebody has flushed the scripts: it learns this one again
+            if script and text.startswith("NOSCRIPT"):  # the scripts were flushed: load this one again
                 self._write(("EVAL", self._scripts[script], *words[2:]), (future, "", ()))
                 return
             if not future.done():
@@ -248,7 +248,7 @@ class RedisClient(asyncio.Protocol):
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._lost.wait(), _LOOK_S)
             if self._loop.time() - begun > 2 * _LOOK_S:
-                # This process was frozen, or had no CPU: what Redis has answered meanwhile is read first.
+                # This process was frozen, or had no CPU: first read what Redis has answered since.
                 self._answered_at = self._loop.time()
             elif self._pending and self._loop.time() - self._answered_at > _STALLED_S:
                 log.error("Redis at %s:%d has not answered for %.0f s.", self._host, self._port, _STALLED_S)

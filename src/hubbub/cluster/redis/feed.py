@@ -1,4 +1,4 @@
-"""A feed that all API processes of a cluster share: Redis' channels, one for each chat that somebody listens to.
+"""A feed that all API processes of a cluster share: Redis' channels, one for each chat that has listeners.
 
 A connection of its own to each server, for one that subscribes can't do anything else. What is published while it is
 down is lost, so every listener then reads its chat again.

@@ -71,5 +71,5 @@ class OperatorRoutes:
         await self._must_be_operator(request)
         form = await body_fields(request, schemas.LetterNumber)
         if not await self._letters.retry(form.number):
-            raise NotFound("There is no such dead letter; it may have been sent again meanwhile.")
+            raise NotFound("There is no such dead letter; it may have been sent again since.")
         return json_response(schemas.Done("Sent through the queue again."))

@@ -1,4 +1,4 @@
-"""The result as one HTML page that needs nothing but itself."""
+"""The result as one self-contained HTML page."""
 
 from __future__ import annotations
 
