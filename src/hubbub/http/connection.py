@@ -1,9 +1,9 @@
 """One client's connection: bytes to requests, requests to the hot routes or to ASGI, replies to bytes.
 
-An asyncio Protocol that runs under uvicorn's Server (its ``http`` option), which brings the sockets, TLS and signals;
-how it stops is in http.server. One request at a time is read and handled. What a client pipelines behind it waits as
-the bytes that came, and no more is read, until the answer is written and taken: a client who does not read can make the
-service hold one answer, and one read of the socket. An answer larger than a PIECE is written as its client takes it.
+An asyncio Protocol; http.server accepts its client, and stops it. One request at a time is read and handled. What a
+client pipelines behind it waits as the bytes that came, and no more is read, until the answer is written and taken: a
+client who does not read can make the service hold one answer, and one read of the socket. An answer larger than a PIECE
+is written as its client takes it.
 
 Everything a client can make large or slow is bounded: the head and the body in http.reader and http.body, the time for
 a request to arrive and for an answer to be taken here (``Edge.sweep`` calls ``expire``).

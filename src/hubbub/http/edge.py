@@ -9,11 +9,7 @@ from collections.abc import Callable, Container, Iterable
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Any
 
-from uvicorn.config import Config
-from uvicorn.server import ServerState
-
 from hubbub.http.access_log import AccessLog
-from hubbub.http.connection import Connection
 from hubbub.http.heads import Heads
 from hubbub.http.hot_routes import HotRoutes
 from hubbub.http.problems import problem
@@ -24,6 +20,7 @@ from hubbub.measures import SECONDS, Histogram
 from hubbub.tracing import Tracing
 
 if TYPE_CHECKING:
+    from hubbub.http.connection import Connection
     from hubbub.http.handshake import Handshake
 
 MAX_CONNECTIONS = 10_000
@@ -84,12 +81,6 @@ class Edge:
             ("route", "status"),
         )
         self.tasks: set[asyncio.Task[None]] = set()
-
-    def protocol(
-        self, config: Config, server_state: ServerState, app_state: dict[str, Any], _loop: Any = None
-    ) -> Connection:
-        """What uvicorn calls for each connection."""
-        return Connection(self)
 
     def enter(self, connection: Connection | Handshake, host: str) -> Reply | None:
         """The connection counts from now on; or what it is refused with. Who waits for its client gives way to it."""
