@@ -323,14 +323,16 @@ class Connection(asyncio.Protocol):
         elif type(result) is Ticket:
             result.then(partial(self._posted, request))
         else:
-            reply = failure(cast(Exception, result))
-            if reply.status == 429:
-                asyncio.get_running_loop().call_later(LATE_S, self._reply, request, reply)
-            else:
-                self._reply(request, reply)
+            self._reply_or_late(request, failure(cast(Exception, result)))
 
     def _posted(self, request: Request, outcome: Outcome) -> None:
-        self._reply(request, self.edge.hot.posted(outcome))
+        self._reply_or_late(request, self.edge.hot.posted(outcome))
+
+    def _reply_or_late(self, request: Request, reply: Reply) -> None:
+        if reply.status == 429:
+            asyncio.get_running_loop().call_later(LATE_S, self._reply, request, reply)
+        else:
+            self._reply(request, reply)
 
     def _handle_asgi(self, request: Request) -> None:
         self._exchange = AsgiExchange(self, self._scope(request), request.body, keep_alive=request.keep_alive)
