@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import unquote_to_bytes
 
 from hubbub.chat.commands import Outcome
+from hubbub.chat.errors import RateLimited, Unauthenticated
 from hubbub.chat.ticket import Ticket
 from hubbub.http.asgi import AsgiExchange
 from hubbub.http.eager import run
@@ -323,6 +324,11 @@ class Connection(asyncio.Protocol):
         elif type(result) is Ticket:
             result.then(partial(self._posted, request))
         else:
+            try:
+                if type(result) is Unauthenticated:
+                    self.edge.anonymous.count(self.address)
+            except RateLimited as refused:
+                result = refused
             self._reply_or_late(request, failure(cast(Exception, result)))
 
     def _posted(self, request: Request, outcome: Outcome) -> None:

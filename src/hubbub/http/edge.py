@@ -10,6 +10,7 @@ from email.utils import formatdate
 from typing import TYPE_CHECKING, Any
 
 from hubbub.http.access_log import AccessLog
+from hubbub.http.anonymous import AnonymousRate
 from hubbub.http.heads import Heads
 from hubbub.http.hot_routes import HotRoutes
 from hubbub.http.problems import problem
@@ -54,6 +55,7 @@ class Edge:
         address_connections: int = ADDRESS_CONNECTIONS,
         access: AccessLog | None = None,
         turns: Turns | None = None,
+        anonymous: AnonymousRate | None = None,
         user_of: Callable[[bytes | None, bytes | None], str] = lambda cookie, authorization: "",
     ) -> None:
         self.stopping = False
@@ -63,6 +65,7 @@ class Edge:
         self.tracing = tracing
         self.access = access
         self.turns = turns or Turns()
+        self.anonymous = anonymous or AnonymousRate()
         self.user_of = user_of
         self.clock = 0.0
         self.date = b""
