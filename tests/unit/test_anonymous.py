@@ -71,11 +71,18 @@ def test_each_address_has_its_own() -> None:
     rate = AnonymousRate()
     for address in ("192.0.2.1", "192.0.2.2"):
         for _ in range(MOST):
-            rate.count(address)
+            rate.count(address, 1023)
         with pytest.raises(RateLimited):
-            rate.count(address)
+            rate.count(address, 0)
     for _ in range(3 * MOST):
-        rate.count(EXEMPT)
+        rate.count(EXEMPT, 10_000)
+
+
+def test_a_large_body_counts_as_many_requests() -> None:
+    rate = AnonymousRate()
+    rate.count("192.0.2.1", (MOST - 1) * 1024)
+    with pytest.raises(RateLimited):
+        rate.count("192.0.2.1", 0)
 
 
 async def test_what_needs_no_session_counts_and_what_has_one_does_not(app: Any) -> None:
@@ -107,7 +114,8 @@ async def test_who_comes_through_a_proxy_counts_alone(app: Any) -> None:
         assert await asked(proxied, "/open", address=PROXY) == 200
 
 
-async def test_a_large_body_is_refused_where_no_session_is_needed(app: Any) -> None:
+async def test_a_large_body_is_refused_where_no_session_is_needed(app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(anonymous, "RATE", 2000)
     fits = b'{"name":"' + b"x" * 200 + b'"}'
     assert await posted(app, fits.ljust(MAX_OPEN_BODY)) == 200
     assert await posted(app, fits.ljust(MAX_OPEN_BODY + 1)) == 413

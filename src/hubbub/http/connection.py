@@ -326,7 +326,7 @@ class Connection(asyncio.Protocol):
         else:
             try:
                 if type(result) is Unauthenticated:
-                    self.edge.anonymous.count(self.address)
+                    self.edge.anonymous.count(self.address, len(request.body))
             except RateLimited as refused:
                 result = refused
             self._reply_or_late(request, failure(cast(Exception, result)))

@@ -174,7 +174,7 @@ class _NotFound:
 
     async def __call__(self, request: Request, error: Exception) -> Response:
         try:
-            self._anonymous.count_request(request)
+            self._anonymous.count_request(request, len(await request.body()))
         except RateLimited as refusal:
             return await _refused(refusal)
         return response(problem(404, "There is nothing at this path. /openapi.json lists all paths."))
@@ -200,20 +200,21 @@ class _Methods:
 
     async def _answer(self, request: Request, route: Route | None) -> Response:
         if route is None:
-            self._anonymous.count_request(request)
+            self._anonymous.count_request(request, len(await request.body()))
             allowed = self._allow.decode()
             return response(problem(405, f"This path takes {allowed}.", headers=b"allow: %b\r\n" % self._allow))
         request.scope[ROUTE] = route.name
         if request.method not in SAFE:
             must_be_own_page(dict(request.scope["headers"]))
         if not route.guarded:
-            self._anonymous.count_request(request)
-            if route.request is not None and len(await request.body()) > MAX_OPEN_BODY:
+            size = len(await request.body())
+            self._anonymous.count_request(request, size)
+            if route.request is not None and size > MAX_OPEN_BODY:
                 return response(problem(413, f"The body of this request may take {MAX_OPEN_BODY} bytes."))
         try:
             answer: Response = await route.endpoint(request)
         except Unauthenticated:
-            if route.guarded:
-                self._anonymous.count_request(request)
+            if route.guarded:  # who has no session is refused before the body is looked at
+                self._anonymous.count_request(request, 0)
             raise
         return answer
