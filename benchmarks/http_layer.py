@@ -29,6 +29,7 @@ import uvloop
 
 from hubbub.embedded.data_folder import DataFolder
 from hubbub.embedded.service import serving
+from hubbub.http.connection import Connection
 from hubbub.settings import load
 
 EDGES = ("connection", "bridge", "uvicorn")
@@ -46,7 +47,7 @@ def service(edge_name: str, data: str, pipe: Pipe) -> None:
         async with serving(settings, DataFolder.open(Path(data))) as edge:
             if edge_name == "bridge":
                 edge.hot.match = lambda method, target: None  # type: ignore[method-assign]
-            protocol = "httptools" if edge_name == "uvicorn" else edge.protocol
+            protocol = "httptools" if edge_name == "uvicorn" else lambda **_: Connection(edge)
             config = uvicorn.Config(
                 edge.app,
                 http=protocol,  # type: ignore[arg-type]

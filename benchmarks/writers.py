@@ -12,6 +12,7 @@ import pymysql
 from pymysql.cursors import Cursor
 
 from hubbub.chat.model import ChatKey
+from hubbub.chat.user_bytes import SERVICE
 from hubbub.cluster.protocol import Post
 from hubbub.cluster.publisher import Publisher
 from hubbub.loadtest.cluster import ClusterStack
@@ -27,7 +28,7 @@ async def fill(url: str, tokens: list[str], messages: int) -> None:
         tickets = [
             queue.send(
                 Post(ChatKey(tokens[n % CHATS], 1), n // CHATS + 1, 1, "A", text, 1),
-                queue.hold(tokens[n % CHATS], len(text)),
+                queue.hold(tokens[n % CHATS], len(text), SERVICE),
             )
             for n in range(start, min(start + 5000, messages))
         ]

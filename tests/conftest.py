@@ -119,6 +119,24 @@ def serve(data: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+def new_metrics(url: str) -> str:
+    """What ``/metrics`` says that was not made before this was called: it is the same for a second."""
+
+    def text() -> str:
+        answer = httpx.get(url + "/metrics", timeout=30)
+        assert answer.status_code == 200
+        assert answer.headers["content-type"].startswith("text/plain")
+        return answer.text
+
+    before = found = text()
+    until = time.monotonic() + 10
+    while found == before and time.monotonic() < until:
+        time.sleep(0.05)
+        found = text()
+    assert found != before
+    return found
+
+
 def eventually(holds: Callable[[], bool], within_s: float = 10.0) -> None:
     """Wait until it holds; fail when it does not in time."""
     until = time.monotonic() + within_s

@@ -19,6 +19,7 @@ from hubbub.http.body import MAX_BODY
 from hubbub.http.connection import Connection
 from hubbub.http.edge import Edge
 from hubbub.http.reader import MAX_HEAD
+from hubbub.http.routing import MAX_OPEN_BODY
 from hubbub.settings import load
 from tests.holds import Holds, holds
 from tests.large import EMAIL, LONGEST, PASSWORD, TOKEN, Sizes
@@ -44,10 +45,10 @@ class Worst:
     streamed: bool = False
 
 
-def wide(**named: Any) -> dict[str, Any]:
+def wide(most: int = MAX_BODY, /, **named: Any) -> dict[str, Any]:
     """The largest body with these fields and one that no request has, of as many parts as can be."""
     start = json.dumps({**named, "x": []})[:-2].encode()
-    parts = b"[]," * ((MAX_BODY - len(start) - 3) // 3)
+    parts = b"[]," * ((most - len(start) - 3) // 3)
     return {"content": start + parts[:-1] + b"]}", "headers": {"Content-Type": "application/json"}}
 
 
@@ -85,11 +86,18 @@ def worst(sizes: Sizes) -> dict[tuple[str, str], list[Worst]]:
         ("POST", "/api/v1/auth/register"): [
             Worst("a long email", "/api/v1/auth/register", {"json": newcomer}, 422),
             Worst(
-                "a wide body", "/api/v1/auth/register", wide(name="n", email="new@example.com", password=PASSWORD), 422
+                "a wide body",
+                "/api/v1/auth/register",
+                wide(MAX_OPEN_BODY, name="n", email="new@example.com", password=PASSWORD),
+                422,
             ),
         ],
-        ("POST", "/api/v1/auth/login"): [Worst("a wide body", "/api/v1/auth/login", wide(**account), 422)],
-        ("POST", "/api/v1/auth/tokens"): [Worst("a wide body", "/api/v1/auth/tokens", wide(**account), 422)],
+        ("POST", "/api/v1/auth/login"): [
+            Worst("a wide body", "/api/v1/auth/login", wide(MAX_OPEN_BODY, **account), 422)
+        ],
+        ("POST", "/api/v1/auth/tokens"): [
+            Worst("a wide body", "/api/v1/auth/tokens", wide(MAX_OPEN_BODY, **account), 422)
+        ],
         ("POST", "/api/v1/auth/refresh"): [Worst("", "/api/v1/auth/refresh")],
         ("GET", "/api/v1/auth/me"): [
             Worst("", "/api/v1/auth/me"),
@@ -103,15 +111,20 @@ def worst(sizes: Sizes) -> dict[tuple[str, str], list[Worst]]:
             Worst(
                 "a wide body",
                 "/api/v1/auth/setup",
-                wide(code="c", name="n", email="setup@example.com", password=PASSWORD),
+                wide(MAX_OPEN_BODY, code="c", name="n", email="setup@example.com", password=PASSWORD),
                 422,
             ),
         ],
         ("POST", "/api/v1/auth/password-reset"): [
-            Worst("a wide body", "/api/v1/auth/password-reset", wide(email="a@example.com"), 404)
+            Worst("a wide body", "/api/v1/auth/password-reset", wide(MAX_OPEN_BODY, email="a@example.com"), 404)
         ],
         ("POST", "/api/v1/auth/password-reset/confirm"): [
-            Worst("a wide body", "/api/v1/auth/password-reset/confirm", wide(code="c", password=PASSWORD), 422)
+            Worst(
+                "a wide body",
+                "/api/v1/auth/password-reset/confirm",
+                wide(MAX_OPEN_BODY, code="c", password=PASSWORD),
+                422,
+            )
         ],
         ("POST", "/api/v1/invites/accept"): [
             Worst("a wide body", "/api/v1/invites/accept", wide(code="c"), 422),

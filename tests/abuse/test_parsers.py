@@ -18,6 +18,7 @@ from hubbub.chat.model import Message
 from hubbub.chat.ranking import Ranking
 from hubbub.cluster import protocol
 from hubbub.http import fields, schemas
+from hubbub.http.anonymous import AnonymousRate
 from hubbub.http.connection import Connection
 from hubbub.http.edge import Edge
 from hubbub.http.hot_routes import HotRoutes
@@ -186,7 +187,7 @@ STREAMS = st.lists(PIECES | st.binary(max_size=20), max_size=12).map(b"".join)
 
 def _edge() -> Edge:
     sessions = Sessions(cast(Any, None), b"x" * 32, cast(Any, None))
-    edge = Edge(HotRoutes(sessions, cast(Any, None), cast(Any, None)), application([]))
+    edge = Edge(HotRoutes(sessions, cast(Any, None), cast(Any, None)), application([], AnonymousRate()))
     edge.date = b"date: now\r\n"
     return edge
 
@@ -197,7 +198,7 @@ async def _answers(edge: Edge, pieces: list[bytes]) -> bytes:
     connection.connection_made(cast(Any, pipe))
     for piece in pieces:
         connection.data_received(piece)
-        while edge.tasks or (pipe.reading_paused and not pipe.closed):
+        while edge.tasks or ((connection.busy or pipe.reading_paused) and not pipe.closed):
             await asyncio.sleep(0)
     connection.connection_lost(None)
     return pipe.written

@@ -130,9 +130,9 @@ class Reservations:
     def shard_of(self, token: str) -> int:
         return 0
 
-    def try_hold(self, token: str, characters: int) -> Reservation:
+    def try_hold(self, token: str, characters: int, user_id: int) -> Reservation:
         self.held += 1
-        return Reservation(0, characters)
+        return Reservation(0, characters, user_id)
 
     def release(self, reservation: Reservation) -> None:
         self.held -= 1

@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from hubbub.loadtest.cluster import ClusterStack
-from tests.conftest import Person, Served, Service, eventually
+from tests.conftest import Person, Served, Service, eventually, new_metrics
 
 
 @dataclass
@@ -184,12 +184,12 @@ def test_one_user_may_have_so_many_streams_and_closing_one_makes_room(
     token = ann.application()
     chat = ann.chat(token)
     ann.post(f"/applications/{token}/members", json={"email": bob.email, "role": "member"})
-    before = streams_open(urls[0])
+    before = streams_in(new_metrics(urls[0]))
     with ExitStack() as rest:
         with ExitStack() as many:
             for _ in range(100):
                 assert many.enter_context(asking(urls[0], ann, chat)) == b"200"
-            assert streams_open(urls[0]) == before + 100
+            eventually(lambda: streams_open(urls[0]) == before + 100)
             refused = httpx.get(f"{urls[0]}/api/v1{chat}/messages/stream", cookies=dict(ann.cookies))
             assert refused.status_code == 429
             assert int(refused.headers["retry-after"]) > 0
@@ -210,9 +210,12 @@ def asking(url: str, person: Person, chat: str) -> Iterator[bytes]:
 
 
 def streams_open(url: str) -> float:
-    figures = httpx.get(url + "/metrics", timeout=30).text
-    assert "\nhubbub_streams_limit 5000.0\n" in figures
-    return float(re.findall(r"^hubbub_streams (\S+)$", figures, re.MULTILINE)[0])
+    return streams_in(httpx.get(url + "/metrics", timeout=30).text)
+
+
+def streams_in(text: str) -> float:
+    assert "\nhubbub_streams_limit 5000.0\n" in text
+    return float(re.findall(r"^hubbub_streams (\S+)$", text, re.MULTILINE)[0])
 
 
 def test_a_stop_waits_for_no_listener(own_service: Service) -> None:

@@ -46,10 +46,10 @@ class Stuck(ClusterStore):
 class Full(Publisher):
     full = False
 
-    def hold(self, token: str, characters: int) -> Reservation:
+    def hold(self, token: str, characters: int, user_id: int) -> Reservation:
         if self.full:
             raise NeverSent("The write queue is full.")
-        return super().hold(token, characters)
+        return super().hold(token, characters, user_id)
 
 
 class Way:

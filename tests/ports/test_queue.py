@@ -11,7 +11,7 @@ from typing import Any, Protocol, cast
 import pytest
 
 from hubbub.chat.commands import Command, Outcome, PostMessage
-from hubbub.chat.errors import Unavailable
+from hubbub.chat.errors import RateLimited, Unavailable
 from hubbub.chat.model import ChatKey
 from hubbub.chat.ports import Queue
 from hubbub.chat.ticket import Ticket
@@ -61,8 +61,8 @@ class Harness:
         self.store = store
         self.token = f"t{next(_tokens)}"
 
-    def post(self, number: int) -> PostMessage:
-        return PostMessage(ChatKey(self.token, 1), number, 1, "ref", "A", "x", 0)
+    def post(self, number: int, sender: int = 1) -> PostMessage:
+        return PostMessage(ChatKey(self.token, 1), number, sender, "ref", "A", "x", 0)
 
     async def queue(self, **bounds: int) -> Closing:
         raise NotImplementedError
@@ -94,7 +94,7 @@ class Queued:
 
     def accept(self, command: Command) -> Ticket:
         assert isinstance(command, PostMessage)
-        reservation = self._publisher.hold(command.chat.token, len(command.body))
+        reservation = self._publisher.hold(command.chat.token, len(command.body), command.sender_id)
         answer = Ticket(command)
         sent = self._publisher.send(queued(command), reservation)
         sent.then(lambda outcome: answer.resolve(outcome if outcome is not None else command.number))
@@ -186,6 +186,19 @@ async def test_a_full_queue_refuses_at_once_and_recovers(harness: Harness) -> No
     await queue.close()
 
 
+async def test_one_user_does_not_fill_the_queue(harness: Harness) -> None:
+    queue = await harness.queue(max_user_bytes=2000)
+    harness.store.gate.clear()
+    tickets = [queue.accept(harness.post(number)) for number in range(3)]
+    with pytest.raises(RateLimited, match="Nothing was stored"):
+        queue.accept(harness.post(3))
+    tickets.append(queue.accept(harness.post(4, sender=2)))
+    harness.store.gate.set()
+    assert [await ticket for ticket in tickets] == [0, 1, 2, 4]
+    assert await queue.accept(harness.post(5)) == 5
+    await queue.close()
+
+
 async def test_close_finishes_what_was_accepted(harness: Harness) -> None:
     queue = await harness.queue()
     told: list[Outcome] = []
@@ -215,6 +228,24 @@ async def test_a_failing_store_is_reported_and_forgiven(store: Recorded) -> None
     store.fault = None
     assert await queue.accept(post(2)) == 2
     assert queue.fault is None
+    await queue.close()
+
+
+async def test_a_commit_takes_so_many_bytes(store: Recorded) -> None:
+    sizes: list[int] = []
+
+    class Counting(Recorded):
+        def apply(self, batch: Sequence[Command]) -> list[Outcome]:
+            sizes.append(len(batch))
+            return super().apply(batch)
+
+    counting = Counting()
+    queue = EmbeddedQueue(Writer(counting), max_batch_bytes=1500)  # type: ignore[arg-type]
+    counting.gate.clear()
+    tickets = [queue.accept(post(number)) for number in range(20)]
+    counting.gate.set()
+    assert [await ticket for ticket in tickets] == list(range(20))
+    assert max(sizes) == 3
     await queue.close()
 
 

@@ -8,9 +8,9 @@ from contextlib import asynccontextmanager
 from typing import Any, cast
 
 import pytest
-from uvicorn.server import ServerState
 
 from hubbub.http import connection
+from hubbub.http.connection import Connection
 from hubbub.http.edge import Edge
 from tests.unit.test_connection import App, connected, edge_for
 
@@ -30,9 +30,8 @@ async def _big(scope: dict[str, Any], _receive: Any, send: Any) -> None:
 @asynccontextmanager
 async def served(edge: Edge) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     edge.tick()
-    state = ServerState()
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: edge.protocol(cast(Any, None), state, {}), "127.0.0.1", 0)
+    server = await loop.create_server(lambda: Connection(edge), "127.0.0.1", 0)
     reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname()[:2])
     sweeping = asyncio.create_task(edge.sweep())
     try:

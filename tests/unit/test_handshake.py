@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import uvloop
 
+from hubbub.http.acceptor import Acceptor
 from hubbub.http.edge import Edge
 from hubbub.http.handshake import Handshake, Handshakes
 from hubbub.http.server import listen
@@ -70,7 +71,7 @@ def test_who_says_nothing_gives_way_and_has_an_end(context: ssl.SSLContext) -> N
         edge._places = Share(PLACES, PLACES)
         listener = listen("127.0.0.1", 0)
         port = listener.getsockname()[1]
-        handshakes = Handshakes(edge, listener, context, 100)
+        acceptor = Acceptor(listener, 100, Handshakes(edge, context).take)
         idle = await Client.of(port)
         assert await idle.is_answered()
         with ExitStack() as stack:
@@ -93,8 +94,7 @@ def test_who_says_nothing_gives_way_and_has_an_end(context: ssl.SSLContext) -> N
                 client.setblocking(False)
                 assert await loop.sock_recv(client, 1) == b"", "its connection is closed"
         assert await newcomer.is_answered()
-        handshakes.stop()
-        listener.close()
+        acceptor.stop()
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(scene())
@@ -104,13 +104,12 @@ def test_who_speaks_no_tls_is_closed(context: ssl.SSLContext) -> None:
     async def scene() -> None:
         edge = edge_for(App())
         listener = listen("127.0.0.1", 0)
-        handshakes = Handshakes(edge, listener, context, 100)
+        acceptor = Acceptor(listener, 100, Handshakes(edge, context).take)
         reader, writer = await asyncio.open_connection(*listener.getsockname())
         writer.write(GET)
         await reader.read()
         await until(lambda: not edge.connections and not edge.tasks)
-        handshakes.stop()
-        listener.close()
+        acceptor.stop()
         writer.close()
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -10,6 +10,7 @@ import pytest
 from hubbub.chat.applications import Applications
 from hubbub.chat.caller import Caller
 from hubbub.chat.chats import Chats
+from hubbub.http.anonymous import AnonymousRate
 from hubbub.http.entrance import Entrance
 from hubbub.http.hot_routes import HotRoutes
 from hubbub.http.routes.hot_by_asgi import by_asgi
@@ -58,7 +59,7 @@ async def test_the_header(method: str, path: str, body: object, status: int, lag
     applications, chats = Applications(fakes.doors), Chats(fakes.doors)
     entrance = Entrance(sessions, applications, chats)
     hot = by_asgi(HotRoutes(sessions, applications, chats), entrance)
-    app = application([*hot, *routes_of(MessageRoutes(entrance)), *routes_of(SearchRoutes(entrance))])
+    app = application([*hot, *routes_of(MessageRoutes(entrance)), *routes_of(SearchRoutes(entrance))], AnonymousRate())
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://x") as client:
         answer = await client.request(method, MESSAGES + path, json=body)
     if lag and status == 404 and method != "GET":

@@ -40,6 +40,7 @@ class Queue(Protocol):
 
         Raises:
             Unavailable: the queue is full, or closed; nothing was taken.
+            RateLimited: the user has used up what one may have of it; nothing was taken.
         """
 
     @property
@@ -160,7 +161,7 @@ class Intake(Protocol):
         """Carry out the command.
 
         Raises:
-            Unavailable: nothing was done. The ticket may say so too, later.
+            Unavailable, RateLimited: nothing was done. The ticket may say so too, later.
         """
 
     async def post(self, caller: Caller, key: ChatKey, body: str, idempotency_key: str | None) -> Ticket:
@@ -170,7 +171,7 @@ class Intake(Protocol):
 
         Raises:
             KeyReused: the key was used here by this sender with another body. The ticket may say so too, later.
-            Unavailable: nothing was done.
+            Unavailable, RateLimited: nothing was done. The ticket may say so too, later.
         """
 
 

@@ -84,7 +84,7 @@ class QueuedIntake:
         claim = None
         if idempotency_key is not None:
             claim = Claim(caller.user.id, idempotency_key, hashlib.sha256(body.encode()).digest())
-        reservation = self._publisher.hold(key.token, len(body))  # before a number is taken (rule 7)
+        reservation = self._publisher.hold(key.token, len(body), caller.user.id)  # before a number is taken (rule 7)
         try:
             found = await self._numbers.reserve(key, now, claim)
         except BaseException:
@@ -198,7 +198,10 @@ class QueuedIntake:
 
     async def _change(self, command: EditMessage | DeleteMessage) -> Outcome:
         key, number = command.chat, command.number
-        reservation = self._publisher.hold(key.token, len(command.body) if isinstance(command, EditMessage) else 0)
+        if isinstance(command, EditMessage):
+            reservation = self._publisher.hold(key.token, len(command.body), command.editor_id)
+        else:
+            reservation = self._publisher.hold(key.token, 0, command.deleter_id)
         try:
             ordered = await self._numbers.order(key, number)
         except BaseException:

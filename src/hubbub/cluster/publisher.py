@@ -21,8 +21,9 @@ from typing import NamedTuple
 from aio_pika.abc import AbstractChannel, AbstractConnection
 from aio_pika.exceptions import DeliveryError
 
-from hubbub.chat.errors import Unavailable
+from hubbub.chat.errors import RateLimited, Unavailable
 from hubbub.chat.ticket import Ticket
+from hubbub.chat.user_bytes import SERVICE, UserBytes
 from hubbub.cluster import protocol
 from hubbub.cluster.broker import LOST, URGENT, close, connect, declare, publish, queue_name
 from hubbub.cluster.protocol import Barrier, Delivery, OpenChat, Queued, encode
@@ -51,15 +52,16 @@ class NeverSent(Unavailable):
 
 
 class Reservation(NamedTuple):
-    """Room in the queue that is reserved for one command, in bytes."""
+    """Room in the queue that is reserved for one command of a user, in bytes."""
 
     shard: int
     size: int
+    user_id: int
 
 
 class _Parked(NamedTuple):
     ticket: Ticket
-    size: int
+    reservation: Reservation
 
 
 class _Shard:
@@ -92,7 +94,15 @@ class Publisher:
     ``accepted`` counts the commands that were taken.
     """
 
-    def __init__(self, url: str, shards: int, *, max_commands: int = 20_000, max_bytes: int = 64 * 1024 * 1024) -> None:
+    def __init__(
+        self,
+        url: str,
+        shards: int,
+        *,
+        max_commands: int = 20_000,
+        max_bytes: int = 64 * 1024 * 1024,
+        max_user_bytes: int = 1024 * 1024,
+    ) -> None:
         self._url = url
         self._max_commands = max_commands
         self._max_bytes = max_bytes
@@ -102,6 +112,7 @@ class Publisher:
         self._connection: AbstractConnection | None = None
         self._commands = 0
         self._bytes = 0
+        self._of_users = UserBytes(max_user_bytes)
         self.accepted = 0
         self._closed = False
         self._sending: set[asyncio.Task[None]] = set()
@@ -156,11 +167,13 @@ class Publisher:
 
     # Taking ------------------------------------------------------------------------------------------------------
 
-    def hold(self, token: str, characters: int) -> Reservation:
-        """Reserve room for one command with a text of so many characters. ``send`` or ``release`` must follow.
+    def hold(self, token: str, characters: int, user_id: int) -> Reservation:
+        """Reserve room for one command of the user, with a text of so many characters. ``send`` or ``release`` must
+        follow.
 
         Raises:
             NeverSent: there is none.
+            RateLimited: the user has used up what one may have.
         """
         shard = self.shard_of(token)
         size = _OVERHEAD + characters
@@ -168,20 +181,22 @@ class Publisher:
             raise NeverSent("The write queue can't be reached. Nothing was stored; send it again a little later.")
         if self._commands >= self._max_commands or self._bytes + size > self._max_bytes:
             raise NeverSent("The write queue is full. Nothing was stored; send it again a little later.")
+        self._of_users.take(user_id, size)
         self._commands += 1
         self._bytes += size
-        return Reservation(shard, size)
+        return Reservation(shard, size, user_id)
 
-    def try_hold(self, token: str, characters: int) -> Reservation | None:
+    def try_hold(self, token: str, characters: int, user_id: int) -> Reservation | None:
         """As ``hold``; None when there is no room."""
         try:
-            return self.hold(token, characters)
-        except NeverSent:
+            return self.hold(token, characters, user_id)
+        except (NeverSent, RateLimited):
             return None
 
     def release(self, reservation: Reservation) -> None:
         self._commands -= 1
         self._bytes -= reservation.size
+        self._of_users.give_back(reservation.user_id, reservation.size)
 
     def send(self, command: Queued, reservation: Reservation) -> Ticket:
         """Sends the command in the room that was reserved. If it can't be queued, its ticket says NeverSent; if nobody
@@ -189,14 +204,14 @@ class Publisher:
         self.accepted += 1
         shard = self._shards[reservation.shard]
         ticket = Ticket(command)
-        shard.waiting.append(_Parked(ticket, reservation.size))
+        shard.waiting.append(_Parked(ticket, reservation))
         if shard.since is None:
             self._start(shard)
         return ticket
 
     def accept(self, command: OpenChat) -> Ticket:
         """Send a marker. Raises NeverSent."""
-        return self.send(command, self.hold(command.chat.token, 0))
+        return self.send(command, self.hold(command.chat.token, 0, SERVICE))
 
     def accept_barrier(self, shard: int, command: Barrier) -> Ticket | None:
         """Send a barrier through a shard; None when there is no room for it now."""
@@ -204,7 +219,7 @@ class Publisher:
             return None
         self._commands += 1
         self._bytes += _OVERHEAD
-        return self.send(command, Reservation(shard, _OVERHEAD))
+        return self.send(command, Reservation(shard, _OVERHEAD, SERVICE))
 
     # Sending -----------------------------------------------------------------------------------------------------
 
@@ -258,15 +273,14 @@ class Publisher:
             if alone and batch:
                 break
             batch.append(shard.waiting.popleft())
-            size += batch[-1].size
+            size += batch[-1].reservation.size
             if alone:
                 break
         return batch
 
     def _tell(self, batch: Sequence[_Parked], refusal: Unavailable | None) -> None:
-        self._commands -= len(batch)
-        for ticket, size in batch:
-            self._bytes -= size
+        for ticket, reservation in batch:
+            self.release(reservation)
             try:
                 ticket.resolve(refusal)
             except Exception:

@@ -6,7 +6,7 @@ finds a few commands, it waits a moment for more: the two threads share one inte
 event loop several turns of it. Where batches are large already there is nothing to gain, and it does not wait.
 
 Invariants: commands are applied in the order of ``accept``; every accepted ticket is resolved exactly once, on the
-event loop; what is held stays below the bounds, since ``accept`` refuses what would pass them.
+event loop; what is held, in all and of one user, stays below the bounds, since ``accept`` refuses what would pass them.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ import time
 from collections.abc import Sequence
 from queue import Empty, SimpleQueue
 
-from hubbub.chat.commands import Command, Outcome, PostMessage
+from hubbub.chat.commands import Command, EditMessage, Outcome, PostMessage
 from hubbub.chat.errors import Unavailable
 from hubbub.chat.ticket import Ticket
+from hubbub.chat.user_bytes import SERVICE, UserBytes
 from hubbub.embedded.writer import Writer
 
 log = logging.getLogger("hubbub.queue")
@@ -40,19 +41,23 @@ class EmbeddedQueue:
         *,
         max_commands: int = 20_000,
         max_bytes: int = 64 * 1024 * 1024,
+        max_user_bytes: int = 1024 * 1024,
         max_batch: int = 1000,
+        max_batch_bytes: int = 4 * 1024 * 1024,
         housekeeping_s: float = 1.0,
     ) -> None:
         self._writer = writer
         self._max_commands = max_commands
         self._max_bytes = max_bytes
         self._max_batch = max_batch
+        self._max_batch_bytes = max_batch_bytes
         self._housekeeping_s = housekeeping_s
         self._loop = asyncio.get_running_loop()
         self._waiting: SimpleQueue[Ticket | None] = SimpleQueue()
         self._closed = False
         self._commands = 0
         self._bytes = 0
+        self._of_users = UserBytes(max_user_bytes)
         self.accepted = 0
         self._last_batch = 0
         self._thread = threading.Thread(target=self._run, name="group-commit")
@@ -67,11 +72,12 @@ class EmbeddedQueue:
         return self._writer.fault
 
     def accept(self, command: Command) -> Ticket:
-        size = _size(command)
+        user_id, size = _owed(command)
         if self._commands >= self._max_commands or self._bytes + size > self._max_bytes:
             raise Unavailable("The write queue is full. Nothing was stored; send it again a little later.")
         if self._closed:
             raise Unavailable("The service is shutting down. Nothing was stored; send it again a little later.")
+        self._of_users.take(user_id, size)
         self._commands += 1
         self._bytes += size
         self.accepted += 1
@@ -111,8 +117,10 @@ class EmbeddedQueue:
         self._writer.housekeep()
 
     def _gather(self) -> tuple[list[Ticket], bool]:
-        """Wait for a ticket, then take all that are there. False with the last batch after ``close``."""
+        """Wait for a ticket, then take all that are there, up to the bounds of a batch, which the last one may pass.
+        False with the last batch after ``close``."""
         batch: list[Ticket] = []
+        size = 0
         take = self._waiting.get
         try:
             ticket = take(timeout=self._housekeeping_s)
@@ -120,7 +128,8 @@ class EmbeddedQueue:
                 time.sleep(_LINGER_S)
             while ticket is not None:
                 batch.append(ticket)
-                if len(batch) == self._max_batch:
+                size += _owed(ticket.command)[1]
+                if len(batch) == self._max_batch or size >= self._max_batch_bytes:
                     return batch, True
                 ticket = take(block=False)
         except Empty:
@@ -131,12 +140,19 @@ class EmbeddedQueue:
     def _tell(self, batch: Sequence[Ticket], outcomes: Sequence[Outcome]) -> None:
         self._commands -= len(batch)
         for ticket, outcome in zip(batch, outcomes, strict=True):
-            self._bytes -= _size(ticket.command)
+            user_id, size = _owed(ticket.command)
+            self._bytes -= size
+            self._of_users.give_back(user_id, size)
             try:
                 ticket.resolve(outcome)
             except Exception:
                 log.exception("A listener failed; the command's outcome is not changed by that.")
 
 
-def _size(command: Command) -> int:
-    return _OVERHEAD + command.body.__sizeof__() if type(command) is PostMessage else _OVERHEAD
+def _owed(command: Command) -> tuple[int, int]:
+    """Whose the command is, and how many bytes it costs."""
+    if type(command) is PostMessage:
+        return command.sender_id, _OVERHEAD + command.body.__sizeof__()
+    if type(command) is EditMessage:
+        return command.editor_id, _OVERHEAD + command.body.__sizeof__()
+    return SERVICE, _OVERHEAD

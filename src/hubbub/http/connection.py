@@ -1,9 +1,9 @@
 """One client's connection: bytes to requests, requests to the hot routes or to ASGI, replies to bytes.
 
-An asyncio Protocol that runs under uvicorn's Server (its ``http`` option), which brings the sockets, TLS and signals;
-how it stops is in http.server. One request at a time is read and handled. What a client pipelines behind it waits as
-the bytes that came, and no more is read, until the answer is written and taken: a client who does not read can make the
-service hold one answer, and one read of the socket. An answer larger than a PIECE is written as its client takes it.
+An asyncio Protocol; http.server accepts its client, and stops it. One request at a time is read and handled. What a
+client pipelines behind it waits as the bytes that came, and no more is read, until the answer is written and taken: a
+client who does not read can make the service hold one answer, and one read of the socket. An answer larger than a PIECE
+is written as its client takes it.
 
 Everything a client can make large or slow is bounded: the head and the body in http.reader and http.body, the time for
 a request to arrive and for an answer to be taken here (``Edge.sweep`` calls ``expire``).
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import unquote_to_bytes
 
 from hubbub.chat.commands import Outcome
+from hubbub.chat.errors import RateLimited, Unauthenticated
 from hubbub.chat.ticket import Ticket
 from hubbub.http.asgi import AsgiExchange
 from hubbub.http.eager import run
@@ -328,14 +329,21 @@ class Connection(asyncio.Protocol):
         elif type(result) is Ticket:
             result.then(partial(self._posted, request))
         else:
-            reply = failure(cast(Exception, result))
-            if reply.status == 429:
-                asyncio.get_running_loop().call_later(LATE_S, self._reply, request, reply)
-            else:
-                self._reply(request, reply)
+            try:
+                if type(result) is Unauthenticated:
+                    self.edge.anonymous.count(self.address, len(request.body))
+            except RateLimited as refused:
+                result = refused
+            self._reply_or_late(request, failure(cast(Exception, result)))
 
     def _posted(self, request: Request, outcome: Outcome) -> None:
-        self._reply(request, self.edge.hot.posted(outcome))
+        self._reply_or_late(request, self.edge.hot.posted(outcome))
+
+    def _reply_or_late(self, request: Request, reply: Reply) -> None:
+        if reply.status == 429:
+            asyncio.get_running_loop().call_later(LATE_S, self._reply, request, reply)
+        else:
+            self._reply(request, reply)
 
     def _handle_asgi(self, request: Request) -> None:
         self._exchange = AsgiExchange(self, self._scope(request), request.body, keep_alive=request.keep_alive)

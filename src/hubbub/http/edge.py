@@ -9,11 +9,8 @@ from collections.abc import Callable, Container, Iterable
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Any
 
-from uvicorn.config import Config
-from uvicorn.server import ServerState
-
 from hubbub.http.access_log import AccessLog
-from hubbub.http.connection import Connection
+from hubbub.http.anonymous import AnonymousRate
 from hubbub.http.heads import Heads
 from hubbub.http.hot_routes import HotRoutes
 from hubbub.http.problems import problem
@@ -24,6 +21,7 @@ from hubbub.measures import SECONDS, Histogram
 from hubbub.tracing import Tracing
 
 if TYPE_CHECKING:
+    from hubbub.http.connection import Connection
     from hubbub.http.handshake import Handshake
 
 MAX_CONNECTIONS = 10_000
@@ -57,6 +55,7 @@ class Edge:
         address_connections: int = ADDRESS_CONNECTIONS,
         access: AccessLog | None = None,
         turns: Turns | None = None,
+        anonymous: AnonymousRate | None = None,
         user_of: Callable[[bytes | None, bytes | None], str] = lambda cookie, authorization: "",
     ) -> None:
         self.stopping = False
@@ -66,6 +65,7 @@ class Edge:
         self.tracing = tracing
         self.access = access
         self.turns = turns or Turns()
+        self.anonymous = anonymous or AnonymousRate()
         self.user_of = user_of
         self.clock = 0.0
         self.date = b""
@@ -84,12 +84,6 @@ class Edge:
             ("route", "status"),
         )
         self.tasks: set[asyncio.Task[None]] = set()
-
-    def protocol(
-        self, config: Config, server_state: ServerState, app_state: dict[str, Any], _loop: Any = None
-    ) -> Connection:
-        """What uvicorn calls for each connection."""
-        return Connection(self)
 
     def enter(self, connection: Connection | Handshake, host: str) -> Reply | None:
         """The connection counts from now on; or what it is refused with. Who waits for its client gives way to it."""

@@ -4,7 +4,6 @@ first when there is no room."""
 from __future__ import annotations
 
 import asyncio
-import logging
 import socket
 from contextlib import suppress
 from functools import partial
@@ -19,54 +18,21 @@ if TYPE_CHECKING:
     from hubbub.http.edge import Edge
 
 HANDSHAKE_S = 10.0
-_AT_ONCE = 100  # clients that are accepted before others are served
-_AGAIN_S = 1.0  # after one could not be accepted
-
-log = logging.getLogger("hubbub.http")
 
 
 class Handshakes:
-    """Accepts clients from the listening socket and does their TLS handshakes, until it is stopped."""
+    """Does the TLS handshakes of clients that have connected."""
 
-    def __init__(self, edge: Edge, listener: socket.socket, context: SSLContext, backlog: int) -> None:
+    def __init__(self, edge: Edge, context: SSLContext) -> None:
         self._edge = edge
-        self._listener = listener
         self._context = context
-        self._stopped = False
-        listener.setblocking(False)
-        listener.listen(backlog)
-        self._listen()
 
-    def accept(self, client: socket.socket) -> None:
-        """One that is connected."""
+    def take(self, client: socket.socket) -> None:
         handshake = Handshake(self._edge, client)
         if not handshake.refused:
             # The keys that both agree on take the loop a millisecond or more.
             begin = partial(handshake.start, self._context)
             self._edge.turns.begin(begin, lambda: handshake.address or id(handshake), UNKNOWN_S)
-
-    def stop(self) -> None:
-        """Accept no more by itself."""
-        self._stopped = True
-        asyncio.get_running_loop().remove_reader(self._listener)
-
-    def _listen(self) -> None:
-        if not self._stopped:
-            asyncio.get_running_loop().add_reader(self._listener, self._accept)
-
-    def _accept(self) -> None:
-        for _ in range(_AT_ONCE):
-            try:
-                client = self._listener.accept()[0]
-            except (BlockingIOError, ConnectionAbortedError):
-                return
-            except OSError as error:
-                log.warning("Can't accept a connection: %s.", error.strerror)
-                loop = asyncio.get_running_loop()
-                loop.remove_reader(self._listener)
-                loop.call_later(_AGAIN_S, self._listen)
-                return
-            self.accept(client)
 
 
 class Handshake:

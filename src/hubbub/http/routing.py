@@ -13,6 +13,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route as StarletteRoute
 
+from hubbub.chat.errors import RateLimited, Unauthenticated
+from hubbub.http.anonymous import AnonymousRate
 from hubbub.http.fields import fields
 from hubbub.http.media import must_be_json
 from hubbub.http.origin import must_be_own_page
@@ -26,6 +28,7 @@ H = TypeVar("H", bound=Callable[..., Any])
 
 SAFE = ("GET", "HEAD")
 BASE = "/api/v1"
+MAX_OPEN_BODY = 16 * 1024  # of a route that needs no session: the longest login takes 14 KB, every character escaped
 ROUTE = "hubbub.route"  # where the scope says which route it was
 _DECLARED = "_declared_route"
 
@@ -60,9 +63,9 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def errors(self) -> list[int]:
         """Every status that the route may refuse with."""
-        found = {*self.refuses}
+        found = {429, *self.refuses}
         if self.guarded:
-            found |= {401, 429, 503}
+            found |= {401, 503}
         if self.roles or self.method not in SAFE:
             found.add(403)  # for the latter, to a page of another site
         if "{" in self.path:
@@ -141,46 +144,77 @@ async def _leave(request: Request) -> None:
         pass
 
 
-def application(routes: Sequence[Route]) -> Starlette:
+def application(routes: Sequence[Route], anonymous: AnonymousRate) -> Starlette:
     """All routes, one Starlette route for each path, so that a 405 can name every method the path has."""
     paths: dict[str, dict[str, Route]] = {}
     for route in routes:
         paths.setdefault(route.path, {})[route.method] = route
     app = Starlette(
         # The first that fits is taken: sorted, "/messages/search" comes before "/messages/{message}".
-        routes=[StarletteRoute(path, _Methods(paths[path])) for path in sorted(paths)],
-        exception_handlers={HTTPException: _not_found},
+        routes=[StarletteRoute(path, _Methods(paths[path], anonymous)) for path in sorted(paths)],
+        exception_handlers={HTTPException: _NotFound(anonymous)},
     )
     app.router.redirect_slashes = False
     return app
 
 
-async def _not_found(request: Request, error: Exception) -> Response:
-    return response(problem(404, "There is nothing at this path. /openapi.json lists all paths."))
+async def _refused(error: Exception) -> Response:
+    """The answer when handling a request raised."""
+    answer = response(failure(error))
+    if answer.status_code == 429:
+        await asyncio.sleep(LATE_S)
+    return answer
+
+
+class _NotFound:
+    """The answer where no route has the path."""
+
+    def __init__(self, anonymous: AnonymousRate) -> None:
+        self._anonymous = anonymous
+
+    async def __call__(self, request: Request, error: Exception) -> Response:
+        try:
+            self._anonymous.count_request(request, len(await request.body()))
+        except RateLimited as refusal:
+            return await _refused(refusal)
+        return response(problem(404, "There is nothing at this path. /openapi.json lists all paths."))
 
 
 class _Methods:
     """An ASGI application that picks the endpoint by method."""
 
-    def __init__(self, routes: dict[str, Route]) -> None:
+    def __init__(self, routes: dict[str, Route], anonymous: AnonymousRate) -> None:
+        self._anonymous = anonymous
         self._routes = dict(routes)
         if "GET" in routes:
             self._routes["HEAD"] = routes["GET"]
         self._allow = ", ".join(sorted(self._routes)).encode()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        route = self._routes.get(scope["method"])
-        if route is None:
-            allowed = self._allow.decode()
-            answer = response(problem(405, f"This path takes {allowed}.", headers=b"allow: %b\r\n" % self._allow))
-        else:
-            scope[ROUTE] = route.name
-            try:
-                if scope["method"] not in SAFE:
-                    must_be_own_page(dict(scope["headers"]))
-                answer = await route.endpoint(Request(scope, receive))
-            except Exception as error:  # noqa: BLE001 - every failure becomes a problem, and is logged there
-                answer = response(failure(error))
-                if answer.status_code == 429:
-                    await asyncio.sleep(LATE_S)
+        request = Request(scope, receive)
+        try:
+            answer = await self._answer(request, self._routes.get(request.method))
+        except Exception as error:  # noqa: BLE001 - every failure becomes a problem, and is logged there
+            answer = await _refused(error)
         await answer(scope, receive, send)
+
+    async def _answer(self, request: Request, route: Route | None) -> Response:
+        if route is None:
+            self._anonymous.count_request(request, len(await request.body()))
+            allowed = self._allow.decode()
+            return response(problem(405, f"This path takes {allowed}.", headers=b"allow: %b\r\n" % self._allow))
+        request.scope[ROUTE] = route.name
+        if request.method not in SAFE:
+            must_be_own_page(dict(request.scope["headers"]))
+        if not route.guarded:
+            size = len(await request.body())
+            self._anonymous.count_request(request, size)
+            if route.request is not None and size > MAX_OPEN_BODY:
+                return response(problem(413, f"The body of this request may take {MAX_OPEN_BODY} bytes."))
+        try:
+            answer: Response = await route.endpoint(request)
+        except Unauthenticated:
+            if route.guarded:  # who has no session is refused before the body is looked at
+                self._anonymous.count_request(request, 0)
+            raise
+        return answer

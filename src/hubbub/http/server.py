@@ -10,7 +10,7 @@ import resource
 import signal
 import socket
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, suppress
 from pathlib import Path
 from types import FrameType
@@ -20,6 +20,7 @@ import uvicorn
 import uvloop
 
 from hubbub import __version__
+from hubbub.http.acceptor import Acceptor
 from hubbub.http.connection import Connection
 from hubbub.http.edge import MAX_CONNECTIONS, OTHER_FILES, Edge
 from hubbub.http.handshake import Handshakes
@@ -53,8 +54,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server, which stops in our own way, and with TLS accepts clients in our own way. ``started`` gets the
-    URL."""
+    """uvicorn's server, which accepts clients and stops in our own way. ``started`` gets the URL."""
 
     def __init__(
         self, config: uvicorn.Config, edge: Edge, listener: socket.socket, started: Callable[[str], None]
@@ -63,14 +63,15 @@ class Server(uvicorn.Server):
         self._edge = edge
         self._listener = listener
         self._started = started
-        self._handshakes: Handshakes | None = None
+        self._acceptor: Acceptor | None = None
+        self._connecting: set[asyncio.Task[None]] = set()
         self._reason = ""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         context = self.config.ssl
-        await super().startup(sockets if context is None else [])
-        if context is not None:
-            self._handshakes = Handshakes(self._edge, self._listener, context, self.config.backlog)
+        await super().startup([])
+        take = self._connect if context is None else Handshakes(self._edge, context).take
+        self._acceptor = Acceptor(self._listener, self.config.backlog, take)
         host, port = self._listener.getsockname()[:2]
         scheme = "https" if self.config.ssl else "http"
         url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
@@ -89,9 +90,10 @@ class Server(uvicorn.Server):
         """
         log_stop(self._reason)
         edge = self._edge
-        accepted = self._accept_last()
+        if self._acceptor is not None:
+            self._acceptor.stop()
         edge.stop()
-        await asyncio.gather(*accepted, return_exceptions=True)
+        await asyncio.gather(*self._connecting)
         await self._all_gone(LEAVE_S)
         for connection in list(edge.connections):
             connection.leave()
@@ -99,23 +101,15 @@ class Server(uvicorn.Server):
         for connection in list(edge.connections):
             connection.abort()
 
-    def _accept_last(self) -> list[Awaitable[object]]:
-        """Close the listening socket, after accepting the connections in its backlog, which would be cut off."""
-        clients = []
-        if self._handshakes is not None:
-            self._handshakes.stop()
-        with suppress(OSError):
-            while True:
-                clients.append(self._listener.accept()[0])
-        for server in self.servers:
-            server.close()
-        self._listener.close()
-        if self._handshakes is not None:
-            for client in clients:
-                self._handshakes.accept(client)
-            return []
-        loop = asyncio.get_running_loop()
-        return [loop.connect_accepted_socket(lambda: Connection(self._edge), client) for client in clients]
+    def _connect(self, client: socket.socket) -> None:
+        """Without TLS."""
+        task = asyncio.get_running_loop().create_task(self._connected(client))
+        self._connecting.add(task)
+        task.add_done_callback(self._connecting.discard)
+
+    async def _connected(self, client: socket.socket) -> None:
+        with suppress(OSError):  # it has gone
+            await asyncio.get_running_loop().connect_accepted_socket(lambda: Connection(self._edge), client)
 
     async def _all_gone(self, within_s: float) -> None:
         until = time.monotonic() + within_s
@@ -164,7 +158,7 @@ def serve(
         async with system() as edge:
             config = uvicorn.Config(
                 edge.app,
-                http=cast(Any, edge.protocol),
+                http=cast(Any, Connection),
                 lifespan="off",
                 ws="none",
                 log_config=None,

@@ -24,6 +24,7 @@ from hubbub.chat.registration import Policy, Registration
 from hubbub.console import Console
 from hubbub.http.access_log import AccessLog
 from hubbub.http.access_log import log as access_log
+from hubbub.http.anonymous import AnonymousRate
 from hubbub.http.edge import Edge
 from hubbub.http.entrance import Entrance
 from hubbub.http.hot_routes import HotRoutes
@@ -129,12 +130,15 @@ def edge_of(
         *routes_of(OperatorRoutes(entrance, operating, readings, wing.letters, errors)),
     ]
     itself = routes_of(ServiceRoutes(ready, readings, api), base="")
-    app: Any = application([*api, *itself, *routes_of(PageRoutes(Console()), base="")])
     trusted: Container[str] = ()
     middleware: ProxyHeadersMiddleware | None = None
     if proxies:
-        app = middleware = ProxyHeadersMiddleware(app, trusted_hosts=list(proxies))
+        middleware = ProxyHeadersMiddleware(cast(Any, None), trusted_hosts=list(proxies))
         trusted = cast(Container[str], middleware.trusted_hosts)
+    anonymous = AnonymousRate(trusted)
+    app: Any = application([*api, *itself, *routes_of(PageRoutes(Console()), base="")], anonymous)
+    if middleware is not None:
+        middleware.app, app = app, middleware
     access = AccessLog(sessions.user_of, middleware) if access_log.isEnabledFor(logging.INFO) else None
     edge = Edge(
         hot,
@@ -145,6 +149,7 @@ def edge_of(
         address_connections=address_connections,
         access=access,
         turns=turns,
+        anonymous=anonymous,
         user_of=sessions.user_of,
     )
     edge.tick()

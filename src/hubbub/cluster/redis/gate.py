@@ -126,7 +126,7 @@ class RedisGate:
             if wants.number and known is not None and user_id in known.roles and client.takes_numbers:
                 # Held before the number is taken, so that nothing refuses it afterwards (rule 7). None: no room, and
                 # who posts without a number is told so.
-                reservation = self._publisher.try_hold(token, wants.number)
+                reservation = self._publisher.try_hold(token, wants.number, user_id)
                 what = "number" if reservation is not None else ""
             reply = await self._ask(
                 client,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from functools import cached_property
 from typing import Any
@@ -18,6 +20,7 @@ from hubbub.http.openapi import document
 from hubbub.http.routing import Route, json_response, route, routes_of
 from hubbub.measures import Histogram
 
+_FIGURES_S = 1.0  # for so long what one has asked for is given to others too: making it holds the event loop
 _CAN_DO_WITHOUT = ("search",)  # a process that has all else should get requests
 
 
@@ -35,6 +38,9 @@ class ServiceRoutes:
         self._ready = ready
         self._readings = readings
         self._others = others
+        self._figures = b""
+        self._figures_end = 0.0
+        self._asking = asyncio.Lock()
 
     @route("GET", "/healthz", response=schemas.Health, guarded=False)
     async def healthz(self, request: Request) -> Response:
@@ -57,8 +63,12 @@ class ServiceRoutes:
 
     @route("GET", "/metrics", guarded=False)
     async def metrics(self, request: Request) -> Response:
-        """What an operator watches, in Prometheus' text format."""
-        return Response(exposition(await self._readings()), media_type=CONTENT_TYPE_LATEST)
+        """What an operator watches, in Prometheus' text format; a second old at the most."""
+        async with self._asking:
+            if time.monotonic() >= self._figures_end:
+                self._figures = exposition(await self._readings())
+                self._figures_end = time.monotonic() + _FIGURES_S
+        return Response(self._figures, media_type=CONTENT_TYPE_LATEST)
 
     @route("GET", "/openapi.json", response=dict[str, Any], guarded=False)
     async def openapi(self, request: Request) -> Response:

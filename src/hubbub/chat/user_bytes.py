@@ -1,0 +1,38 @@
+"""No user fills a queue alone."""
+
+from __future__ import annotations
+
+from hubbub.chat.errors import RateLimited
+
+SERVICE = 0  # no user's id: of what the service itself sends nothing is counted
+
+
+class UserBytes:
+    """How many bytes of each user wait in a queue: ``most`` at a time. Who has none is not remembered."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._of: dict[int, int] = {}
+
+    def take(self, user_id: int, size: int) -> None:
+        """Raises RateLimited: the user has so many already."""
+        if user_id == SERVICE:
+            return
+        taken = self._of.get(user_id, 0) + size
+        if taken > self._most:
+            raise RateLimited(
+                f"Your messages may take {self._most} bytes while they wait to be stored. Nothing was stored; wait for "
+                "the answers to the others, and send it again.",
+                limit=self._most,
+                retry_after=1,
+            )
+        self._of[user_id] = taken
+
+    def give_back(self, user_id: int, size: int) -> None:
+        if user_id == SERVICE:
+            return
+        left = self._of[user_id] - size
+        if left:
+            self._of[user_id] = left
+        else:
+            del self._of[user_id]

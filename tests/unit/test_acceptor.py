@@ -1,0 +1,82 @@
+"""How clients are accepted."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable, Coroutine
+from contextlib import ExitStack
+from typing import Any
+
+import uvloop
+
+from hubbub.http import acceptor
+from hubbub.http.acceptor import Acceptor
+from hubbub.http.server import listen
+
+
+def run(scene: Callable[[ExitStack], Coroutine[Any, Any, None]]) -> None:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner, ExitStack() as stack:
+        runner.run(scene(stack))
+
+
+def connect(listener: socket.socket, count: int, stack: ExitStack) -> None:
+    for _ in range(count):
+        stack.enter_context(socket.create_connection(listener.getsockname(), timeout=10))
+
+
+def test_all_who_wait_are_accepted_in_one_turn_of_the_loop() -> None:
+    async def scene(stack: ExitStack) -> None:
+        listener = listen("127.0.0.1", 0)
+        turn = 0
+        taken: list[int] = []
+
+        def take(client: socket.socket) -> None:
+            stack.enter_context(client)
+            taken.append(turn)
+
+        accepting = Acceptor(listener, 100, take)
+        connect(listener, 50, stack)
+        while len(taken) < 50:
+            turn += 1
+            await asyncio.sleep(0)
+        assert len(set(taken)) == 1
+        accepting.stop()
+
+    run(scene)
+
+
+def test_a_flood_of_clients_leaves_the_loop_to_others(monkeypatch: Any) -> None:
+    monkeypatch.setattr(acceptor, "_MOST_AT_ONCE", 5)
+
+    async def scene(stack: ExitStack) -> None:
+        listener = listen("127.0.0.1", 0)
+        taken: list[int] = []
+        turn = 0
+
+        def take(client: socket.socket) -> None:
+            stack.enter_context(client)
+            taken.append(turn)
+
+        accepting = Acceptor(listener, 100, take)
+        connect(listener, 20, stack)
+        while len(taken) < 20:
+            turn += 1
+            await asyncio.sleep(0)
+        assert max(taken.count(each) for each in taken) == 5
+        accepting.stop()
+
+    run(scene)
+
+
+def test_who_has_connected_before_the_stop_is_taken() -> None:
+    async def scene(stack: ExitStack) -> None:
+        listener = listen("127.0.0.1", 0)
+        taken: list[socket.socket] = []
+        accepting = Acceptor(listener, 200, lambda client: taken.append(stack.enter_context(client)))
+        connect(listener, 120, stack)
+        accepting.stop()
+        assert len(taken) == 120
+        assert listener.fileno() == -1
+
+    run(scene)
