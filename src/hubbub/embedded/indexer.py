@@ -2,6 +2,9 @@
 
 The store notes, in the transaction of each batch, which messages it changed; the index notes, in the transaction of
 what it takes in, how far it has come. So neither can be ahead of what the other believes, whatever is killed when.
+
+One step takes in a bounded amount of text, in which users share (embedded.index_shares). What is left over of theirs
+waits in the index, with a note of it, and later steps take that in user by user.
 """
 
 from __future__ import annotations
@@ -15,6 +18,8 @@ from typing import Generic, Protocol, TypeVar
 
 from hubbub.chat.errors import Unavailable
 from hubbub.chat.ports import Document
+from hubbub.embedded.index import Progress
+from hubbub.embedded.index_shares import Change, shared_out
 
 log = logging.getLogger("hubbub.search")
 
@@ -27,7 +32,8 @@ class Changes(Protocol):
     """See embedded.store."""
 
     def last_change(self) -> int: ...
-    def changes(self, after: int) -> tuple[int, list[Document]]: ...
+    def changes(self, after: int) -> tuple[int, list[Change]]: ...
+    def documents(self, places: Iterable[tuple[int, int]]) -> list[Document]: ...
     def all_messages(self, after: tuple[int, int]) -> tuple[tuple[int, int], list[Document]]: ...
     def indexed(self, position: int) -> None: ...
 
@@ -38,7 +44,8 @@ class Generation(Protocol):
     @property
     def position(self) -> int | None: ...
     def check(self) -> None: ...
-    def add(self, documents: Iterable[Document], position: int | None = None) -> None: ...
+    def waiting(self) -> list[Change]: ...
+    def add(self, documents: Iterable[Document], progress: Progress | None = None) -> None: ...
     def sync(self) -> None: ...
     def remove(self) -> None: ...
 
@@ -123,10 +130,14 @@ class Indexer(Generic[G]):
 
     def _follow(self, generation: G) -> None:
         before = generation.position or 0
-        position, documents = self._store.changes(before)
-        if position == before:
+        position, new = self._store.changes(before)
+        waiting = generation.waiting()
+        if position == before and not waiting:
             return
-        generation.add(documents, position)
+        chosen = shared_out(waiting + new)
+        later = set(new).difference(chosen)
+        documents = self._store.documents((each.chat_id, each.number) for each in chosen)
+        generation.add(documents, Progress(position, sorted(set(waiting).intersection(chosen)), sorted(later)))
         if time.monotonic() - self._synced >= _SYNC_S:
             generation.sync()
             self._synced = time.monotonic()
@@ -162,5 +173,5 @@ class Indexer(Generic[G]):
             count += len(documents)
         if self._stopping.is_set():
             return None
-        generation.add([], start)
+        generation.add([], Progress(start))
         return count
