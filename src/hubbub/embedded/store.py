@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import sqlite3
 import time
 from array import array
@@ -67,8 +68,11 @@ from hubbub.embedded.index_shares import Change, shared_out
 from hubbub.embedded.migrate import migrate
 from hubbub.embedded.readers import Readers
 from hubbub.embedded.soundness import Soundness
+from hubbub.embedded.wal import Wal
 
 T = TypeVar("T")
+
+log = logging.getLogger("hubbub.store")
 
 _OLDEST_SQLITE = (3, 37, 0)  # STRICT tables
 _ROWS_PER_INSERT = 100
@@ -158,9 +162,11 @@ class SqliteStore:
         self._reading.execute("SELECT 1 FROM changes LIMIT 1").fetchall()
         self._soundness = Soundness(path)
         self._readers = Readers(partial(self._connect, read_only=True))
-        # Each of the two kinds has threads of its own, so that neither waits for the other.
+        # Each of the two kinds has threads of its own, so that neither waits for the other. Deep pages take
+        # longest, and are read one at a time: between two of them the log can be emptied.
         self._far_reads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="far-read")
-        self._deep_pages = ThreadPoolExecutor(max_workers=2, thread_name_prefix="deep-page")
+        self._deep_pages = ThreadPoolExecutor(max_workers=1, thread_name_prefix="deep-page")
+        self._wal = Wal(path, self._connect)
         # What was once read of an id stays true until its chat is deleted. The thread that writes has some of its own,
         # which it drops in the transaction that deletes; those of the loop are dropped after the commit, all together:
         # what the loop was reading then goes to those that were dropped.
@@ -740,7 +746,14 @@ class SqliteStore:
         if offset <= DEEP:  # walking past so many takes about 100 µs
             return self._rows(sql, parameters)
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._deep_pages, self._blocking, sql, parameters)
+        return await loop.run_in_executor(self._deep_pages, self._deep, sql, parameters)
+
+    def _deep(self, sql: str, parameters: Sequence[Any]) -> list[Any]:
+        try:
+            self._wal.shorten()
+        except (OSError, sqlite3.Error) as error:
+            log.warning("The database's log could not be emptied: %s", error)
+        return self._blocking(sql, parameters)
 
     async def role(self, token: str, user_id: int) -> Role | None:
         row = self._row(ROLE, (user_id, token))
