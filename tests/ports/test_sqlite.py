@@ -90,3 +90,17 @@ async def test_what_is_posted_behind_a_deletion_is_refused_also_in_the_same_batc
     assert [type(outcome) for outcome in store.apply([post(3)])] == [NotFound]
     assert await store.messages(CHAT, limit=9) == []
     store.close()
+
+
+def test_the_chat_that_has_waited_longest_is_counted_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hubbub.embedded.store._CHATS_COUNTED_AT_ONCE", 1)
+    store = SqliteStore(tmp_path / "hubbub.db")
+    chats = [AddChat("token", None, 3)] * 3
+    store.apply([AddUser("ref", "a@x", "A", "hash", 1), AddApplication("token", "T", 1, 2), *chats])
+    counted = []
+    for round in range(1, 4):
+        store.apply([PostMessage(ChatKey("token", chat), round, 1, "ref", "A", "x", 1000) for chat in (3, 1, 2)])
+        store.count_messages()
+        counted.append([row[0] for row in store._rows("SELECT counted FROM chats ORDER BY number", ())])
+    assert counted == [[0, 0, 1], [2, 0, 1], [2, 3, 1]]
+    store.close()

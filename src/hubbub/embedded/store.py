@@ -11,6 +11,7 @@ return to it is a wait. A batch of messages is therefore one INSERT of many rows
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import logging
 import sqlite3
@@ -47,7 +48,7 @@ from hubbub.chat.commands import (
     SetPassword,
 )
 from hubbub.chat.deep_pages import DEEP
-from hubbub.chat.errors import Forbidden, KeyReused, NotFound, Unavailable
+from hubbub.chat.errors import Forbidden, KeyReused, NotFound
 from hubbub.chat.limits import ENDED_SESSION_KEPT_MS
 from hubbub.chat.model import (
     DELETED_USER,
@@ -172,8 +173,9 @@ class SqliteStore:
         # what the loop was reading then goes to those that were dropped.
         self._written_ids: dict[ChatKey, int] = {}
         self._chat_ids: dict[ChatKey, int] = {}
-        # Chats with messages above counted_to, as far as this process knows. Only hurries the counting along.
-        self._uncounted: set[int] = set()
+        # Chats with messages above counted_to, as far as this process knows; the first has waited longest. Only hurries
+        # the counting along.
+        self._uncounted: dict[int, None] = {}
         self._changed: array[int] = array("q")  # in the batch under way: chat_id and number, in turn
         self._indexed_to = 0
         self._forgotten_to = 0
@@ -285,7 +287,7 @@ class SqliteStore:
         rows += (chat_id, command.number, command.sender_id, command.created_at, command.body)
         self._changed.append(chat_id)
         self._changed.append(command.number)
-        self._uncounted.add(chat_id)
+        self._uncounted[chat_id] = None
         return command.number
 
     def _insert(self, rows: list[Any]) -> None:
@@ -613,14 +615,11 @@ class SqliteStore:
     def count_messages(self) -> None:
         self._soundness.check()
         self._forget_changes()
-        chats = [self._uncounted.pop() for _ in range(min(len(self._uncounted), _CHATS_COUNTED_AT_ONCE))]
-        if not chats:
-            return
-        try:
+        chats = list(itertools.islice(self._uncounted, _CHATS_COUNTED_AT_ONCE))
+        if chats:
             self._transaction(lambda: self._count(chats))
-        except Unavailable:
-            self._uncounted.update(chats)
-            raise
+            for chat_id in chats:
+                del self._uncounted[chat_id]
 
     def _count(self, chats: Sequence[int]) -> None:
         self._writing.execute(
