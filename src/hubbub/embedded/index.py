@@ -85,7 +85,7 @@ _NUMBER_BITS = 32
 _KNOWN_CHATS = 100_000
 _THREADS = 2
 _USERS_AT_ONCE = 20  # of those who wait
-_OF_ONE_USER = 200  # changes
+_CHANGES_AT_ONCE = 4000  # of theirs
 # What SQLite and FTS5 call an error of the statement, and with our statements is damage.
 _DAMAGES = ("no such table", "no such column", "vtable constructor failed", "invalid fts5 file format")
 
@@ -163,7 +163,6 @@ class IndexFile:
 
     def waiting(self) -> list[Change]:
         """Some of what waits: for each of the next users, what has waited longest."""
-        found: list[Change] = []
         users: list[int] = []
         while len(users) < _USERS_AT_ONCE:
             next_user = "SELECT sender FROM waiting WHERE sender > ? LIMIT 1"
@@ -173,11 +172,10 @@ class IndexFile:
                 break
             self._latest = row[0]
             users.append(row[0])
-            rows = self._writing.execute(
-                "SELECT * FROM waiting WHERE sender = ? ORDER BY noted_at, chat_id, number LIMIT ?",
-                (*row, _OF_ONE_USER),
-            )
-            found += map(Change._make, rows)
+        found: list[Change] = []
+        of_user = "SELECT * FROM waiting WHERE sender = ? ORDER BY noted_at, chat_id, number LIMIT ?"
+        for user in users:
+            found += map(Change._make, self._writing.execute(of_user, (user, _CHANGES_AT_ONCE // len(users))))
         return found
 
     def waiting_since(self) -> int | None:

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 MOST_CHARACTERS = 262_144  # of text in one step; 0.2 s of a core where every three characters are new
-_LEAST = 100  # characters that a message counts as, at the least
+MOST_CHANGES = 2_500  # that are new and looked at in one step, and those of one more batch
+_LEAST = 30  # characters that a message counts as, at the least
 
 
 class Change(NamedTuple):

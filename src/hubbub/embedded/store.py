@@ -65,7 +65,7 @@ from hubbub.chat.model import (
 from hubbub.chat.ports import Document, Place, Sent
 from hubbub.embedded.accounts import HANDLERS, ROLE, is_gone, refused_by, role_of
 from hubbub.embedded.erasing import erase_some
-from hubbub.embedded.index_shares import Change, shared_out
+from hubbub.embedded.index_shares import MOST_CHANGES, Change, shared_out
 from hubbub.embedded.migrate import migrate
 from hubbub.embedded.readers import Readers
 from hubbub.embedded.soundness import Soundness
@@ -80,7 +80,7 @@ _ROWS_PER_INSERT = 100
 _CHATS_COUNTED_AT_ONCE = 200
 _KNOWN_CHATS = 100_000
 _CHANGES = 500  # batches that an index looks at at once
-_AT_ONCE = 5000  # messages, of all there are; of what has changed it is one batch more
+_AT_ONCE = 5000  # messages, of all there are
 _MOST_CHARACTERS = 2_097_152  # of texts that a rebuild of the index reads at once
 _UNDER_WAY_MS = 2000  # what an account that is deleted may have under way; it takes milliseconds
 
@@ -546,7 +546,7 @@ class SqliteStore:
             for place in zip(pairs[::2], pairs[1::2], strict=True):
                 noted.setdefault(place, noted_at)
             after = seq
-            if len(noted) >= _AT_ONCE:
+            if len(noted) >= MOST_CHANGES:
                 break
         if not noted:
             return after, []
