@@ -28,7 +28,7 @@ from hubbub.http.problems import LATE_S, Refused, failure, problem
 from hubbub.http.reader import Reader, Request
 from hubbub.http.reply import PIECE, Reply
 from hubbub.http.shares import EXEMPT
-from hubbub.http.turns import TURN_S
+from hubbub.http.turns import UNKNOWN_S
 
 if TYPE_CHECKING:
     from hubbub.http.access_log import AccessLog
@@ -291,9 +291,14 @@ class Connection(asyncio.Protocol):
             return
         known = request.known
         match = known.match if known is not None else self.edge.hot.match(request.method, request.target)
-        # What comes by ASGI runs as a task, so how long that takes is not known here: one begins in a turn of the loop.
-        least_s = TURN_S if match is None else 0.0
-        self.edge.turns.begin(partial(self._begin, request, match), partial(self._owner, request), least_s)
+        # What comes by ASGI runs as a task, so how long that takes is not known here: few begin in a turn of the loop.
+        least_s = UNKNOWN_S if match is None else 0.0
+        turns = self.edge.turns
+        if turns.free:
+            self._begin(request, match)
+            turns.spend(max(perf_counter() - request.begun, least_s))
+        else:
+            turns.begin(partial(self._begin, request, match), partial(self._owner, request), least_s)
 
     def _owner(self, request: Request) -> Hashable:
         """Who asks, as far as that is known before it is looked into."""

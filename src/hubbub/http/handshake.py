@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from hubbub.http.connection import Connection
 from hubbub.http.shares import EXEMPT
-from hubbub.http.turns import TURN_S
+from hubbub.http.turns import UNKNOWN_S
 
 if TYPE_CHECKING:
     from hubbub.http.edge import Edge
@@ -43,7 +43,7 @@ class Handshakes:
         if not handshake.refused:
             # The keys that both agree on take the loop a millisecond or more.
             begin = partial(handshake.start, self._context)
-            self._edge.turns.begin(begin, lambda: handshake.address or id(handshake), TURN_S)
+            self._edge.turns.begin(begin, lambda: handshake.address or id(handshake), UNKNOWN_S)
 
     def stop(self) -> None:
         """Accept no more by itself."""

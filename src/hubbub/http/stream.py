@@ -27,7 +27,7 @@ from hubbub.chat.feed import Event, Feed, Listener
 from hubbub.chat.model import ChatKey
 from hubbub.http.problems import status_of
 from hubbub.http.stream_position import StreamPosition
-from hubbub.http.turns import TURN_S, Turns
+from hubbub.http.turns import UNKNOWN_S, Turns
 
 CHECK_S = 1.0  # how long a stream may go on after its session has ended
 HEARTBEAT_S = 5.0
@@ -171,7 +171,7 @@ class Stream:
         more = True
         while more:
             async with self._slices:
-                await self._turn(TURN_S)
+                await self._turn(UNKNOWN_S)
                 piece, after, more = await self._slice(after)
             yield piece
             await self._check()
