@@ -16,7 +16,7 @@ from hubbub.chat.ports import Document, SearchIndex
 from hubbub.chat.ranking import Ranking
 from hubbub.chat.search import CANDIDATES, Query, fold, parse, spaced
 from hubbub.cluster.search import ElasticIndex, connect
-from hubbub.embedded.index import SqliteIndex
+from hubbub.embedded.index import Progress, SqliteIndex
 from hubbub.loadtest.servers import Elasticsearch, OpenSearch, SearchServer
 
 _chats = itertools.count(1)
@@ -51,7 +51,7 @@ def filled(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Filled]:
     if request.param == "sqlite":
         index = SqliteIndex(tmp_path, 1)
         file = index.start_anew()
-        file.add([], 0)
+        file.add([], Progress(0))
         index.adopt(file)
         yield Filled(index, file.add)
         index.close()

@@ -61,7 +61,8 @@ def test_what_was_posted_edited_or_deleted_is_a_change_for_the_index(tmp_path: P
     store.apply([post(1), post(2), post(3)])
     at, _ = store.changes(0)
     store.apply([EditMessage(CHAT, 1, 1, "y", 2000), DeleteMessage(CHAT, 2, 1, any_sender=False), post(4)])
-    _, changed = store.changes(at)
+    _, changes = store.changes(at)
+    changed = store.documents((each.chat_id, each.number) for each in changes)
     assert sorted(((each.number, each.body, each.edited) for each in changed), key=lambda each: each[0]) == [
         (1, "y", True),
         (2, None, False),
@@ -88,4 +89,18 @@ async def test_what_is_posted_behind_a_deletion_is_refused_also_in_the_same_batc
     assert [type(outcome) for outcome in store.apply(deletions)] == [type(None), NotFound] * 2
     assert [type(outcome) for outcome in store.apply([post(3)])] == [NotFound]
     assert await store.messages(CHAT, limit=9) == []
+    store.close()
+
+
+def test_the_chat_that_has_waited_longest_is_counted_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hubbub.embedded.store._CHATS_COUNTED_AT_ONCE", 1)
+    store = SqliteStore(tmp_path / "hubbub.db")
+    chats = [AddChat("token", None, 3)] * 3
+    store.apply([AddUser("ref", "a@x", "A", "hash", 1), AddApplication("token", "T", 1, 2), *chats])
+    counted = []
+    for round in range(1, 4):
+        store.apply([PostMessage(ChatKey("token", chat), round, 1, "ref", "A", "x", 1000) for chat in (3, 1, 2)])
+        store.count_messages()
+        counted.append([row[0] for row in store._rows("SELECT counted FROM chats ORDER BY number", ())])
+    assert counted == [[0, 0, 1], [2, 0, 1], [2, 3, 1]]
     store.close()

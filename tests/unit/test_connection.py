@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections.abc import Sequence
 from typing import Any, cast
@@ -17,7 +18,7 @@ from hubbub.http.connection import Connection
 from hubbub.http.edge import Edge
 from hubbub.http.problems import LATE_S
 from hubbub.http.reader import MAX_HEADERS
-from hubbub.http.reply import PIECE
+from hubbub.http.reply import PIECE, Reply
 from hubbub.http.turns import TURN_S, UNKNOWN_S
 from tests.conftest import eventually_async
 
@@ -37,6 +38,18 @@ class RefusingRoutes:
 
     def match(self, _method: bytes, _target: bytes) -> Any:
         return self.refuse, ChatKey("token", 1), b"", "list"
+
+
+class LargeRoutes:
+    """Each request is answered at once, with more than a turn of the loop may write."""
+
+    body = b"x" * 100 * PIECE
+
+    async def answer(self, _call: Any) -> Reply:
+        return Reply(200, self.body)
+
+    def match(self, _method: bytes, _target: bytes) -> Any:
+        return self.answer, ChatKey("token", 1), b"", "list"
 
 
 class Transport:
@@ -144,6 +157,28 @@ async def test_who_asks_over_many_connections_holds_up_nobody() -> None:
     asked = [scope["client"][0] for scope in app.scopes]
     assert len(asked) == 51
     assert asked.index("198.51.100.1") <= AT_ONCE + 1
+
+
+async def test_of_large_answers_few_are_written_in_one_turn_of_the_loop_and_nobody_waits_for_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("hubbub.http.turns.TURN_S", 0.005)
+    edge = Edge(cast(Any, LargeRoutes()), App())
+    edge.tick()
+    addresses = ["192.0.2.1"] * 20 + ["198.51.100.1"]
+    transports = []
+    for address in addresses:
+        protocol, transport = connected(App(), edge, address)
+        protocol.data_received(GET)
+        transports.append(transport)
+    written = [0]
+    while len(written) < 200 and written[-1] < len(addresses):
+        await asyncio.sleep(0)
+        written.append(sum(len(each.written) > len(LargeRoutes.body) for each in transports))
+        if written[-1] > 5:
+            assert len(transports[-1].written) > len(LargeRoutes.body)
+    assert written[-1] == len(addresses)
+    assert max(after - before for before, after in itertools.pairwise(written)) <= 2
 
 
 async def test_a_request_whose_client_left_before_its_turn_is_not_begun() -> None:

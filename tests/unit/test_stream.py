@@ -22,7 +22,7 @@ from hubbub.chat.model import Message, MessagesRead, Role
 from hubbub.chat.ports import Doors
 from hubbub.embedded.store import SqliteStore
 from hubbub.embedded.view import MemoryCache
-from hubbub.http.stream import SLICE, Slices, Stream
+from hubbub.http.stream import MOST_OF_SLICE, SLICE, Slices, Stream
 from tests.conftest import eventually_async
 from tests.holds import holds
 from tests.unit.fakes import CHAT, MEMBER, STRANGER, TOKEN, Fakes
@@ -124,6 +124,25 @@ async def test_many_who_read_at_once_hold_nobody_up_together(large: Doors) -> No
     feed.end()
     await asyncio.gather(*(heard.task for heard in all_heard))
     assert most <= 8
+
+
+async def test_long_messages_are_sent_few_at_a_time(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "hubbub.db")
+    store.apply([AddUser("ref", "a@x", "A", "hash", 1), AddUser("r2", "b@x", "B", "hash", 1)])
+    store.apply([AddApplication(TOKEN, "T", MEMBER.user.id, 1), AddChat(TOKEN, None, 1)])
+    store.apply([PostMessage(CHAT, number, 1, "ref", "A", "\x01" * 10_000, number) for number in range(1, 31)])
+    fakes, feed = Fakes(), Feed()
+    heard = Listening(
+        await stream(
+            Doors(store, fakes.intake, MemoryCache(store, feed), fakes.index, fakes.doors.quotas, lambda: 1), feed
+        )
+    )
+    await eventually_async(lambda: len(heard.messages) == 30)
+    feed.end()
+    await heard.task
+    assert heard.messages == [(number, number) for number in range(1, 31)]
+    assert max(map(len, heard.pieces)) < MOST_OF_SLICE + 61_000
+    store.close()
 
 
 def test_the_first_listener_loads_nothing() -> None:

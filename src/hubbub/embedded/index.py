@@ -18,14 +18,16 @@ import asyncio
 import json
 import logging
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 from hubbub.chat.errors import Unavailable
 from hubbub.chat.model import ChatKey
 from hubbub.chat.ports import Candidates, Document
 from hubbub.chat.search import CANDIDATES, GRAM, Query, Term, some, spaced
+from hubbub.embedded.index_shares import Change
 from hubbub.embedded.readers import Readers
 from hubbub.embedded.soundness import is_damage
 
@@ -48,10 +50,25 @@ _SCHEMA = """
         text, columnsize=0, detail=none, tokenize='trigram case_sensitive 1'
     );
     CREATE TABLE IF NOT EXISTS gone (row INTEGER PRIMARY KEY) STRICT;
+    CREATE TABLE IF NOT EXISTS waiting (
+        sender   INTEGER NOT NULL,
+        noted_at INTEGER NOT NULL,
+        chat_id  INTEGER NOT NULL,
+        number   INTEGER NOT NULL,
+        size     INTEGER NOT NULL,
+        PRIMARY KEY (sender, noted_at, chat_id, number)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX IF NOT EXISTS waiting_longest ON waiting (noted_at);
 """
 _ADD = "INSERT INTO {} (rowid, text) SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?)"
 _GONE = "INSERT OR IGNORE INTO gone SELECT value FROM json_each(?)"
 _NOT_EDITED = "DELETE FROM edited WHERE rowid IN (SELECT value FROM json_each(?))"
+_WAIT = "INSERT OR IGNORE INTO waiting SELECT {} FROM json_each(?)".format(
+    ", ".join(f"json_extract(value, '$[{at}]')" for at in range(len(Change._fields)))
+)
+_NOT_WAITING = "DELETE FROM waiting WHERE (sender, noted_at, chat_id, number) IN (SELECT {} FROM json_each(?))".format(
+    ", ".join(f"json_extract(value, '$[{at}]')" for at in range(4))
+)
 _NEWEST = """
     SELECT row FROM (SELECT rowid AS row FROM {0} WHERE {0} MATCH ?1 AND rowid BETWEEN ?2 AND ?3 {1}
                      ORDER BY rowid DESC LIMIT ?4)
@@ -67,8 +84,20 @@ _CHAT = "SELECT id FROM chats WHERE token = ? AND number = ?"
 _NUMBER_BITS = 32
 _KNOWN_CHATS = 100_000
 _THREADS = 2
+_USERS_AT_ONCE = 20  # of those who wait
+_CHANGES_AT_ONCE = 4000  # of theirs
 # What SQLite and FTS5 call an error of the statement, and with our statements is damage.
 _DAMAGES = ("no such table", "no such column", "vtable constructor failed", "invalid fts5 file format")
+
+
+class Progress(NamedTuple):
+    """How far the index has come with what it is given: up to the ``position`` of the store's changes but for what
+    waits; ``taken`` waits no longer, and ``later`` waits from now on.
+    """
+
+    position: int
+    taken: Sequence[Change] = ()
+    later: Sequence[Change] = ()
 
 
 class Damaged(sqlite3.DatabaseError):
@@ -78,9 +107,9 @@ class Damaged(sqlite3.DatabaseError):
 class IndexFile:
     """One generation of the index. ``add`` and ``check`` belong to one thread; ``find`` may be called on any.
 
-    Invariant: with a ``position``, all the changes of the store up to it are in the file; both are written in one
-    transaction. Without one the file is still being filled, and not to be relied on. The positions are those of the
-    store of ``data_set``, see embedded.data_set.
+    Invariant: with a ``position``, all the changes of the store up to it are in the file, or in its table ``waiting``;
+    all are written in one transaction. Without one the file is still being filled, and not to be relied on. The
+    positions are those of the store of ``data_set``, see embedded.data_set.
     """
 
     def __init__(self, path: Path, data_set: int) -> None:
@@ -99,6 +128,7 @@ class IndexFile:
             raise
         self.position: int | None = row[0] if row else None
         self._ids: dict[ChatKey, int] = {}
+        self._latest = 0  # user of those who wait
 
     def _must_be_of(self, data_set: int) -> None:
         """An index from before there were numbers is taken as it is."""
@@ -131,7 +161,30 @@ class IndexFile:
         except OSError:
             return False
 
-    def add(self, documents: Iterable[Document], position: int | None = None) -> None:
+    def waiting(self) -> list[Change]:
+        """Some of what waits: for each of the next users, what has waited longest."""
+        users: list[int] = []
+        while len(users) < _USERS_AT_ONCE:
+            next_user = "SELECT sender FROM waiting WHERE sender > ? LIMIT 1"
+            row = self._writing.execute(next_user, (self._latest,)).fetchone()
+            row = row or self._writing.execute(next_user, (-1,)).fetchone()
+            if row is None or row[0] in users:
+                break
+            self._latest = row[0]
+            users.append(row[0])
+        found: list[Change] = []
+        of_user = "SELECT * FROM waiting WHERE sender = ? ORDER BY noted_at, chat_id, number LIMIT ?"
+        for user in users:
+            found += map(Change._make, self._writing.execute(of_user, (user, _CHANGES_AT_ONCE // len(users))))
+        return found
+
+    def waiting_since(self) -> int | None:
+        """When what has waited longest was noted, in ms; None when nothing waits. On any thread."""
+        with self._readers.one() as connection:
+            since: int | None = connection.execute("SELECT min(noted_at) FROM waiting").fetchone()[0]
+            return since
+
+    def add(self, documents: Iterable[Document], progress: Progress | None = None) -> None:
         """Add the documents. Raises sqlite3.Error; then none of them was added."""
         if not self.is_there():
             raise Damaged("it was deleted or replaced")
@@ -151,15 +204,22 @@ class IndexFile:
                 self._writing.execute(_GONE, (json.dumps(changed),))
                 self._writing.execute(_NOT_EDITED, (json.dumps(changed),))
                 self._insert("edited", edited)
-            if position is not None:
-                self._writing.execute("INSERT OR REPLACE INTO state (only, position) VALUES (1, ?)", (position,))
+            if progress is not None:
+                self._note(progress)
             self._writing.execute("COMMIT")
         except BaseException:
             self._ids.clear()
             self._writing.rollback()
             raise
-        if position is not None:
-            self.position = position
+        if progress is not None:
+            self.position = progress.position
+
+    def _note(self, progress: Progress) -> None:
+        if progress.taken:
+            self._writing.execute(_NOT_WAITING, (json.dumps(progress.taken),))
+        if progress.later:
+            self._writing.execute(_WAIT, (json.dumps(progress.later),))
+        self._writing.execute("INSERT OR REPLACE INTO state (only, position) VALUES (1, ?)", (progress.position,))
 
     def _insert(self, table: str, rows: list[tuple[int, str]]) -> None:
         """In order: FTS5 writes out what it has gathered whenever a row is below the one before."""

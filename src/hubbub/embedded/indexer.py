@@ -2,6 +2,9 @@
 
 The store notes, in the transaction of each batch, which messages it changed; the index notes, in the transaction of
 what it takes in, how far it has come. So neither can be ahead of what the other believes, whatever is killed when.
+
+One step takes in a bounded amount of text, in which users share (embedded.index_shares). What is left over of theirs
+waits in the index, with a note of it, and later steps take that in user by user.
 """
 
 from __future__ import annotations
@@ -15,10 +18,13 @@ from typing import Generic, Protocol, TypeVar
 
 from hubbub.chat.errors import Unavailable
 from hubbub.chat.ports import Document
+from hubbub.embedded.index import Progress
+from hubbub.embedded.index_shares import MOST_CHANGES, Change, shared_out
 
 log = logging.getLogger("hubbub.search")
 
 _PAUSE_S = 0.1  # little and often: what it holds the GIL for, every request waits for
+_BEHIND_PAUSE_S = 0.02
 _SYNC_S = 5.0
 _AFTER_FAULT_S = 2.0
 
@@ -27,7 +33,8 @@ class Changes(Protocol):
     """See embedded.store."""
 
     def last_change(self) -> int: ...
-    def changes(self, after: int) -> tuple[int, list[Document]]: ...
+    def changes(self, after: int) -> tuple[int, list[Change]]: ...
+    def documents(self, places: Iterable[tuple[int, int]]) -> list[Document]: ...
     def all_messages(self, after: tuple[int, int]) -> tuple[tuple[int, int], list[Document]]: ...
     def indexed(self, position: int) -> None: ...
 
@@ -38,7 +45,8 @@ class Generation(Protocol):
     @property
     def position(self) -> int | None: ...
     def check(self) -> None: ...
-    def add(self, documents: Iterable[Document], position: int | None = None) -> None: ...
+    def waiting(self) -> list[Change]: ...
+    def add(self, documents: Iterable[Document], progress: Progress | None = None) -> None: ...
     def sync(self) -> None: ...
     def remove(self) -> None: ...
 
@@ -82,7 +90,7 @@ class Indexer(Generic[G]):
     def _run(self) -> None:
         while not self._stopping.is_set():
             try:
-                self._step()
+                more = self._step()
             except (Unavailable, sqlite3.Error) as error:
                 self._report(str(error))
                 self._stopping.wait(_AFTER_FAULT_S)
@@ -90,28 +98,28 @@ class Indexer(Generic[G]):
             if self.fault is not None:
                 self.fault = None
                 log.warning("The search index is being updated again.")
-            self._stopping.wait(_PAUSE_S)
+            self._stopping.wait(_BEHIND_PAUSE_S if more else _PAUSE_S)
 
     def _report(self, why: str) -> None:
         if why != self.fault:
             self.fault = why
             log.error("The search index can't be updated: %s", why)
 
-    def _step(self) -> None:
-        """Add the latest changes to the index."""
+    def _step(self) -> bool:
+        """Add the latest changes to the index. Returns whether there were more than a step takes."""
         current = self._index.current
         if current is None or self._rebuild.is_set():
             self._make_anew()
             self._rebuild.clear()
-            return
+            return False
         try:
             if current is not self._checked:
                 self._check(current)
-            if current is self._checked:
-                self._follow(current)
+            return current is self._checked and self._follow(current)
         except sqlite3.Error as error:
             if not self._index.noticed(current, error):
                 raise
+            return False
 
     def _check(self, found: G) -> None:
         """Look at one that was there at the start. What it has must be from this store, as it is now."""
@@ -121,16 +129,21 @@ class Indexer(Generic[G]):
         else:
             self._checked = found
 
-    def _follow(self, generation: G) -> None:
+    def _follow(self, generation: G) -> bool:
         before = generation.position or 0
-        position, documents = self._store.changes(before)
-        if position == before:
-            return
-        generation.add(documents, position)
+        position, new = self._store.changes(before)
+        waiting = generation.waiting()
+        if position == before and not waiting:
+            return False
+        chosen = shared_out(waiting + new)
+        later = set(new).difference(chosen)
+        documents = self._store.documents((each.chat_id, each.number) for each in chosen)
+        generation.add(documents, Progress(position, sorted(set(waiting).intersection(chosen)), sorted(later)))
         if time.monotonic() - self._synced >= _SYNC_S:
             generation.sync()
             self._synced = time.monotonic()
             self._store.indexed(position)
+        return len(new) >= MOST_CHANGES or len(chosen) < len(waiting) + len(new)
 
     def _make_anew(self) -> None:
         """All messages, then what has changed meanwhile; changes are kept until then, as ``indexed`` is not called
@@ -162,5 +175,5 @@ class Indexer(Generic[G]):
             count += len(documents)
         if self._stopping.is_set():
             return None
-        generation.add([], start)
+        generation.add([], Progress(start))
         return count

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
@@ -59,10 +60,12 @@ async def serving(settings: Settings, folder: DataFolder) -> AsyncIterator[Edge]
     loop = LoopLag()
 
     async def index_lag() -> list[Reading]:
-        """What can't be said while the database can't be asked."""
-        position = index.current.position if index.current else 0
-        with suppress(Unavailable):
-            return [lag(await asyncio.to_thread(store.index_lag, position))]
+        """What can't be said while the database or the index can't be asked."""
+        file = index.current
+        with suppress(Unavailable, sqlite3.Error):
+            behind = await asyncio.to_thread(store.index_lag, file.position if file else 0)
+            since = await asyncio.to_thread(file.waiting_since) if file else None
+            return [lag(behind if since is None else max(behind, (now() - since) / 1000))]
         return []
 
     async def readings() -> list[Reading | Histogram]:

@@ -11,11 +11,13 @@ return to it is a wait. A batch of messages is therefore one INSERT of many rows
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
+import logging
 import sqlite3
 import time
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -46,7 +48,7 @@ from hubbub.chat.commands import (
     SetPassword,
 )
 from hubbub.chat.deep_pages import DEEP
-from hubbub.chat.errors import Forbidden, KeyReused, NotFound, Unavailable
+from hubbub.chat.errors import Forbidden, KeyReused, NotFound
 from hubbub.chat.limits import ENDED_SESSION_KEPT_MS
 from hubbub.chat.model import (
     DELETED_USER,
@@ -63,18 +65,23 @@ from hubbub.chat.model import (
 from hubbub.chat.ports import Document, Place, Sent
 from hubbub.embedded.accounts import HANDLERS, ROLE, is_gone, refused_by, role_of
 from hubbub.embedded.erasing import erase_some
+from hubbub.embedded.index_shares import MOST_CHANGES, Change, shared_out
 from hubbub.embedded.migrate import migrate
 from hubbub.embedded.readers import Readers
 from hubbub.embedded.soundness import Soundness
+from hubbub.embedded.wal import Wal
 
 T = TypeVar("T")
+
+log = logging.getLogger("hubbub.store")
 
 _OLDEST_SQLITE = (3, 37, 0)  # STRICT tables
 _ROWS_PER_INSERT = 100
 _CHATS_COUNTED_AT_ONCE = 200
 _KNOWN_CHATS = 100_000
-_CHANGES = 500  # batches that an index takes in at once
+_CHANGES = 500  # batches that an index looks at at once
 _AT_ONCE = 5000  # messages, of all there are
+_MOST_CHARACTERS = 2_097_152  # of texts that a rebuild of the index reads at once
 _UNDER_WAY_MS = 2000  # what an account that is deleted may have under way; it takes milliseconds
 
 _ERASING_S = 0.02  # once a second, while there is something to be taken out
@@ -107,11 +114,15 @@ _DELETED = """
     CROSS JOIN chats c ON c.id = json_extract(named.value, '$[0]') JOIN applications a ON a.id = c.application_id
     WHERE NOT EXISTS (SELECT 1 FROM messages m WHERE m.chat_id = c.id AND m.number = json_extract(named.value, '$[1]'))
 """
-_FROM = f"""
-    SELECT json_group_array(json_array(m.chat_id, a.token, c.number, m.number, m.body, m.edited_at)) FROM
-    (SELECT chat_id, number, body, edited_at FROM messages
-     WHERE (chat_id, number) > (?, ?) ORDER BY chat_id, number LIMIT ?) m
-    CROSS {_OF_CHAT.replace(" JOIN applications", " CROSS JOIN applications")}
+_SIZES = """
+    SELECT json_group_array(json_array(m.chat_id, m.number, m.sender_id, length(m.body))) FROM json_each(?) named
+    CROSS JOIN messages m ON m.chat_id = json_extract(named.value, '$[0]')
+                         AND m.number = json_extract(named.value, '$[1]')
+"""
+_SIZES_FROM = """
+    SELECT json_group_array(json_array(chat_id, number, size)) FROM
+    (SELECT chat_id, number, length(body) AS size FROM messages
+     WHERE (chat_id, number) > (?, ?) ORDER BY chat_id, number LIMIT ?)
 """
 _SENT = """
     WITH some AS MATERIALIZED (SELECT chat_id, number, sender_id FROM messages
@@ -152,16 +163,19 @@ class SqliteStore:
         self._reading.execute("SELECT 1 FROM changes LIMIT 1").fetchall()
         self._soundness = Soundness(path)
         self._readers = Readers(partial(self._connect, read_only=True))
-        # Each of the two kinds has threads of its own, so that neither waits for the other.
+        # Each of the two kinds has threads of its own, so that neither waits for the other. Deep pages take
+        # longest, and are read one at a time: between two of them the log can be emptied.
         self._far_reads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="far-read")
-        self._deep_pages = ThreadPoolExecutor(max_workers=2, thread_name_prefix="deep-page")
+        self._deep_pages = ThreadPoolExecutor(max_workers=1, thread_name_prefix="deep-page")
+        self._wal = Wal(path, self._connect)
         # What was once read of an id stays true until its chat is deleted. The thread that writes has some of its own,
         # which it drops in the transaction that deletes; those of the loop are dropped after the commit, all together:
         # what the loop was reading then goes to those that were dropped.
         self._written_ids: dict[ChatKey, int] = {}
         self._chat_ids: dict[ChatKey, int] = {}
-        # Chats with messages above counted_to, as far as this process knows. Only hurries the counting along.
-        self._uncounted: set[int] = set()
+        # Chats with messages above counted_to, as far as this process knows; the first has waited longest. Only hurries
+        # the counting along.
+        self._uncounted: dict[int, None] = {}
         self._changed: array[int] = array("q")  # in the batch under way: chat_id and number, in turn
         self._indexed_to = 0
         self._forgotten_to = 0
@@ -273,7 +287,7 @@ class SqliteStore:
         rows += (chat_id, command.number, command.sender_id, command.created_at, command.body)
         self._changed.append(chat_id)
         self._changed.append(command.number)
-        self._uncounted.add(chat_id)
+        self._uncounted[chat_id] = None
         return command.number
 
     def _insert(self, rows: list[Any]) -> None:
@@ -519,30 +533,55 @@ class SqliteStore:
         row = self._blocking("SELECT noted_at FROM changes WHERE seq > ? ORDER BY seq LIMIT 1", (position or 0,))
         return max(time.time() - row[0][0] / 1000, 0.0) if row else 0.0
 
-    def changes(self, after: int) -> tuple[int, list[Document]]:
-        """Some of the messages posted, edited or deleted since the position ``after``, as they are now, and the
-        position that this comes to. Blocks, for the index's thread. Raises Unavailable.
+    def changes(self, after: int) -> tuple[int, list[Change]]:
+        """The next messages posted, edited or deleted since the position ``after``, longest ago first, and the position
+        that this comes to. Blocks, for the index's thread. Raises Unavailable.
         """
-        rows = self._followed("SELECT seq, messages FROM changes WHERE seq > ? ORDER BY seq LIMIT ?", (after, _CHANGES))
-        pairs = array("q")
-        for _, messages in rows:
-            pairs.frombytes(messages)
-        places = sorted(set(zip(pairs[::2], pairs[1::2], strict=True)))
+        rows = self._followed(
+            "SELECT seq, noted_at, messages FROM changes WHERE seq > ? ORDER BY seq LIMIT ?", (after, _CHANGES)
+        )
+        noted: dict[tuple[int, int], int] = {}
+        for seq, noted_at, messages in rows:
+            pairs = array("q", messages)
+            for place in zip(pairs[::2], pairs[1::2], strict=True):
+                noted.setdefault(place, noted_at)
+            after = seq
+            if len(noted) >= MOST_CHANGES:
+                break
+        if not noted:
+            return after, []
         # As one JSON array: one step of a statement, and one wait for the GIL, instead of one for each message.
-        found = json.loads(self._followed(_NAMED, (json.dumps(places),))[0][0]) if places else []
+        found = json.loads(self._followed(_SIZES, (json.dumps(list(noted)),))[0][0])
+        there = {(chat_id, number): (sender, size) for chat_id, number, sender, size in found}
+        changes = []
+        for place, noted_at in noted.items():
+            sender, size = there.get(place, (0, 0))
+            changes.append(Change(sender, noted_at, *place, size))
+        return after, changes
+
+    def documents(self, places: Iterable[tuple[int, int]]) -> list[Document]:
+        """The messages with these chats' ids and numbers, as they are now. Blocks, for the index's thread. Raises
+        Unavailable.
+        """
+        places = sorted(set(places))
+        named = json.dumps(places)
+        found = json.loads(self._followed(_NAMED, (named,))[0][0]) if places else []
         documents = [_document(*row) for row in found]
         if len(found) < len(places):
-            deleted = json.loads(self._followed(_DELETED, (json.dumps(places),))[0][0])
+            deleted = json.loads(self._followed(_DELETED, (named,))[0][0])
             documents += [Document(ChatKey(token, chat), number, None) for token, chat, number in deleted]
-        return rows[-1][0] if rows else after, documents
+        return documents
 
     def all_messages(self, after: tuple[int, int]) -> tuple[tuple[int, int], list[Document]]:
-        """Some thousand messages in the order of their keys, from behind the place ``after``, and the place that this
-        comes to; none when there are no more. Blocks, for the index's thread. Raises Unavailable.
+        """The next messages in the order of their keys, from behind the place ``after``, and the place that this comes
+        to; none when there are no more. Blocks, for the index's thread. Raises Unavailable.
         """
-        rows = json.loads(self._followed(_FROM, (*after, _AT_ONCE))[0][0])
-        documents = [_document(*row[1:]) for row in rows]
-        return (rows[-1][0], rows[-1][3]) if rows else after, documents
+        rows = json.loads(self._followed(_SIZES_FROM, (*after, _AT_ONCE))[0][0])
+        chosen = shared_out((Change(0, 0, *row) for row in rows), _MOST_CHARACTERS)
+        if not chosen:
+            return after, []
+        places = [(each.chat_id, each.number) for each in chosen]
+        return places[-1], self.documents(places)
 
     def _followed(self, sql: str, parameters: Sequence[Any]) -> list[Any]:
         """On the connection of the index's thread."""
@@ -576,14 +615,11 @@ class SqliteStore:
     def count_messages(self) -> None:
         self._soundness.check()
         self._forget_changes()
-        chats = [self._uncounted.pop() for _ in range(min(len(self._uncounted), _CHATS_COUNTED_AT_ONCE))]
-        if not chats:
-            return
-        try:
+        chats = list(itertools.islice(self._uncounted, _CHATS_COUNTED_AT_ONCE))
+        if chats:
             self._transaction(lambda: self._count(chats))
-        except Unavailable:
-            self._uncounted.update(chats)
-            raise
+            for chat_id in chats:
+                del self._uncounted[chat_id]
 
     def _count(self, chats: Sequence[int]) -> None:
         self._writing.execute(
@@ -709,7 +745,14 @@ class SqliteStore:
         if offset <= DEEP:  # walking past so many takes about 100 µs
             return self._rows(sql, parameters)
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._deep_pages, self._blocking, sql, parameters)
+        return await loop.run_in_executor(self._deep_pages, self._deep, sql, parameters)
+
+    def _deep(self, sql: str, parameters: Sequence[Any]) -> list[Any]:
+        try:
+            self._wal.shorten()
+        except (OSError, sqlite3.Error) as error:
+            log.warning("The database's log could not be emptied: %s", error)
+        return self._blocking(sql, parameters)
 
     async def role(self, token: str, user_id: int) -> Role | None:
         row = self._row(ROLE, (user_id, token))

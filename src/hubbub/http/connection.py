@@ -38,13 +38,14 @@ if TYPE_CHECKING:
 IDLE_S = 75.0
 REQUEST_S = 20.0  # for a request to arrive whole
 DISCARD_S = 2.0  # for a refused client to read why, while what it still sends is thrown away
+_WRITING_S = 2e-9  # that it takes to write a byte of a large answer
 SEND_S = 30.0  # for a client to take an answer, or the next piece of a large one
 
 
 class Connection(asyncio.Protocol):
     """``busy`` from a request's start until its reply is written whole; ``paused`` while any of what was written waits
-    for the client. ``_waiting`` has the bytes of what is written in pieces and has pieces left. ``deadline`` is when
-    ``expire`` may be called, on the Edge's clock.
+    for the client. ``_request`` is what is answered. ``_waiting`` has the bytes of what is written in pieces and has
+    pieces left. ``deadline`` is when ``expire`` may be called, on the Edge's clock.
 
     Invariants: the transport reads as long as ``_ahead`` is empty, which has what came behind a request that is
     handled, from ``_at`` on. What has come and is not handled is ``_held``, as the edge counts it. Once ``_closing``,
@@ -59,6 +60,7 @@ class Connection(asyncio.Protocol):
         "_exchange",
         "_held",
         "_reader",
+        "_request",
         "_waiting",
         "address",
         "busy",
@@ -84,6 +86,7 @@ class Connection(asyncio.Protocol):
         self._exchange: AsgiExchange | None = None
         self._held = 0
         self._reader = Reader()
+        self._request: Request | None = None
         self._waiting = 0
 
     # asyncio -----------------------------------------------------------------------------------------------------
@@ -146,11 +149,14 @@ class Connection(asyncio.Protocol):
 
     async def write(self, data: bytes, end: bytes = b"", *, shared: bool = False, more: bool = False) -> None:
         """Write it and the end as the client takes it, and return when the last piece is written, or taken if there is
-        ``more``. Until then the data is held, and counts, unless it is ``shared``: in memory once for all who ask.
+        ``more``. Until then the data is held, and counts, unless it is ``shared``: in memory once for all who ask. Much
+        of it waits for its turn, as a request does.
         """
         self._waiting = 0 if shared else len(data)
         if self.paused:
             self.edge.not_taken(self, self._waiting + PIECE)
+        if len(data) > PIECE and self._request is not None:
+            await self.edge.turns.turn(self._owner(self._request), len(data) * _WRITING_S)
         for at in range(0, len(data), PIECE):
             if self.paused:
                 await self.drained()
@@ -279,6 +285,7 @@ class Connection(asyncio.Protocol):
 
     def _handle(self, request: Request) -> None:
         self.busy = True
+        self._request = request
         request.begun = perf_counter()
         if request.refused is not None:
             self._reply(request, request.refused)
@@ -411,7 +418,7 @@ class Connection(asyncio.Protocol):
     def finish(self, close: bool) -> None:
         """The reply is written whole: close, or go on with the next request."""
         self.busy = False
-        self._exchange = None
+        self._request = self._exchange = None
         if close or self._closing:
             self._close()
         elif self._ahead:

@@ -31,7 +31,8 @@ from hubbub.http.turns import UNKNOWN_S, Turns
 
 CHECK_S = 1.0  # how long a stream may go on after its session has ended
 HEARTBEAT_S = 5.0
-SLICE = 25  # messages read at once, at most a megabyte
+SLICE = 25  # messages read at once
+MOST_OF_SLICE = 256 * 1024  # bytes of them that are sent at once; the last may be over
 _SLICES_AT_ONCE = 4  # of all streams of a process, in one turn of the loop
 _TELLING_S = 0.00025  # that it takes to tell one listener what was just acknowledged
 _SOON_S = 0.2  # after which a missing number is looked up
@@ -182,6 +183,7 @@ class Stream:
         await self._enter()  # a removed member gets nothing that came after the removal
         waiting, pieces = deque(still_open), list[bytes]()
         self._behind = lag
+        size = 0
         for message in messages:
             news = self._position.read(message.number, waiting, sure=not lag)
             if news is None:
@@ -190,6 +192,9 @@ class Stream:
             after = message.number
             if news:
                 pieces.append(self._message(encode_message(message)))
+                size += len(pieces[-1])
+                if size >= MOST_OF_SLICE:
+                    return b"".join(pieces), after, True
         return b"".join(pieces), after, len(messages) == SLICE
 
     async def _lacking(self) -> bytes:
@@ -220,11 +225,12 @@ class Stream:
         if lag:
             self._look_at = time.monotonic() + _AGAIN_S
             return b""
-        for number in numbers:
-            del self._changed[number]
         found = {message.number: message for message in messages}
-        pieces = []
+        pieces: list[bytes] = []
         for number in numbers:
+            if sum(map(len, pieces)) >= MOST_OF_SLICE:
+                break  # the others are looked at next
+            del self._changed[number]
             if number in found:
                 pieces.append(b"event: edited\ndata: %b\n\n" % encode_message(found[number]))
             elif number not in still_open:

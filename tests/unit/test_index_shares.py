@@ -1,0 +1,114 @@
+"""Users share the search index's work: who posts more than it can take in delays no one else's messages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import pytest
+
+from hubbub.chat.commands import AddApplication, AddChat, AddUser, EditMessage, PostMessage
+from hubbub.chat.model import ChatKey
+from hubbub.chat.ports import Document
+from hubbub.embedded.index import IndexFile, Progress, SqliteIndex
+from hubbub.embedded.index_shares import MOST_CHARACTERS, Change, shared_out
+from hubbub.embedded.indexer import Indexer
+from hubbub.embedded.store import SqliteStore
+from tests.conftest import eventually
+
+CHAT = ChatKey("T", 1)
+FLOOD = 60
+
+
+def changes(sender: int, count: int, size: int) -> list[Change]:
+    return [Change(sender, 1, 1, number, size) for number in range(count)]
+
+
+def test_who_has_little_gets_all_of_it_and_the_others_the_same() -> None:
+    chosen = shared_out(changes(1, 50, 1000) + changes(2, 30, 1000) + changes(3, 2, 1000), 22_000)
+    assert [sum(each.sender == user for each in chosen) for user in (1, 2, 3)] == [10, 10, 2]
+    assert [each.number for each in chosen if each.sender == 1] == list(range(10))
+
+
+def test_one_user_alone_gets_all_and_the_longest_text_is_taken() -> None:
+    assert len(shared_out(changes(1, 50, 1000), 22_000)) == 22
+    assert len(shared_out(changes(1, 2, 10_000), 500)) == 1
+    assert len(shared_out(changes(0, 5000, 0), 3000)) == 100  # what is gone is work too
+
+
+class Flooded:
+    """A store where user 1 posted many long messages and then user 2 one, and its index, empty."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.store = SqliteStore(folder / "hubbub.db")
+        users = [AddUser(ref, f"{ref}@x", ref, "h", 1) for ref in "ab"]
+        self.store.apply([*users, AddApplication("T", "T", 1, 1), AddChat("T", None, 1)])
+        self.store.apply([PostMessage(CHAT, n, 1, "a", "A", f"flood{n} " * 1100, 1) for n in range(1, FLOOD + 1)])
+        self.store.apply([PostMessage(CHAT, FLOOD + 1, 2, "b", "B", "porcupine", 1)])
+        index = SqliteIndex(folder, 1)
+        file = index.start_anew()
+        file.add([], Progress(0))
+        index.adopt(file)
+        index.close()
+
+    def index_until(self, done: Callable[[IndexFile], bool]) -> None:
+        index = SqliteIndex(self.folder, 1)
+        assert index.current is not None
+        indexer = Indexer(self.store, index)
+        try:
+            eventually(lambda: index.current is not None and done(index.current))
+        finally:
+            indexer.close()
+            index.close()
+
+
+@pytest.fixture
+def steps(monkeypatch: pytest.MonkeyPatch) -> list[list[Document]]:
+    """What is added to an index, step by step."""
+    steps: list[list[Document]] = []
+    add = IndexFile.add
+
+    def noted(file: IndexFile, documents: Iterable[Document], progress: Progress | None = None) -> None:
+        steps.append(list(documents))
+        add(file, steps[-1], progress)
+
+    monkeypatch.setattr(IndexFile, "add", noted)
+    return steps
+
+
+def test_a_flood_waits_in_the_index_and_delays_nobody_elses_message(
+    tmp_path: Path, steps: list[list[Document]]
+) -> None:
+    flooded = Flooded(tmp_path)
+    steps.clear()
+    flooded.index_until(lambda file: bool(file.position))
+    assert FLOOD + 1 in [document.number for document in steps[0]]
+    flooded.store.apply([EditMessage(CHAT, FLOOD, 1, "otter", 2000)])  # it waits by now
+
+    def all_in(file: IndexFile) -> bool:
+        return file.position == flooded.store.last_change() and file.waiting_since() is None
+
+    flooded.index_until(all_in)
+    found = SqliteIndex(tmp_path, 1)
+    assert found.current is not None
+    for word, number in (("flo", FLOOD - 1), ("ott", FLOOD), ("por", FLOOD + 1)):
+        assert found.current.find(CHAT, f'"{word}"', 1000)[0] == number
+    assert len(found.current.find(CHAT, '"flo"', 1000)) == FLOOD - 1
+    found.close()
+    flooded.store.close()
+    assert all(sum(len(each.body or "") for each in step) < MOST_CHARACTERS + 10_000 for step in steps)
+
+
+def test_a_rebuild_reads_a_bounded_amount_of_text_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hubbub.embedded.store._MOST_CHARACTERS", MOST_CHARACTERS)
+    store = Flooded(tmp_path).store
+    place, numbers = (0, 0), list[int]()
+    while True:
+        place, documents = store.all_messages(place)
+        if not documents:
+            break
+        assert sum(len(each.body or "") for each in documents) < MOST_CHARACTERS + 10_000
+        numbers += [each.number for each in documents]
+    assert numbers == list(range(1, FLOOD + 2))
+    store.close()
