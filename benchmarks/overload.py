@@ -4,11 +4,11 @@ well again.
     python -m benchmarks.overload [--seconds 20]
 
 One embedded service, and `hubbub perftest` against it: near its peak, at twice that with ten times the connections, and
-then the standard load at once. Then the standard load beside each kind of hostile client, and beside all of them at
-once: 400 connections of each way in tests/abuse/hostile.py, and 50 of one user for each that needs an account. The
-generator and the hostile clients run on the same two cores; the hostile ones have the lower priority.
+then the standard load at once. Then the standard load, or --writes and --reads, beside each kind of hostile client, and
+beside all of them at once: 400 connections of each way in tests/abuse/hostile.py, and 50 of one user for each that needs
+an account. The generator and the hostile clients run on the same two cores; the hostile ones have the lower priority.
 
---only PART runs the loads whose name has it.
+--only PART runs the loads whose name has it. With another build's src in HUBBUB_SOURCE the service is of that build.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _STEPS = (
     ("twice the peak, 3,000 connections", 14000, 28000, 3000),
     ("the standard load, right after", 5000, 10000, 100),
 )
-_STANDARD = (5000, 10000, 100)
+_WORKERS = 100
 _SIZES = Sizes(messages=100_000, chats=1000, members=1000, applications=100)
 _HOLD_S = 5.0
 
@@ -154,24 +154,30 @@ def show(name: str, result: dict[str, Any], asked: int) -> None:
 @click.command()
 @click.option("--seconds", default=20, show_default=True)
 @click.option("--only", default="", metavar="PART")
-def main(seconds: int, only: str) -> None:
+@click.option("--writes", default=5000, show_default=True, help="A second, of the load beside hostile clients.")
+@click.option("--reads", default=10000, show_default=True, help="The same.")
+def main(seconds: int, only: str, writes: int, reads: int) -> None:
     click.echo("| load | asked for /s | answered well /s | refused | P99 from sent, writes | reads | memory |")
     click.echo("| --- | --- | --- | --- | --- | --- | --- |")
     with tempfile.TemporaryDirectory() as scratch:
         out, data = Path(scratch) / "result.json", Path(scratch) / "data"
         fill(data, _SIZES)
-        service = Part(["serve", "--port", "0", "--data", str(data)], {}, Path(scratch) / "log")
+        source = os.environ.get("HUBBUB_SOURCE")
+        command = ["serve", "--port", "0", "--data", str(data)]
+        service = Part(command, {"PYTHONPATH": source} if source else {}, Path(scratch) / "log")
         service.start()
         try:
-            for name, writes, reads, workers in (*_STEPS, ("the standard load, alone", *_STANDARD)):
+            for name, *load, workers in _STEPS:
                 if only in name:
-                    show(name, run(service.url, out, writes, reads, workers, seconds), writes + reads)
+                    show(name, run(service.url, out, load[0], load[1], workers, seconds), sum(load))
             kinds = hostiles(service.url)
-            for name, among in (*((kind.name, [kind]) for kind in kinds), ("all of these at once", kinds)):
+            besides = {"nobody": [], **{kind.name: [kind] for kind in kinds}, "all of these at once": kinds}
+            for beside, among in besides.items():
+                name = f"beside {beside}"
                 if only in name:
                     with attacked(service.url, among):
-                        result = run(service.url, out, *_STANDARD, seconds)
-                    show(f"the standard load, beside {name}", result, 15000)
+                        result = run(service.url, out, writes, reads, _WORKERS, seconds)
+                    show(name, result, writes + reads)
         finally:
             service.stop()
 
