@@ -342,7 +342,7 @@ def test_the_number_of_redis_servers_changes_only_when_no_process_runs(store: Cl
 
 
 async def test_of_an_erased_user_no_text_is_left_aside(store: ClusterStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hubbub.cluster.set_aside._ROWS", 2)
+    monkeypatch.setattr("hubbub.cluster.dead_letters._ROWS", 2)
     theirs, others = Post(CHAT, 1, 2, "B", "x", 1), Post(CHAT, 1, 1, "A", "x", 1)
     for command in (post(1), theirs, others, Edit(CHAT, 1, 2, "y", 2, order=1)):
         applied(store, command)

@@ -18,7 +18,7 @@ from hubbub.chat.errors import Unavailable
 
 T = TypeVar("T")
 
-_NICE = 5
+_NICE = 5  # added to what the process has
 _MOST_WAITING = 500  # ten seconds of work, or twenty on slow cores
 
 
@@ -27,7 +27,8 @@ def _give_way() -> None:
     lock, so nothing waits for this thread.
     """
     if sys.platform == "linux":  # elsewhere it would be the whole process
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
+        thread = threading.get_native_id()
+        os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + _NICE)
 
 
 class Argon2Passwords:
