@@ -120,7 +120,7 @@ def serve(data: Path) -> subprocess.CompletedProcess[str]:
 
 
 def new_metrics(url: str) -> str:
-    """What ``/metrics`` says that was not made before this was called: it is the same for a second."""
+    """What ``/metrics`` says that was not made before this was called: for some milliseconds it is the same."""
 
     def text() -> str:
         answer = httpx.get(url + "/metrics", timeout=30)
