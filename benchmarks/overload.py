@@ -6,7 +6,8 @@ well again.
 One embedded service, and `hubbub perftest` against it: near its peak, at twice that with ten times the connections, and
 then the standard load at once. Then the standard load, or --writes and --reads, beside each kind of hostile client, and
 beside all of them at once: 400 connections of each way in tests/abuse/hostile.py, and 50 of one user for each that
-needs an account. The generator and the hostile clients run on the same two cores; the hostile ones have the lower priority.
+needs an account. The generator and the hostile clients run on the same two cores, the hostile ones with the lower
+priority.
 
 --only PART runs the loads whose name has it. With another build's src in HUBBUB_SOURCE the service is of that build.
 """
