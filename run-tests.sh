@@ -27,17 +27,25 @@ done
 scripts/install-browser.sh || echo "Tests that need a browser will be skipped." >&2
 if [ $# -eq 0 ]; then
     check
-    # What computes and waits for little runs beside the rest, behind it in rank: a whole run takes long enough.
-    beside=(tests/model tests/unit tests/ports tests/docs tests/loadtest tests/commands tests/client tests/upgrade
+    # Three groups at once, as the tests of faults wait more than they compute; what waits for little has the lowest
+    # priority. A whole run takes long enough.
+    computing=(tests/model tests/unit tests/ports tests/docs tests/loadtest tests/commands tests/client tests/upgrade
         tests/abuse/test_parsers.py)
+    waiting=(tests/cluster tests/faults tests/history)
+    rest=("${computing[@]/#/--ignore=}" "${waiting[@]/#/--ignore=}")
     said=$(mktemp -d)
     trap 'rm -rf "$said"' EXIT
-    nice -n 10 .venv/bin/pytest -p no:cacheprovider "${beside[@]}" >"$said/beside" 2>&1 &
+    nice -n 10 .venv/bin/pytest -p no:cacheprovider "${computing[@]}" >"$said/computing" 2>&1 &
+    groups=("$!")
+    .venv/bin/pytest -p no:cacheprovider "${rest[@]}" >"$said/rest" 2>&1 &
+    groups+=("$!")
     status=0
-    .venv/bin/pytest "${beside[@]/#/--ignore=}" 2>&1 | tee "$said/rest" || status=$?
-    wait $! || status=$?
-    cat "$said/beside"
-    tail -n 1 "$said/rest"
+    .venv/bin/pytest -p no:cacheprovider "${waiting[@]}" 2>&1 | tee "$said/waiting" || status=$?
+    for group in "${groups[@]}"; do
+        wait "$group" || status=$?
+    done
+    cat "$said/computing" "$said/rest"
+    tail -n 1 "$said/waiting"
     exit "$status"
 fi
 exec .venv/bin/pytest "$@"
