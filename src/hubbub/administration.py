@@ -1,4 +1,4 @@
-"""A store for the commands that look after accounts, while a service may be running on it."""
+"""Opens a store for the commands that manage accounts, while a service may be running on it."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from hubbub.settings import Settings
 
 
 class CantOpen(Exception):
-    """There is no store to be opened; the text says why and what to do."""
+    """The store can't be opened; the text says why and what to do."""
 
 
 @contextmanager
 def opened(settings: Settings, data: str | None) -> Iterator[Store]:
-    """The data folder's store; a cluster's where the settings name its database and no folder is named. What is changed
-    counts at once in what runs on it.
+    """The data folder's store, or a cluster's if the settings name its database and no folder is named. A change takes
+    effect at once in the service that runs on it.
 
     Raises:
         CantOpen

@@ -1,4 +1,4 @@
-"""Who a caller is."""
+"""Accounts: who a caller is."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ def normalized_email(email: str) -> str:
 
 
 def must_hand_over(owned: int) -> Invalid:
-    """What is told to the owner of so many applications, who would be deleted."""
+    """The refusal for a user who owns this many applications and would be deleted."""
     them = "the application that you own" if owned == 1 else f"the {owned} applications that you own"
     return Invalid([f"hand over or delete {them} first: an application can't be without an owner"])
 
 
 def session_over() -> Unauthenticated:
-    """What a command is refused with whose session ended while it was on its way."""
+    """The refusal of a command whose session ended while it was under way."""
     return Unauthenticated("This session has ended. Log in again.")
 
 
 def no_account() -> NotFound:
-    """What a command is refused with whose user was deleted a moment ago."""
+    """The refusal of a command whose user was deleted a moment ago."""
     return NotFound("There is no such account.")
 
 
@@ -59,7 +59,7 @@ class Accounts:
         return user
 
     async def prepared(self, *, name: str, email: str, password: str) -> AddUser:
-        """What makes an account, with the password's hash."""
+        """The command that makes an account, with the password's hash."""
         return AddUser(
             ref=secrets.token_urlsafe(12),
             email=normalized_email(email),
@@ -72,7 +72,7 @@ class Accounts:
         """The user with these credentials.
 
         Raises:
-            Unauthenticated: wrong password or unknown email, told apart by neither text nor time.
+            Unauthenticated: wrong password or unknown email. Neither text nor time shows which.
         """
         found = await self._store.user_by_email(normalized_email(email))
         matches = await self._passwords.verify(password, found[1] if found else None)
@@ -84,34 +84,38 @@ class Accounts:
         return await self._store.user_by_ref(ref)
 
     async def end_session(self, session: str, expires_at: int) -> None:
-        """The session's tokens are dead once this returns; ``expires_at`` (ms) is when they would have died anyway."""
+        """End the session: its tokens are invalid once this returns. ``expires_at`` (ms) is when they would expire
+        anyway.
+        """
         await self._intake.accept(EndSession(session, expires_at))
 
     async def end_sessions(self, user: User) -> None:
-        """The tokens of all sessions that the user has begun are dead once this returns."""
+        """End all of the user's sessions: their tokens are invalid once this returns."""
         await self._intake.accept(EndSessions(user.id, secrets.token_urlsafe(9)))
 
     async def must_know_password(self, user: User, password: str) -> None:
-        """Raises Unauthenticated when it is not the user's."""
+        """Raises Unauthenticated when the password is not the user's."""
         found = await self._store.user_by_email(user.email)
         if not await self._passwords.verify(password, found[1] if found else None):
             raise Unauthenticated("The current password is wrong.")
 
     async def rename(self, user: User, name: str) -> User:
-        """The user, who has this name from now on."""
+        """Change the user's name. Returns the user with the new name."""
         await self._intake.accept(RenameUser(user.id, name))
         return replace(user, name=name)
 
     async def set_password(self, user: User, password: str) -> User:
-        """The user, whose sessions from before are dead once this returns."""
+        """Set the user's password. All earlier sessions are invalid once this returns. Returns the user with the new
+        era.
+        """
         era = secrets.token_urlsafe(9)
         hashed = await self._passwords.hash(password)
         await self._intake.accept(SetPassword(user.id, hashed, era, asked_in=user.era))
         return replace(user, era=era)
 
     async def delete(self, user: User, *, erase: bool) -> None:
-        """The account is gone once this returns, and no token of it works. Its messages stay under another name, or
-        go a little later.
+        """Delete the account: it is gone once this returns, and none of its tokens works. Its messages stay under
+        another name, or are erased a little later (``erase``).
 
         Raises:
             Invalid: the user owns applications.

@@ -1,10 +1,10 @@
-"""What a client can ask to be changed. A command that was accepted is on disk, or will be, exactly once.
+"""Commands: the changes that a client can ask for. A command that was accepted is on disk, or will be, exactly once.
 
 ``Store.apply`` answers each command with its outcome: the value named in the command's docstring, or the ChatError
 that refuses it. A refused command has changed nothing.
 
-``by`` is the id of the user who asks for a command, None where that is the service itself. It is refused with NotFound
-when they are no member of the application any more, and with Forbidden when their role does not allow it any more.
+``by`` is the id of the user who asks for a command, None if that is the service itself. The command is refused with
+NotFound when the user is no longer a member of the application, and with Forbidden when their role no longer allows it.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class AddInvitedUser(msgspec.Struct, frozen=True):
 
 
 class AddOperator(msgspec.Struct, frozen=True):
-    """A new user who is an operator, by a link that is used up by this. Outcome: the User. Refused with WrongCode when
+    """A new user who is an operator, by a link, which this uses up. Outcome: the User. Refused with WrongCode when
     there is no such link for this email, and with Invalid when the email is taken.
     """
 
@@ -49,8 +49,8 @@ class AddOperator(msgspec.Struct, frozen=True):
 
 
 class SetOperator(msgspec.Struct, frozen=True):
-    """Marks the account with this email as an operator's, or takes the mark away, and with it a link that would make
-    an operator's account. Outcome: None. Refused with NotFound when there is neither.
+    """Marks the account with this email as an operator's, or removes the mark and any link that would make an
+    operator's account. Outcome: None. Refused with NotFound when there is neither.
     """
 
     email: str
@@ -58,8 +58,8 @@ class SetOperator(msgspec.Struct, frozen=True):
 
 
 class AddLink(msgspec.Struct, frozen=True):
-    """A link that works once, for one email, or for any where it is empty. Outcome: None. One that was made before for
-    the same email and purpose works no more.
+    """A link that works once, for one email, or for any if it is empty. Outcome: None. An earlier link for the same
+    email and purpose no longer works.
     """
 
     purpose: Purpose
@@ -69,8 +69,8 @@ class AddLink(msgspec.Struct, frozen=True):
 
 
 class ResetPassword(msgspec.Struct, frozen=True):
-    """By a link, which is used up by this; all sessions of the user end. Outcome: None. Refused with WrongCode when
-    there is no such link. ``era`` was never used before.
+    """Sets a password by a link, which this uses up; all sessions of the user end. Outcome: None. Refused with
+    WrongCode when there is no such link. ``era`` was never used before.
     """
 
     link: bytes
@@ -80,8 +80,8 @@ class ResetPassword(msgspec.Struct, frozen=True):
 
 
 class AddInvite(msgspec.Struct, frozen=True):
-    """Outcome: None. It counts as long as who made it, ``created_by``, manages the application; as for ``by``, it is
-    refused when they don't.
+    """Outcome: None. The invite is valid as long as the user who made it, ``created_by``, manages the application. As
+    with ``by``, the command is refused when they don't.
     """
 
     token: str
@@ -101,7 +101,8 @@ class RemoveInvite(msgspec.Struct, frozen=True):
 class AcceptInvite(msgspec.Struct, frozen=True):
     """Outcome: the Joined. Refused with WrongCode when the invite is not there, used up or expired.
 
-    Of who has such a role already nothing is changed and nothing used up, so that a retry gets the same answer.
+    For a user who has such a role already, nothing changes and the invite is not used up, so that a retry gets the same
+    answer.
     """
 
     token: str
@@ -118,7 +119,7 @@ class EndSession(msgspec.Struct, frozen=True):
 
 
 class EndSessions(msgspec.Struct, frozen=True):
-    """All sessions of a user that were begun before. Outcome: None. ``era`` was never used before."""
+    """Ends all sessions of a user that were begun before. Outcome: None. ``era`` was never used before."""
 
     user_id: int
     era: str
@@ -132,9 +133,9 @@ class RenameUser(msgspec.Struct, frozen=True):
 
 
 class SetPassword(msgspec.Struct, frozen=True):
-    """And all sessions of the user end, and links that set a password. Outcome: None. ``era``: see EndSessions. Refused
-    with Unauthenticated when ``asked_in``, the era of the session that asks for it, is not the user's any more: what
-    ended that session came first.
+    """Sets the password. All sessions of the user end, and links that set a password become invalid. Outcome: None.
+    ``era``: see EndSessions. Refused with Unauthenticated when ``asked_in``, the era of the session that asks for it,
+    is no longer the user's: the change that ended that session came first.
     """
 
     user_id: int
@@ -144,9 +145,9 @@ class SetPassword(msgspec.Struct, frozen=True):
 
 
 class DeleteUser(msgspec.Struct, frozen=True):
-    """The account is gone, with its memberships and sessions. Its messages stay under another name, or go a little
-    later (``erase``). Outcome: None. Refused with Invalid while the user owns applications. ``era``: see EndSessions,
-    ``asked_in``: SetPassword.
+    """Deletes the account, with its memberships and sessions. Its messages stay under another name, or are erased a
+    little later (``erase``). Outcome: None. Refused with Invalid while the user owns applications. ``era``: see
+    EndSessions, ``asked_in``: SetPassword.
     """
 
     user_id: int
@@ -179,7 +180,7 @@ class RenameApplication(msgspec.Struct, frozen=True):
 
 
 class DeleteApplication(msgspec.Struct, frozen=True):
-    """Outcome: None; NotFound when there is none. What is in it goes a little later, see Store.erase."""
+    """Outcome: None; NotFound when there is none. Its content is erased a little later, see Store.erase."""
 
     token: str
     by: int | None = None
@@ -228,7 +229,7 @@ class RenameChat(msgspec.Struct, frozen=True):
 
 
 class DeleteChat(msgspec.Struct, frozen=True):
-    """Outcome: None; NotFound when there is none. Its number stays taken, and what is in it goes a little later, see
+    """Outcome: None; NotFound when there is none. Its number stays taken, and its content is erased a little later, see
     Store.erase.
     """
 
@@ -240,7 +241,7 @@ class PostMessage(msgspec.Struct, frozen=True):
     """Outcome: the message's number. ``number`` was reserved for this command alone.
 
     ``key`` and ``body_hash`` (SHA-256 of the body as sent) are set when the client gave an Idempotency-Key. ``trace``
-    is a W3C traceparent, empty where nothing is traced.
+    is a W3C traceparent, empty if nothing is traced.
     """
 
     chat: ChatKey

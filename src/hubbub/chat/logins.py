@@ -1,4 +1,4 @@
-"""How often somebody without credentials may try, and change what all who see them are shown."""
+"""Limits how often an address may try to log in, register or use a code, and how often a user may change their name."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from hubbub.chat.ports import Counts
 
 
 def _account(email: str) -> str:
-    """What stands for the account with this email, whether there is one or not."""
+    """The key for the account with this email, whether there is one or not."""
     return hashlib.sha256(normalized_email(email).encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
 class Logins:
-    """Invariant: a login counts as failed from before its password is looked at until it has succeeded. So those that
-    are sent all at once gain nothing.
+    """Counts tries, and refuses those above the limits. Invariant: a login counts as failed from before its password is
+    checked until it has succeeded. So sending many at once gains nothing.
     """
 
     def __init__(self, counts: Counts) -> None:
@@ -41,7 +41,7 @@ class Logins:
 
     @asynccontextmanager
     async def registration(self, address: str) -> AsyncIterator[None]:
-        """Around one registration, which counts, whatever becomes of it.
+        """Around one registration, which counts whether it succeeds or not.
 
         Raises:
             UsedUp: the address has sent too many.
@@ -53,7 +53,7 @@ class Logins:
     @asynccontextmanager
     async def attempt(self, address: str, email: str, *, proven: bool = False) -> AsyncIterator[None]:
         """Around one login, which fails by raising Unauthenticated. ``proven`` says that it comes with a session of the
-        very account: then the failures of those who have none don't hold it up.
+        same account: then failures of clients without one don't block it.
 
         Raises:
             UsedUp: too many have failed; nothing was tried.
@@ -110,16 +110,16 @@ class Logins:
         await give_back()
 
     async def reset(self, address: str, email: str) -> None:
-        """Count one request for a new password, for an account that there is or is not.
+        """Count one request for a new password, whether the account exists or not.
 
         Raises:
-            UsedUp: too many were sent, from the address or for the email.
+            UsedUp: too many were sent from the address or for the email.
         """
         await self._counts.take([(RESETS_OF_ADDRESS, address), (RESETS_OF_ACCOUNT, _account(email))])
 
     @contextmanager
     def _place(self, address: str) -> Iterator[None]:
-        """One of those that an address has in this process. Raises UsedUp."""
+        """Take one of the address's places in this process for the time of the block. Raises UsedUp."""
         if self._under_way[address] >= AT_ONCE_OF_ADDRESS:
             raise UsedUp(
                 "Too many registrations, logins and new passwords from your address are under way. "

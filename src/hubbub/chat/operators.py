@@ -1,4 +1,4 @@
-"""Who is an operator."""
+"""Operators: who is one, and making and removing them."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ LINK_LIFETIME_MS = 24 * 3600 * 1000
 
 
 class Operators:
-    """Those whose account is marked in the store, and those whose emails the setting names. The store is asked each
-    time: what a command has changed counts at once in every process.
+    """The operators: users whose account is marked in the store, and users whose email the setting names. The store is
+    asked each time, so a change by a command takes effect at once in every process.
     """
 
     def __init__(self, store: Store, named: Collection[str]) -> None:
@@ -27,14 +27,14 @@ class Operators:
         return user.email in self.named or await self._store.is_operator(user.id)
 
     async def all(self) -> list[User]:
-        """The oldest accounts first."""
+        """All operators, the oldest accounts first."""
         named = [await self._store.user_by_email(email) for email in self.named]
         found = [*await self._store.operators(), *(each[0] for each in named if each is not None)]
         return sorted({user.id: user for user in found}.values(), key=lambda user: user.id)
 
     async def add(self, email: str, now: int) -> User | str:
-        """The account with this email, an operator's from now on; where there is none, the code of a link that makes
-        it. Blocks.
+        """Make the account with this email an operator's. Returns its user or, if there is no account, the code of a
+        link that makes it. Blocks.
         """
         try:
             self._apply(SetOperator(normalized_email(email), operator=True))
@@ -44,16 +44,16 @@ class Operators:
         return found[0] if found is not None else self.invite(email, now)
 
     def invite(self, email: str, now: int) -> str:
-        """The code of a link that makes an operator's account with this email, or with any if it is empty. An earlier
-        link for it works no more. Blocks.
+        """Make a link that makes an operator's account with this email, or with any if it is empty. Returns its code.
+        An earlier link for the email no longer works. Blocks.
         """
         code = new_code()
         self._apply(AddLink(Purpose.OPERATOR, normalized_email(email), code.hash, now + LINK_LIFETIME_MS))
         return code.text
 
     def remove(self, email: str) -> None:
-        """The account with this email is no operator's any more, and a link that would have made one works no more.
-        Blocks. Raises NotFound when there is neither.
+        """Make the account with this email an ordinary one, and invalidate a link that would make an operator's account
+        with it. Blocks. Raises NotFound when there is neither.
         """
         self._apply(SetOperator(normalized_email(email), operator=False))
 

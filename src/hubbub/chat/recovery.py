@@ -1,4 +1,4 @@
-"""How somebody who has lost a password gets a new one: by a link that is sent to the account's email."""
+"""Resets lost passwords: by a link that is sent to the account's email."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class Recovery:
         self._now = now
 
     async def begin(self, email: str) -> tuple[str, str] | None:
-        """The account's email and the code of a new link for it, which ends the one before; None where there is no
-        account.
+        """Make a link for the account, which replaces an earlier one. Returns the account's email and the link's code;
+        None if there is no account.
         """
         found = await self._store.user_by_email(normalized_email(email))
         if found is None:
@@ -34,7 +34,7 @@ class Recovery:
         return found[0].email, code.text
 
     async def user(self, code: str) -> User:
-        """Whose password the code sets. Raises WrongCode."""
+        """The user whose password the code sets. Raises WrongCode."""
         email = await self._store.link(Purpose.RESET, hash_of(code), self._now())
         found = None if email is None else await self._store.user_by_email(email)
         if found is None:

@@ -1,4 +1,4 @@
-"""Who may make an account."""
+"""Registration: who may make an account."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ Policy: TypeAlias = Literal["open", "invited", "closed"]
 
 
 class Registration:
-    """Makes accounts. ``reserved`` are the emails that make an account an operator's: nobody registers with one of
-    them, for nobody has shown that it is theirs. Their accounts are made by a link, see ``set_up``; while there is such
-    a link for an email, the store refuses to register it, whatever the setting names.
+    """Makes accounts. ``reserved`` are the emails that make an account an operator's: nobody may register with one of
+    them, because a registration does not prove who owns the email. Their accounts are made by a link, see ``set_up``;
+    while there is such a link for an email, the store refuses to register it, whatever the setting names.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class Registration:
         self._now = now
 
     async def register(self, *, name: str, email: str, password: str, invite: str | None) -> User:
-        """A new account; with the code of an invite, a member of its application from the start.
+        """Make an account. With the code of an invite, it is a member of the invite's application from the start.
 
         Raises:
             Forbidden: the policy does not allow it, or the email makes an account an operator's.
@@ -50,7 +50,7 @@ class Registration:
         if self._policy == "invited" and invite is None:
             raise Forbidden("Registration is by invitation here: send the code of an invite in the field `invite`.")
         token = None if invite is None else await self._store.invite_token(hash_of(invite))
-        if invite is not None and token is None:  # before the email: only who is invited may learn of that
+        if invite is not None and token is None:  # before the email: only a user who is invited may learn of that
             raise wrong_invite()
         if normalized_email(email) in self._reserved:
             raise Forbidden(
@@ -64,11 +64,11 @@ class Registration:
         return user
 
     async def set_up(self, code: str, *, name: str, email: str, password: str) -> User:
-        """An operator's account, whatever the policy is. The code is used up by it.
+        """Make an operator's account, whatever the policy is. This uses up the code.
 
         Raises:
-            WrongCode: no such link, or it is used up, expired or for another email.
-            Invalid: the email is taken.
+            WrongCode: there is no such link, or it is used up, expired or for another email. Invalid: the email is
+            taken.
         """
         link = await self._store.link(Purpose.OPERATOR, hash_of(code), self._now())
         if link is None or link not in ("", normalized_email(email)):

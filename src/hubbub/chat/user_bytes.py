@@ -1,21 +1,21 @@
-"""No user fills a queue alone."""
+"""Limits how much of a queue one user may fill."""
 
 from __future__ import annotations
 
 from hubbub.chat.errors import RateLimited
 
-SERVICE = 0  # no user's id: of what the service itself sends nothing is counted
+SERVICE = 0  # no user has this id: what the service itself sends is not counted
 
 
 class UserBytes:
-    """How many bytes of each user wait in a queue: ``most`` at a time. Who has none is not remembered."""
+    """How many bytes of each user wait in a queue, at most ``most``. A user who has none there is not remembered."""
 
     def __init__(self, most: int) -> None:
         self._most = most
         self._of: dict[int, int] = {}
 
     def take(self, user_id: int, size: int) -> None:
-        """Raises RateLimited: the user has so many already."""
+        """Count ``size`` more bytes of the user. Raises RateLimited when that would be too many."""
         if user_id == SERVICE:
             return
         taken = self._of.get(user_id, 0) + size

@@ -1,5 +1,5 @@
-"""Accepts clients from a listening socket, those who wait all at once. uvloop by itself accepts one in each turn of the
-loop: newcomers, and health checks, would wait for as many turns as others have connected before them.
+"""Accepts clients from a listening socket, all that wait at once. uvloop by itself accepts one in each turn of the
+loop: a new client or a health check would wait one turn for each client that connected before it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import socket
 from collections.abc import Callable
 
 _MOST_AT_ONCE = 100  # clients that are accepted before others are served
-_AGAIN_S = 1.0  # after one could not be accepted
+_AGAIN_S = 1.0  # before the next try, after one could not be accepted
 
 log = logging.getLogger("hubbub.http")
 
@@ -28,7 +28,7 @@ class Acceptor:
         self._listen()
 
     def stop(self) -> None:
-        """Close the listening socket, after accepting those who have connected: they would be cut off."""
+        """Close the listening socket, after accepting the clients that have connected, or they would be cut off."""
         self._stopped = True
         asyncio.get_running_loop().remove_reader(self._listener)
         for _ in range(0, self._backlog, _MOST_AT_ONCE):

@@ -1,6 +1,6 @@
-"""Requests that no user's rate counts: each address may send so many a second. They are those to routes that need no
-session and to paths that are none, and what is refused with 401. One with a large body is as much work as many without:
-it counts once more for each KiB.
+"""Requests that no user's rate counts: each address may send RATE a second. They are those to routes that need no
+session, to paths that don't exist, and those refused with 401. A request with a large body is as much work as many
+without: it counts once more for each KiB.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from starlette.requests import Request
 from hubbub.chat.errors import RateLimited
 from hubbub.http.shares import EXEMPT, address_of
 
-RATE = 2000  # of an address, a second; many people may be behind one
-_BURST_S = 2.0  # after a pause so many seconds' worth comes at once
+RATE = 2000  # requests per second of an address; many people may be behind one
+_BURST_S = 2.0  # after a pause, this many seconds' worth may come at once
 _MOST_ADDRESSES = 100_000
 
 
 class AnonymousRate:
-    """Counts what each address has sent. ``_gone_at`` is when nothing of it is left, in seconds, monotonic.
-    ``trusted`` has the addresses of proxies, who speak for many.
+    """Counts what each address has sent. ``_gone_at`` is when an address's count is back to zero, in seconds,
+    monotonic. ``trusted`` has the addresses of proxies, which forward requests for many clients.
     """
 
     def __init__(self, trusted: Container[str] = ()) -> None:
@@ -28,7 +28,7 @@ class AnonymousRate:
         self._gone_at: dict[str, float] = {}
 
     def count(self, address: str, size: int) -> None:
-        """Count one with a body of so many bytes, of an address as http.shares names it. Raises RateLimited."""
+        """Count a request with ``size`` bytes of body, from an address as http.shares names it. Raises RateLimited."""
         if address == EXEMPT:
             return
         now = time.monotonic()
@@ -44,5 +44,5 @@ class AnonymousRate:
             self._gone_at = {each: at for each, at in self._gone_at.items() if at > now}
 
     def count_request(self, request: Request, size: int) -> None:
-        """As ``count``, of who has sent the request, through a proxy that is trusted too."""
+        """As ``count``, for the client that has sent the request, also through a trusted proxy."""
         self.count(address_of(request.client.host if request.client else "", self._trusted), size)

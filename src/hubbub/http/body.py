@@ -64,8 +64,8 @@ class Chunked:
         self.whole = False
         self._gathered = bytearray()
         self._framing = 0
-        self._left = 0  # of the data of the chunk at hand
-        self._line = bytearray()  # the beginning of one that is not whole
+        self._left = 0  # bytes still to come of the current chunk's data
+        self._line = bytearray()  # the beginning of an incomplete one
         self._at_line = self._size_line
 
     @property
@@ -74,7 +74,7 @@ class Chunked:
 
     @property
     def left(self) -> int:
-        """Of what has been announced."""
+        """How many announced bytes have not arrived yet."""
         return self._left
 
     def read(self, data: bytes, at: int) -> int:
@@ -115,7 +115,7 @@ class Chunked:
         return bytes(self._gathered)
 
     def _whole_chunks(self, data: bytes, at: int) -> int:
-        """Take chunks that are here whole, right, and within the bounds; the rest is read line by line."""
+        """Take the chunks that are complete, valid, and within the limits; the rest is read line by line."""
         framing, gathered = self._framing, self._gathered
         while (found := _SIZE.match(data, at)) is not None:
             begin = found.end()

@@ -1,9 +1,9 @@
 """One client's connection: bytes to requests, requests to the hot routes or to ASGI, replies to bytes.
 
 An asyncio Protocol; http.server accepts its client, and stops it. One request at a time is read and handled. What a
-client pipelines behind it waits as the bytes that came, and no more is read, until the answer is written and taken: a
-client who does not read can make the service hold one answer, and one read of the socket. An answer larger than a PIECE
-is written as its client takes it.
+client pipelines behind it waits as raw bytes, and no more is read, until the answer is written and the client has read
+it: a client that does not read can make the service hold one answer, and one read of the socket. An answer larger than
+a PIECE is written as its client reads it.
 
 Everything a client can make large or slow is bounded: the head and the body in http.reader and http.body, the time for
 a request to arrive and for an answer to be taken here (``Edge.sweep`` calls ``expire``).
@@ -37,19 +37,20 @@ if TYPE_CHECKING:
 
 IDLE_S = 75.0
 REQUEST_S = 20.0  # for a request to arrive whole
-DISCARD_S = 2.0  # for a refused client to read why, while what it still sends is thrown away
+DISCARD_S = 2.0  # for a refused client to read why, while what it still sends is discarded
 _WRITING_S = 2e-9  # that it takes to write a byte of a large answer
 SEND_S = 30.0  # for a client to take an answer, or the next piece of a large one
 
 
 class Connection(asyncio.Protocol):
-    """``busy`` from a request's start until its reply is written whole; ``paused`` while any of what was written waits
-    for the client. ``_request`` is what is answered. ``_waiting`` has the bytes of what is written in pieces and has
-    pieces left. ``deadline`` is when ``expire`` may be called, on the Edge's clock.
+    """One client's connection: ``busy`` from a request's start until its reply is written completely; ``paused`` while
+    written bytes wait for the client. ``_request`` is the request that is being answered. ``_waiting`` is the size in
+    bytes of an answer that is written in pieces and has pieces left. ``deadline`` is when ``expire`` may be called, on
+    the Edge's clock.
 
-    Invariants: the transport reads as long as ``_ahead`` is empty, which has what came behind a request that is
-    handled, from ``_at`` on. What has come and is not handled is ``_held``, as the edge counts it. Once ``_closing``,
-    nothing more that comes is a request. Once ``ended``, nothing more comes.
+    Invariants: the transport reads only while ``_ahead`` is empty, which has the bytes that came behind the request
+    that is handled, from ``_at`` on. ``_held`` is how many bytes have come and are not handled, as the edge counts
+    them. Once ``_closing``, nothing more that comes is a request. Once ``ended``, nothing more comes.
     """
 
     __slots__ = (
@@ -111,9 +112,9 @@ class Connection(asyncio.Protocol):
             self._exchange.disconnected()
 
     def eof_received(self) -> bool:
-        """The client sends no more. It may read still, so what it has asked for whole is answered, but for what goes on
-        only while it is there, a stream or a search: it may as well have left. (AsgiExchange ends one that begins
-        later.) TLS ends both ways at once.
+        """The client sends no more. It may still read, so its complete requests are answered, except those that
+        continue only while the client is there, a stream or a search: it may as well have left. (AsgiExchange ends one
+        that begins later.) TLS ends both ways at once.
         """
         self.ended = True
         if self._exchange is not None and self._exchange.watched:
@@ -123,7 +124,7 @@ class Connection(asyncio.Protocol):
     def pause_writing(self) -> None:
         self.paused = True
         self.deadline = self.edge.clock + SEND_S
-        # The transport keeps all that was written at once until the last byte of it is taken.
+        # The transport keeps a written buffer until the client has taken its last byte.
         self.edge.not_taken(self, self._waiting + PIECE)
 
     def resume_writing(self) -> None:
@@ -148,9 +149,9 @@ class Connection(asyncio.Protocol):
             await self._drained
 
     async def write(self, data: bytes, end: bytes = b"", *, shared: bool = False, more: bool = False) -> None:
-        """Write it and the end as the client takes it, and return when the last piece is written, or taken if there is
-        ``more``. Until then the data is held, and counts, unless it is ``shared``: in memory once for all who ask. Much
-        of it waits for its turn, as a request does.
+        """Write the data, and the end, as the client takes it. Return when the last piece is written, or taken if there
+        is ``more``. Until then the data is held, and counts, unless it is ``shared``: in memory once for all clients. A
+        large answer waits for its turn, as a request does.
         """
         self._waiting = 0 if shared else len(data)
         if self.paused:
@@ -176,7 +177,7 @@ class Connection(asyncio.Protocol):
         if self.busy or self.paused or self._ahead:
             self._ahead, self._at = self._ahead[self._at :] + data, 0
             self.transport.pause_reading()
-            if self._hold() is not None:  # what is answered now is answered last
+            if self._hold() is not None:  # the current answer is the last
                 self._closing, self._ahead = True, b""
             return
         if not self._reader.taken:
@@ -191,7 +192,9 @@ class Connection(asyncio.Protocol):
         self._read(data, 0)
 
     def leave(self) -> None:
-        """Close, unless a request has begun: its answer will be the last. A stream that has not ended never will."""
+        """Close, unless a request has begun: its answer will be the last. A stream that has not ended by now never
+        will.
+        """
         if self._exchange is not None and self._exchange.endless:
             self.transport.abort()
         elif not (self.busy or self._ahead or self._reader.taken):
@@ -219,7 +222,7 @@ class Connection(asyncio.Protocol):
     # Requests ----------------------------------------------------------------------------------------------------
 
     def _read(self, data: bytes, at: int) -> None:
-        """Take the bytes from there on up to the end of a request, and handle it if that is there."""
+        """Take the bytes from ``at`` up to the end of a request, and handle the request if it is complete."""
         begun = self._reader.taken
         try:
             request, at = self._reader.read(data, at)
@@ -245,7 +248,7 @@ class Connection(asyncio.Protocol):
             self.deadline = self.edge.clock + REQUEST_S
 
     def _hold(self) -> Reply | None:
-        """Let the edge count what has come and is not handled; what it is refused with if that is too much."""
+        """Let the edge count what has come and is not handled; the refusal if that is too much."""
         size = self._reader.size + len(self._ahead)
         refused = self.edge.hold(self, size - self._held, self._reader.announced)
         if refused is None:
@@ -254,7 +257,7 @@ class Connection(asyncio.Protocol):
 
     @property
     def peer(self) -> str:
-        """The address of who has connected; empty where it has none."""
+        """The address of the connected client; empty if it has none."""
         return str((self.transport.get_extra_info("peername") or ("",))[0])
 
     @property
@@ -263,11 +266,11 @@ class Connection(asyncio.Protocol):
 
     @property
     def waits(self) -> bool:
-        """For its client to begin a request, or to go on with one."""
+        """Whether it waits for its client to begin a request, or to continue one."""
         return not (self.busy or self.paused or self._ahead or self._closing)
 
     def _next(self) -> None:
-        """Go on with what has come, once the answer before it is taken."""
+        """Handle what has come, once the client has taken the answer before it."""
         if self._ahead and not (self.busy or self.paused or self._closing):
             data, self._ahead = self._ahead, b""
             self._read(data, self._at)
@@ -292,7 +295,7 @@ class Connection(asyncio.Protocol):
             return
         known = request.known
         match = known.match if known is not None else self.edge.hot.match(request.method, request.target)
-        # What comes by ASGI runs as a task, so how long that takes is not known here: few begin in a turn of the loop.
+        # An ASGI request runs as a task, so how long it takes is not known here: few begin in a turn of the loop.
         least_s = UNKNOWN_S if match is None else 0.0
         turns = self.edge.turns
         if turns.free:
@@ -302,14 +305,14 @@ class Connection(asyncio.Protocol):
             turns.begin(partial(self._begin, request, match), partial(self._owner, request), least_s)
 
     def _owner(self, request: Request) -> Hashable:
-        """Who asks, as far as that is known before it is looked into."""
+        """The client whose turn the request takes: its user as far as that is remembered, else its address."""
         headers = request.known.headers if request.known is not None else dict(request.headers)
         user = self.edge.user_of(headers.get(b"cookie"), headers.get(b"authorization"))
         return user or self.address or id(self)
 
     def _begin(self, request: Request, match: Match | None) -> None:
         """It is the request's turn."""
-        if self.transport.is_closing():  # its client has gone meanwhile
+        if self.transport.is_closing():  # its client has left while it waited
             return
         known = request.known
         if known is not None:
@@ -416,13 +419,13 @@ class Connection(asyncio.Protocol):
         access.add(self.peer, request.method, target, headers, status, request.begun)
 
     def finish(self, close: bool) -> None:
-        """The reply is written whole: close, or go on with the next request."""
+        """The reply is written completely: close, or continue with the next request."""
         self.busy = False
         self._request = self._exchange = None
         if close or self._closing:
             self._close()
         elif self._ahead:
-            # Not from here: a long pipeline would nest as deep as it is long.
+            # Not called from here: the calls for a long pipeline would nest as deep as it is long.
             asyncio.get_running_loop().call_soon(self._next)
         elif not self.paused:
             self._rest()

@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 MAX_CONNECTIONS = 10_000
 ADDRESS_CONNECTIONS = 1000
 OTHER_FILES = 200  # that the process may have open beside its connections
-MAX_ARRIVING = 64 * 1024 * 1024  # bytes of requests that are not whole, or wait behind another
+MAX_ARRIVING = 64 * 1024 * 1024  # bytes of requests that are incomplete, or wait behind another
 ADDRESS_ARRIVING = 8 * 1024 * 1024
-MAX_UNSENT = 128 * 1024 * 1024  # bytes that are held of answers which clients don't take
+MAX_UNSENT = 128 * 1024 * 1024  # bytes held of answers that clients don't read
 _EXPIRED_AT_ONCE = 50  # connections, each with an answer: some milliseconds
 _AT_ONCE = 64  # one in so many connections is closed when there is no room: looking for them costs
 
@@ -37,11 +37,11 @@ _RETRY = b"retry-after: 1\r\n"
 
 
 class Edge:
-    """``clock`` is the loop's time, to the second, so that a deadline costs no call. ``trusted`` has the addresses of
-    proxies. ``user_of`` has the public id of whose session a request comes with (Cookie, Authorization), or the empty
-    text.
+    """What all connections share. ``clock`` is the loop's time, to the second, so that a deadline costs no call.
+    ``trusted`` has the addresses of proxies. ``user_of`` returns the public id of the user whose session these headers
+    (Cookie, Authorization) name, or the empty string.
 
-    Once it is ``stopping``, each connection's next answer is its last, and says so.
+    Once ``stopping`` is set, each connection's next answer is its last, and says so.
     """
 
     def __init__(
@@ -86,7 +86,9 @@ class Edge:
         self.tasks: set[asyncio.Task[None]] = set()
 
     def enter(self, connection: Connection | Handshake, host: str) -> Reply | None:
-        """The connection counts from now on; or what it is refused with. Who waits for its client gives way to it."""
+        """Count the connection from now on, or return its refusal. If there is no room, connections that wait for their
+        clients are closed.
+        """
         places = self._places
         address = connection.address = address_of(host, self._trusted)
         if not places.address_has_room(address, 1):
@@ -102,9 +104,9 @@ class Edge:
         return None
 
     def _make_room(self, where: str | None, among: Iterable[Connection | Handshake], bound: int) -> None:
-        """Close what has waited longest for its client, first of the address that has most: handshakes, then
-        what is idle, then requests that are not whole. Where all are busy they are not looked at again for each who
-        comes, but when one rests, or in a second.
+        """Close the connections that have waited longest for their clients, first those of the address that has most:
+        handshakes, then idle connections, then incomplete requests. If all are busy, they are not looked at again for
+        each newcomer, but when one becomes idle, or after a second.
         """
         if where in self.all_busy:
             return
@@ -125,14 +127,14 @@ class Edge:
         self.all_busy -= {connection.address, None}
 
     def leave(self, connection: Connection | Handshake) -> None:
-        """The connection counts no longer."""
+        """Stop counting the connection."""
         if connection in self.connections:
             self.connections.remove(connection)
             self._places.take(connection.address, -1)
 
     def hold(self, connection: Connection, more: int, announced: int) -> Reply | None:
-        """So many bytes more (or fewer, below zero) are held of what has come on the connection and is not handled; or
-        what it is refused with, if they and what is ``announced`` don't fit.
+        """Count ``more`` bytes (fewer, if below zero) that have come on the connection and are not handled; or return
+        the refusal, if these and the ``announced`` bytes don't fit.
         """
         arriving = self._arriving
         if more > 0 and not arriving.address_has_room(connection.address, more + announced):
@@ -144,8 +146,8 @@ class Edge:
         return None
 
     def not_taken(self, connection: Connection, size: int) -> None:
-        """So many bytes are held for the connection's client, who does not take them; 0 when it does. Past the bound of
-        all of them, who has most of the address that has most is cut off.
+        """Note that ``size`` bytes are held for the connection's client, which does not take them; 0 when it does.
+        Above the limit for all clients, the connection that holds most, of the address that holds most, is cut off.
         """
         self._not_taken.take(connection.address, size - self._unsent.pop(connection, 0))
         if size:
@@ -160,7 +162,7 @@ class Edge:
         return (size if address == EXEMPT else self._not_taken.of(address), size)
 
     def stop(self) -> None:
-        """The streams are told, and every connection is answered once more."""
+        """Tell the streams, and give every connection one more answer."""
         self.stopping = True
         self._stop()
 
@@ -183,6 +185,6 @@ class Edge:
 
 
 def _most_connections() -> int:
-    """As many as files can be open for: one that can't be accepted would wait unanswered."""
+    """The limit that the open files allow: a connection that can't be accepted would wait unanswered."""
     files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     return MAX_CONNECTIONS if files == resource.RLIM_INFINITY else min(MAX_CONNECTIONS, max(16, files - OTHER_FILES))

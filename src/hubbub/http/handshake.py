@@ -30,7 +30,7 @@ class Handshakes:
     def take(self, client: socket.socket) -> None:
         handshake = Handshake(self._edge, client)
         if not handshake.refused:
-            # The keys that both agree on take the loop a millisecond or more.
+            # Agreeing on the keys takes the loop a millisecond or more.
             begin = partial(handshake.start, self._context)
             self._edge.turns.begin(begin, lambda: handshake.address or id(handshake), UNKNOWN_S)
 
@@ -50,7 +50,7 @@ class Handshake:
         self._task: asyncio.Task[None] | None = None
         try:
             host = client.getpeername()[0]
-        except OSError:  # it has gone
+        except OSError:  # it has left
             self.refused = True
         else:
             self.refused = edge.enter(self, host) is not None
@@ -67,7 +67,7 @@ class Handshake:
     async def _run(self, context: SSLContext) -> None:
         loop = asyncio.get_running_loop()
         try:
-            with suppress(OSError):  # what the client did wrong, or that it left: nobody is there to be told
+            with suppress(OSError):  # the client made an error, or left: there is nobody to report it to
                 await loop.connect_accepted_socket(
                     lambda: _Agreed(self._edge, self), self._client, ssl=context, ssl_handshake_timeout=HANDSHAKE_S
                 )

@@ -11,8 +11,8 @@ from hubbub.chat.limits import Limit
 from hubbub.chat.ports import Entry, Wants
 
 _MOST_BUCKETS = 100_000
-# Past that, the counts that are closest to zero are dropped. What comes without credentials is followed by a
-# password's hash, some hundred a second at most, and is gone within minutes: it stays below.
+# Above that, the counts that are closest to zero are dropped. Each request without credentials is followed by a
+# password's hash, at most some hundred a second, and its count is gone within minutes: they stay below this.
 _MOST_COUNTS = 100_000
 _marks = itertools.count(1)
 
@@ -52,7 +52,7 @@ class LocalGate:
         return bucket.entry
 
     def _new_bucket(self, user_id: int, now: float) -> Bucket:
-        if len(self._buckets) >= _MOST_BUCKETS:  # one that would be full by now is as good as a new one
+        if len(self._buckets) >= _MOST_BUCKETS:  # a bucket that would be full by now is the same as a new one
             self._buckets = {user: bucket for user, bucket in self._buckets.items() if now - bucket.at < 2}
         bucket = self._buckets[user_id] = Bucket(self._burst, now)
         return bucket
@@ -116,7 +116,8 @@ class MemoryCounts:
             del self._gone_at[name]
 
     def _forget(self, now: int) -> None:
-        """Drop the counts that are over, and of the rest the half that is over soonest, so that this is not needed each
-        time."""
+        """Drop the counts that are back to zero, and the half of the rest that would be soonest, so that this is not
+        needed each time.
+        """
         left = sorted(self._gone_at.items(), key=lambda each: each[1], reverse=True)[: _MOST_COUNTS // 2]
         self._gone_at = {name: gone_at for name, gone_at in left if gone_at > now}

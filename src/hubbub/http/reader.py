@@ -18,12 +18,12 @@ from hubbub.http.target import resolved
 
 MAX_HEAD = 32 * 1024
 MAX_HEADERS = 128
-HEADER_COST = 150  # bytes that a parsed header holds beside its text
+HEADER_COST = 150  # bytes that a parsed header takes beside its text
 
 
 class Request:
-    """``refused`` is the answer to one that can't be read to its end; ``raw`` its head where that came at once, and
-    ``known`` what is remembered of one that was seen before: it has no ``headers`` then.
+    """A request. ``refused`` is the answer to one that can't be read to its end; ``raw`` is its head if that came at
+    once, and ``known`` is what is remembered of a head that was seen before: ``headers`` is empty then.
     """
 
     __slots__ = (
@@ -62,7 +62,7 @@ class _Fields:
     def __init__(self) -> None:
         self.target = b""
         self.headers: list[tuple[bytes, bytes]] = []
-        self.heads = 0  # that have been whole
+        self.heads = 0  # that were complete
 
     def on_url(self, url: bytes) -> None:
         self.target += url
@@ -76,8 +76,9 @@ class _Fields:
 
 
 class Reader:
-    """Invariant: between two requests it keeps nothing, and ``taken`` is 0; else that is how many bytes of the request
-    at hand have come of its head, and ``expects`` whether its client waits for a word before it sends the body.
+    """Reads requests. Invariant: between two requests it keeps nothing, and ``taken`` is 0. Within one, ``taken`` is
+    how many bytes of its head have come, and ``expects`` whether its client waits for a 100 Continue before it sends
+    the body.
     """
 
     __slots__ = ("_body", "_fields", "_parser", "_request", "_tail", "expects", "taken")
@@ -106,11 +107,11 @@ class Reader:
         return self._body.left if self._body is not None else 0
 
     def read(self, data: bytes, at: int) -> tuple[Request | None, int]:
-        """Take bytes from ``at`` on, at most to the end of a request: the request, if it is whole now, and where the
-        rest begins.
+        """Take bytes from ``at`` on, at most to the end of a request. Returns the request, if it is complete now, and
+        where the rest begins.
 
         Raises:
-            Refused: it can't be read to its end; what follows means nothing.
+            Refused: the request can't be read to its end; what follows has no meaning.
         """
         body = self._body
         if body is None:
@@ -159,7 +160,7 @@ class Reader:
         try:
             self._parser.feed_data(piece)
         except httptools.HttpParserUpgrade:
-            pass  # handled as if it had not asked to (RFC 9110, section 7.8)
+            pass  # handled as if it had not asked for an upgrade (RFC 9110, section 7.8)
         except httptools.HttpParserError:
             raise _invalid() from None
         if len(fields.headers) > MAX_HEADERS:

@@ -1,24 +1,25 @@
 """Sessions: a JWT in the cookie or as Bearer, verified once and then cached by the header that carried it.
 
-A session that was ended, alone or with all of its user's, is dead in every process, once that is answered:
+A session that was ended, alone or with all sessions of its user, is invalid in every process once the request that
+ended it is answered:
 
-1. A token names its session and the user's era. The store knows the sessions that were ended and the user's era now;
-   ending all of a user's sessions gives the user an era that never was before. No clock decides either.
-2. A token that is not remembered is checked against the store, after the gate's mark was asked for.
-3. One that is remembered counts while the gate's mark is the same, which the gate brings with what it is asked anyway.
-4. Before the end is stored the mark is made empty, and no session counts by an empty one: each request is checked. If
-   it can't be made so, the end is refused and not stored. Once the end is stored the user gets another mark, which
-   nobody has who checked before. If that fails, or it is not known whether the end is stored, the mark stays empty
-   for an hour: that costs a look into the store a request, and no more.
-5. What is lost with memory or Redis are marks alone. An unknown mark is a changed one.
+1. A token names its session and the user's era. The store knows which sessions were ended, and the user's current era;
+ending all of a user's sessions gives the user an era that was never used before. No clock decides either. 2. A token
+that is not remembered is checked against the store, after the gate was asked for the user's mark. 3. A remembered token
+is valid while the gate's mark is the same; the gate sends it with the answer that each request needs anyway. 4. Before
+the end is stored, the mark is made empty; an empty mark makes no session valid, so each request is checked. If the mark
+can't be made empty, the end is refused and not stored. Once the end is stored, the user gets another mark, which no
+session that was checked before has. If that fails, or it is not known whether the end is stored, the mark stays empty
+for an hour: that costs one look into the store per request, and no more. 5. Only marks are lost with memory or Redis.
+An unknown mark counts as a changed one.
 
-An ended session never lives again, so a process that has found one ended remembers that, and refuses its tokens before
-the gate counts them: who has a token of an ended session uses up nothing of what its user may send. Before that, each
-token that is remembered counts once, for the gate is asked first.
+An ended session never becomes valid again, so a process that has found one ended remembers that, and refuses its tokens
+before the gate counts them: requests with a token of an ended session use up nothing of the user's rate. Before that,
+each remembered token counts once, because the gate is asked first.
 
-Clocks decide only when a token is over by itself: after seven days without a refresh, and 90 days after the login. A
-host takes a token that another has issued in its near future. A session that was ended is known for long after it would
-have been over (see chat.limits), so that a clock which was wrong for a while does not bring it back.
+Clocks decide only when a token expires: after seven days without a refresh, and 90 days after the login. A host accepts
+a token that another host issued slightly in its future. An ended session stays in the store long after it would have
+expired (see chat.limits), so that a clock which was wrong for a while does not bring it back.
 """
 
 from __future__ import annotations
@@ -73,8 +74,9 @@ class Token(NamedTuple):
 
 
 class Sessions:
-    """Invariants: what is remembered was verified, and counts only while the gate's mark is what it was before that.
-    ``_ended`` has ids and eras of sessions that were found ended, the one that was asked for longest ago first.
+    """Verifies, issues and ends sessions. Invariants: a remembered session was verified, and is valid only while the
+    gate's mark is what it was before that. ``_ended`` has ids and eras of sessions that were found ended, the one that
+    was asked for longest ago first.
     """
 
     def __init__(self, accounts: Accounts, secret: bytes, gate: Gate) -> None:
@@ -126,8 +128,8 @@ class Sessions:
         return await self.of(*_given(request))
 
     async def again_of_request(self, request: Request) -> Session:
-        """As ``of_request``, for a request that has been let in before: it goes on where its user has sent too many
-        others since, but not where its session has ended. Then the store is asked at each call.
+        """As ``of_request``, for a request that was let in before: it may continue if its user has sent too many others
+        since (then the store is asked at each call), but not if its session has ended.
         """
         try:
             return await self.of_request(request)
@@ -135,7 +137,7 @@ class Sessions:
             return await self._verify(*_given(request), "", counted=True)
 
     async def enter(self, cookie: bytes | None, authorization: bytes | None, wants: Wants, trace: str = "") -> Caller:
-        """Who sends a request with these headers, as ``of``, and what the gate brings of what the request wants."""
+        """The caller of a request with these headers, as ``of``, and what the gate brings of what the request wants."""
         session = self._known(authorization or cookie)
         mark = ""
         if session is not None:
@@ -146,19 +148,19 @@ class Sessions:
         return Caller(session.user, None, trace)
 
     def user_of(self, cookie: bytes | None, authorization: bytes | None) -> str:
-        """The public id of whose request had these headers, as far as that is remembered; else the empty text."""
+        """The public id of the user whose session these headers name, if it is remembered; else the empty string."""
         session = self._known(authorization or cookie)
         return session.user.ref if session is not None else ""
 
     def _known(self, header: bytes | None) -> Session | None:
-        """What is remembered of it, unless it has expired."""
+        """The remembered session of this header, unless it has expired."""
         session = self._remembered.get(header) if header is not None else None
         return session if session is not None and session.expires_at > time.time() else None
 
     async def _verified(
         self, cookie: bytes | None, authorization: bytes | None, mark: str, *, counted: bool
     ) -> Session:
-        """Verified, and remembered from now on; or forgotten."""
+        """The session, verified and remembered from now on. A header that is refused is forgotten."""
         header = authorization or cookie
         try:
             session = await self._verify(cookie, authorization, mark, counted=counted)
@@ -173,7 +175,7 @@ class Sessions:
         return session
 
     async def _verify(self, cookie: bytes | None, authorization: bytes | None, mark: str, *, counted: bool) -> Session:
-        """``mark`` is the gate's, where the user has entered already. One who is ``counted`` does not enter."""
+        """``mark`` is the gate's, if the user has entered already. A ``counted`` request does not enter again."""
         if authorization is not None:
             scheme, _, token = authorization.decode("latin-1").partition(" ")
             if scheme.lower() != "bearer":
@@ -215,7 +217,7 @@ class Sessions:
 
     async def end(self, session: Session) -> None:
         """End the session: all of its tokens are invalid once this returns."""
-        over_at = int(time.time() + LIFETIME_S) * 1000  # then its last token is
+        over_at = int(time.time() + LIFETIME_S) * 1000  # when its last token expires
         await self.change(session.user, lambda _: self._accounts.end_session(session.id, over_at))
 
     async def end_all(self, user: User) -> None:
@@ -223,8 +225,8 @@ class Sessions:
         await self.change(user, self._accounts.end_sessions)
 
     async def change(self, user: User, change: Callable[[User], Awaitable[T]]) -> T:
-        """Change the user's account, with what ``change`` does: what is known of its sessions is asked for again, by
-        every process, once this returns. So they are dead then if the user has another era.
+        """Change the user's account by calling ``change``. Once this returns, every process checks the user's sessions
+        again, so they are invalid if the user has another era.
         """
         over = await self._gate.sessions_change(user.id)
         try:
@@ -238,7 +240,7 @@ class Sessions:
         return result
 
     def _forget(self, user: User) -> None:
-        """What would not count any more need not be kept."""
+        """Forget the user's sessions: they would have to be checked again anyway."""
         for header in [header for header, known in self._remembered.items() if known.user.id == user.id]:
             del self._remembered[header]
 

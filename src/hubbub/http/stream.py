@@ -1,11 +1,11 @@
 """A chat as Server-Sent Events (WHATWG HTML, section 9.2): each message as it is acknowledged, and each change of one.
 
-Each message is sent at least once to a client that is connected or comes back with ``Last-Event-ID``;
-http.stream_position says why, and what an id means. Messages are read and sent slice by slice, the next slice when the
-client has taken the last one. So a stream holds one slice, the numbers of changed messages, and what its listener holds
-(chat.feed), however slow its client is. Changed messages are read by their numbers, and sent as they are now; if there
-are too many numbers, the stream ends and says so. The session is checked once a second, and the membership after each
-reading, before any of it is sent.
+Each message is sent at least once to a client that is connected or returns with ``Last-Event-ID``; http.stream_position
+says why, and what an id means. Messages are read and sent slice by slice, the next slice when the client has taken the
+one before. So a stream holds one slice, the numbers of changed messages, and what its listener holds (chat.feed),
+however slow its client is. Changed messages are read by their numbers, and sent as they are now; if there are too many
+numbers, the stream ends and says so. The session is checked once a second, and the membership after each reading,
+before any of it is sent.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ CHECK_S = 1.0  # how long a stream may go on after its session has ended
 HEARTBEAT_S = 5.0
 SLICE = 25  # messages read at once
 MOST_OF_SLICE = 256 * 1024  # bytes of them that are sent at once; the last may be over
-_SLICES_AT_ONCE = 4  # of all streams of a process, in one turn of the loop
-_TELLING_S = 0.00025  # that it takes to tell one listener what was just acknowledged
+_SLICES_AT_ONCE = 4  # by all streams of a process, in one turn of the loop
+_TELLING_S = 0.00025  # to send one listener what was just acknowledged
 _SOON_S = 0.2  # after which a missing number is looked up
 _AGAIN_S = 1.0  # and how often from then on
 _RETRY = b"retry: 1000\n\n"
@@ -42,8 +42,8 @@ _STOPPING = b": this process is stopping, connect again\n\n"
 
 
 class Slices:
-    """The turns of a process's streams to read: many that read at once would hold the event loop. In the queue for
-    ``turns`` of the loop they wait behind those who have asked for less.
+    """The turns in which a process's streams read: many that read at once would hold the event loop. In the queue for
+    ``turns`` of the loop they wait behind users who have asked for less.
     """
 
     def __init__(self, turns: Turns | None = None) -> None:
@@ -85,14 +85,14 @@ class Stream:
         self._key = key
         self._chat = chat
         self._position = StreamPosition(after)
-        self._behind = False  # the latest reading could not be sent to its end
+        self._behind = False  # the latest reading could not be sent completely
         self._changed: dict[int, None] = {}  # the numbers of changed messages that are not sent yet
         self._look_at = 0.0  # when to look at the next of these; later once an answer may lag
         self._checked = self._heard = self._read_at = time.monotonic()
 
     async def events(self) -> AsyncIterator[bytes]:
-        """The pieces of the response. Ends with a reason when the caller may no longer listen, or that can't be
-        checked; and when the process stops, so that the listener connects to another.
+        """The pieces of the response. Ends with a reason when the caller may no longer listen, or when that can't be
+        checked; and when the process stops, so that the listener connects to another process.
         """
         with self._feed.listen(self._key) as listener:
             yield _RETRY
@@ -152,11 +152,11 @@ class Stream:
     # Who may listen ----------------------------------------------------------------------------------------------
 
     async def _enter(self) -> None:
-        """Raises NotFound when the caller is not a member any more."""
+        """Enter the chat again. Raises NotFound when the caller is no longer a member."""
         self._chat = await self._chats.enter(self._caller, self._key)
 
     async def _check(self) -> None:
-        """Once a second: that the session and the membership are still valid."""
+        """Check, once a second, that the session and the membership are still valid."""
         if time.monotonic() - self._checked < CHECK_S:
             return
         self._checked = time.monotonic()
@@ -177,7 +177,7 @@ class Stream:
             await self._check()
 
     async def _slice(self, after: int) -> tuple[bytes, int, bool]:
-        """A reading: the events to send, the last number that it covers, and whether there is more."""
+        """Read once: the events to send, the last number that they cover, and whether there is more."""
         self._read_at = time.monotonic()
         messages, lag, still_open = await self._chat.since(after, SLICE)
         await self._enter()  # a removed member gets nothing that came after the removal
@@ -198,7 +198,7 @@ class Stream:
         return b"".join(pieces), after, len(messages) == SLICE
 
     async def _lacking(self) -> bytes:
-        """The missing messages that have come since."""
+        """The events of missing messages that have come since."""
         numbers = self._position.missing[:SLICE]
         if not numbers:
             return b""
@@ -218,7 +218,7 @@ class Stream:
         return b"id: %d\nevent: message\ndata: %b\n\n" % (self._position.id, item)
 
     async def _changes(self) -> bytes:
-        """What became of the next changed messages; nothing while an answer may lag: then they are asked for again."""
+        """The events of the next changed messages; none while an answer may lag: then they are read again later."""
         numbers = list(itertools.islice(self._changed, SLICE))
         messages, lag, still_open = await self._chat.numbered(numbers)
         await self._enter()

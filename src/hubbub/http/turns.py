@@ -1,5 +1,6 @@
-"""The event loop's time, shared out: of what is asked for at once a little is begun in each turn of the loop, and who
-has had least of late goes first. So nobody waits for all that somebody else asks for, over however many connections.
+"""Shares the event loop's time between users: each turn of the loop begins a little of the waiting work, and the owner
+who has had least of late goes first. So no client waits for everything that another asks for, over however many
+connections.
 """
 
 from __future__ import annotations
@@ -12,15 +13,15 @@ from heapq import heappop, heappush
 from time import perf_counter, thread_time
 from typing import NamedTuple
 
-# Of each turn of the loop, in which requests are begun; the last may take longer. It is more than a turn takes under
-# the load that the service is made for: to wait costs a request a tenth of its CPU.
+# The time in each turn of the loop in which requests are begun; the last may take longer. It is more than a turn takes
+# under the load that the service is made for, because waiting costs a request a tenth of its CPU.
 TURN_S = 0.02
 UNKNOWN_S = 0.005  # counted for work that goes on after it has begun, as how long it takes is not known
 _REMEMBERED = 10_000
 
 
 class _Work(NamedTuple):
-    """It counts as ``least_s`` at the least: what it begins may go on when it has returned."""
+    """Work that waits. It counts as ``least_s`` at least, because what it begins may continue after it has returned."""
 
     begin: Callable[[], None]
     least_s: float
@@ -29,14 +30,14 @@ class _Work(NamedTuple):
 class Turns:
     """Owners take turns by what they have had, in seconds (a weighted fair queue, where all weigh the same).
 
-    ``_row`` has the owners who wait, by what they have had; ``_work`` what each waits with, in the order in which it
-    came. ``_fair`` is what an owner has had who was always served as the others were: one who comes has had that at the
-    least, so that nobody saves up.
+    ``_row`` has the owners who wait, ordered by what they have had; ``_work`` has each owner's waiting work, in the
+    order in which it came. ``_fair`` is what an owner would have had who was always served like the others: a new owner
+    counts as having had at least that, so that nobody saves up time.
 
     An owner has had the CPU time that its work took, not the time on the clock: on a busy machine the process may wait
-    for the CPU longer than the work takes, and the owner would wait for that again. Once nobody waits, all that anybody
-    has had is forgotten. Work is begun at once while the Turns are ``free``: this turn of the loop has time left, and
-    nobody waits.
+    for the CPU longer than the work takes, and the owner would wait for that a second time. Once nobody waits,
+    everything that owners have had is forgotten. Work is begun at once while the Turns are ``free``: this turn of the
+    loop has time left, and nobody waits.
 
     Invariant: while somebody waits, or something was begun in this turn of the loop, ``_next`` runs in the next.
     """
@@ -52,14 +53,14 @@ class Turns:
         self._count = itertools.count()
 
     def begin(self, work: Callable[[], None], owner: Callable[[], Hashable], least_s: float = 0.0) -> None:
-        """Do the work: at once where they are free."""
+        """Do the work: at once if the Turns are free, else in its owner's turn."""
         if self.free:
             self._do(work, least_s)
         else:
             self._wait(owner(), _Work(work, least_s))
 
     async def turn(self, owner: Hashable, least_s: float) -> None:
-        """Wait for the owner's turn at something that takes so long."""
+        """Wait for the owner's turn to do something that takes ``least_s``."""
         if not self.free:
             called = asyncio.get_running_loop().create_future()
             self._wait(owner, _Work(lambda: None if called.done() else called.set_result(None), least_s))
@@ -80,7 +81,7 @@ class Turns:
         heappush(self._row, (had, next(self._count), owner))
 
     def spend(self, seconds: float) -> None:
-        """Count what was begun at once, and took so long."""
+        """Count work that was begun in this turn of the loop and took ``seconds``."""
         self._spent += seconds
         self.free = self._spent < TURN_S and not self._row
         if not self._noted:
