@@ -1,10 +1,12 @@
-"""The load of `hubbub perftest`, for those who use Locust: writes and reads as one to two, half of the reads of each.
+"""The load of `hubbub perftest`, for users of Locust: one write to two reads, half of the reads for chats and half for
+messages.
 
     pip install locust
     locust -f deploy/locustfile.py --host http://127.0.0.1:3000 --headless -u 100 -r 100 -t 30s
 
-Locust is a closed model: a user waits for each answer before it asks again, so a slow service is asked less, and what
-it would have kept waiting is not in the latencies. For figures to judge by, use `hubbub perftest`.
+Locust is a closed model: a user waits for each answer before it sends the next request, so a slow service gets fewer
+requests, and the waiting of those that were not sent is missing from the latencies. For reliable figures, use `hubbub
+perftest`.
 """
 
 import itertools
@@ -24,8 +26,8 @@ def _leave_time_to_clean_up(environment: Any, **_: Any) -> None:
 
 
 class Member(HttpUser):
-    """One user with an application and a chat of its own, who asks 150 times a second as far as it is answered. What it
-    made is deleted when it stops.
+    """One user with its own application and chat. It sends 150 requests a second, fewer if answers take longer, and
+    deletes what it made when it stops.
     """
 
     wait_time = constant_throughput(150)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes .env with a new password for each server, once. compose.yaml reads it.
+# Makes .env, once, with a new password for each server. compose.yaml reads it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 if [ -e .env ]; then

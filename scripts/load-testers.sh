@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Brings vegeta (with Go) and wrk (from Debian) and measures our load tester beside them.
+# Installs vegeta (with Go) and wrk (from Debian), and measures our load tester beside them.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 scripts/setup.sh requirements-dev.lock

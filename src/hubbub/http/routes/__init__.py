@@ -1,1 +1,1 @@
-"""What the API does in no haste, a file for each resource; every route is declared on its handler."""
+"""The API's routes other than the hot ones, a file for each resource; every route is declared on its handler."""

@@ -1,4 +1,4 @@
-"""Registering, logging in and out, and who is logged in."""
+"""Accounts: registering, logging in and out, and changing one's account."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from hubbub.http.login_log import LoginLog
 from hubbub.http.routing import body_fields, json_response, route
 from hubbub.http.sessions import COOKIE, Session, Sessions, Token
 
-# Domains kept for private use and for tests are welcome: many a Hubbub runs where no mail goes.
+# Domains reserved for private use and for tests are allowed: Hubbub often runs in networks without mail.
 email_validator.SPECIAL_USE_DOMAIN_NAMES.clear()
 
-# Without credentials: counted by address, and a password's hash may have to wait.
+# Requests without credentials: they are counted by address, and may have to wait for a password's hash.
 _REGISTRATION = {"guarded": False, "roles": True, "refuses": (429, 503)}
 _LOGIN = {"guarded": False, "refuses": (401, 429, 503)}
 
@@ -87,7 +87,7 @@ class AccountRoutes:
 
     @asynccontextmanager
     async def _tried(self, request: Request, email: str, *, proven: bool) -> AsyncIterator[None]:
-        """Around one try of a password, see Logins.attempt; a failure and a lock-out are log lines."""
+        """Around one try of a password, see Logins.attempt; a failure and a lock-out are logged."""
         address = address_of(request)
         try:
             async with self._logins.attempt(address, email, proven=proven):
@@ -150,7 +150,7 @@ class AccountRoutes:
 
     @route("PATCH", "/auth/me", request=schemas.UserName, response=schemas.MeReply)
     async def rename_me(self, request: Request) -> Response:
-        """Change one's name, on earlier messages too."""
+        """Change your name, on earlier messages too."""
         user = (await self._sessions.of_request(request)).user
         form = await body_fields(request, schemas.UserName)
         if not form.name.strip():
@@ -158,7 +158,7 @@ class AccountRoutes:
         await self._logins.rename(user.id)
         return await self._shown(await self._sessions.change(user, partial(self._accounts.rename, name=form.name)))
 
-    # A 403, for the current password may be wrong.
+    # It may be a 403, because the current password may be wrong.
     @route("PUT", "/auth/me/password", request=schemas.NewPassword, response=schemas.Refreshed, roles=True)
     async def set_password(self, request: Request) -> Response:
         """Change the password: ends all other sessions, and gives this one a new token."""
@@ -197,7 +197,7 @@ class AccountRoutes:
         return _without_cookie(Response(status_code=204), request)
 
     async def _must_know_password(self, request: Request, user: User, password: str) -> None:
-        """A wrong one counts as a failed login. Raises Forbidden, UsedUp."""
+        """Check the current password; a wrong one counts as a failed login. Raises Forbidden, UsedUp."""
         try:
             async with self._tried(request, user.email, proven=True):
                 await self._accounts.must_know_password(user, password)
@@ -218,7 +218,7 @@ def wrong_in(form: schemas.Registration | schemas.OperatorAccount) -> list[str]:
 
 
 def address_of(request: Request) -> str:
-    """What is counted together with others from there."""
+    """The address under which the request's sender is counted."""
     return network_of(request.client.host if request.client else "")
 
 

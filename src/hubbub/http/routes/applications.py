@@ -24,7 +24,7 @@ class ApplicationRoutes:
         form = await body_fields(request, schemas.NewApplication)
         return json_response(schemas.ApplicationToken(await self._applications.add(caller, form.name)), 201)
 
-    # A 404, for the token is in the body.
+    # It may be a 404, because the token is in the body.
     @route(
         "PUT",
         "/applications",
@@ -71,7 +71,7 @@ class ApplicationRoutes:
 
     @route("DELETE", "/applications/{token}", status=204, roles=True)
     async def delete_application(self, request: Request) -> Response:
-        """Delete an application and all that is in it; its owner only."""
+        """Delete an application and everything in it; its owner only."""
         await (await self._entrance.member(request)).delete()
         return Response(status_code=204)
 

@@ -46,7 +46,7 @@ class ChatRoutes:
 
     @route("DELETE", "/applications/{token}/chats/{number}", status=204, roles=True)
     async def delete_chat(self, request: Request) -> Response:
-        """Delete a chat and all that is in it; the owner and admins."""
+        """Delete a chat and everything in it; the owner and admins."""
         await (await self._entrance.chat(request)).delete_chat()
         return Response(status_code=204)
 

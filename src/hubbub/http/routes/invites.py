@@ -20,7 +20,7 @@ _PATH = "/applications/{token}/invites"
 
 
 class InviteRoutes:
-    """Links begin with ``public_url``, or, where it is empty, with the address that the request was sent to."""
+    """Links begin with ``public_url`` or, if it is empty, with the address that the request was sent to."""
 
     def __init__(
         self, entrance: Entrance, applications: Applications, logins: Logins, log: LoginLog, public_url: str
@@ -61,12 +61,12 @@ class InviteRoutes:
 
     @route("DELETE", _PATH + "/{invite}", status=204, roles=True)
     async def remove_invite(self, request: Request) -> Response:
-        """Revoke an invite; who has joined by it stays."""
+        """Revoke an invite; members who joined by it stay."""
         manager = await self._entrance.member(request)
         await manager.remove_invite(request.path_params["invite"])
         return Response(status_code=204)
 
-    # A 404, for the code is in the body.
+    # It may be a 404, because the code is in the body.
     @route(
         "POST",
         "/invites/accept",

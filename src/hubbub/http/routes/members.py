@@ -51,7 +51,7 @@ class MemberRoutes:
 
     @route("PUT", "/applications/{token}/owner", request=schemas.NewOwner, status=204, roles=True)
     async def hand_over(self, request: Request) -> Response:
-        """Make another member the owner; who was is an admin then."""
+        """Make another member the owner; the previous owner becomes an admin."""
         owner = await self._entrance.member(request)
         await owner.hand_over((await body_fields(request, schemas.NewOwner)).email)
         return Response(status_code=204)

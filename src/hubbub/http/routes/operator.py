@@ -1,4 +1,4 @@
-"""What the console's operator page shows, for operators alone: the figures, recent warnings, and the dead letters."""
+"""The data of the console's operator page, for operators only: figures, recent warnings, and dead letters."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class OperatorRoutes:
 
     @route("GET", "/operator", response=schemas.OperatorState, roles=True)
     async def operator_state(self, request: Request) -> Response:
-        """What an operator watches, of the process that answers."""
+        """The figures of the process that answers, for operators."""
         await self._must_be_operator(request)
         figures: dict[str, float] = {}
         requests: list[schemas.Requests] = []
@@ -64,7 +64,7 @@ class OperatorRoutes:
         await self._must_be_operator(request)
         return json_response(await self._letters.shown())
 
-    # A 404, for the letter's number is in the body.
+    # It may be a 404, because the letter's number is in the body.
     @route("POST", "/operator/retry", request=schemas.LetterNumber, response=schemas.Done, roles=True, refuses=(404,))
     async def retry_dead_letter(self, request: Request) -> Response:
         """Send a dead letter through the queue again."""

@@ -1,4 +1,4 @@
-"""The pages that a browser shows: the console, the reference, what links lead to, and their files."""
+"""The pages that a browser shows: the console, the reference, the pages that links lead to, and their files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hubbub.http.routing import response, route
 
 
 class PageRoutes:
-    """Pages are no part of the API's document."""
+    """The routes of pages. They are not in the API's document."""
 
     def __init__(self, console: Console) -> None:
         self._console = console

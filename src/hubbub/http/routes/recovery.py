@@ -1,4 +1,4 @@
-"""A new password for who has lost the old one."""
+"""Resetting a lost password."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ This link sets it, once and within an hour:
 
 If it was not you, do nothing: your password stays as it is.
 """
-# A 404, for there may be no mail, and the code is in the body.
+# It may be a 404, because mail may not be set up, and the code is in the body.
 _OPEN = {"guarded": False, "refuses": (404, 429, 503)}
 
 
 class RecoveryRoutes:
-    """``mail`` is None where none is set up. Links begin with ``public_url``, and never with what a request says that
-    its host is: they are sent to somebody else.
+    """``mail`` is None if none is set up. Links begin with ``public_url``, never with the host that a request names:
+    the link goes to the account's owner, who may not be the sender of the request.
     """
 
     def __init__(

@@ -31,5 +31,5 @@ class SearchRoutes:
         wanted = query(schemas.Search, request.scope["query_string"])
         page = await while_there(request, chat.search(wanted.q, offset=wanted.offset, limit=wanted.limit))
         if page is None:
-            return Response(status_code=204)  # nobody hears it, but it is counted
+            return Response(status_code=204)  # the client has left, but the answer is counted
         return response(Reply(200, page.body, headers=lagging(page.lag) + (TRUNCATED if page.truncated else b"")))

@@ -1,4 +1,4 @@
-"""The service itself: alive, able to serve, its figures, its document."""
+"""The service itself: whether it is alive and ready, its metrics, and its document."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from hubbub.http.openapi import document
 from hubbub.http.routing import Route, json_response, route, routes_of
 from hubbub.measures import Histogram
 
-_FIGURES_PART = 0.1  # of the time, at most, is taken to make figures: meanwhile others get those that were made last
-_CAN_DO_WITHOUT = ("search",)  # a process that has all else should get requests
+_FIGURES_PART = 0.1  # of the time, at most, goes into making figures; in between clients get the last ones
+_CAN_DO_WITHOUT = ("search",)  # a process in which only this fails should still get requests
 
 
 class ServiceRoutes:
-    """``ready`` answers for every part whether it can serve: its name, and what is wrong with it or None. ``others``
-    are the routes of the API, for the document.
+    """``ready`` returns for every part its name, and what is wrong with it or None. ``others`` are the routes of the
+    API, for the document.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class ServiceRoutes:
 
     @route("GET", "/metrics", guarded=False)
     async def metrics(self, request: Request) -> Response:
-        """What an operator watches, in Prometheus' text format."""
+        """The service's metrics, in Prometheus' text format."""
         async with self._asking:
             begun = time.monotonic()
             if begun >= self._figures_end:

@@ -1,4 +1,4 @@
-"""How the operator's account is made where nobody may register, and before there is one who could let people in."""
+"""Makes the operator's account, also where nobody may register and before anyone could send an invite."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class SetupRoutes:
         self._logins = logins
         self._log = log
 
-    # A 404, for the code is in the body.
+    # It may be a 404, because the code is in the body.
     @route(
         "POST",
         "/auth/setup",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-# Starlette would load it for the first listener, who would hold the loop for 20 ms.
+# Starlette would load it for the first listener, and hold the event loop for 20 ms.
 import anyio._backends._asyncio  # noqa: F401
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
@@ -49,8 +49,9 @@ class StreamRoutes:
 
 
 async def _start(chat: ChatHandle, resumed: str, wanted: int | None) -> int:
-    """The number behind which a stream begins. One above the chat's newest was never told here: it says nothing of what
-    is yet to come."""
+    """The number after which a stream begins. A number above the chat's newest was never sent by this chat, so it must
+    not hide messages that are still to come.
+    """
     after = int(resumed) if resumed.isdecimal() and len(resumed) < 17 else wanted
     page = await chat.newest(1)
     newest = page.newest or 0
@@ -58,10 +59,10 @@ async def _start(chat: ChatHandle, resumed: str, wanted: int | None) -> int:
 
 
 class _Listening(StreamingResponse):
-    """A stream as a response. It gives up its slot when it ends, however that comes about."""
+    """A stream as a response. It gives up its slot when it ends, for whatever reason."""
 
     def __init__(self, stream: Stream, slot: StreamSlot) -> None:
-        # A proxy in between must hand on each event as it comes.
+        # A proxy in between must pass on each event as it arrives.
         super().__init__(stream.events(), media_type=EVENT_STREAM.decode(), headers={"x-accel-buffering": "no"})
         self._slot = slot
 
