@@ -1,4 +1,4 @@
-"""How long one callback of the event loop holds it, in CPU time: what everybody else waits for."""
+"""How long one callback holds the event loop, in CPU time: all other clients wait that long."""
 
 from __future__ import annotations
 

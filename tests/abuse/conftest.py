@@ -1,4 +1,4 @@
-"""How long the fuzzers go on."""
+"""How long the fuzzers run."""
 
 from __future__ import annotations
 

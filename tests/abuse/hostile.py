@@ -1,4 +1,4 @@
-"""What clients send who mean to exhaust a service. Each reads nothing of what it is answered."""
+"""Clients that try to exhaust a service. Each reads none of its answers."""
 
 from __future__ import annotations
 

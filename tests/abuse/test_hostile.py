@@ -1,4 +1,4 @@
-"""Clients who mean harm: what each of them gets, and that everybody else is served all the while."""
+"""Hostile clients: what each of them gets, and that all other clients are served all the time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Many clients who mean harm at once: the service's memory stays bounded, and everybody else is served."""
+"""Many hostile clients at once: the service's memory stays bounded, and all other clients are served."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every parser of ours, fed at random: it gives a value or the one error that it names, and never anything else."""
+"""Every parser of Hubbub, fed at random: it gives a value or the one error that it names, and never anything else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pages that links lead to: the operator's account is made once, and an invite joins."""
+"""The pages that links lead to: the operator's account is made once, and an invite lets a user join."""
 
 from __future__ import annotations
 

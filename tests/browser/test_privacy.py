@@ -1,4 +1,4 @@
-"""The console shows nobody what is another's: neither as their own message, nor an email, nor what was typed."""
+"""The console shows no user the data of another: not a message as their own, nor an email, nor typed text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Python client: it holds on through what goes wrong on the way. (Its examples: tests/docs.)"""
+"""The Python client: it continues through failures of the connection and the service. (Its examples: tests/docs.)"""
 
 from __future__ import annotations
 

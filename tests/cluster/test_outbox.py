@@ -1,4 +1,4 @@
-"""What is to be indexed is noted with each change, and given to the index in parts that fit into memory."""
+"""Each change notes what must be indexed, and the index gets it in parts that fit into memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The data folder: what is missing, replaced or damaged in it is said, not passed over; nobody else may read it."""
+"""The data folder: missing, replaced or damaged files are reported, not ignored; no other user may read it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A disk that fills up: writes are refused, nothing acknowledged is lost, and the service mends by itself."""
+"""A disk that fills up: writes are refused, nothing acknowledged is lost, and the service recovers by itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A search index that is damaged is made anew by itself, and nothing but search is affected meanwhile."""
+"""A damaged search index is rebuilt automatically, and only search is affected until then."""
 
 from __future__ import annotations
 

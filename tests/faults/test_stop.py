@@ -1,4 +1,4 @@
-"""A planned stop: nobody is cut off, nobody gets an error, and nobody holds it up."""
+"""A planned stop: no client is cut off or gets an error, and no client can delay it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The checker itself: it accepts what may happen, and says no to each thing that may not."""
+"""The checker itself: it accepts what may happen, and rejects everything that may not."""
 
 from __future__ import annotations
 

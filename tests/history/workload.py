@@ -1,4 +1,4 @@
-"""Clients who write, change and read at random, from a seed, and note what they were told."""
+"""Clients that write, change and read at random, from a seed, and note what they were told."""
 
 from __future__ import annotations
 

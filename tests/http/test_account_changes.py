@@ -1,4 +1,4 @@
-"""Changing one's name and password, leaving an application and handing it over."""
+"""Changing a name and a password, leaving an application and handing it over."""
 
 from __future__ import annotations
 

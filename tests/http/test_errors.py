@@ -1,4 +1,4 @@
-"""Every route that the document names, and each way to get it wrong that they share."""
+"""Every route that the document names, with every wrong request that they have in common."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""No request of any route, however it is made, holds the event loop for long, however much is stored."""
+"""No request to any route holds the event loop for long, whatever it asks for and however much is stored."""
 
 from __future__ import annotations
 

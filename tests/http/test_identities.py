@@ -1,4 +1,4 @@
-"""Nobody can pass for somebody else: who sent a message is told by an id, as names are not unique."""
+"""No user can pass for another: a message names its sender by an id, because names are not unique."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``/metrics``: what Prometheus reads, true to what happened."""
+"""``/metrics``: what Prometheus reads matches what happened."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a new password costs the address that it comes from, wherever it is set."""
+"""New passwords count against the address that they come from, wherever they are set."""
 
 from __future__ import annotations
 

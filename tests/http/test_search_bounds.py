@@ -1,4 +1,4 @@
-"""The worst that a search can be made to do, over HTTP, in both modes."""
+"""The most expensive searches, over HTTP, in both modes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Messages as they arrive: in time, once each, to members alone, and from where a listener left off."""
+"""Messages as they arrive: in time, once each, only to members, and from where a listener left off."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A service that has what the load test asks for and no more, so that a test sees what it makes and what it leaves."""
+"""A fake service with only what the load test needs, so that a test sees what it makes and what it leaves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The figures and the text that come of known requests."""
+"""The figures and the text that result from known requests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is made of a service's /metrics, of whatever kind it is."""
+"""How the load test reads a service's /metrics, whatever it contains."""
 
 from __future__ import annotations
 

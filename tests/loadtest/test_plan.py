@@ -1,4 +1,4 @@
-"""When requests are due, whose they are, and what they ask."""
+"""When requests are due, which users send them, and what they ask for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a test may touch, and what it leaves in a service that it was told to test."""
+"""What a load test may change, and what it leaves in a service that it was told to test."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading back: it passes what is right, and finds each thing that can be wrong, on a real service."""
+"""Reading back: it accepts what is right, and finds every possible error, on a real service."""
 
 from __future__ import annotations
 

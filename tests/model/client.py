@@ -1,4 +1,4 @@
-"""A client: one request after the other, through whichever API process."""
+"""A client: it sends one request after the other, each through any of the API processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What goes wrong between steps."""
+"""Faults between steps."""
 
 from __future__ import annotations
 

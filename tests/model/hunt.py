@@ -1,4 +1,4 @@
-"""Runs many schedules, on as many cores as it may."""
+"""Runs many schedules, on as many cores as it may use."""
 
 from __future__ import annotations
 

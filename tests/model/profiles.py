@@ -1,4 +1,4 @@
-"""What goes wrong how often, and what clients do. Each profile looks for another kind of trouble."""
+"""How often each fault occurs, and what clients do. Each profile looks for another kind of trouble."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Redis: what the scripts do, each of them atomic. Its memory goes with it."""
+"""Redis: what the scripts do, each of them atomic. A Redis that dies loses its memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The rules of the protocol, each of which can be taken out."""
+"""The rules of the protocol, each of which can be turned off."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One schedule: built, run with faults, drained without, checked."""
+"""One schedule: it is built, run with faults, drained without faults, and checked."""
 
 from __future__ import annotations
 

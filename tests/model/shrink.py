@@ -1,4 +1,4 @@
-"""Makes a failing schedule small, and tells what happens in it."""
+"""Shrinks a failing schedule, and tells what happens in it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What driving the real code has found, each in as few words as it takes."""
+"""Errors that driving the real code has found, each in as few words of the model as it takes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The scheduler: who may act, who acts next, and what becomes of calls."""
+"""The scheduler: which parts may act, which acts next, and how calls end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A writer process: takes deliveries, applies them, says so in Redis."""
+"""A writer process: takes deliveries, applies them, and reports that to Redis."""
 
 from __future__ import annotations
 

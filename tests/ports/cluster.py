@@ -1,4 +1,4 @@
-"""A cluster's way in, with a writer behind it, in this process over real servers."""
+"""A cluster's intake, with a writer behind it, in this process over real servers."""
 
 from __future__ import annotations
 

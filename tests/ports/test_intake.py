@@ -1,4 +1,4 @@
-"""What every way in must do. A new adapter is one more Harness, and one more fixture parameter."""
+"""What every intake must do. A new adapter is one more Harness, and one more fixture parameter."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What whatever keeps passwords must do. A new adapter is one more fixture parameter."""
+"""What every adapter for passwords must do. A new adapter is one more fixture parameter."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What users make is counted, in memory and in Redis."""
+"""What users create is counted, in memory and in Redis."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every index names, at the least, the messages that match."""
+"""Every index names at least the messages that match."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The doors of the services, faked: what is there is laid out by the test, and what comes in is written down."""
+"""Fakes of the services' ports: the test sets what they return, and they record what they are given."""
 
 from __future__ import annotations
 

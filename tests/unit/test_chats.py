@@ -1,4 +1,4 @@
-"""What a ChatHandle lets whom do, and that nobody gets one who may not."""
+"""What a ChatHandle allows each role, and that only those who may get one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The compose file against what it starts, as far as that can be said without Docker."""
+"""The compose file matches what it starts, as far as that can be checked without Docker."""
 
 from __future__ import annotations
 

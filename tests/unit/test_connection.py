@@ -1,4 +1,4 @@
-"""One connection, on a transport that a test holds in its hands."""
+"""One connection, on a transport that the test controls."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Clients that are slow, or idle, against the clock of the edge."""
+"""Clients that are slow or idle, and the timeouts of connections."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reads that walk far: one of a user's at a time, and nobody waits for another user's."""
+"""Deep pages: one of a user's is read at a time, and no user waits for another's."""
 
 from __future__ import annotations
 

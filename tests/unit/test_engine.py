@@ -1,4 +1,4 @@
-"""Connections to a database that is away cost nothing that stays."""
+"""Connections to a database that is away leave nothing behind."""
 
 from __future__ import annotations
 

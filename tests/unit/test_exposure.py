@@ -1,4 +1,4 @@
-"""What ``hubbub serve`` warns of when others can reach it."""
+"""What ``hubbub serve`` warns about when other machines can reach it."""
 
 from __future__ import annotations
 

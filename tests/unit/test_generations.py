@@ -1,4 +1,4 @@
-"""What the generations of Redis say of a process that was away, and of a database that is."""
+"""Generations of Redis, when a process was away, and when the database is away."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Users share the search index's work: who posts more than it can take in delays no one else's messages."""
+"""Users share the search index's work: a user who posts more than it can take in delays no other user's messages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An answer that was made from a lagging read says so in its header, and no other does."""
+"""An answer from a lagging read says so in its header, and no other answer does."""
 
 from __future__ import annotations
 

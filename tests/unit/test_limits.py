@@ -1,4 +1,4 @@
-"""docs/limits.md against the code: each limit is there with the value that the page says, and none is left out."""
+"""docs/limits.md matches the code: each limit has the value that the page says, and none is left out."""
 
 from __future__ import annotations
 

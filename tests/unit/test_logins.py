@@ -1,4 +1,4 @@
-"""Whose logins are counted together, and what the log says of them."""
+"""Which logins are counted together, and what is logged about them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How late the loop is, is measured, and said, but not too often."""
+"""The event loop's lag is measured and logged, but not too often."""
 
 from __future__ import annotations
 

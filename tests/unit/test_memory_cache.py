@@ -1,4 +1,4 @@
-"""The embedded mode's cache past its bounds: what it says stays true, and letting go is done in small steps."""
+"""The embedded mode's cache above its limits: its answers stay correct, and it drops entries in small steps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ranking takes, whatever the texts and the query are."""
+"""Ranking takes a bounded amount of work, whatever the texts and the query are."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Connections for reading are kept, and closed when they are of no use any more."""
+"""Connections for reading are kept, and closed when they are no longer of use."""
 
 from __future__ import annotations
 

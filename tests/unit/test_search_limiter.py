@@ -1,4 +1,4 @@
-"""Who may search now, and whose turn it is."""
+"""Which users may search now, and whose turn it is."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A search costs what its answer is worth: what it may take, and whom it keeps waiting."""
+"""How much work a search may take, and which other searches wait for it."""
 
 from __future__ import annotations
 

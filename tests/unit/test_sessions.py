@@ -1,4 +1,4 @@
-"""Sessions against the clock, and the price of an unknown user."""
+"""Sessions and clocks, and what an unknown user costs."""
 
 from __future__ import annotations
 

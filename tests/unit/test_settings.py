@@ -1,4 +1,4 @@
-"""Settings: where they come from, what is told of a wrong one, and what is never shown."""
+"""Settings: where they come from, what is reported about a wrong one, and what is never shown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What clients may use in all, and each address of it."""
+"""How much all clients together may use, and how much each address."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a stream tells, with which ids, what it costs, and how it ends."""
+"""What a stream sends, with which ids, what it costs, and how it ends."""
 
 from __future__ import annotations
 

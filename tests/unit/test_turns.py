@@ -1,4 +1,4 @@
-"""Who waits for whom at the event loop."""
+"""Turns: which client waits for which at the event loop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SQLite's log stays short though deep pages are read all the time."""
+"""SQLite's log stays short although deep pages are read all the time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What Redis would not hear of is told later (rule 8)."""
+"""What Redis could not be told is told later (rule 8)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""What version 0.1.0 left, stopped in the middle of its work, is taken over whole. make_data.py made the data."""
+"""The data that version 0.1.0 left, stopped in the middle of its work, is taken over completely. make_data.py made the
+data.
+"""
 
 from __future__ import annotations
 

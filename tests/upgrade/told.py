@@ -1,4 +1,4 @@
-"""What the clients of version 0.1.0 did and were told: what every later version must still hold."""
+"""What the clients of version 0.1.0 did and were told: every later version must still keep it."""
 
 from __future__ import annotations
 
