@@ -4,14 +4,15 @@ A session that was ended, alone or with all sessions of its user, is invalid in 
 ended it is answered:
 
 1. A token names its session and the user's era. The store knows which sessions were ended, and the user's current era;
-ending all of a user's sessions gives the user an era that was never used before. No clock decides either. 2. A token
-that is not remembered is checked against the store, after the gate was asked for the user's mark. 3. A remembered token
-is valid while the gate's mark is the same; the gate sends it with the answer that each request needs anyway. 4. Before
-the end is stored, the mark is made empty; an empty mark makes no session valid, so each request is checked. If the mark
-can't be made empty, the end is refused and not stored. Once the end is stored, the user gets another mark, which no
-session that was checked before has. If that fails, or it is not known whether the end is stored, the mark stays empty
-for an hour: that costs one look into the store per request, and no more. 5. Only marks are lost with memory or Redis.
-An unknown mark counts as a changed one.
+   ending all of a user's sessions gives the user an era that was never used before. No clock decides either.
+2. A token that is not remembered is checked against the store, after the gate was asked for the user's mark.
+3. A remembered token is valid while the gate's mark is the same; the gate sends it with the answer that each request
+   needs anyway.
+4. Before the end is stored, the mark is made empty; an empty mark makes no session valid, so each request is checked.
+   If the mark can't be made empty, the end is refused and not stored. Once the end is stored, the user gets another
+   mark, which no session that was checked before has. If that fails, or it is not known whether the end is stored, the
+   mark stays empty for an hour: that costs one look into the store per request, and no more.
+5. Only marks are lost with memory or Redis. An unknown mark counts as a changed one.
 
 An ended session never becomes valid again, so a process that has found one ended remembers that, and refuses its tokens
 before the gate counts them: requests with a token of an ended session use up nothing of the user's rate. Before that,
