@@ -1,7 +1,7 @@
-"""How commands on accounts, links and invites are applied, each in a transaction.
+"""Applies commands on accounts, links and invites, each in a transaction.
 
-The row of a link or an invite is locked before it is looked at, so that what it allows is allowed once, and what
-refuses a command is found before anything is changed.
+The row of a link or an invite is locked before it is checked, so that it can't be used more often than it allows. A
+command is refused before anything is changed.
 """
 
 from __future__ import annotations
@@ -30,9 +30,10 @@ from hubbub.chat.registration import invited_operator, wrong_invite, wrong_link
 ROLE = "SELECT role FROM members WHERE token = %s AND user_id = %s"
 _LINK = "SELECT email FROM links WHERE purpose = %s AND hash = %s AND expires_at > %s FOR UPDATE"
 _INVITED_OPERATOR = "SELECT 1 FROM links WHERE purpose = 'operator' AND email = %s AND expires_at > %s"
-# Somebody is an operator: the link that makes the first one is over.
+# Once there is an operator, the link that creates the first one is no longer valid.
 _SETUP_OVER = "DELETE FROM links WHERE purpose = 'operator' AND email = ''"
-# Only of who manages the application still: an invite must not bring back who was removed, or made a member.
+# An invite is valid only while its creator still manages the application: it must not let back in a manager who was
+# removed, or was made a plain member.
 _INVITE = (
     "SELECT id, role, used < uses FROM invites i WHERE hash = %s AND token = %s AND expires_at > %s AND EXISTS"
     " (SELECT 1 FROM members m WHERE m.token = i.token AND m.user_id = i.created_by AND m.role <> 'member') FOR UPDATE"
@@ -45,27 +46,28 @@ def _one(cursor: Any, sql: str, values: tuple[Any, ...]) -> Any:
 
 
 def is_gone(cursor: Any, user_id: int) -> bool:
-    """Whether the account was deleted; so may be that of a request that was let in before. It is not until this
-    transaction ends."""
+    """Whether the account was deleted, which may happen after its request was admitted. If not, it can't be deleted
+    until this transaction ends."""
     found = _one(cursor, "SELECT deleted FROM users WHERE id = %s FOR UPDATE", (user_id,))
     return found is not None and bool(found[0])
 
 
 def has_application(cursor: Any, token: str) -> bool:
-    """Whether the application is there; if so it is until this transaction ends. It is locked before what is in it."""
+    """Whether the application exists. If so, it can't be deleted until this transaction ends. Its row is locked before
+    the rows that belong to it."""
     sql = "SELECT 1 FROM applications WHERE token = %s AND NOT deleted FOR UPDATE"
     return _one(cursor, sql, (token,)) is not None
 
 
 def role_of(cursor: Any, token: str, user_id: int) -> Role | None:
-    """The member's role, which stays until this transaction ends."""
+    """The member's role, which can't change until this transaction ends."""
     found = _one(cursor, f"{ROLE} FOR UPDATE", (token, user_id))
     return found and Role(found[0])
 
 
 def refused_by(cursor: Any, token: str, by: int | None, *, owner: bool = False) -> ChatError | None:
-    """What the role of who asks for a command refuses it with, see chat.commands. The application's row is locked
-    first: of two who remove each other, none waits for a row that the other has.
+    """The error for a command that the role of the user ``by`` does not allow; None if it is allowed; see
+    chat.commands. The application's row is locked first, so that two members who remove each other don't deadlock.
     """
     if by is None:
         return None

@@ -21,7 +21,7 @@ LOST = (aiormq.exceptions.AMQPError, aio_pika.exceptions.MessageProcessError, OS
 _HEARTBEAT_S = 3
 _CONFIRM_S = 5.0
 _CONNECT_S = 5.0
-_LIMITING = 4  # the first major version that drops a message after so many deliveries, unless told otherwise
+_LIMITING = 4  # the first major version that drops a message after a number of deliveries by default
 _ARGUMENTS: dict[str, Any] = {"x-queue-type": "quorum", "x-single-active-consumer": True}
 
 
@@ -30,7 +30,7 @@ def queue_name(shard: int) -> str:
 
 
 async def connect(url: str, name: str) -> AbstractConnection:
-    """A connection under this name in the broker's list. Raises one of LOST."""
+    """Connect; ``name`` is shown in the broker's list of connections. Raises one of LOST."""
     return await asyncio.wait_for(
         aio_pika.connect(url, heartbeat=_HEARTBEAT_S, client_properties={"connection_name": name}), _CONNECT_S
     )
@@ -42,10 +42,10 @@ def version_of(connection: AbstractConnection) -> str:
 
 
 async def declare(connection: AbstractConnection, channel: AbstractChannel, shard: int) -> AbstractQueue:
-    """The shard's queue: replicated, read by one consumer at a time, with no limit to how often a message is delivered.
+    """Declare the shard's queue: replicated, read by one consumer at a time, without a limit of deliveries.
 
     RabbitMQ 4 drops a message after 20 deliveries by default: a writer that restarts in a loop would lose it. A queue
-    that an earlier version made has that limit, and is taken as it is, with a warning.
+    that an earlier version created has that limit; it is used as it is, with a warning.
     """
     if not _limits(connection):
         return await channel.declare_queue(queue_name(shard), durable=True, arguments=_ARGUMENTS)
@@ -59,7 +59,7 @@ def _limits(connection: AbstractConnection) -> bool:
 
 
 async def _endless(connection: AbstractConnection, shard: int) -> bool:
-    """Whether the shard's queue was made without a delivery limit. Makes it where it is missing."""
+    """Whether the shard's queue was created without a delivery limit. Creates it if it is missing."""
     channel = await connection.channel()
     try:
         await channel.declare_queue(queue_name(shard), durable=True, arguments=_ARGUMENTS | {"x-delivery-limit": -1})
@@ -70,13 +70,13 @@ async def _endless(connection: AbstractConnection, shard: int) -> bool:
 
 
 async def publish(channel: AbstractChannel, queue: str, body: bytes, *, kind: str | None = None) -> None:
-    """Publish a message. It is on disk, and confirmed by the broker, when this returns. Raises one of LOST."""
+    """Publish a message. When this returns, it is on disk and the broker has confirmed it. Raises one of LOST."""
     message = aio_pika.Message(body, delivery_mode=aio_pika.DeliveryMode.PERSISTENT, type=kind)
     await channel.default_exchange.publish(message, queue, mandatory=True, timeout=_CONFIRM_S)
 
 
 async def send_markers(url: str, shards: int, publisher: str) -> None:
-    """Send every shard an empty delivery: once the store has applied it, it has all that was queued before.
+    """Send every shard an empty delivery. Once the store has applied it, all that was queued before it is stored.
 
     Raises one of LOST.
     """
@@ -98,7 +98,7 @@ class Probed(NamedTuple):
 
 
 async def probe(url: str) -> Probed:
-    """Send a message through a queue of its own, take the queue away, and look at the shards' queues.
+    """Send a message through a temporary queue, delete that queue, and check the shards' queues.
 
     Raises one of LOST.
     """

@@ -1,4 +1,5 @@
-"""DDL commits by itself in MySQL: a migration that breaks off halfway is run again, and must pass over what is done."""
+"""Adds columns in migrations. DDL commits by itself in MySQL, so a migration that failed halfway must be able to run
+again, and skip what is done."""
 
 from alembic import op
 from sqlalchemy import inspect

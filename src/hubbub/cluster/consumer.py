@@ -1,12 +1,12 @@
-"""The writer's end of RabbitMQ: each shard read in order by one active consumer, others standing by.
+"""The writer's end of RabbitMQ: one active consumer reads each shard in order; the others stand by.
 
-The broker's single active consumer decides whose turn a shard is; when a writer dies, its shards go to the next in line
-at once. A writer that has been active on more shards than its share gives one up, so that a writer that joins later
-gets some.
+RabbitMQ's "single active consumer" decides which writer reads a shard. When a writer dies, its shards go to the next in
+line at once. A writer that has been active on more shards than its share gives one up, so that a writer that joins
+later gets some.
 
-A turn ends by closing the channel, and in no other way (rule 1): only then does the broker hand out again, in order and
-before anything newer, all that was delivered and not acknowledged. A consumer that is cancelled keeps what it holds,
-while the next in line is given what comes behind it already.
+A turn ends only by closing the channel (rule 1): that makes the broker redeliver, in order and before anything newer,
+all messages that were delivered and not acknowledged. A cancelled consumer would keep its unacknowledged messages,
+while the next in line already receives the ones behind them.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _PREFETCH = 200  # AMQP messages, each with many commands
 _MOST_COMMANDS = 2000  # in one transaction
 _MOST_BYTES = 16 * 1024 * 1024  # in one transaction; a single delivery may be as large as a publisher makes it
 _GATHER_S = 0.5
-_BACKLOG = 20  # AMQP messages: with so many there already, more need not gather
+_BACKLOG = 20  # AMQP messages: with so many waiting, there is no need to wait for more
 _ACTIVE_S = 10.0
 _BALANCE_S = 3.0
 _HOLE_S = 0.5  # before a queue with a hole is read again
@@ -42,9 +42,10 @@ _PAUSES_S = (0.05, 0.1, 0.2, 0.5, 1.0)
 
 
 class _Reading:
-    """One shard: what has arrived, and when something did last.
+    """The state of reading one shard: ``incoming`` has the messages that have arrived, ``last`` is when the last batch
+    was read.
 
-    ``give_up`` asks for the shard to be given up; ``urgent`` is set when a sender waits for one of them.
+    ``give_up`` asks for the shard to be given up; ``urgent`` is set when a sender waits for one of the messages.
     """
 
     def __init__(self) -> None:
@@ -65,8 +66,8 @@ class _Reading:
 class RabbitConsumer:
     """Reads the shards that the broker assigns to it, until ``stop``.
 
-    ``heartbeat`` records that this writer runs, and returns how many there are; ``decide`` records what becomes of a
-    hole that stays; ``unreadable`` stores a message that can't be read, with the reason.
+    ``heartbeat`` records that this writer runs, and returns how many writers there are; ``decide`` decides about a hole
+    that stays, and records that; ``unreadable`` stores a message that can't be read, with the reason.
     """
 
     def __init__(
@@ -90,11 +91,11 @@ class RabbitConsumer:
         self.stopped_shards: set[int] = set()
 
     def stop(self) -> None:
-        """Finish the batches under way, then let ``run`` return."""
+        """Finish the current batches, then let ``run`` return."""
         self._stopping.set()
 
     async def run(self, started: Callable[[], None]) -> None:
-        """``started`` is called once, when messages can be taken for the first time."""
+        """Read until ``stop``. ``started`` is called each time there is a connection."""
         failures = 0
         async with asyncio.TaskGroup() as tasks:
             balancing = tasks.create_task(self._balance())
@@ -121,8 +122,8 @@ class RabbitConsumer:
             balancing.cancel()
 
     async def _read_all(self, connection: AbstractConnection) -> None:
-        """Until the connection is lost or the writer stops. An error of one shard's reader ends all of them, and is
-        raised: nothing goes on without it unnoticed."""
+        """Read all shards until the connection is lost or the writer stops. An error in one shard's reader ends all
+        readers and is raised, so no shard is left unread unnoticed."""
         async with asyncio.TaskGroup() as readers:
             reading = [readers.create_task(self._read(shard, connection)) for shard in range(len(self._shards))]
             lost = readers.create_task(self._lost.wait())
@@ -134,7 +135,8 @@ class RabbitConsumer:
             stopping.cancel()
             for shard in self._shards:
                 shard.incoming.put_nowait(None)
-            # What is under way is finished where the store takes it; else it is delivered again, and applied once.
+            # The current batches are finished if the store accepts them. Otherwise they are delivered again, and are
+            # still applied only once.
             _, late = await asyncio.wait(reading, timeout=_FINISH_S)
             for task in late:
                 task.cancel()
@@ -146,7 +148,7 @@ class RabbitConsumer:
             reading.incoming = asyncio.Queue()
             reading.urgent.clear()
             reading.give_up = False
-            self.stopped_shards.discard(shard)  # one that stands by does not know
+            self.stopped_shards.discard(shard)  # a consumer that stands by does not know
             channel = await connection.channel()
             await channel.set_qos(prefetch_count=_PREFETCH)
             queue = await declare(connection, channel, shard)
@@ -174,7 +176,8 @@ class RabbitConsumer:
                     await asyncio.wait_for(self._lost.wait(), pause)
 
     async def _found(self, reading: _Reading, hole: Hole, held: list[Delivery]) -> None:
-        """A hole was found: read the queue again; if the hole stays after several tries, decide about it."""
+        """Note that a hole was found. The queue is read again; if the hole stays after several tries, decide about
+        it."""
         this = hole.publisher, hole.expected
         reading.tries = reading.tries + 1 if reading.hole == this else 1
         reading.hole = this
@@ -187,13 +190,14 @@ class RabbitConsumer:
                 log.error("A hole could not be recorded: %s", error.sentence)
 
     async def _take(self, shard: int, reading: _Reading, held: list[Delivery]) -> None:
-        """Until the turn ends. ``held`` gets the deliveries that were begun last."""
+        """Write batches until the turn ends. ``held`` is filled with the deliveries of the current batch."""
         while not (self._lost.is_set() or reading.give_up):
             message = await reading.incoming.get()
             if message is None:
                 return
             if reading.incoming.qsize() < _BACKLOG:
-                # Few wait for the store: a message was answered, and is shown, since it was queued.
+                # A larger batch is cheaper, and few wait for the store: a message is shown and acknowledged as soon as
+                # it is queued.
                 with suppress(TimeoutError):
                     await asyncio.wait_for(reading.urgent.wait(), _GATHER_S)
             reading.urgent.clear()

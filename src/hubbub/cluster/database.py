@@ -1,7 +1,7 @@
-"""Connections to MySQL and its copies, and what its errors mean: the home of rule 9.
+"""Connections to MySQL and its replicas, and the meaning of its errors. This module implements rule 9.
 
-The driver is synchronous: reads run on a pool of threads of their own, each with a connection from a bounded pool, and
-no reader waits longer than ``_READ_S``, however long the server takes.
+The driver is synchronous: reads run on their own pool of threads, each with a connection from a bounded pool, and no
+reader waits longer than ``_READ_S``, however long the server takes.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ T = TypeVar("T")
 
 _READ_S = 3.0
 _WAITING_PER_THREAD = 16
-_RESTS_S = 1.0  # after it did not answer in time, it is not asked for so long
+_RESTS_S = 1.0  # how long a server that did not answer in time is not read from
 _REPLICA_RESTS_S = 5.0
 
-# Errors by their number. What is in none of these is tried again.
+# Errors by their number. A command that meets any other error is retried.
 _COMMAND = frozenset((1048, 1062, 1153, 1264, 1300, 1366, 1406, 1411, 1451, 1452, 3140))
 _STOP = frozenset((1044, 1045, 1054, 1064, 1142, 1143, 1146, 1227, 1364))
 
@@ -40,19 +40,19 @@ _DEADLOCK = 1213
 
 
 class AtFault(Exception):
-    """A command can't be stored, now or later: a duplicate, or data that no column takes. Nothing was changed."""
+    """A command can never be stored: a duplicate, or data that no column accepts. Nothing was changed."""
 
 
 class Deadlocked(Unavailable):
-    """Two transactions waited for each other, and this one was given up. It can be run again at once."""
+    """Two transactions waited for each other, and this one was rolled back. It can be retried at once."""
 
 
 class Broken(Unavailable):
-    """The schema or the rights are wrong: a retry is useless until somebody has fixed them."""
+    """The schema or the privileges are wrong: a retry is useless until an operator has fixed them."""
 
 
 class _Replica:
-    """A read-only copy. One that failed is left alone for a while."""
+    """A read-only replica. After a failure it is not used for a while."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
@@ -68,7 +68,7 @@ class _Replica:
 
 
 class Database:
-    """A primary, and any number of copies for reads that say how far a copy must be."""
+    """A primary, and any number of replicas for reads that name the position that a replica must have reached."""
 
     def __init__(self, url: str, replicas: Sequence[str] = (), *, pool_size: int = 8) -> None:
         self.engine = engine_of(url, pool_size)
@@ -87,11 +87,11 @@ class Database:
 
     @property
     def connections(self) -> int:
-        """In use now, of the pool of the primary."""
+        """The number of connections in use, of the primary's pool."""
         return int(self.engine.pool.checkedout())  # type: ignore[attr-defined]
 
     def run(self, work: Callable[[Any], T], *, commit: bool = True, engine: Engine | None = None) -> T:
-        """``work`` with a cursor, in a transaction. Blocks.
+        """Run ``work`` with a cursor, in a transaction. Blocks.
 
         Raises:
             AtFault, Deadlocked: nothing was changed.
@@ -122,10 +122,10 @@ class Database:
     # Reading ---------------------------------------------------------------------------------------------------------
 
     async def rows(self, sql: str, parameters: Sequence[Any], at: Position | None = None) -> list[Any]:
-        """Rows from a copy that has come as far as ``at``, or from the primary.
+        """Read rows from a replica that has reached ``at``, or from the primary.
 
         Raises:
-            Unavailable: it can't be asked, too many are waiting, or it has not answered in time.
+            Unavailable: the primary can't be reached, too many reads wait, or it did not answer in time.
         """
         return await self.soon(lambda: self._read(sql, parameters, at))
 
@@ -134,7 +134,7 @@ class Database:
         return rows[0] if rows else None
 
     def soon(self, work: Callable[[], T]) -> asyncio.Future[T]:
-        """``work`` on a thread. Raises Unavailable, also when it takes too long; then nobody waits for it any more."""
+        """Run ``work`` on a thread. Raises Unavailable, also when it takes too long; it may then still be running."""
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[T] = loop.create_future()
         if self._waiting >= self._most_waiting or time.monotonic() < self._rests_until:
@@ -172,7 +172,7 @@ class Database:
             return list(cursor.fetchall())
 
         def read_copy(cursor: Any) -> list[Any] | None:
-            # In this order: whatever else arrives in between, the rows are at least as new as the position.
+            # The position is read first, so that the rows are at least as new as it is.
             cursor.execute("SELECT position FROM shards WHERE shard = %s", (at.shard if at else 0,))
             found = cursor.fetchone()
             return read(cursor) if at and found and found[0] >= at.transactions else None
@@ -189,7 +189,7 @@ class Database:
         try:
             return self.run(read, commit=False)
         except Unavailable:
-            # An idle connection may have been closed from the other side: a fresh one says whether it is more.
+            # The server may have closed an idle connection: a retry shows whether the fault is more than that.
             return self.run(read, commit=False)
 
     def _next_replica(self) -> _Replica | None:
@@ -199,7 +199,7 @@ class Database:
 
 
 def meaning(error: pymysql.err.Error) -> Exception:
-    """What an error of the driver asks for: setting a command aside, stopping, or trying again."""
+    """The exception for an error of the driver. It says whether to set a command aside, to stop, or to retry."""
     number = error.args[0] if error.args and isinstance(error.args[0], int) else 0
     said = error.args[-1] if error.args else type(error).__name__
     if number in _STOP or isinstance(error, pymysql.err.ProgrammingError | pymysql.err.NotSupportedError):
@@ -212,5 +212,5 @@ def meaning(error: pymysql.err.Error) -> Exception:
 
 
 def marks(values: Sequence[Any], each: str = "%s") -> str:
-    """A place for each of the values, with commas between."""
+    """A placeholder for each of the values, separated by commas."""
     return ",".join([each] * len(values))

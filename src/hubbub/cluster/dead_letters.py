@@ -13,14 +13,14 @@ from hubbub.cluster.broker import LOST, close, connect, declare, publish, queue_
 from hubbub.cluster.database import Database, marks
 from hubbub.cluster.protocol import Delete, Delivery, Edit, Post, decode, encode, kind_of, retry_name, shard_of
 
-_OLD_QUEUE = "hubbub.dead"  # where versions before 0.2 put them
+_OLD_QUEUE = "hubbub.dead"  # the queue that versions before 0.2 kept dead letters in
 _REASON = 1000
 _ROWS = 100
 
 
 class DeadLetter(NamedTuple):
     """A command that was set aside. ``number`` is the id of its row; ``command`` is None when it can't be read.
-    ``acknowledged`` is False where no client can have been told that it was accepted."""
+    ``acknowledged`` is False if no client can have been told that it was accepted."""
 
     number: int
     at: str
@@ -45,7 +45,7 @@ class DeadLetters:
         return [_read(*row) for row in self._database.run(work, commit=False)]
 
     def counts(self) -> dict[bool, int]:
-        """How many there are, of those that were acknowledged and of the others."""
+        """The number of acknowledged dead letters (True), and of the others (False)."""
 
         def work(cursor: Any) -> dict[bool, int]:
             cursor.execute("SELECT acknowledged, COUNT(*) FROM set_aside GROUP BY acknowledged")
@@ -54,11 +54,11 @@ class DeadLetters:
         return {True: 0, False: 0} | self._database.run(work, commit=False)
 
     def keep(self, shard: int, body: bytes, reason: str) -> None:
-        """A message that can't be read."""
+        """Store a message that can't be read."""
         self._database.run(lambda cursor: insert(cursor, shard, None, reason, body, acknowledged=True))
 
     def drop(self, chosen: Callable[[int], bool]) -> int:
-        """Delete the chosen ones. Returns how many there were."""
+        """Delete the chosen dead letters. Returns their number."""
         numbers = [each.number for each in self.list() if chosen(each.number)]
         if numbers:
             self._database.run(
@@ -67,7 +67,7 @@ class DeadLetters:
         return len(numbers)
 
     async def retry(self, url: str, shards: int, chosen: Callable[[int], bool]) -> int:
-        """Send the chosen ones through their shard again. Returns how many there were. Raises one of broker.LOST."""
+        """Send the chosen dead letters through their shards again. Returns their number. Raises one of broker.LOST."""
         connection = await connect(url, "hubbub dead")
         done = 0
         try:
@@ -79,11 +79,11 @@ class DeadLetters:
                 if isinstance(command, Post):
                     command = msgspec.structs.replace(
                         command, epoch=0
-                    )  # its number was kept for it, whatever came since
+                    )  # its number is still reserved for it, in any epoch
                 shard = shard_of(command.chat.token, shards)
                 await declare(connection, channel, shard)
-                # Named after the row: sent twice, by two who were asked at once, it is applied once. The row goes with
-                # that.
+                # The publisher is named after the row: if two processes send it at the same time, it is still applied
+                # only once. That deletes the row.
                 publisher = retry_name(each.number, each.at)
                 await publish(channel, queue_name(shard), encode(Delivery(publisher, 1, [command], 0)))
                 done += 1
@@ -92,8 +92,8 @@ class DeadLetters:
         return done
 
     async def take_over(self, url: str) -> int:
-        """Bring what versions before 0.2 left in a queue into the table. Returns how many there were, 0 while RabbitMQ
-        can't be reached."""
+        """Move dead letters that versions before 0.2 left in a queue into the table. Returns how many were moved, 0
+        while RabbitMQ can't be reached."""
         done = 0
         try:
             connection = await connect(url, "hubbub dead")
@@ -106,21 +106,21 @@ class DeadLetters:
                 self.keep_delivery(message.body, str(message.headers.get("reason", "")))
                 await message.ack()
                 done += 1
-        except LOST:  # there is no such queue, as in every cluster that began with this version; or it is lost
+        except LOST:  # no such queue, as in a cluster that began with a later version; or the connection is lost
             return done
         finally:
             await close(connection)
         return done
 
     def keep_delivery(self, body: bytes, reason: str) -> None:
-        """A delivery of one command, as it was kept in a queue."""
+        """Store a delivery of one command, in the form in which it was kept in a queue."""
         self._database.run(lambda cursor: insert(cursor, 0, _command(body), reason, body, acknowledged=True))
 
 
 def insert(
     cursor: Any, shard: int, command: Post | Edit | Delete | None, reason: str, body: bytes, *, acknowledged: bool
 ) -> None:
-    """Add a row: ``body`` is a delivery of the command alone, or what can't be read (None)."""
+    """Add a row. ``body`` is a delivery of the command alone, or an unreadable message (then ``command`` is None)."""
     place = ("unreadable", "", 0, 0) if command is None else (kind_of(command), *command.chat, command.number)
     cursor.execute(
         "INSERT INTO set_aside (shard, at, kind, token, chat, number, reason, acknowledged, command)"
@@ -130,7 +130,7 @@ def insert(
 
 
 def erase_texts(cursor: Any, user_ids: Sequence[int]) -> None:
-    """Take out what these users wrote: it must not be sent again once all else that they wrote is erased."""
+    """Delete what these users wrote from the dead letters: it must not be sent again once all else of it is erased."""
     after, users = 0, {*user_ids}
     while True:
         cursor.execute("SELECT id, command FROM set_aside WHERE id > %s ORDER BY id LIMIT %s", (after, _ROWS))

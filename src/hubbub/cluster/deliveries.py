@@ -1,7 +1,7 @@
-"""Applies the queue's deliveries, each command once, in order. It implements rules 1, 5, 6 and 9.
+"""Applies the queue's deliveries in order, each command once. It implements rules 1, 5, 6 and 9.
 
-One transaction locks the shard's row first, so of two writers that both believe they have a shard one waits, and then
-finds its deliveries applied. What can't be stored is set aside in the same transaction.
+Each transaction locks the shard's row first. So if two writers both believe that they have the shard, one waits, and
+then finds its deliveries applied. Commands that can't be stored are set aside in the same transaction.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ _STATEMENT_BYTES = 4 * 1024 * 1024  # a server's max_allowed_packet is 16 MiB or
 _ROWS_PER_INSERT = 500
 _NEWEST = 101
 
-# The sender's public id, and the name as it is now, are looked up for the rows that are sent alone, and not for those
-# that a page passes over.
+# The sender's public id and current name are subqueries, so that they are looked up only for the rows returned, and not
+# for those that a page skips.
 _SENDER_REF = "COALESCE((SELECT ref FROM users WHERE id = sender_id), '')"
 _SENDER_NAME = "COALESCE((SELECT name FROM users WHERE id = sender_id), sender_name)"
 _COLUMNS = f"number, sender_id, {_SENDER_REF}, {_SENDER_NAME}, body, created_at, edited_at"
@@ -69,8 +69,8 @@ class _Chat:
 
 
 class _Batch:
-    """Commands that are applied together: the cursor, the chats and keys they touch, the rows that wait for one INSERT
-    of many, and the posts among them that will be set aside."""
+    """The state of commands that are applied together: the cursor, the chats and keys they touch, the rows that wait
+    for the next INSERT, and the posts that will be set aside."""
 
     def __init__(self, cursor: Any) -> None:
         self.cursor = cursor
@@ -82,7 +82,8 @@ class _Batch:
 
 
 class Deliveries:
-    """``uncounted`` has the chats whose messages ``Store.count_messages`` has not folded into their count."""
+    """Applies deliveries to the database. ``uncounted`` gets the chats with messages that ``Store.count_messages`` has
+    not added to their count yet; with ``note_changes`` the changed messages are noted for the search index."""
 
     def __init__(self, database: Database, uncounted: set[ChatKey], *, note_changes: bool) -> None:
         self._database = database
@@ -90,12 +91,12 @@ class Deliveries:
         self._note_changes = note_changes
 
     def apply(self, shard: int, shards: int, deliveries: Sequence[Delivery]) -> Applied:
-        """Apply a shard's deliveries in order in one transaction, each once however often it comes. Blocks.
+        """Apply a shard's deliveries in order in one transaction, each once, however often it is delivered. Blocks.
 
         Raises:
-            Hole: an earlier delivery of a publisher has not been applied; nothing was.
-            ShardStopped: nothing was.
-            Unavailable: nothing was applied, or all of it was and the answer got lost: trying again fixes both.
+            Hole: an earlier delivery of a publisher has not been applied; nothing was applied.
+            ShardStopped: the shard waits for an operator; nothing was applied.
+            Unavailable: nothing was applied, or all of it was and the answer got lost. A retry is right in both cases.
         """
         try:
             return self._database.run(lambda cursor: self._apply(cursor, shard, shards, deliveries))
@@ -137,7 +138,7 @@ class Deliveries:
                 self._set_aside(cursor, shard, command, reason, acknowledged=False)
         again = [retried(each.publisher) for new, each in zip(fresh, deliveries, strict=True) if new]
         rows = [row for row in again if row is not None]
-        if rows:  # not before: what was done to the message meanwhile may be ahead of it, and must find the row
+        if rows:  # only now: commands of this batch that change the message may be ahead of it, and must find the row
             cursor.execute(f"DELETE FROM set_aside WHERE id IN ({marks(rows)})", rows)
         self._note(cursor, position, commands)
         if publishers:
@@ -159,7 +160,7 @@ class Deliveries:
     # Applying --------------------------------------------------------------------------------------------------------
 
     def _together(self, cursor: Any, shard: int, commands: Sequence[Queued]) -> list[Outcome]:
-        """Apply the commands. Where one is at fault, halves are tried until it is found, and it is set aside."""
+        """Apply the commands. If one of them is at fault, bisect until it is found, and set it aside."""
         if not commands:
             return []
         cursor.execute("SAVEPOINT commands")
@@ -185,8 +186,8 @@ class Deliveries:
 
     @staticmethod
     def _set_aside(cursor: Any, shard: int, command: Queued, reason: str, *, acknowledged: bool) -> None:
-        """Keep the command, with the reason, for an operator; a post's number stays taken. ``acknowledged`` is False
-        where nobody can have been told that it was accepted."""
+        """Keep the command, with the reason, for an operator; the number of an acknowledged post stays taken.
+        ``acknowledged`` is False if no client can have been told that it was accepted."""
         if isinstance(command, Barrier | OpenChat):
             return
         cursor.execute("SELECT 1 FROM chats WHERE token = %s AND number = %s AND deleted", command.chat)
@@ -200,7 +201,7 @@ class Deliveries:
             )
 
     def _note(self, cursor: Any, position: Position, commands: Sequence[Queued]) -> None:
-        """For the search index: which messages the transaction has changed."""
+        """Note the messages that the transaction changes, for the search index."""
         changed = {
             (*command.chat, command.number) for command in commands if not isinstance(command, OpenChat | Barrier)
         }
@@ -237,7 +238,8 @@ class Deliveries:
         return outcomes
 
     def _look_up(self, batch: _Batch, commands: Sequence[Queued]) -> None:
-        """Read, and lock in the order of their key, the chats and Idempotency-Keys that the commands need."""
+        """Read the chats and Idempotency-Keys that the commands need; the chats are locked, in the order of their
+        keys."""
         messages = [command for command in commands if isinstance(command, Post | Edit | Delete)]
         self._look_up_chats(batch, sorted({command.chat for command in messages}))
         self._end_openings(batch)
@@ -265,7 +267,8 @@ class Deliveries:
 
     @staticmethod
     def _end_openings(batch: _Batch) -> None:
-        """An opening that is under way told Redis what was there before this batch, so it is over."""
+        """End the openings in progress: each has told Redis what was stored before this batch, which is out of date
+        now."""
         opening = [key for key, chat in batch.chats.items() if chat.opening]
         if opening:
             batch.cursor.execute(
@@ -322,7 +325,7 @@ class Deliveries:
             self._uncounted.add(row.chat)
             if row.number <= batch.chats[row.chat].counted_to:
                 late[row.chat] = late.get(row.chat, 0) + 1
-        for key, count in late.items():  # overtaken by a higher number, which has been counted already
+        for key, count in late.items():  # a higher number came first and was counted, so count_messages skips these
             batch.cursor.execute(
                 "UPDATE chats SET counted = counted + %s WHERE token = %s AND number = %s", (count, *key)
             )
@@ -343,8 +346,8 @@ class Deliveries:
 
     @staticmethod
     def _is_aside(batch: _Batch, command: Edit | Delete) -> bool:
-        """Whether the message was set aside: sent again without what was done to it since, it would come back as it
-        was."""
+        """Whether the message was set aside. Then the change must be set aside too: otherwise a retry of the message
+        would restore it without the change."""
         if (command.chat, command.number) in batch.failed:
             return True
         batch.cursor.execute(
@@ -355,8 +358,8 @@ class Deliveries:
 
     @staticmethod
     def _edit(cursor: Any, command: Edit) -> bool:
-        """Whether the message was there. A change with a higher order may have been applied before: then this one is
-        overtaken, and done."""
+        """Apply an edit. Returns whether the message exists. If an edit with a higher order was applied before, this
+        one changes nothing."""
         where = *command.chat, command.number, command.editor_id
         cursor.execute(
             "SELECT changed FROM messages WHERE token = %s AND chat = %s AND number = %s AND sender_id = %s FOR UPDATE",
@@ -375,7 +378,7 @@ class Deliveries:
 
     @staticmethod
     def _delete(cursor: Any, command: Delete) -> bool:
-        """Whether the message was there."""
+        """Apply a delete. Returns whether the message existed."""
         cursor.execute(
             "DELETE FROM messages WHERE token = %s AND chat = %s AND number = %s AND (%s OR sender_id = %s)",
             (*command.chat, command.number, command.any_sender, command.deleter_id),
@@ -393,7 +396,7 @@ class Deliveries:
 
     @staticmethod
     def _open_chat(cursor: Any, command: OpenChat) -> Outcome:
-        """The next epoch, and that it is being opened: step (a) of rule 6."""
+        """Begin the chat's next epoch and mark it as being opened: step (a) of rule 6."""
         cursor.execute(
             "UPDATE chats SET opening = epoch + 1, epoch = epoch + 1 WHERE token = %s AND number = %s AND NOT deleted",
             command.chat,
@@ -407,8 +410,9 @@ class Deliveries:
         return Opened(epoch, max(last_number, newest[0][0].number if newest else 0), newest)
 
     def set_live(self, command: OpenChat, epoch: int, slot: int) -> bool:
-        """Step (c) of rule 6. False when the opening is over: something was applied to the chat since, another has
-        begun, or the Redis in which it was announced is not the one in use any more. Blocks."""
+        """Make the opened epoch live: step (c) of rule 6. Returns False if the opening is over: commands were applied
+        to the chat since, another opening has begun, or the Redis in which it was announced is no longer in use.
+        Blocks."""
 
         def work(cursor: Any) -> bool:
             cursor.execute(

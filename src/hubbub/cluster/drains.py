@@ -1,5 +1,5 @@
-"""Finds out when all commands that were queued before a Redis was lost are stored: then reads of chats that are not
-live need not say that they may lag.
+"""Finds out when all commands that were queued before a loss of Redis are stored. From then on, reads of chats that are
+not live need not report a possible lag.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ async def watch(servers: Servers, publisher: Publisher) -> None:
             try:
                 await _look(servers, slot, publisher)
             except Unavailable:
-                continue  # it is looked at again
+                continue  # the next round checks it again
         await asyncio.sleep(_LOOK_S)
 
 
@@ -34,8 +34,8 @@ async def _look(servers: Servers, slot: int, publisher: Publisher) -> None:
     for shard, drained in enumerate(known):
         if drained is not None:
             continue
-        # Announced before it is sent, as a chat's marker is: if the announcement is gone when the writer comes,
-        # something was lost since. One at a time; after a while another is sent.
+        # It is announced before it is sent, like a chat's marker: if the announcement is missing when the writer
+        # reaches the barrier, data was lost since. There is one at a time; after a while another one is sent.
         candidate = unique()
         if await client.call("SET", names.barrier(shard), candidate, "NX", "PX", _ANNOUNCED_MS):
             publisher.accept_barrier(shard, Barrier(slot, candidate, names.generation))

@@ -1,4 +1,4 @@
-"""How connections to MySQL are made."""
+"""Creates connections to MySQL."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from typing import Any, ClassVar
 from pymysql.connections import Connection
 from sqlalchemy import Engine, create_engine, event, make_url
 
-SILENT_S = 28  # a session that says nothing for so long is ended by the server, with its transaction and its locks
-_RECYCLE_S = 20  # a connection is not used again when it is older: it would meet the end above
+SILENT_S = 28  # the server ends a session that is idle for longer, with its transaction and its locks
+_RECYCLE_S = 20  # an older connection is not used again: the server might end it
 
 
 class _Connection(Connection):
-    """One that makes what TLS needs once for each kind. To read the system's certificates takes milliseconds and half a
-    megabyte, and the driver does it for each attempt: while the server is away that came to hundreds of megabytes.
+    """A connection that creates its TLS context once for each set of TLS options. Reading the system's certificates
+    takes milliseconds and half a megabyte. The driver does that for each attempt, which added up to hundreds of
+    megabytes while the server was down.
     """
 
     _made: ClassVar[dict[str, ssl.SSLContext]] = {}
@@ -27,7 +28,7 @@ class _Connection(Connection):
 
 
 def engine_of(url: str, pool_size: int = 1, *, answer_s: int = 10) -> Engine:
-    """Connections to the database at ``url``, made when they are needed. ``answer_s``: how long an answer may take."""
+    """An engine for the database at ``url``; it connects when needed. ``answer_s`` is how long an answer may take."""
     parsed = make_url(url).set(drivername="mysql+pymysql")
     engine = create_engine(
         parsed,
@@ -35,7 +36,7 @@ def engine_of(url: str, pool_size: int = 1, *, answer_s: int = 10) -> Engine:
         max_overflow=0,
         pool_timeout=2,
         pool_recycle=_RECYCLE_S,
-        pool_reset_on_return=None,  # every transaction is ended by who began it, or its connection goes
+        pool_reset_on_return=None,  # each user of a connection ends its transaction, or drops it
         isolation_level="READ COMMITTED",
         connect_args={
             "connect_timeout": 3,

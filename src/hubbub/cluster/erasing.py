@@ -1,6 +1,6 @@
-"""Takes out what is left of deleted applications and chats, a slice and a transaction at a time: nobody waits for a
-long one. And gives what Redis holds of a user's messages the user's new name. Why nothing comes back:
-docs/decisions/0007-cluster-protocol.md, Deletions.
+"""Erases the data of deleted applications and chats in slices, each in its own transaction, so that nothing waits for a
+long one. It also sets a renamed user's new name in the messages that Redis holds. The section "Deletions" of
+docs/decisions/0007-cluster-protocol.md explains why nothing that was erased comes back.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ _ROWS = 500  # some ten milliseconds
 _CHATS = 50
 _LOOK_S = 1.0
 _PAUSE_S = 0.02  # between two slices
-UNDER_WAY_S = 6  # what a user who is deleted or renamed may have under way: a confirm takes 5 s at most
-_NOTES_SHARD = -1  # what the search index has to look at again is noted by shards, and this is none of theirs
+UNDER_WAY_S = 6  # how long posts of a deleted or renamed user may be in progress: a confirm takes at most 5 s
+_NOTES_SHARD = -1  # notes for the search index have a shard's number; these belong to no shard
 
 
 class Erasure(NamedTuple):
-    """A row of ``erasures``; the chat's number is 0 where it is of an application, or of a user's name in one.
-    ``again``: of a name, it was done before.
+    """A row of ``erasures``. The chat's number is 0 if the row is for an application, or for a user's name in one.
+    ``again`` says that a name was already set once.
     """
 
     number: int
@@ -47,14 +47,14 @@ class HotData(Protocol):
 
 
 class Erasing:
-    """The rows. All methods block, and raise Unavailable."""
+    """The table of erasures. All methods block, and raise Unavailable."""
 
     def __init__(self, database: Database, *, note_changes: bool) -> None:
         self._database = database
         self._note_changes = note_changes
 
     def next(self) -> Erasure | None:
-        """What is to be done next, of what is due; a chat before an application."""
+        """The next erasure that is due: names first, then chats, then applications."""
 
         def work(cursor: Any) -> Erasure | None:
             for kind in ("name", "chat", "application"):
@@ -78,7 +78,7 @@ class Erasing:
         return self._database.run(work, commit=False)
 
     def chats(self, token: str, after: int) -> list[ChatKey]:
-        """Some of the application's chats, the next above a number."""
+        """Up to _CHATS of the application's chats, the next above the number ``after``."""
 
         def work(cursor: Any) -> list[ChatKey]:
             cursor.execute(
@@ -90,7 +90,7 @@ class Erasing:
         return self._database.run(work, commit=False)
 
     def once_more(self, erasure: Erasure) -> None:
-        """When what was under way at its commit has ended."""
+        """Make it due again once all posts that were in progress have ended."""
         sql = "UPDATE erasures SET until = UNIX_TIMESTAMP() + %s WHERE id = %s"
         self._database.run(lambda cursor: cursor.execute(sql, (UNDER_WAY_S + 1, erasure.number)))
 
@@ -98,7 +98,7 @@ class Erasing:
         self._database.run(lambda cursor: cursor.execute("DELETE FROM erasures WHERE id = %s", (erasure.number,)))
 
     def some(self, erasure: Erasure) -> None:
-        """Take a slice of it out. Another process may be at it: then nothing is done."""
+        """Erase a slice of it. Does nothing while another process works on it."""
 
         def work(cursor: Any) -> None:
             cursor.execute("SELECT at FROM erasures WHERE id = %s FOR UPDATE SKIP LOCKED", (erasure.number,))
@@ -111,7 +111,7 @@ class Erasing:
         self._database.run(work)
 
     def _of_chat(self, cursor: Any, chat: ChatKey) -> bool:
-        """Whether there was something to be taken out."""
+        """Erase a slice of a chat. Returns whether there was anything left to erase."""
         cursor.execute(
             "SELECT number FROM messages WHERE token = %s AND chat = %s ORDER BY number LIMIT %s", (*chat, _ROWS)
         )
@@ -132,7 +132,8 @@ class Erasing:
 
 
 def _of_application(cursor: Any, token: str) -> bool:
-    """Whether there was something to be taken out. Its chats are, one after another, as any that is deleted."""
+    """Erase a slice of an application; its chats are marked as deleted, and erased like any other deleted chat. Returns
+    whether there was anything left to do."""
     cursor.execute(
         "SELECT number FROM chats WHERE token = %s AND NOT deleted ORDER BY number LIMIT %s FOR UPDATE", (token, _ROWS)
     )
@@ -148,7 +149,7 @@ def _of_application(cursor: Any, token: str) -> bool:
 
 
 def mark_chats(cursor: Any, token: str, numbers: Sequence[int]) -> None:
-    """These chats, whose rows are locked, are deleted once this is committed; what is in them is to be erased."""
+    """Mark chats as deleted, and their content to be erased. Their rows must be locked."""
     cursor.execute(
         f"UPDATE chats SET deleted = TRUE, title = NULL, opening = 0 WHERE token = %s AND number IN ({marks(numbers)})",
         (token, *numbers),
@@ -160,7 +161,7 @@ def mark_chats(cursor: Any, token: str, numbers: Sequence[int]) -> None:
 
 
 def _note(cursor: Any, chat: ChatKey, numbers: Sequence[int]) -> None:
-    """For the search index, as cluster.deliveries notes what it has changed."""
+    """Note changed messages for the search index, as cluster.deliveries does."""
     cursor.execute(
         "INSERT INTO shards (shard, position) VALUES (%s, 1) ON DUPLICATE KEY UPDATE position = position + 1",
         (_NOTES_SHARD,),
@@ -179,7 +180,7 @@ def _note(cursor: Any, chat: ChatKey, numbers: Sequence[int]) -> None:
 
 
 async def keep_erasing(erasing: Erasing, hot: HotData) -> None:
-    """Runs until cancelled; several processes may run it at once."""
+    """Erase what is due. Runs until cancelled; several processes may run it at once."""
     fault, told = "", None
     while True:
         try:
@@ -187,7 +188,7 @@ async def keep_erasing(erasing: Erasing, hot: HotData) -> None:
             if erasure is not None and erasure.kind == "name":
                 await _rename(erasing, hot, erasure)
             elif erasure is not None:
-                if erasure.kind == "chat" and erasure != told:  # who deleted it may not have come to that
+                if erasure.kind == "chat" and erasure != told:  # the deleting process may have failed before this
                     await hot.gone(erasure.chat)
                     told = erasure
                 await asyncio.to_thread(erasing.some, erasure)
@@ -201,8 +202,8 @@ async def keep_erasing(erasing: Erasing, hot: HotData) -> None:
 
 
 async def _rename(erasing: Erasing, hot: HotData, erasure: Erasure) -> None:
-    """Renames at once, and once more: between the two a post may be shown that was accepted before, with the old name.
-    A process that is killed during this leaves the row, and everything is done again.
+    """Set the new name at once, and once more later: in between, a post that was accepted before may be shown with the
+    old name. If the process is killed, the row is still there, and all of it is done again.
     """
     name = await asyncio.to_thread(erasing.name_of, erasure.user_id)
     after = 0
@@ -213,8 +214,8 @@ async def _rename(erasing: Erasing, hot: HotData, erasure: Erasure) -> None:
 
 
 def rename_later(cursor: Any, user_id: int) -> None:
-    """The user's name is another once this is committed; what Redis holds of the user's messages is to follow. A row
-    that is there goes: who is at it has the name of before."""
+    """Have the user's new name set in the messages that Redis holds, once this is committed. An existing row is
+    replaced: a process that works on it uses the previous name."""
     cursor.execute("DELETE FROM erasures WHERE kind = 'name' AND user_id = %s", (user_id,))
     cursor.execute(
         "INSERT INTO erasures (kind, token, user_id, at)"

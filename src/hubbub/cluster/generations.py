@@ -1,16 +1,17 @@
 """Tracks the data set of each Redis, and whether its numbers may be given to clients. It implements rule 3.
 
-A generation is a row in the database that names a data set. A process that finds its Redis to hold another than the
-newest generation names makes the next one. A number is told only while a process has a *lease*: for ``LEASE_S`` after
-it began to ask the database, and heard that its generation is the newest.
+A generation is a row in the database that names a data set. If a process finds that its Redis holds another data set
+than the one that the newest generation names, it creates the next generation. A process may acknowledge a number only
+while it has a *lease*: for ``LEASE_S`` from the time when it began to ask the database and was told that its generation
+is the newest.
 
-While the database answers nobody, nobody can make a generation. So a question that fails prolongs a lease too, where it
-was begun within the lease and the connection to Redis is the same as when the database answered last.
+While the database answers no process, no process can create a generation. So a query that fails also extends a lease,
+if it was begun within the lease and the connection to Redis is the same as when the database answered last.
 
-A new generation is used once all leases of an older one are over: when every API process that was seen lately says that
-it holds to it and the database has answered for long enough that there are no others; or when the database has answered
-without a break for longer than a lease since this process first saw it. The first to use it notes that, and then
-everybody may.
+A new generation is used once all leases of older ones are over. That is so when every API process that was seen lately
+says that it holds the new one, and the database has answered for long enough that there are no other processes; or when
+the database has answered without a break for longer than a lease since this process first saw the new generation. The
+first process to use it records that, and then all processes may use it.
 """
 
 from __future__ import annotations
@@ -30,16 +31,16 @@ from hubbub.cluster.tasks import keep
 log = logging.getLogger("hubbub.redis")
 
 LEASE_S = 3.0
-_OVER_S = 3.6  # then it is over, though clocks run apart by a fifth
-_STEADY_S = 20.0  # longer than a process that is not seen any more stays in the table
+_OVER_S = 3.6  # after this a lease is over, even if clocks differ in speed by a fifth
+_STEADY_S = 20.0  # longer than a process that is no longer seen stays in the table
 _BEAT_S = 0.4
 _WITHIN_S = 1.5  # a beat that takes longer has failed
-_STOOD_STILL_S = 2.5  # one that is ended only after so long says that this process was frozen, or had no CPU
+_STOOD_STILL_S = 2.5  # a failed beat that took longer shows that this process was frozen, or had no CPU
 
 
 class Generations:
-    """An API process's: it beats, makes generations, and vouches. ``changed`` is told when a slot's generation is
-    new."""
+    """An API process's view of the generations: it sends heartbeats ("beats"), creates generations, and holds leases.
+    ``changed`` is called when a slot starts to use a new generation."""
 
     def __init__(self, processes: Processes, servers: Servers, name: str, changed: Callable[[], None]) -> None:
         self._processes = processes
@@ -47,7 +48,7 @@ class Generations:
         self._name = name
         self._changed = changed
         self._holds: dict[int, int] = {}
-        self._seen_at: dict[tuple[int, int], float] = {}  # when each slot's generation was first heard of
+        self._seen_at: dict[tuple[int, int], float] = {}  # when this process first saw each slot's generation
         self._until = 0.0
         self._away = False
         self._steady_since = time.monotonic()
@@ -64,7 +65,7 @@ class Generations:
             except (Unavailable, TimeoutError) as error:
                 self._steady_since = time.monotonic()
                 if self._steady_since - begun > _STOOD_STILL_S:
-                    continue  # the database may answer well: it is asked again before anybody says that it is away
+                    continue  # the database may be fine: ask it again before it counts as unreachable
                 if not self._away:
                     log.warning("The generations of Redis can't be read: %s", error or "no answer")
                 self._away, again = True, False
@@ -82,7 +83,7 @@ class Generations:
         again = holds != self._holds
         heard = time.monotonic()
         self._seen_at = {each: self._seen_at.get(each, heard) for each in holds.items()}
-        self._holds = holds  # from here on nothing older is told; the next beat says so
+        self._holds = holds  # from here on no older number is acknowledged; the next beat reports that
         self._until = begun + LEASE_S
         if self._away:
             self._away = False
@@ -112,8 +113,8 @@ class Generations:
         if found.used:
             return True
         others = found.known and steady_s > _STEADY_S
-        # Whoever heard of an older one as the newest began to ask before this one was committed, and so before it was
-        # seen here. The time it was made at says less: a commit may take seconds.
+        # A process that was told that an older one is the newest began to ask before this one was committed, and so
+        # before it was seen here. The time of its creation is no such bound: a commit may take seconds.
         seen_s = time.monotonic() - self._seen_at[slot, found.generation]
         if found.generation > 1 and not others and min(seen_s, steady_s) < _OVER_S:
             return False
@@ -121,13 +122,14 @@ class Generations:
         return True
 
     def fresh(self, slot: int, generation: int) -> bool:
-        """Whether a number of this generation may be told now, and what is read of it is what others write to."""
+        """Whether there is a lease: a number of this generation may be acknowledged now, and reads of it are of the
+        data set that the other processes write to."""
         if self._holds.get(slot) != generation or time.monotonic() >= self._until:
             return False
         return not self._away or self._servers.clients[slot].connection == self._connections.get(slot)
 
     async def vouch(self, slot: int, generation: int) -> bool:
-        """As ``fresh``, but waits for a beat where none is recent enough, unless the database is away."""
+        """Like ``fresh``, but waits for a beat if none is recent enough, unless the database can't be reached."""
         while not self.fresh(slot, generation):
             if self._away or self._holds.get(slot) != generation:
                 return False
@@ -140,8 +142,8 @@ class Generations:
 
 
 async def follow(processes: Processes, clients: list[RedisClient]) -> None:
-    """A writer's: keeps the names of each connection at the newest generation, where that names its data set. Runs
-    until cancelled."""
+    """For a writer: keep the names of each connection at the newest generation, if that names its data set. Runs until
+    cancelled."""
     while True:
         try:
             newest = await asyncio.to_thread(processes.generations)

@@ -1,4 +1,4 @@
-"""Holes: deliveries that never came, and whether their shard stops. The second half of rule 1."""
+"""Holes: deliveries that never arrived, and whether their shard stops. This is the second half of rule 1."""
 
 from __future__ import annotations
 
@@ -38,11 +38,13 @@ class Holes:
         self._database = database
 
     def decide(self, hole: Hole, held: Sequence[Delivery]) -> None:
-        """The hole has stayed although the queue was read anew again and again; ``held`` is what has come.
+        """Decide about a hole that stayed although the queue was read several times; ``held`` are the deliveries that
+        arrived.
 
-        A later delivery's mark that covers it says that it was confirmed, so something acknowledged is gone: the shard
-        stops. If none does, nobody was told of it, nor of what is behind it. A publisher that sets no marks sent
-        nothing before it had an answer for the one before, so the missing one was never confirmed.
+        If the ``confirmed`` of a later delivery covers the missing one, it was confirmed, so acknowledged commands are
+        lost: the shard stops. If none covers it, neither its commands nor those behind it were acknowledged. A
+        publisher without such marks sent nothing before it had an answer for the delivery before, so the missing one
+        was never confirmed.
         """
         behind = [each for each in held if each.publisher == hole.publisher and each.sequence > hole.expected]
         if any(each.confirmed >= hole.expected for each in behind):
@@ -61,8 +63,8 @@ class Holes:
         log.critical("A hole is %s: %s", state, hole)
 
     def stop(self, stopped: ShardStopped) -> None:
-        """Keep that it has stopped, where a mark came after it was decided that nobody was told: else an operator would
-        neither see it nor could say that it may go on."""
+        """Record that the shard has stopped. This matters if a mark arrived after the hole was decided as orphaned:
+        otherwise an operator would not see the hole, and could not let the shard continue."""
         self._database.run(
             lambda cursor: cursor.execute(
                 "UPDATE holes SET state = 'stopped'"
@@ -84,11 +86,11 @@ class Holes:
 
 
 def decided(cursor: Any, shard: int, delivery: Delivery, expected: int) -> str:
-    """What was decided of the hole before a delivery: "orphaned" or "accepted".
+    """The decision about the hole before a delivery: "orphaned" or "accepted".
 
     Raises:
-        Hole: nothing was yet.
-        ShardStopped: it waits for an operator.
+        Hole: nothing is decided yet.
+        ShardStopped: the shard waits for an operator.
     """
     cursor.execute(
         "SELECT state FROM holes WHERE shard = %s AND publisher = %s AND expected = %s FOR UPDATE",
@@ -98,7 +100,7 @@ def decided(cursor: Any, shard: int, delivery: Delivery, expected: int) -> str:
     if found is None:
         raise Hole(shard, delivery.publisher, expected, delivery.sequence)
     state = str(found[0])
-    if state == "orphaned" and delivery.confirmed >= expected:  # its mark came later: it was confirmed after all
+    if state == "orphaned" and delivery.confirmed >= expected:  # a later mark shows that it was confirmed after all
         state = "stopped"
     if state == "stopped":
         raise ShardStopped(shard, delivery.publisher, expected)

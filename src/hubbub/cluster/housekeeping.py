@@ -27,7 +27,7 @@ async def keep_house(store: MySqlStore, processes: Processes, url: str, shards: 
 
 
 async def _count(store: MySqlStore) -> None:
-    """A count is exact whenever it is read; folding it only keeps reading it cheap."""
+    """Count messages every few seconds. A count is exact whenever it is read; this only keeps reading it cheap."""
     while True:
         try:
             await asyncio.to_thread(store.count_messages)
@@ -48,8 +48,8 @@ async def _forget(store: MySqlStore, processes: Processes, url: str, shards: int
 
 
 async def _forget_publishers(store: MySqlStore, processes: Processes, url: str, shards: int) -> None:
-    """Drop the publishers that were silent for a week, once all that was queued by now is applied: what is in the queue
-    of one that was dropped would be a hole (rule 1), and a cluster may have stood still for longer than a week.
+    """Delete the publishers that were silent for a week, once all that is queued now is applied. Otherwise a queued
+    delivery of a deleted publisher would be a hole (rule 1): a cluster may have been stopped for longer than a week.
     """
     asked_at = int(time.time())
     marker = f"house.{secrets.token_hex(8)}"

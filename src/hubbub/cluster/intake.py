@@ -1,7 +1,7 @@
-"""The way in where a queue keeps what was accepted, and the store has it a little later. See chat.ports.Intake.
+"""The intake of a cluster: accepted commands are kept in the queue and stored a little later. See chat.ports.Intake.
 
-Messages, edits and deletes go through the queue; the directory (users, applications, members, chats), which changes
-seldom, is written to the store at once.
+Messages, edits and deletes go through the queue. The directory (users, applications, members, chats) changes rarely and
+is written to the store directly.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class QueuedIntake:
         self._generations = generations
         self._now = now
         self._carrying: set[asyncio.Task[None]] = set()
-        # What was confirmed in this turn of the loop, by the server that shows it.
+        # The commands confirmed in this turn of the event loop, by the Redis server that shows them.
         self._confirmed: dict[int, list[tuple[Confirmed, Ticket]]] = {}
 
     # Posts -------------------------------------------------------------------------------------------------------
@@ -84,7 +84,7 @@ class QueuedIntake:
         claim = None
         if idempotency_key is not None:
             claim = Claim(caller.user.id, idempotency_key, hashlib.sha256(body.encode()).digest())
-        reservation = self._publisher.hold(key.token, len(body), caller.user.id)  # before a number is taken (rule 7)
+        reservation = self._publisher.hold(key.token, len(body), caller.user.id)  # before it takes a number (rule 7)
         try:
             found = await self._numbers.reserve(key, now, claim)
         except BaseException:
@@ -141,8 +141,8 @@ class QueuedIntake:
     # Showing -----------------------------------------------------------------------------------------------------
 
     def _show(self, confirmed: Confirmed, answer: Ticket) -> None:
-        """It is in the queue for good; it is told once it is shown. All that is confirmed in one turn goes in one
-        trip."""
+        """Show a command that the queue has confirmed; ``answer`` is resolved once it is shown. All commands that are
+        confirmed in one turn of the event loop travel to Redis in one round trip."""
         if not self._confirmed:
             asyncio.get_running_loop().call_soon(self._show_all)
         slot = self._servers.slot_of(confirmed.command.chat.token)
@@ -159,7 +159,7 @@ class QueuedIntake:
         except Unavailable:
             results = [False] * len(items)
         for (confirmed, answer), shown in zip(items, results, strict=True):
-            # Shown, and from the data set that everybody uses: only then may it be told (rule 3).
+            # It may be acknowledged only if it is shown, in the data set that all processes use (rule 3).
             if shown and not self._generations.fresh(slot, confirmed.generation):
                 shown = await self._generations.vouch(slot, confirmed.generation)
             command = confirmed.command
@@ -222,12 +222,13 @@ class QueuedIntake:
         token = _application_of(command)
         guard = None
         if token is not None:
-            # Before and after: who reads between the two remembers what it read under a version that goes at once.
+            # Set a new version before and after the change. A process that reads between the two remembers what it
+            # read under the first of them, which the second replaces at once.
             await self._numbers.application_changed(token)
         if isinstance(command, AddChat):
             guard = await self._numbers.announce_new_chat(command.token)
         (outcome,) = await asyncio.to_thread(self._store.apply, [command])
-        # Also where it was gone before: an earlier try may not have come to this, and was refused.
+        # Also when it was deleted before: an earlier try that was refused may not have reached this step.
         if isinstance(command, DeleteChat):
             await self._numbers.chat_deleted(command.chat)
         elif isinstance(command, DeleteApplication):
@@ -242,14 +243,14 @@ class QueuedIntake:
         return outcome
 
     async def _tell(self, token: str) -> None:
-        """The change is stored. Other processes may remember the old state for some seconds if they can't be told."""
+        """Announce a stored change. If that fails, other processes may use the old state for some seconds."""
         try:
             await self._numbers.application_changed(token)
         except Unavailable as error:
             log.warning("Other processes hear of a change some seconds later: %s", error.sentence)
 
     async def close(self) -> None:
-        """Finish what is under way."""
+        """Finish the requests in progress."""
         while self._carrying:
             await asyncio.gather(*self._carrying, return_exceptions=True)
 

@@ -1,4 +1,4 @@
-"""Takes all that another Hubbub holds into a cluster's empty database. See hubbub.move for why nothing is lost."""
+"""Loads all data of another Hubbub into a cluster's empty database. hubbub.move explains why nothing is lost."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from hubbub.cluster.migrate import migrate
 from hubbub.cluster.processes import ALIVE_S, SESSION_KEY, UNFINISHED_MOVE, note_generation
 from hubbub.schema.rows import TABLES, Row
 
-_ANSWER_S = 3600  # to count a large table takes a while
+_ANSWER_S = 3600  # counting a large table takes a while
 _SILENT_S = 3600
-_LOCK_S = 5  # the server may need a moment to see that a load which was killed is gone
+_LOCK_S = 5  # the server may need a moment to notice that an earlier load was killed
 
 
 class LoadFailed(Exception):
@@ -26,14 +26,14 @@ class LoadFailed(Exception):
 
 
 class Load:
-    """A context manager. One session does everything and holds a lock meanwhile: a second load into the same database
-    is refused, and what the session has begun is over when it is lost.
+    """The load into a cluster's database, a context manager. One database session does everything and holds a lock. So
+    a second load into the same database is refused, and a transaction ends when the session is lost.
 
     Every method blocks, and raises LoadFailed.
     """
 
     def __init__(self, url: str) -> None:
-        """Brings the schema up to date first. Raises SchemaTooNew."""
+        """Bring the schema up to date. Raises SchemaTooNew."""
         self._engine = engine_of(url, answer_s=_ANSWER_S)
         try:
             migrate(self._engine)
@@ -47,11 +47,11 @@ class Load:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._connection.invalidate()  # what was not committed, and the lock, go with it
+        self._connection.invalidate()  # this ends the open transaction and releases the lock
         self._engine.dispose()
 
     def begin(self, secret: str, redis_servers: int) -> None:
-        """From here on, until ``finish``, no process of the cluster starts. What an earlier load left is removed."""
+        """Begin: until ``finish``, no process of the cluster can start. The rows of an unfinished load are deleted."""
         with self._work() as cursor:
             cursor.execute(f"SET SESSION sql_mode = 'STRICT_ALL_TABLES', wait_timeout = {_SILENT_S}")
             cursor.execute("SELECT GET_LOCK(LEFT(CONCAT('hubbub.move.', DATABASE()), 64), %s)", (_LOCK_S,))
@@ -81,10 +81,10 @@ class Load:
 
     @staticmethod
     def _used(cursor: Any, secret: str) -> bool:
-        """Whether there is something in the database. Else this load is noted in it.
+        """Whether the database is in use. If not, this load is noted in it.
 
-        An API process that is being started asks for the session secret before it serves anybody. Where it was first,
-        this one finds that secret; where this one was first, the API process finds the note. See Processes.kept.
+        A starting API process asks for the session secret before it serves requests. If it was first, this load finds
+        that secret; if this load was first, the API process finds the note. See Processes.kept.
         """
         for table in TABLES.values():
             cursor.execute(f"SELECT 1 FROM {table} LIMIT 1")
@@ -98,7 +98,7 @@ class Load:
         return False
 
     def add(self, kind: type[Row], rows: Sequence[Row]) -> None:
-        """All of these, which are of the kind, or none. The driver splits them into statements of a megabyte."""
+        """Add all of these rows of one kind, or none. The driver splits them into statements of a megabyte."""
         columns = ", ".join(f"`{field}`" for field in kind._fields)
         with self._work() as cursor:
             cursor.executemany(
@@ -106,13 +106,13 @@ class Load:
             )
 
     def count(self, kind: type[Row]) -> int:
-        """How many rows the database has of the kind."""
+        """The number of rows of the kind in the database."""
         with self._work() as cursor:
             cursor.execute(f"SELECT COUNT(*) FROM {TABLES[kind]}")
             return int(cursor.fetchone()[0])
 
     def finish(self) -> None:
-        """The cluster may be started."""
+        """Finish the load: the cluster may be started now."""
         with self._work() as cursor:
             cursor.execute("DELETE FROM kept WHERE name = %s", (UNFINISHED_MOVE,))
 

@@ -1,7 +1,7 @@
-"""What the writers have noted for the search index, see cluster.indexer.
+"""Reads the changes that the writers have noted for the search index, see cluster.indexer.
 
-However much was noted, little of it is in memory at a time: a few thousand places, and the texts of as many messages as
-fit into some megabytes.
+Memory is bounded, however many changes are noted: it holds a few thousand places at a time, and the texts of as many
+messages as fit into some megabytes.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ _PLACES = 1000  # looked at for how long they are
 _TEXT_BYTES = 4 * 1024 * 1024
 _PATIENCE_S = 120
 
-# A text's version is the order of the message's last change, so no clock has a say in which text an index keeps. What
-# was never changed in an order has the time when it was written, as everything had in version 0.1.0, whose documents
-# may be in the index still: any order comes after any time.
+# A text's version is the order of the message's last change, so no clock decides which text an index keeps. A message
+# without such an order has the time when it was written, as all had in version 0.1.0, whose documents may still be in
+# the index: any order is higher than any time.
 _VERSION = "IF(changed > 0, (1 << 48) + changed, GREATEST(created_at, COALESCE(edited_at, 0)))"
 _EDITED = "changed > 0 OR edited_at IS NOT NULL"
 
 
 class Round(NamedTuple):
-    """How many noted changes were given, and whether others were left."""
+    """The number of notes that were processed, and whether there are more."""
 
     changes: int
     more: bool
@@ -44,22 +44,22 @@ class Outbox:
         self._database = database
 
     async def index_lag(self) -> float:
-        """For how many seconds the oldest noted change has been waiting."""
+        """How many seconds the oldest noted change has been waiting."""
         row = await self._database.row("SELECT MIN(noted_at) FROM changes", ())
         return max(time.time() - row[0] / 1000, 0.0) if row[0] is not None else 0.0
 
     def index_changes(self, take: Callable[[list[Document]], None]) -> Round:
-        """Give ``take`` the messages of some noted changes, as they are now, a part at a time, and forget the changes
-        when it has returned from the last. Several processes may do so at once, each with others.
+        """Pass the messages of some noted changes, as they are now, to ``take`` in parts, and delete the notes after
+        the last part. Several processes may do so at once, each with different notes.
 
         Raises:
-            Unavailable: or what ``take`` raises. Then nothing is forgotten.
+            Unavailable: or whatever ``take`` raises. Then no note is deleted.
         """
 
         def work(cursor: Any) -> Round:
-            # Else the gaps between the rows would be locked too, and the writers could note nothing new.
+            # Otherwise the gaps between the rows would be locked too, and the writers could add no notes.
             cursor.execute("SET TRANSACTION ISOLATION LEVEL READ COMMITTED")
-            # The search server may be slow with a part, and the session is silent during that time.
+            # The session is idle while the search server works on a part, which may take long.
             cursor.execute(f"SET SESSION wait_timeout = {_PATIENCE_S}")
             cursor.execute(
                 "SELECT shard, position, LENGTH(messages) FROM changes ORDER BY shard, position LIMIT %s"
@@ -92,7 +92,7 @@ class Outbox:
         return self._database.run(work)
 
     def all_messages(self, after: _Place) -> list[Document]:
-        """Some messages in the order of their keys, from behind ``after``; none when there are no more."""
+        """The next messages after the place ``after``, in the order of their keys; none when there are no more."""
         token, chat, number = after
         behind = (
             "FROM messages WHERE token >= %s AND (token > %s OR chat > %s OR (chat = %s AND number > %s))"
@@ -115,7 +115,7 @@ class Outbox:
 
 
 def _sizes(cursor: Any, places: Sequence[_Place]) -> dict[_Place, int]:
-    """How long the texts of those messages are that are there."""
+    """The sizes of the texts of those messages that exist, by place."""
     sizes: dict[_Place, int] = {}
     for at in range(0, len(places), _PLACES):
         some = places[at : at + _PLACES]
@@ -139,7 +139,7 @@ def _documents(cursor: Any, places: Sequence[_Place]) -> list[Document]:
 
 
 def _fitting(sizes: Sequence[int], most: int) -> int:
-    """How many of the first are not larger than that together; one at the least."""
+    """How many of the first sizes add up to at most ``most``; at least one."""
     total = 0
     for count, size in enumerate(sizes):
         total += size

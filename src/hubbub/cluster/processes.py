@@ -1,5 +1,5 @@
-"""What the processes of a cluster know of each other, in the database: who is alive, what is kept for all, and how many
-shards there are.
+"""The state that the processes of a cluster share in the database: which of them are alive, shared values, and the
+number of shards.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ import msgspec
 from hubbub.chat.errors import Unavailable
 from hubbub.cluster.database import Database
 
-UNFINISHED_MOVE = "unfinished move"  # kept while the database has a part of what is moved into it, see cluster.load
-SESSION_KEY = "session secret"  # the name that it is kept under
-ALIVE_S = 15  # a process that was not seen for so long is gone
+UNFINISHED_MOVE = "unfinished move"  # there while a move into the database is not complete, see cluster.load
+SESSION_KEY = "session secret"  # the name of the value
+ALIVE_S = 15  # a process without a heartbeat for longer counts as gone
 
 
 class Generation(NamedTuple):
-    """The newest data set that a Redis was found to hold. ``used`` says that it is in use; ``known``, that every other
-    API process that was seen lately holds to it."""
+    """A slot's newest generation and its data set. ``used`` says that it is in use; ``known``, that every other API
+    process that was seen lately holds it."""
 
     generation: int
     identity: str
@@ -38,10 +38,11 @@ class Processes:
         self._database = database
 
     def kept(self, name: str, value: str) -> str:
-        """What is kept under the name for the whole cluster: the value, if nothing was kept before.
+        """The value of the whole cluster under this name; ``value`` is stored if there was none.
 
-        Every process asks for something when it starts, so none serves a database that was not moved whole (Unavailable
-        then). It looks after the value was read: a move writes the session secret in the transaction that begins it.
+        Every process calls this when it starts, so none serves a database whose move is not complete (Unavailable
+        then). This is checked after the value is read: a move writes the session secret in the transaction that begins
+        it.
         """
 
         def work(cursor: Any) -> str:
@@ -62,11 +63,11 @@ class Processes:
         self._database.run(lambda cursor: cursor.execute("UPDATE kept SET value = %s WHERE name = %s", (value, name)))
 
     def shards(self, wanted: int) -> int:
-        """The number of shards that the cluster has: the first process's setting, until it is raised."""
+        """The cluster's number of shards: the setting of the first process, until it is raised."""
         return int(self.kept("shards", str(wanted)))
 
     def heartbeat(self, kind: str, name: str | None = None) -> int:
-        """Records that the process of this kind and name is running; without a name, records nothing.
+        """Record that the process of this kind and name is running; without a name, record nothing.
 
         Returns:
             How many processes of the kind are running.
@@ -91,7 +92,7 @@ class Processes:
         )
 
     def reached(self, publisher: str) -> int:
-        """How many shards have been applied up to the first delivery of this publisher."""
+        """The number of shards in which the first delivery of this publisher was applied."""
 
         def work(cursor: Any) -> int:
             cursor.execute("SELECT COUNT(*) FROM publishers WHERE publisher = %s", (publisher,))
@@ -103,7 +104,7 @@ class Processes:
     # ------------------------------------------------------------------------------
 
     def generations(self) -> dict[int, tuple[int, str]]:
-        """For each slot the newest generation, and the data set that it names."""
+        """The newest generation of each slot, and the data set that it names."""
 
         def work(cursor: Any) -> dict[int, tuple[int, str]]:
             return {slot: (generation, identity) for slot, generation, identity, *_ in _newest(cursor)}
@@ -111,8 +112,8 @@ class Processes:
         return self._database.run(work, commit=False)
 
     def beat(self, name: str, holds: Mapping[int, int]) -> dict[int, Generation]:
-        """An API process is alive, and holds to these generations (by slot) since an earlier beat; what is newest
-        now."""
+        """Record that an API process is alive, and has held these generations (by slot) since an earlier beat. Returns
+        the newest generations."""
 
         def work(cursor: Any) -> dict[int, Generation]:
             cursor.execute(
@@ -131,8 +132,8 @@ class Processes:
         return self._database.run(work)
 
     def redis_servers(self, count: int) -> None:
-        """An API process is about to use so many Redis servers. With another number of them an application may be in
-        another one: so none may run meanwhile that uses the old number, and what the servers hold counts no more.
+        """Record the number of Redis servers that an API process is about to use. If it changes, an application may be
+        in another server. So no running process may use the old number, and the servers' data is no longer valid.
 
         Raises:
             OtherServers: API processes are running that use another number.
@@ -184,7 +185,7 @@ def note_generation(cursor: Any, slot: int, generation: int, identity: str) -> N
 
 
 def _newest(cursor: Any) -> list[tuple[int, int, str, bool]]:
-    """Of each slot the newest generation, its data set, and whether it is in use."""
+    """The slots, each with its newest generation, its data set, and whether it is in use."""
     cursor.execute(
         "SELECT g.slot, g.generation, g.identity, g.used FROM generations g"
         " JOIN (SELECT slot, MAX(generation) AS generation FROM generations GROUP BY slot) n"

@@ -1,7 +1,7 @@
-"""What travels through the queues, and what a writer makes of it.
+"""The messages in the queues, and the outcomes of applying them.
 
-Commands may be read by another version than wrote them: a field may be added at the end, with a default, and none may
-be changed or go. The rules that they serve are in docs/decisions/0007-cluster-protocol.md.
+A command may be read by another version than the one that wrote it: fields may be added at the end, with a default, but
+never changed or removed. docs/decisions/0007-cluster-protocol.md has the rules of the protocol.
 """
 
 from __future__ import annotations
@@ -19,10 +19,12 @@ _EPOCH_BITS = 28  # below them is a change's place in its epoch
 
 
 class Post(msgspec.Struct, frozen=True, tag="PostMessage", array_like=True):
-    """Outcome: its number; Repeated when the message of its key is stored; Straggler when its epoch is over.
+    """Posts a message. Outcome: its number; Repeated when the message of its key is stored; Straggler when its epoch is
+    over.
 
-    ``number`` was given to this command alone, in ``epoch``; an epoch of 0 is of no numbering: the number was kept for
-    it. ``sender_ref`` is empty in one that a version before 0.2 has queued.
+    ``number`` was given to this command alone, in ``epoch``. An epoch of 0 says that the number was kept for the
+    command, which is sent again after it was set aside. ``sender_ref`` is empty in a post queued by a version before
+    0.2.
     """
 
     chat: ChatKey
@@ -39,10 +41,11 @@ class Post(msgspec.Struct, frozen=True, tag="PostMessage", array_like=True):
 
 
 class Edit(msgspec.Struct, frozen=True, tag="EditMessage", array_like=True):
-    """Outcome: None, also when a later change was applied before; NotFound when the message is not there.
+    """Edits a message. Outcome: None, also when a later change was applied before; NotFound when there is no such
+    message.
 
-    ``order`` is its place among the chat's changes, 0 for one that was queued before there were orders. ``op`` is what
-    such a one had instead.
+    ``order`` is its place among the chat's changes; it is 0 for an edit queued by a version without orders, which had
+    ``op`` instead.
     """
 
     chat: ChatKey
@@ -55,7 +58,7 @@ class Edit(msgspec.Struct, frozen=True, tag="EditMessage", array_like=True):
 
 
 class Delete(msgspec.Struct, frozen=True, tag="DeleteMessage", array_like=True):
-    """Outcome: None; NotFound when the message is not there. ``order`` and ``op``: see Edit."""
+    """Deletes a message. Outcome: None; NotFound when there is no such message. ``order`` and ``op``: see Edit."""
 
     chat: ChatKey
     number: int
@@ -66,9 +69,9 @@ class Delete(msgspec.Struct, frozen=True, tag="DeleteMessage", array_like=True):
 
 
 class OpenChat(msgspec.Struct, frozen=True, tag="OpenChat", array_like=True):
-    """Opens the chat's numbering anew, behind all that was queued before. Outcome: Opened.
+    """Begins a new epoch of the chat's numbers, after all that was queued before. Outcome: Opened.
 
-    ``candidate`` names this attempt where it was announced: in the generation ``generation``.
+    ``candidate`` is the name under which this attempt was announced, in the generation ``generation``.
     """
 
     chat: ChatKey
@@ -77,7 +80,7 @@ class OpenChat(msgspec.Struct, frozen=True, tag="OpenChat", array_like=True):
 
 
 class Barrier(msgspec.Struct, frozen=True, tag="Barrier", array_like=True):
-    """Says that the store has all that was queued before it. Outcome: None.
+    """Shows, once it is applied, that the store has all that was queued before it. Outcome: None.
 
     It was announced as ``candidate`` in the generation ``generation`` of Redis ``slot``.
     """
@@ -92,10 +95,10 @@ Queued: TypeAlias = Post | Edit | Delete | OpenChat | Barrier
 
 
 class Delivery(msgspec.Struct, frozen=True, array_like=True):
-    """Some commands as one publisher sent them together.
+    """Commands that one publisher sent together.
 
-    ``sequence`` rises by one with each of its deliveries to the shard. Up to ``confirmed`` they were all confirmed when
-    it was sent; -1 from a version that did not say.
+    ``sequence`` rises by one with each of the publisher's deliveries to the shard. All deliveries up to ``confirmed``
+    were confirmed when this one was sent; it is -1 from a version that did not record it.
     """
 
     publisher: str
@@ -105,7 +108,8 @@ class Delivery(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Opened(NamedTuple):
-    """``last_number`` is the highest ever given; ``newest`` are up to 101 messages, newest first, with their orders."""
+    """What the store has of a chat that is opened. ``last_number`` is the highest number that it knows of; ``newest``
+    are up to 101 messages, newest first, with their orders."""
 
     epoch: int
     last_number: int
@@ -119,12 +123,12 @@ class Repeated(NamedTuple):
 
 
 class AppliedBefore(NamedTuple):
-    """The command came in a delivery that had been applied before; what became of it then is not said."""
+    """The command came in a delivery that had been applied before; its outcome at that time is not known."""
 
 
 class Straggler(NamedTuple):
-    """A command of an epoch that is over: nobody was told that it is accepted, and its number may be another's by
-    now."""
+    """A command of an epoch that is over: it was never acknowledged, and its number may be given to another command
+    by now."""
 
     live_epoch: int
 
@@ -134,15 +138,16 @@ class Gone(NamedTuple):
 
 
 class Failed(NamedTuple):
-    """The outcome of a command that the store chokes on."""
+    """The outcome of a command that can't be stored."""
 
     reason: str
 
 
 class Position(NamedTuple):
-    """How far a shard's queue has been applied to the store: a copy that is behind it lacks something.
+    """How far a shard's queue has been applied to the store, in transactions. A replica that is behind lacks some.
 
-    ``shards`` is how many there were: with more of them a chat may be in another, which counts anew.
+    ``shards`` is the number of shards at that time: when it is raised, a chat may move to another shard, with another
+    count.
     """
 
     shards: int
@@ -158,7 +163,7 @@ class Applied(NamedTuple):
 
 
 class Hole(Exception):
-    """A delivery came before an earlier one of its publisher: it must not be applied, nor taken for applied."""
+    """A delivery came before an earlier one of its publisher: it must neither be applied nor count as applied."""
 
     def __init__(self, shard: int, publisher: str, expected: int, found: int) -> None:
         super().__init__(f"shard {shard}: publisher {publisher} sent {found}, and {expected} was not applied yet")
@@ -173,7 +178,7 @@ _decode = msgspec.msgpack.Decoder(Delivery).decode
 
 
 class Unreadable(ValueError):
-    """What came is no delivery."""
+    """A message in the queue is no delivery."""
 
 
 def decode(body: bytes) -> Delivery:
@@ -195,21 +200,21 @@ def order_of(epoch: int, place: int) -> int:
 
 
 def place_of(order: int) -> tuple[int, int]:
-    """The epoch, and the place in it."""
+    """The epoch of an order, and the place in that epoch."""
     return order >> _EPOCH_BITS, order & (1 << _EPOCH_BITS) - 1
 
 
 def kind_of(command: Queued) -> str:
-    """What a command is called where it travels, and to an operator."""
+    """The name of a command's kind, in the queue and in messages to an operator."""
     return str(command.__struct_config__.tag)
 
 
 def retry_name(number: int, at: str) -> str:
-    """The publisher that sends the command of a row of ``set_aside`` again."""
+    """The name of the publisher that sends the command of a row of ``set_aside`` again."""
     return f"retry.{number}.{at}"
 
 
 def retried(publisher: str) -> int | None:
-    """The row whose command this publisher sends again; None where it is another's."""
+    """The id of the row whose command this publisher sends again; None for any other publisher."""
     kind, _, rest = publisher.partition(".")
     return int(rest.partition(".")[0]) if kind == "retry" and rest.partition(".")[0].isdecimal() else None

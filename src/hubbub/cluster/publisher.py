@@ -1,11 +1,12 @@
 """Publishes commands to the queue: RabbitMQ, quorum queues, publisher confirms, one queue for each shard of tokens.
 
-Group publishing: a shard has one message of ours on its way to the broker at a time, and the commands that arrive
-meanwhile travel together in the next, so the broker's work is shared by more commands the busier the service is.
+Group publishing: a process has one message for a shard on its way to the broker at a time, and the commands that arrive
+before its confirm travel together in the next one. So the busier the service is, the more commands share one message.
 
-Rules 1 and 2 have their home here. A shard's deliveries are numbered 1, 2, 3 …; the next is sent when the one before is
-confirmed, so when a command is reported as queued, all earlier ones are in the queue. A delivery that was not confirmed
-may be in the queue or not: its commands are refused as uncertain, and the shard continues as another publisher, from 1.
+This module implements rules 1 and 2. A shard's deliveries are numbered 1, 2, 3 …; the next one is sent when the one
+before is confirmed, so when a command is reported as queued, all earlier ones are in the queue. A delivery that was not
+confirmed may be in the queue or not: its commands are refused as uncertain, and the shard continues as another
+publisher, from 1.
 """
 
 from __future__ import annotations
@@ -34,21 +35,21 @@ log = logging.getLogger("hubbub.queue")
 _OVERHEAD = 500  # bytes a command costs beside its body
 _MOST_TOGETHER = 500  # commands in one AMQP message
 _MOST_BYTES = 1024 * 1024  # of text in one
-# A message costs this process and the broker as much as some twenty commands in it: where a few travel together, let
-# more gather. Where many do, or one alone, waiting gains nothing.
+# A message costs this process and the broker as much as some twenty commands in it. So if the last message had a few
+# commands, wait a moment for more. If it had many, or only one, waiting gains nothing.
 _LINGER_S = 0.002
 _LINGER_FOR = range(2, 50)
 _STALLED_S = 1.0
 _FORGOTTEN_S = (
     24 * 3600.0
-)  # a publisher that was silent for so long is another one: the store forgets them after a week
+)  # after so long without a delivery the shard takes a new publisher: the store forgets old ones after a week
 _TRIES = 50
 _TRY_AGAIN_S = 0.1
 _PAUSES_S = (0.05, 0.1, 0.2, 0.5, 1.0)
 
 
 class NeverSent(Unavailable):
-    """The command was refused before it was sent: it is not stored, and never will be."""
+    """The command was refused before it was sent: it will never be stored."""
 
 
 class Reservation(NamedTuple):
@@ -65,7 +66,10 @@ class _Parked(NamedTuple):
 
 
 class _Shard:
-    """Invariant: ``since`` is when the delivery under way was sent; None when there is none."""
+    """One shard's queue as this process publishes to it.
+
+    Invariant: ``since`` is when the unconfirmed delivery was sent; None when there is none.
+    """
 
     def __init__(self, queue: str) -> None:
         self.queue = queue
@@ -80,7 +84,7 @@ class _Shard:
         self.sent_at = time.time()
 
     def next(self, commands: list[Queued]) -> Delivery:
-        """The next delivery. All before it are confirmed, since it waited for that."""
+        """The next delivery. All earlier ones must be confirmed."""
         if time.time() - self.sent_at > _FORGOTTEN_S:
             self.renew()
         self.sequence += 1
@@ -89,9 +93,9 @@ class _Shard:
 
 
 class Publisher:
-    """The publisher of a process. A ticket is resolved with None once its command is in the queue and confirmed.
+    """The publisher of a process. A ticket is resolved with None once the broker has confirmed its command.
 
-    ``accepted`` counts the commands that were taken.
+    ``accepted`` counts the commands given to ``send``.
     """
 
     def __init__(
@@ -139,7 +143,7 @@ class Publisher:
         return None
 
     async def backlog(self) -> dict[str, int]:
-        """The number of deliveries in each shard's queue; empty while RabbitMQ can't be asked."""
+        """The number of deliveries in each shard's queue; empty while RabbitMQ can't be reached."""
         if self._connection is None:
             return {}
         try:
@@ -159,7 +163,7 @@ class Publisher:
         return shard.since is not None and self._loop.time() - shard.since > _STALLED_S
 
     async def connected(self, within_s: float) -> bool:
-        """Wait until there is a connection, up to a number of seconds."""
+        """Wait until there is a connection, at most ``within_s`` seconds. Returns whether there is one."""
         until = self._loop.time() + within_s
         while self._channel is None and self._loop.time() < until:  # noqa: ASYNC110 - once, at the start
             await asyncio.sleep(0.01)
@@ -168,12 +172,12 @@ class Publisher:
     # Taking ------------------------------------------------------------------------------------------------------
 
     def hold(self, token: str, characters: int, user_id: int) -> Reservation:
-        """Reserve room for one command of the user, with a text of so many characters. ``send`` or ``release`` must
-        follow.
+        """Reserve room in the queue for one command of the user with a text of ``characters`` characters. ``send`` or
+        ``release`` must follow.
 
         Raises:
-            NeverSent: there is none.
-            RateLimited: the user has used up what one may have.
+            NeverSent: there is no room, or RabbitMQ can't be reached.
+            RateLimited: the user's share of the room is used up.
         """
         shard = self.shard_of(token)
         size = _OVERHEAD + characters
@@ -187,7 +191,7 @@ class Publisher:
         return Reservation(shard, size, user_id)
 
     def try_hold(self, token: str, characters: int, user_id: int) -> Reservation | None:
-        """As ``hold``; None when there is no room."""
+        """Like ``hold``, but returns None where that raises."""
         try:
             return self.hold(token, characters, user_id)
         except (NeverSent, RateLimited):
@@ -199,8 +203,8 @@ class Publisher:
         self._of_users.give_back(reservation.user_id, reservation.size)
 
     def send(self, command: Queued, reservation: Reservation) -> Ticket:
-        """Sends the command in the room that was reserved. If it can't be queued, its ticket says NeverSent; if nobody
-        knows whether it was queued, Unavailable."""
+        """Send the command in the reserved room. Its ticket is resolved with NeverSent if it can't be queued, and with
+        Unavailable if it is not known whether it was queued."""
         self.accepted += 1
         shard = self._shards[reservation.shard]
         ticket = Ticket(command)
@@ -214,7 +218,7 @@ class Publisher:
         return self.send(command, self.hold(command.chat.token, 0, SERVICE))
 
     def accept_barrier(self, shard: int, command: Barrier) -> Ticket | None:
-        """Send a barrier through a shard; None when there is no room for it now."""
+        """Send a barrier through a shard's queue; None when it can't be sent now."""
         if self.fault is not None or self._closed or self._commands >= self._max_commands:
             return None
         self._commands += 1
@@ -230,7 +234,7 @@ class Publisher:
         task.add_done_callback(self._sending.discard)
 
     async def _send(self, shard: _Shard) -> None:
-        """Send the commands that have gathered, until none waits."""
+        """Send the waiting commands, delivery by delivery, until none is left."""
         batch: list[_Parked] = []
         while shard.waiting:
             if len(batch) in _LINGER_FOR:
@@ -258,14 +262,14 @@ class Publisher:
         shard.since = None
 
     def _refuse_waiting(self, shard: _Shard) -> None:
-        """The broker does not confirm: refuse the commands that were not sent yet, rather than let them wait."""
+        """Refuse the commands that were not sent yet, because the broker does not confirm: they must not wait."""
         waiting, shard.waiting = list(shard.waiting), deque()
         self._tell(waiting, _never("The write queue does not answer."))
 
     @staticmethod
     def _gather(shard: _Shard) -> list[_Parked]:
-        """The commands of the next delivery. A marker is sent alone: the writer must know what the store has at that
-        point."""
+        """Take the commands of the next delivery. A marker is sent alone: the writer must know what the store has at
+        that point."""
         batch: list[_Parked] = []
         size = 0
         while shard.waiting and len(batch) < _MOST_TOGETHER and size < _MOST_BYTES:
@@ -319,8 +323,8 @@ class Publisher:
                 await asyncio.sleep(_PAUSES_S[min(failures, len(_PAUSES_S) - 1)])
 
     async def _try(self, channel: AbstractChannel, shard: int) -> None:
-        """Send an empty delivery until it is confirmed: a queue that another process is just declaring exists already
-        and takes nothing yet. Raises one of LOST."""
+        """Send an empty delivery until it is confirmed: a queue that another process is declaring right now already
+        exists, but accepts no messages yet. Raises one of LOST."""
         hello = encode(Delivery(secrets.token_hex(12), 1, [], 0))
         for _ in range(_TRIES):
             try:

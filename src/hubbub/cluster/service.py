@@ -1,4 +1,4 @@
-"""``hubbub api`` and ``hubbub writer``: settings in, a running part of a cluster out."""
+"""``hubbub api`` and ``hubbub writer``: builds and runs one process of a cluster from the settings."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ from hubbub.tracing import tracing_to
 log = logging.getLogger("hubbub")
 
 _SHARED_S = 15.0  # how long a process of the cluster waits for its servers when it starts
-_PAGE = 10  # the limit of a list that is asked for without one
+_PAGE = 10  # the default limit of a list
 
 
 class ShardsFixed(Exception):
@@ -69,7 +69,7 @@ class ShardsFixed(Exception):
 
 
 class NoIndex:
-    """A cluster without a search server."""
+    """The index of a cluster without a search server: every search raises Unavailable."""
 
     async def candidates(
         self, chat: ChatKey, query: Query, *, typos: bool, limit: int = CANDIDATES, below: int | None = None
@@ -78,11 +78,11 @@ class NoIndex:
 
 
 def database_of(settings: Settings, *, pool_size: int | None = None, replicas: bool = False) -> Database:
-    """The database, with the schema of this version.
+    """Connect to the database and bring its schema up to this version.
 
     Raises:
-        SchemaTooNew: a newer version wrote it.
-        Unavailable: it can't be reached.
+        SchemaTooNew: a newer version wrote the schema.
+        Unavailable: the database can't be reached.
     """
     database = Database(
         settings.mysql_url, settings.mysql_replicas if replicas else (), pool_size=pool_size or settings.mysql_pool
@@ -97,7 +97,7 @@ def database_of(settings: Settings, *, pool_size: int | None = None, replicas: b
 
 @asynccontextmanager
 async def serving(settings: Settings) -> AsyncIterator[Edge]:
-    """One of a cluster's API processes. Leaving it finishes what was accepted."""
+    """Run one of a cluster's API processes. Leaving the context finishes the accepted commands."""
     database = database_of(settings, replicas=True)
     store, processes, outbox, dead_letters = (
         MySqlStore(database),
@@ -184,7 +184,7 @@ async def serving(settings: Settings) -> AsyncIterator[Edge]:
         keep(drains.watch(servers, publisher), "the drained queues"),
     ]
     erasing = keep(UserErasing(store, intake, settled).run(), "erasing messages")
-    await asyncio.gather(publisher.connected(_SHARED_S), servers.in_use(_SHARED_S))  # else the first posts are 503
+    await asyncio.gather(publisher.connected(_SHARED_S), servers.in_use(_SHARED_S))  # else the first posts get a 503
     try:
         with loop.watched():
             yield edge
@@ -195,7 +195,7 @@ async def serving(settings: Settings) -> AsyncIterator[Edge]:
             await mail.close()
         await intake.close()
         await publisher.close()
-        await intake.close()  # what was confirmed last is told
+        await intake.close()  # answers the commands that were confirmed last
         for task in going:
             task.cancel()
         await asyncio.gather(*going, return_exceptions=True)
@@ -211,7 +211,7 @@ async def serving(settings: Settings) -> AsyncIterator[Edge]:
 
 
 async def _from_database(dead_letters: DeadLetters) -> list[Reading]:
-    """What can't be said while the database is away."""
+    """The readings that come from the database; empty while it can't be reached."""
     try:
         counts = await asyncio.to_thread(dead_letters.counts)
     except ChatError:
@@ -224,7 +224,7 @@ async def _from_database(dead_letters: DeadLetters) -> list[Reading]:
 
 
 async def writing_until(settings: Settings, stopped: asyncio.Event, started: Callable[[], None]) -> None:
-    """One of a cluster's writers, until ``stopped``; what it has begun is finished."""
+    """Run one of a cluster's writers until ``stopped`` is set; the batches it has begun are finished."""
     searched = bool(settings.search_url)
     database = database_of(settings)
     store, processes, dead_letters = MySqlStore(database), Processes(database), DeadLetters(database)
@@ -301,7 +301,7 @@ async def writing_until(settings: Settings, stopped: asyncio.Event, started: Cal
     for task in going:
         task.cancel()
     await asyncio.gather(*going, return_exceptions=True)
-    with suppress(ChatError):  # else it will be missed soon enough
+    with suppress(ChatError):  # otherwise its missing heartbeat shows that it is gone
         await asyncio.to_thread(processes.gone, "writer", name)
     await servers.close()
     database.close()
@@ -337,7 +337,7 @@ def rebuild_search(settings: Settings, progress: Callable[[int], None]) -> int:
     index = ElasticIndex(connect(settings.search_url))
     count, place = 0, ("", 0, 0)
     try:
-        # From here on the writers' changes go into the new index as well, so what is read below misses none.
+        # From here on the writers' changes go into the new index as well, so the reads below miss none.
         index.start_anew()
         while documents := outbox.all_messages(place):
             index.fill(documents)
@@ -351,10 +351,10 @@ def rebuild_search(settings: Settings, progress: Callable[[int], None]) -> int:
 
 
 async def raise_shards(settings: Settings, wanted: int | None, *, within_s: float = 30.0) -> int:
-    """The number of shards, raised first if ``wanted``.
+    """Raise the number of shards to ``wanted``, if that is given. Returns the number of shards.
 
     Raises:
-        ShardsFixed: it can't be changed now; the text says what stands in the way.
+        ShardsFixed: the number can't be changed now; the text says why.
     """
     database = database_of(settings, pool_size=1)
     processes = Processes(database)
@@ -362,7 +362,7 @@ async def raise_shards(settings: Settings, wanted: int | None, *, within_s: floa
         shards = processes.shards(settings.shards)
         if wanted is None:
             return shards
-        # A token's commands must all be in one queue: none may be left in the old one when the first enters the new.
+        # A token's commands must all be in one queue: none may be left in the old queue when the first enters the new.
         if wanted < shards:
             raise ShardsFixed(f"There are {shards} shards; their number can be raised, not lowered.")
         if running := processes.heartbeat("api"):
@@ -381,14 +381,15 @@ async def raise_shards(settings: Settings, wanted: int | None, *, within_s: floa
 
 
 def open_dead_letters(settings: Settings) -> tuple[DeadLetters, str, int]:
-    """What was set aside, the address of the queue to send it through again, and the number of shards. Raises
+    """The dead letters, the URL of RabbitMQ, through which they are sent again, and the number of shards. Raises
     Unavailable."""
     database = database_of(settings, pool_size=1)
     return DeadLetters(database), settings.amqp_url, Processes(database).shards(settings.shards)
 
 
 def stopped_shards(settings: Settings, *, accept_loss: bool) -> list[str]:
-    """A line for each shard that lacks something; with ``accept_loss`` they go on from here. Raises Unavailable."""
+    """One line for each stopped shard; with ``accept_loss`` these shards continue without the missing deliveries.
+    Raises Unavailable."""
     database = database_of(settings, pool_size=1)
     try:
         holes = Holes(database)

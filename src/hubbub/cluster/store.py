@@ -1,10 +1,10 @@
 """The store of a cluster: MySQL 8 or MariaDB 10.11+, and anything that speaks their protocol and SQL. See
 chat.ports.Store.
 
-Everything of an application is keyed by its token first, and no statement on messages, chats or keys reads two
+All rows of an application are keyed by its token first, and no statement on messages, chats or keys reads two
 applications' rows by anything but their full keys, so the tables can be split by token.
 
-The directory (users, applications, members, chats) is written here at once. Messages come by way of the queue, see
+The directory (users, applications, members, chats) is written here directly. Messages come through the queue, see
 cluster.deliveries.
 """
 
@@ -59,7 +59,7 @@ from hubbub.cluster.deliveries import CHANGED_MESSAGE, MESSAGE
 from hubbub.cluster.erasing import UNDER_WAY_S, mark_chats, rename_later
 from hubbub.cluster.protocol import Position
 
-_DEADLOCKS = 4  # so many may be met by one batch
+_DEADLOCKS = 4  # retries of one batch after a deadlock
 _CHATS_COUNTED_AT_ONCE = 20
 _WALKED_AT_ONCE = 2000
 _CHAT = """
@@ -78,7 +78,7 @@ _ROLE_NOW = f"{ROLE} AND EXISTS (SELECT 1 FROM applications a WHERE a.token = me
 
 
 class MySqlStore:
-    """See chat.ports.Store. ``at`` says how far a copy must be to answer.
+    """See chat.ports.Store. ``at`` is the position that a replica must have reached to answer.
 
     ``uncounted`` has the chats that ``count_messages`` will look at.
     """
@@ -90,8 +90,8 @@ class MySqlStore:
     # Writing ---------------------------------------------------------------------------------------------------------
 
     def apply(self, batch: Sequence[Command]) -> list[Outcome]:
-        """Directory commands alone: a message goes through the queue. Some lock a user before a link, others a link
-        before a user: one that met another is run again.
+        """Apply directory commands only: messages go through the queue. Some commands lock a user before a link, others
+        a link before a user, so two of them can deadlock: the batch is then run again.
         """
         for _ in range(_DEADLOCKS):
             with suppress(Deadlocked):
@@ -156,11 +156,12 @@ class MySqlStore:
         for table in ("members", "former_members"):
             cursor.execute(f"DELETE FROM {table} WHERE user_id = %s", (command.user_id,))
         cursor.execute(
-            "DELETE FROM links WHERE purpose IN ('operator', 'reset')"  # by the key: others' rows are not waited for
+            "DELETE FROM links WHERE purpose IN ('operator', 'reset')"  # by the key, to wait for no other row
             " AND email = (SELECT email FROM users WHERE id = %s)",
             (command.user_id,),
         )
-        # The row keeps its id, and ref, which its messages have. No email that is asked for has a capital letter.
+        # The row keeps its id and its ref, which the messages need. Emails in requests are in lower case, so
+        # none equals this one.
         cursor.execute(
             "UPDATE users SET deleted = TRUE, email = CONCAT('Deleted ', id), name = %s, password_hash = '', era = %s,"
             " operator = FALSE WHERE id = %s",
@@ -251,7 +252,7 @@ class MySqlStore:
             or role_of(cursor, command.token, command.owner_id) is not Role.OWNER
         ):
             return must_own()
-        # The account's row is locked before its membership, as by who deletes it.
+        # The account's row is locked before its membership, in the same order as when an account is deleted.
         if is_gone(cursor, command.new_owner_id) or role_of(cursor, command.token, command.new_owner_id) is None:
             return no_member()
         for role, user_id in handed_over(command):
@@ -284,7 +285,7 @@ class MySqlStore:
     def _delete_chat(self, cursor: Any, command: DeleteChat) -> Outcome:
         if refused := refused_by(cursor, command.chat.token, command.by):
             return refused
-        # The row that a writer locks before it stores anything in the chat.
+        # A writer locks the same row before it stores anything in the chat.
         cursor.execute("SELECT 1 FROM chats WHERE token = %s AND number = %s AND NOT deleted FOR UPDATE", command.chat)
         if cursor.fetchone() is None:
             return NotFound("There is no such chat.")
@@ -316,7 +317,7 @@ class MySqlStore:
         waiting = sorted(self.uncounted)
         for start in range(0, len(waiting), _CHATS_COUNTED_AT_ONCE):
             chats = waiting[start : start + _CHATS_COUNTED_AT_ONCE]
-            # Before the transaction: what is posted while it runs must be counted the next time.
+            # Before the transaction: messages that are posted while it runs must be counted the next time.
             self.uncounted.difference_update(chats)
             try:
                 self._database.run(lambda cursor, chats=chats: self._count(cursor, chats))  # type: ignore[misc]
@@ -326,7 +327,7 @@ class MySqlStore:
 
     @staticmethod
     def _count(cursor: Any, chats: Sequence[ChatKey]) -> None:
-        # The rows are locked first: a post that comes between must find either the old counted_to or the new one.
+        # The rows are locked first, so that a post in between finds either the old counted_to or the new one.
         keys = [value for chat in chats for value in chat]
         pairs = ",".join(["(%s,%s)"] * len(chats))
         cursor.execute(
@@ -356,7 +357,7 @@ class MySqlStore:
             self._database.run(lambda cursor, sql=sql: cursor.execute(sql, (now,)))  # type: ignore[misc]
 
     def forget_publishers(self, before: int) -> None:
-        """Drop the publishers whose last delivery was applied before then (seconds since 1970)."""
+        """Delete the publishers whose last delivery was applied before ``before`` (seconds since 1970)."""
         self._database.run(lambda cursor: cursor.execute("DELETE FROM publishers WHERE applied_at < %s", (before,)))
 
     # Reading ---------------------------------------------------------------------------------------------------------
@@ -464,7 +465,7 @@ class MySqlStore:
         return [Chat(*row) for row in rows]
 
     async def message(self, key: ChatKey, number: int, *, at: Position | None = None) -> Message | None:
-        """``at``: a copy that has come this far will do; so for ``messages``."""
+        """``at`` is the position that a replica must have reached to answer; the same holds for ``messages``."""
         row = await self._database.row(f"{MESSAGE} AND number = %s", (*key, number), at)
         return row and Message(*row)
 
@@ -475,12 +476,12 @@ class MySqlStore:
         return [Message(*row) for row in await self._database.rows(sql, (*key, *numbers), at)]
 
     async def ordered(self, key: ChatKey, numbers: Sequence[int]) -> list[tuple[Message, int]]:
-        """Those of some messages that there are, with the order of the last change of each."""
+        """The messages with these numbers that exist, each with the order of its last change."""
         sql = f"{CHANGED_MESSAGE} AND number IN ({marks(numbers)})"
         return [(Message(*row[:-1]), int(row[-1])) for row in await self._database.rows(sql, (*key, *numbers))]
 
     async def with_refs(self, messages: Sequence[Message]) -> list[Message]:
-        """The messages, each with its sender's public id: what was shown by a version before 0.2 comes without."""
+        """The messages, each with its sender's public id, which entries written by a version before 0.2 lack."""
         lacking = sorted({message.sender_id for message in messages if not message.sender_ref})
         if not lacking:
             return list(messages)
@@ -517,12 +518,12 @@ class MySqlStore:
         return [Message(*row) for row in rows]
 
     async def transactions(self, shard: int) -> int:
-        """How far the shard has been applied: what was answered before is not newer."""
+        """The number of transactions applied to the shard. Rows that were read before this call are not newer."""
         row = await self._database.row("SELECT position FROM shards WHERE shard = %s", (shard,))
         return int(row[0]) if row else 0
 
     async def set_aside(self, key: ChatKey, numbers: Sequence[int]) -> set[int]:
-        """Those of which something is set aside that somebody was told of."""
+        """The numbers for which an acknowledged command is set aside."""
         rows = await self._database.rows(
             "SELECT DISTINCT number FROM set_aside WHERE token = %s AND chat = %s AND acknowledged"
             f" AND number IN ({marks(numbers)})",
@@ -540,6 +541,6 @@ class MySqlStore:
 
 
 def _asked_in(cursor: Any, command: SetPassword | DeleteUser) -> bool:
-    """The user's row is locked."""
+    """Whether the command names the era that the user is in, or no era. The user's row must be locked."""
     cursor.execute("SELECT era FROM users WHERE id = %s", (command.user_id,))
     return command.asked_in in (None, cursor.fetchone()[0])

@@ -1,7 +1,7 @@
-"""Nothing dies silently (rule 10): a task that ends by an error that nobody waits for ends its process.
+"""No task fails silently (rule 10): an error in a background task ends its process.
 
-Nothing that was acknowledged is lost by that, and its supervisor starts it again; a process that lives
-on without one of its tasks would make clients, or a shard, wait for ever.
+Nothing that was acknowledged is lost by that, and the supervisor restarts the process. A process that kept running
+without one of its tasks would make clients, or a shard, wait for ever.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ log = logging.getLogger("hubbub")
 
 
 def keep(work: Coroutine[Any, Any, None], what: str) -> asyncio.Task[None]:
-    """A task that may end by returning or by being cancelled, and in no other way."""
+    """Start a background task. It may return or be cancelled; an error in it ends the process."""
     task = asyncio.get_running_loop().create_task(work, name=what)
     task.add_done_callback(_ended)
     return task

@@ -1,4 +1,4 @@
-"""Changes an account from outside of a cluster's processes, which may be running."""
+"""Changes an account from outside the cluster's processes, which may be running."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ _REACHED_WITHIN_S = 10.0
 
 
 async def change_account(settings: Settings, email: str, command: Callable[[int], Command]) -> None:
-    """Apply the command, which is made for the id of the account with this email. All processes go by it when this
-    returns.
+    """Apply the command that ``command`` makes for the id of the account with this email. It is in effect in all
+    processes when this returns.
 
     Raises:
         ChatError: a server can't be reached, there is no such account, or the command is refused.

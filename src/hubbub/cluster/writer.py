@@ -1,4 +1,4 @@
-"""Applies a shard's deliveries to the store, and tells Redis what is stored."""
+"""Applies a shard's deliveries to the store, and updates Redis with what is stored."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ class DeliveryStore(Protocol):
 
 
 class ReadModel(Protocol):
-    """What readers see, which a writer updates; see cluster.redis.stored. Each method raises Unavailable when it can't
-    be updated now."""
+    """The read model, which a writer updates; see cluster.redis.stored. Each async method raises Unavailable when the
+    read model can't be updated now."""
 
     def slot_of(self, command: OpenChat) -> int: ...
     async def seed(self, command: OpenChat, opened: Opened, position: Position) -> bool: ...
@@ -61,7 +61,7 @@ class ReadModel(Protocol):
 
 
 class _Untold(NamedTuple):
-    """Commands of a chat that the store has, as of this position."""
+    """Stored commands of a chat that Redis does not know of yet, and the position at which they were stored."""
 
     chat: ChatKey
     commands: list[Post | Edit | Delete]
@@ -72,8 +72,8 @@ class ShardWriter:
     """Writes the shards' deliveries. ``fault`` says why the store takes no writes now; None when it does. ``shards`` is
     the number of shards.
 
-    ``_untold`` are commands that Redis could not be told of. Without them, a Redis that refuses for a while and keeps
-    its data would never fill an entry whose post was not shown either.
+    ``_untold`` has the commands whose update of Redis failed; ``tell_again`` retries them. Without that, a Redis that
+    refuses writes for a while and keeps its data would never fill an entry whose post was not shown either.
     """
 
     def __init__(self, store: DeliveryStore, read_model: ReadModel, shards: int) -> None:
@@ -90,7 +90,7 @@ class ShardWriter:
         """Store the deliveries, however long that takes.
 
         Raises:
-            Hole, ShardStopped: see cluster.deliveries. Those before it are stored.
+            Hole, ShardStopped: see cluster.deliveries. The transactions before the failed one are stored.
         """
         together: list[Delivery] = []
         for delivery in deliveries:
@@ -135,7 +135,8 @@ class ShardWriter:
         await self._show(by_chat, position)
 
     async def until_stored(self, work: Callable[..., T], *arguments: Any) -> T:
-        """Retry until the store takes it, which may be hours: deliveries stay in the queue until they are stored."""
+        """Run ``work``, and retry until the store accepts it. That may take hours: deliveries stay in the queue until
+        they are stored."""
         attempt = 0
         while True:
             try:
@@ -154,7 +155,7 @@ class ShardWriter:
             return result
 
     async def _open(self, command: OpenChat, outcome: Outcome, position: Position) -> None:
-        """Steps (b), (c) and (d) of rule 6. Whatever fails, another marker is announced a little later."""
+        """Steps (b), (c) and (d) of rule 6. If one fails, another marker is announced a little later."""
         if not isinstance(outcome, Opened):
             return
         try:
@@ -193,7 +194,7 @@ class ShardWriter:
             log.error("Redis is not told of %d commands: too many wait for that.", len(dropped.commands))
 
     async def tell_again(self) -> None:
-        """Tell Redis again what it could not be told, as for repeated deliveries (rule 8). Runs until cancelled."""
+        """Retry the failed updates of Redis, in the way of repeated deliveries (rule 8). Runs until cancelled."""
         while True:
             await asyncio.sleep(_TELL_AGAIN_S)
             while self._untold:
@@ -207,5 +208,5 @@ class ShardWriter:
 
 
 def _without_text(command: Post | Edit | Delete) -> Post | Edit | Delete:
-    """What was applied before is told as the store has it."""
+    """The command without its text: an update for a command that was applied before reads the text from the store."""
     return command if isinstance(command, Delete) else replace(command, body="")

@@ -31,13 +31,13 @@ class DirectIntake:
         self._store = store
         self._hot = hot
         self._now = now
-        # Posts with an Idempotency-Key whose outcome is not known yet. An entry is made before anything is asked or
-        # accepted, and goes when the store has the key, or never will: a retry finds the first try in one of the two
-        # places, always.
+        # Posts with an Idempotency-Key whose outcome is not known yet. An entry is added before the store is read or
+        # the post is accepted, and removed once the post is stored or refused. So a retry always finds the first try,
+        # here or in the store.
         self._keyed: dict[tuple[ChatKey, int, str], tuple[Ticket, bytes]] = {}
 
     def accept(self, command: Command) -> Ticket:
-        """See chat.ports.Intake. A ticket's listeners run after the cache was updated."""
+        """See chat.ports.Intake. A ticket's listeners run after the cache is updated."""
         try:
             ticket = self._queue.accept(command)
         except ChatError as refusal:
@@ -65,7 +65,7 @@ class DirectIntake:
             try:
                 await ticket
             except ChatError:
-                continue  # nothing came of it, and it is gone
+                continue  # the first try failed, and its entry is removed
             raise _reused()
         post = PostMessage(
             key, 0, user.id, user.ref, user.name, body, self._now(), idempotency_key, body_hash, trace=caller.trace
@@ -87,7 +87,7 @@ class DirectIntake:
         return answer
 
     async def _carry(self, post: PostMessage, idempotency_key: str, answer: Ticket) -> None:
-        """Resolve ``answer``: at once with what the store has for the key, or else when the post is done."""
+        """Resolve ``answer``: at once if the store has the key, otherwise when the outcome of the post is known."""
         stored = await self._store.posted(post.chat, post.sender_id, idempotency_key)
         if stored is None:
             number = await self._hot.next_number(post.chat)

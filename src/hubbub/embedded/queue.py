@@ -1,12 +1,13 @@
-"""The queue of the embedded mode: a bounded list and one thread that commits whatever has gathered.
+"""The queue of the embedded mode: a bounded list and one thread that commits the waiting commands.
 
-Group commit: while one batch is on its way to disk the next one gathers, so the cost of a commit is shared by more
-requests the busier the service is, and an idle service answers after a single commit. In between, where every commit
-finds a few commands, it waits a moment for more: the two threads share one interpreter, and each commit costs the
-event loop several turns of it. Where batches are large already there is nothing to gain, and it does not wait.
+Group commit: the next batch gathers while one is written to disk. So the busier the service is, the more requests share
+the cost of a commit, and an idle service answers after a single commit. Under medium load, when a batch has only a few
+commands, the thread waits a moment for more: it shares one interpreter with the event loop, and each commit costs the
+loop several turns. When batches are large there is nothing to gain, and it does not wait.
 
 Invariants: commands are applied in the order of ``accept``; every accepted ticket is resolved exactly once, on the
-event loop; what is held, in all and of one user, stays below the bounds, since ``accept`` refuses what would pass them.
+event loop; the held commands, in all and of one user, stay within the bounds, because ``accept`` refuses commands that
+would exceed them.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ _LINGER_FOR = range(3, 32)
 
 
 class EmbeddedQueue:
-    """The queue of one process, see chat.ports.Queue. It belongs to the event loop that was running at its creation."""
+    """The queue of one process, see chat.ports.Queue. It belongs to the event loop in which it is created."""
 
     def __init__(
         self,
@@ -91,14 +92,14 @@ class EmbeddedQueue:
             self._closed = True
             self._waiting.put(None)
         await asyncio.to_thread(self._thread.join)
-        await asyncio.sleep(0)  # the last outcomes were handed to the loop before the thread ended: let them be told
+        await asyncio.sleep(0)  # let the loop resolve the last tickets, which the thread has handed to it
 
     def _run(self) -> None:
         try:
             self._commit()
         except BaseException:
-            # Writers would wait for ever in a process that lives on without this thread. Nothing that was acknowledged
-            # is lost by ending it here, and the process's supervisor starts it again.
+            # Without this thread, requests that write would wait for ever. Ending the process loses nothing that was
+            # acknowledged, and its supervisor restarts it.
             log.critical("The thread that commits failed; the process ends.", exc_info=True)
             os._exit(1)
 
@@ -117,8 +118,8 @@ class EmbeddedQueue:
         self._writer.housekeep()
 
     def _gather(self) -> tuple[list[Ticket], bool]:
-        """Wait for a ticket, then take all that are there, up to the bounds of a batch, which the last one may pass.
-        False with the last batch after ``close``."""
+        """Wait for a ticket, then take all waiting ones, up to the bounds of a batch; the last ticket may exceed the
+        bound of bytes. The second value is False with the last batch after ``close``."""
         batch: list[Ticket] = []
         size = 0
         take = self._waiting.get
@@ -136,7 +137,7 @@ class EmbeddedQueue:
             return batch, True
         return batch, False
 
-    # In one step: the largest batch, a thousand posts with their answers, takes the loop some 12 ms of CPU.
+    # All in one turn of the loop: the largest batch, a thousand posts with their answers, takes some 12 ms of CPU.
     def _tell(self, batch: Sequence[Ticket], outcomes: Sequence[Outcome]) -> None:
         self._commands -= len(batch)
         for ticket, outcome in zip(batch, outcomes, strict=True):
@@ -150,7 +151,7 @@ class EmbeddedQueue:
 
 
 def _owed(command: Command) -> tuple[int, int]:
-    """Whose the command is, and how many bytes it costs."""
+    """The id of the user that the command counts against, and how many bytes it costs."""
     if type(command) is PostMessage:
         return command.sender_id, _OVERHEAD + command.body.__sizeof__()
     if type(command) is EditMessage:

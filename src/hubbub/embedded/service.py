@@ -1,4 +1,4 @@
-"""``hubbub serve``: settings in, a running service out."""
+"""``hubbub serve``: builds and runs the whole service in one process from the settings."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from hubbub.tracing import tracing_to
 
 
 def setup_code(settings: Settings, folder: DataFolder) -> str | None:
-    """The code of a new link that makes an operator's account; None where there is an operator. Blocks."""
+    """The code of a new link that creates an operator's account; None if there is an operator already. Blocks."""
     store = SqliteStore(folder.database)
     try:
         operators = Operators(store, settings.operators)
@@ -45,7 +45,7 @@ def setup_code(settings: Settings, folder: DataFolder) -> str | None:
 
 @asynccontextmanager
 async def serving(settings: Settings, folder: DataFolder) -> AsyncIterator[Edge]:
-    """Everything in this process. Leaving it finishes what was accepted."""
+    """Run the service in this process. Leaving the context finishes the accepted commands."""
     store = SqliteStore(folder.database)
     store.forget_sessions(now())
     store.forget_links(now())
@@ -60,7 +60,7 @@ async def serving(settings: Settings, folder: DataFolder) -> AsyncIterator[Edge]
     loop = LoopLag()
 
     async def index_lag() -> list[Reading]:
-        """What can't be said while the database or the index can't be asked."""
+        """The lag of the index; empty while the database or the index can't be read."""
         file = index.current
         with suppress(Unavailable, sqlite3.Error):
             behind = await asyncio.to_thread(store.index_lag, file.position if file else 0)
@@ -79,13 +79,14 @@ async def serving(settings: Settings, folder: DataFolder) -> AsyncIterator[Edge]
         ]
 
     async def settled() -> None:
-        """What an account that was deleted had under way is in the store: the queue stores in order."""
+        """Wait until all posts that a deleted account had in progress are stored: the queue stores in order, so a
+        command behind them is stored after them."""
         await intake.accept(EndErasure(()))
 
     gate = LocalGate(settings.user_rate)
 
     def accounts_changed() -> None:
-        """From outside, see embedded.users."""
+        """Another process changed accounts, see embedded.users."""
         gate.forget()
         cache.names_changed()
 

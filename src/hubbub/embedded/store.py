@@ -1,11 +1,11 @@
 """The store of the embedded mode: one SQLite file in WAL mode, synchronous=FULL.
 
 One connection writes, on the thread that calls ``apply``; SQLite would serialise writers anyway, and one connection
-can't run into its own locks. Short reads run on the event loop's own connection, where they cost some 20 µs; reads
-that may walk far (a deep page by offset, the candidates of a search) go to threads.
+can't wait for its own locks. Short reads run on the event loop's own connection, where they cost some 20 µs; reads that
+may visit many rows (a deep page by offset, the candidates of a search) go to threads.
 
-Statements are few and large on purpose: sqlite3 lets go of the GIL around every step, and with a busy event loop each
-return to it is a wait. A batch of messages is therefore one INSERT of many rows.
+Statements are few and large on purpose: sqlite3 releases the GIL around every step, and with a busy event loop it waits
+each time to get it back. So a batch of messages is one INSERT of many rows.
 """
 
 from __future__ import annotations
@@ -79,12 +79,12 @@ _OLDEST_SQLITE = (3, 37, 0)  # STRICT tables
 _ROWS_PER_INSERT = 100
 _CHATS_COUNTED_AT_ONCE = 200
 _KNOWN_CHATS = 100_000
-_CHANGES = 500  # batches that an index looks at at once
-_AT_ONCE = 5000  # messages, of all there are
+_CHANGES = 500  # batches of changes that the index reads at once
+_AT_ONCE = 5000  # messages that one step of a walk over all messages reads
 _MOST_CHARACTERS = 2_097_152  # of texts that a rebuild of the index reads at once
-_UNDER_WAY_MS = 2000  # what an account that is deleted may have under way; it takes milliseconds
+_UNDER_WAY_MS = 2000  # how long requests of a deleted account may still be in progress; they take milliseconds
 
-_ERASING_S = 0.02  # once a second, while there is something to be taken out
+_ERASING_S = 0.02  # once a second, while there is deleted data to remove
 
 _CHAT_ID = (
     "SELECT c.id FROM chats c JOIN applications a ON a.id = c.application_id"
@@ -150,8 +150,8 @@ class SqliteStore:
         """Open or create the database and bring its schema up to date.
 
         Raises:
-            SchemaTooNew: a newer version wrote it.
-            sqlite3.Error: it can't be opened, or is no database.
+            SchemaTooNew: a newer version wrote the schema.
+            sqlite3.Error: the file can't be opened, or is no database.
         """
         if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
             raise RuntimeError(f"SQLite {sqlite3.sqlite_version} is too old; Hubbub needs 3.37 or newer.")
@@ -163,25 +163,25 @@ class SqliteStore:
         self._reading.execute("SELECT 1 FROM changes LIMIT 1").fetchall()
         self._soundness = Soundness(path)
         self._readers = Readers(partial(self._connect, read_only=True))
-        # Each of the two kinds has threads of its own, so that neither waits for the other. Deep pages take
+        # The two kinds of long reads have separate threads, so that neither waits for the other. Deep pages take
         # longest, and are read one at a time: between two of them the log can be emptied.
         self._far_reads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="far-read")
         self._deep_pages = ThreadPoolExecutor(max_workers=1, thread_name_prefix="deep-page")
         self._wal = Wal(path, self._connect)
-        # What was once read of an id stays true until its chat is deleted. The thread that writes has some of its own,
-        # which it drops in the transaction that deletes; those of the loop are dropped after the commit, all together:
-        # what the loop was reading then goes to those that were dropped.
+        # Caches of the chats' ids, which are valid until the chat is deleted. The writing thread has its own, and drops
+        # ids from it in the transaction that deletes. The event loop's is replaced by an empty one after the commit: an
+        # id that the loop was reading at that time is added to the old one.
         self._written_ids: dict[ChatKey, int] = {}
         self._chat_ids: dict[ChatKey, int] = {}
-        # Chats with messages above counted_to, as far as this process knows; the first has waited longest. Only hurries
-        # the counting along.
+        # Chats with messages above counted_to, as far as this process knows; the first has waited longest. It only
+        # makes count_messages add them to the stored count sooner.
         self._uncounted: dict[int, None] = {}
         self._changed: array[int] = array("q")  # in the batch under way: chat_id and number, in turn
         self._indexed_to = 0
         self._forgotten_to = 0
 
     def _connect(self, *, read_only: bool = False) -> sqlite3.Connection:
-        # mode=rw: a database that is gone is an error here, and not a new one.
+        # mode=rw: if the file is missing, that is an error; no new database is created.
         connection = sqlite3.connect(
             f"{self._path.absolute().as_uri()}?mode=rw",
             uri=True,
@@ -200,11 +200,11 @@ class SqliteStore:
 
     @property
     def fault(self) -> str | None:
-        """Why nothing more is stored, see Soundness; None when all is well."""
+        """Why the store accepts no more writes, see Soundness; None when it does."""
         return self._soundness.fault
 
     def close(self) -> None:
-        """Nothing may be running any more."""
+        """Close all connections. No call may be in progress."""
         self._far_reads.shutdown()
         self._deep_pages.shutdown()
         self._readers.close()
@@ -220,7 +220,7 @@ class SqliteStore:
         outcomes = self._transaction(lambda: self._apply(batch))
         if any(isinstance(command, DeleteChat | DeleteApplication) for command in batch):
             self._chat_ids = {}
-        self._soundness.check()  # after the commit: what it vouches for is what is acknowledged now
+        self._soundness.check()  # after the commit: it must hold for what is acknowledged next
         return outcomes
 
     def _transaction(self, work: Callable[[], T]) -> T:
@@ -241,7 +241,7 @@ class SqliteStore:
         return result
 
     def _roll_back(self) -> None:
-        """Leave no transaction behind, also where the disk refuses even a rollback."""
+        """Leave no transaction open, even if the disk refuses a rollback: then reconnect."""
         try:
             if self._writing.in_transaction:
                 self._writing.execute("ROLLBACK")
@@ -291,7 +291,7 @@ class SqliteStore:
         return command.number
 
     def _insert(self, rows: list[Any]) -> None:
-        """``rows`` has the five values of each message, one after another."""
+        """Insert messages. ``rows`` is a flat list with five values for each message."""
         whole = _ROWS_PER_INSERT * 5
         position = 0
         while len(rows) - position >= whole:
@@ -380,7 +380,8 @@ class SqliteStore:
         self._writing.execute(
             "DELETE FROM links WHERE email = (SELECT email FROM users WHERE id = ?)", (command.user_id,)
         )
-        # The row keeps its id, and ref, which its messages have. No email that is asked for has a capital letter.
+        # The row keeps its id and its ref, which the messages need. Emails in requests are in lower case, so none
+        # equals this one.
         self._writing.execute(
             "UPDATE users SET deleted = 1, email = 'Deleted ' || id, name = ?, password_hash = '', era = ?,"
             " operator = 0 WHERE id = ?",
@@ -529,13 +530,14 @@ class SqliteStore:
         return int(self._followed("SELECT coalesce(max(seq), 0) FROM changes", ())[0][0])
 
     def index_lag(self, position: int | None) -> float:
-        """For how many seconds the oldest change behind the position has been waiting. Blocks."""
+        """How many seconds the oldest change after the position has been waiting. Blocks. Raises Unavailable."""
         row = self._blocking("SELECT noted_at FROM changes WHERE seq > ? ORDER BY seq LIMIT 1", (position or 0,))
         return max(time.time() - row[0][0] / 1000, 0.0) if row else 0.0
 
     def changes(self, after: int) -> tuple[int, list[Change]]:
-        """The next messages posted, edited or deleted since the position ``after``, longest ago first, and the position
-        that this comes to. Blocks, for the index's thread. Raises Unavailable.
+        """The position after the next changes, and the messages that these changes posted, edited or deleted, oldest
+        change first. The changes are those after the position ``after``. Blocks; call it on the index's thread only.
+        Raises Unavailable.
         """
         rows = self._followed(
             "SELECT seq, noted_at, messages FROM changes WHERE seq > ? ORDER BY seq LIMIT ?", (after, _CHANGES)
@@ -550,7 +552,8 @@ class SqliteStore:
                 break
         if not noted:
             return after, []
-        # As one JSON array: one step of a statement, and one wait for the GIL, instead of one for each message.
+        # The result is one JSON array: this takes one step of a statement, and one wait for the GIL, instead of one for
+        # each message.
         found = json.loads(self._followed(_SIZES, (json.dumps(list(noted)),))[0][0])
         there = {(chat_id, number): (sender, size) for chat_id, number, sender, size in found}
         changes = []
@@ -560,8 +563,8 @@ class SqliteStore:
         return after, changes
 
     def documents(self, places: Iterable[tuple[int, int]]) -> list[Document]:
-        """The messages with these chats' ids and numbers, as they are now. Blocks, for the index's thread. Raises
-        Unavailable.
+        """The messages with these chat ids and numbers, as they are now. Blocks; call it on the index's thread only.
+        Raises Unavailable.
         """
         places = sorted(set(places))
         named = json.dumps(places)
@@ -573,8 +576,9 @@ class SqliteStore:
         return documents
 
     def all_messages(self, after: tuple[int, int]) -> tuple[tuple[int, int], list[Document]]:
-        """The next messages in the order of their keys, from behind the place ``after``, and the place that this comes
-        to; none when there are no more. Blocks, for the index's thread. Raises Unavailable.
+        """The next messages after the place ``after``, in the order of their keys, and the place of the last of them,
+        which comes first; no messages when there are no more. Blocks; call it on the index's thread only. Raises
+        Unavailable.
         """
         rows = json.loads(self._followed(_SIZES_FROM, (*after, _AT_ONCE))[0][0])
         chosen = shared_out((Change(0, 0, *row) for row in rows), _MOST_CHARACTERS)
@@ -584,14 +588,14 @@ class SqliteStore:
         return places[-1], self.documents(places)
 
     def _followed(self, sql: str, parameters: Sequence[Any]) -> list[Any]:
-        """On the connection of the index's thread."""
+        """Read on the connection of the index's thread."""
         try:
             return self._following.execute(sql, parameters).fetchall()
         except sqlite3.Error as error:
             raise self._soundness.met(error, "be read") from error
 
     def _blocking(self, sql: str, parameters: Sequence[Any]) -> list[Any]:
-        """On any thread."""
+        """Read on any thread, with a connection of the pool. Blocks."""
         try:
             with self._readers.one() as connection:
                 return connection.execute(sql, parameters).fetchall()
@@ -599,7 +603,7 @@ class SqliteStore:
             raise self._soundness.met(error, "be read") from error
 
     def indexed(self, position: int) -> None:
-        """The index has all changes up to there for good: they may be forgotten, at the next housekeeping."""
+        """The index has durably stored all changes up to the position: the next housekeeping may delete them."""
         self._indexed_to = position
 
     def _forget_changes(self) -> None:
@@ -631,7 +635,8 @@ class SqliteStore:
         )
 
     def erase(self) -> None:
-        """Take out some of what is left of what was deleted, for some milliseconds. Blocks. Raises Unavailable."""
+        """Remove some of the data of deleted chats, applications and users, for some milliseconds. Blocks. Raises
+        Unavailable."""
         until = time.monotonic() + _ERASING_S
         while self._transaction(lambda: erase_some(self._writing)) and time.monotonic() < until:
             pass
@@ -741,7 +746,7 @@ class SqliteStore:
         return [Application(*row) for row in await self._paged(sql, (user_id, limit, offset), offset)]
 
     async def _paged(self, sql: str, parameters: Sequence[Any], offset: int) -> list[Any]:
-        """chat.deep_pages lets a user have one at a time of those that go to a thread."""
+        """Read a page. Deep pages are read on a thread; chat.deep_pages lets each user have one of those at a time."""
         if offset <= DEEP:  # walking past so many takes about 100 µs
             return self._rows(sql, parameters)
         loop = asyncio.get_running_loop()
@@ -767,7 +772,7 @@ class SqliteStore:
         return row and int(row[0])
 
     async def members(self, token: str, *, offset: int, limit: int) -> list[Member]:
-        # What is passed over is walked in the index alone.
+        # The rows that are skipped are read from the index only, not from the tables.
         sql = (
             "SELECT u.ref, u.email, u.name, m.role FROM (SELECT application_id, user_id FROM members"
             f" WHERE application_id = ({_APPLICATION_ID}) ORDER BY user_id LIMIT ? OFFSET ?) n"
@@ -802,7 +807,7 @@ class SqliteStore:
             if chat is None or offset >= chat.messages_count:
                 return []
             if chat.messages_count == chat.last_number:
-                # No number is missing, so the one to begin below is known, and nothing has to be passed over.
+                # No number is missing, so the number to begin below is known, and no rows need to be skipped.
                 before, offset = max(chat.last_number - offset + 1, 1), 0
         if after is not None:
             rows = self._rows(
@@ -824,7 +829,7 @@ class SqliteStore:
         return [Message(*row) for row in rows]
 
     async def numbered(self, key: ChatKey, numbers: Sequence[int]) -> list[Message]:
-        if len(numbers) == 1:  # a quick reading, which need not wait for a thread behind long ones
+        if len(numbers) == 1:  # a quick read, which need not wait for a thread behind long ones
             one = await self.message(key, numbers[0])
             return [] if one is None else [one]
         chat_id, named = self._read_chat_id(key), json.dumps(list(numbers))
@@ -847,7 +852,7 @@ def _now() -> int:
 
 
 def _chat_id(connection: sqlite3.Connection, known: dict[ChatKey, int], key: ChatKey) -> int | None:
-    """None when there is no such chat."""
+    """The id of a chat, from ``known`` or else from the database; None when there is no such chat."""
     chat_id = known.get(key)
     if chat_id is None:
         found = connection.execute(_CHAT_ID, key).fetchone()

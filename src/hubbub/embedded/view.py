@@ -1,15 +1,16 @@
-"""The cache of the embedded mode: plain objects on the event loop, no locks because no second thread touches them.
+"""The cache of the embedded mode: plain objects on the event loop. It needs no locks: no other thread uses them.
 
-The queue applies a chat's commands in order and tells of each outcome in that order; a read of the store may already
-see commands whose outcome has not been told yet. Everything here is therefore written so that hearing of a command
-that was already read changes nothing:
+The queue applies a chat's commands in order and reports their outcomes in the same order. A read of the store may
+already include commands whose outcome is not reported yet. So the report of a command that was read already must change
+nothing:
 
-- a post counts, and is listed, only when its number is above the highest one that was there when the count, or the
-  list, was read;
-- an edit or a delete drops what is held of the chat's messages, and a delete its count, to be read again;
-- what is deleted, or changes its name, drops all that is held of it;
-- a post may have been on its way since before its sender was renamed, and names the sender as then: it is listed under
-  the name that was heard of last, which is the one that the store has behind the same commands.
+- a post is counted, and added to the list, only if its number is above the highest number at the time when the count,
+  or the list, was read;
+- an edit or a delete drops the chat's cached messages, and a delete also the chat's count, to be read again;
+- when a chat or an application is deleted, all that is cached of it is dropped; when a user is renamed, all lists of
+  messages are;
+- a post may have been queued before its sender was renamed, and then has the old name: it is listed under the last
+  reported name, which is the one that the store has after the same commands.
 """
 
 from __future__ import annotations
@@ -44,21 +45,22 @@ from hubbub.chat.ports import Store
 
 _KEPT = 101  # one above the largest page, to know whether older messages follow
 _OVERHEAD = 150  # bytes of bookkeeping for each message held
-# How many are let go of in one step, or looked at for that: more than comes in with one, so that the bounds hold in the
-# end, and few enough that a step takes some milliseconds at most.
+# How many entries one step drops, or checks for that: more than a step adds, so that the bounds hold in the end, and
+# few enough that a step takes some milliseconds at most.
 _LISTS_AT_ONCE = 500
 _LOOKED_AT = 10
 _NAMES = 10_000
 
 
 class _Application:
-    """``newest`` has the numbers of the newest chats, newest first, up to 100; None until asked for. ``held`` is how
-    many of its chats are held.
+    """The cached data of an application. ``newest`` has the numbers of the newest chats, newest first, up to 100; None
+    until they are asked for. ``held`` is the number of its chats in the cache.
 
-    ``page`` is the list that was read last, with its limit: one alone, or there would be a hundred.
+    ``page`` is the encoded list that was read last, with its limit. Only one is kept, because there are a hundred
+    limits.
 
-    Invariant: all chats that the ``page`` shows are held, and are as it says. So what changes one of them, or lets go
-    of it, drops the page, and counts a change for one that is being made.
+    Invariant: all chats in ``page`` are in the cache, and are as it says. So a step that changes a chat, or drops it
+    from the cache, calls ``changed``: that drops the page, and ``changes`` shows it to a page that is being made.
     """
 
     __slots__ = ("changes", "held", "newest", "page", "roles")
@@ -76,13 +78,13 @@ class _Application:
 
 
 class _Chat:
-    """A chat's figures, and its newest messages where somebody reads them. ``page`` has those that were read last, and
-    for which limit; it takes as much memory again as the messages at most.
+    """The cached data of a chat: its counts, and its newest messages once they are read. ``page`` is the page that was
+    made last, with its limit; it takes at most as much memory again as the messages.
 
-    Invariants: ``next`` is above every number ever given here. ``count`` is None, or takes in exactly the stored
-    messages up to ``counted_to``. ``messages`` is None, or has exactly the stored messages up to ``listed_to``,
-    ascending, from some number on; from the chat's first when ``whole``. They have the names that their senders had
-    after so many ``renames`` of all users.
+    Invariants: ``next`` is above every number ever given here. ``count`` is None, or counts exactly the stored messages
+    up to ``counted_to``. ``messages`` is None, or has exactly the stored messages up to ``listed_to``, ascending, from
+    some number on; if ``whole``, from the chat's first. They have the names that their senders had after the first
+    ``renames`` renames of all users.
     """
 
     __slots__ = (
@@ -120,10 +122,10 @@ class _Chat:
 class MemoryCache:
     """See chat.ports.View and embedded.intake.HotData.
 
-    Bounded by ``max_bytes`` of messages, and as much again for the pages of them, those of the chat that was read
-    longest ago out first; by ``max_chats`` chats, the one that is held longest out first, unless commands of it are in
-    flight; and by as many applications that have none of these chats. ``hits`` and ``misses`` count the lists of newest
-    messages that were there, and those that the store was asked for.
+    It holds at most ``max_bytes`` of messages, and as much again for the pages made of them; the messages of the chat
+    that was read longest ago are dropped first. It holds at most ``max_chats`` chats; the one that was added first is
+    dropped first, unless commands of it are in flight. And it holds at most as many applications without cached chats.
+    ``hits`` and ``misses`` count the lists of newest messages that were cached, and those that the store was read for.
     """
 
     def __init__(self, store: Store, feed: Feed, *, max_bytes: int = 48 * 1024 * 1024, max_chats: int = 50_000) -> None:
@@ -133,7 +135,7 @@ class MemoryCache:
         self._max_chats = max_chats
         self._applications: OrderedDict[str, _Application] = OrderedDict()
         self._chats: OrderedDict[ChatKey, _Chat] = OrderedDict()
-        self._listed: OrderedDict[ChatKey, _Chat] = OrderedDict()  # those whose messages are held
+        self._listed: OrderedDict[ChatKey, _Chat] = OrderedDict()  # the chats whose messages are held
         self._bytes = 0
         self._renames = 0
         self._names: OrderedDict[int, str] = OrderedDict()  # of users who were renamed, the latest last
@@ -150,7 +152,7 @@ class MemoryCache:
             if role is not None:
                 return role
         role = await self._store.role(token, user_id)
-        if role is not None:  # strangers are not remembered: there is no end to them
+        if role is not None:  # strangers are not remembered: their number has no bound
             self._application(token).roles[user_id] = role
         return role
 
@@ -163,7 +165,7 @@ class MemoryCache:
         return application
 
     def _forget_applications(self) -> None:
-        """Let go of some that were there longest, save those with chats that are held: these refer to them."""
+        """Drop some of the applications that were added first, except those with cached chats, which refer to them."""
         for _ in range(min(_LOOKED_AT, len(self._applications) - 1)):
             token, application = next(iter(self._applications.items()))
             if application.held:
@@ -187,7 +189,7 @@ class MemoryCache:
         return None if stored is None else self._hold(key, stored)
 
     def _hold(self, key: ChatKey, stored: Chat) -> _Chat:
-        chat = self._chats.get(key)  # one made while the store was asked knows of the numbers given since
+        chat = self._chats.get(key)  # one added while the store was read knows the numbers given since
         if chat is None:
             application = self._application(key.token)
             chat = self._chats[key] = _Chat(application, key, stored)
@@ -197,7 +199,8 @@ class MemoryCache:
         return chat
 
     def _forget_chats(self) -> None:
-        """Let go of some that were there longest. One in flight keeps its numbers, and the latest is not reached."""
+        """Drop some of the chats that were added first. A chat with posts in flight stays, for its next number, and the
+        chat that was added last is not reached."""
         for _ in range(min(_LOOKED_AT, len(self._chats) - 1)):
             key, chat = next(iter(self._chats.items()))
             if chat.in_flight:
@@ -226,9 +229,9 @@ class MemoryCache:
         return MessagesRead(await self._store.numbered(key, numbers))
 
     async def next_number(self, key: ChatKey) -> int:
-        """A message number above all that were ever given in this chat, and given to nobody else.
+        """Take a message number that is higher than all numbers ever given in this chat.
 
-        ``settled`` must follow for the command that takes it.
+        ``settled`` must follow for the command that uses it.
         """
         chat = await self._chat(key)
         number = chat.next
@@ -266,7 +269,7 @@ class MemoryCache:
     async def _read_newest(self, chat: _Chat, limit: int) -> list[tuple[int, bytes]]:
         stored = await self._store.messages(chat.key, limit=limit + 1)
         messages = [(message.number, encode_message(message)) for message in reversed(stored)]
-        if self._chats.get(chat.key) is not chat:  # let go of meanwhile: nobody would tell it of what comes
+        if self._chats.get(chat.key) is not chat:  # dropped in the meantime: it would miss later posts
             return messages
         self._drop_messages(chat)
         chat.renames = self._renames
@@ -295,7 +298,7 @@ class MemoryCache:
         return page
 
     async def _page(self, application: _Application, token: str, numbers: Sequence[int], limit: int) -> bytes:
-        """Made of the chats that are held; those that are not are read again."""
+        """The encoded list of these chats, made from the cache; chats that are not cached are read."""
         keys = [ChatKey(token, number) for number in numbers]
         changes = application.changes
         items = []
@@ -318,7 +321,7 @@ class MemoryCache:
     # Writing ---------------------------------------------------------------------------------------------------------
 
     def settled(self, command: Command, outcome: Outcome) -> None:
-        """The command's outcome is known. Must be called before anyone is told of it."""
+        """Update the cache with a command's outcome. Must be called before the outcome is reported to any caller."""
         if type(command) is PostMessage:
             self._posted(command, outcome)
         elif isinstance(outcome, Exception):
@@ -353,12 +356,12 @@ class MemoryCache:
     def _renamed(self, user_id: int, name: str) -> None:
         self._names[user_id] = name
         self._names.move_to_end(user_id)
-        if len(self._names) > _NAMES:  # a post is under way for seconds, and not for so many renames
+        if len(self._names) > _NAMES:  # a post is in flight for seconds, too short for so many renames
             self._names.popitem(last=False)
         self.names_changed()
 
     def names_changed(self) -> None:
-        """Some user has another name."""
+        """Some user was renamed: all cached lists of messages are out of date."""
         self._renames += 1
 
     def _posted(self, command: PostMessage, outcome: Outcome) -> None:
@@ -441,7 +444,8 @@ class MemoryCache:
         chat.page = None
 
     def _shrink(self) -> None:
-        """Let go of the messages that were read longest ago until the bound holds, of so many chats at most."""
+        """Drop the lists of messages that were read longest ago until the bound holds, of at most _LISTS_AT_ONCE
+        chats."""
         for _ in range(min(_LISTS_AT_ONCE, len(self._listed))):
             self._drop_messages(next(iter(self._listed.values())))
             if self._bytes <= self._max_bytes:

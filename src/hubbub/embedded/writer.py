@@ -1,4 +1,4 @@
-"""Applies batches of commands to the store. Called on a thread of its own, never on the loop."""
+"""Applies batches of commands to the store. It runs on the queue's thread, never on the event loop."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Erased(Store, Protocol):
 
 
 class Writer:
-    """``fault`` says why the latest batch could not be stored; None when it could."""
+    """Applies batches to the store. ``fault`` says why the latest batch could not be stored; None when it could."""
 
     def __init__(self, store: Erased) -> None:
         self._store = store
@@ -32,14 +32,15 @@ class Writer:
         self.tracing: Tracing | None = None
 
     def apply(self, batch: Sequence[Command]) -> list[Outcome]:
-        """Apply a batch. Returns one outcome for each command, in order; if it is no error, the command is on disk."""
+        """Apply a batch. Returns one outcome for each command, in order; a command whose outcome is no error is on
+        disk."""
         begun, begun_ns = time.monotonic(), time.time_ns()
         try:
             outcomes = self._store.apply(batch)
         except Unavailable as error:
             self._report(error.sentence, len(batch))
             return [error] * len(batch)
-        except Exception as error:  # noqa: BLE001 - whatever one command did, the others must not suffer for it
+        except Exception as error:  # noqa: BLE001 - an error of one command must not fail the others
             return self._one_by_one(batch, error)
         self.measures.stored(
             len(batch),
@@ -62,7 +63,7 @@ class Writer:
         return [outcome for command in batch for outcome in self.apply([command])]
 
     def _report(self, sentence: str, lost: int) -> None:
-        """Log a fault when it begins or changes, not once for each of the thousand batches that meet it."""
+        """Log a fault when it begins or changes, not again for every batch that it affects."""
         if sentence != self.fault:
             self.fault = sentence
             log.error("Writes are refused with 503, %d in this batch: %s", lost, sentence)

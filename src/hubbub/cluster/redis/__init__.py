@@ -1,1 +1,1 @@
-"""What Redis holds for a cluster: numbers, what is not stored yet, versions, limits. All of it may be lost."""
+"""A cluster's data in Redis: numbers, messages that are not stored yet, versions, limits. All of it may be lost."""

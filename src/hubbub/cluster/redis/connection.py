@@ -1,10 +1,10 @@
-"""One connection to one Redis: every command of a turn of the event loop travels in one write.
+"""One connection to one Redis: all commands of one turn of the event loop are sent in one write.
 
-redis-py spends over 100 µs of CPU on a command; a message takes three, so the path of a message has this instead:
-hiredis packs and parses, and what is left is a queue of futures.
+redis-py spends over 100 µs of CPU on a command, and a message takes three commands. So the path of a message uses this
+client instead: hiredis packs and parses, and the rest is a queue of futures.
 
-Rule 8 has its home here: whatever Redis answers, a caller gets a reply or Unavailable. The connection is opened again
-by itself, with growing pauses. While it is down, ``call`` refuses at once.
+This module implements rule 8: whatever Redis answers, a caller gets a reply or Unavailable. The client reconnects by
+itself, with growing pauses. While the connection is down, ``call`` refuses at once.
 """
 
 from __future__ import annotations
@@ -29,31 +29,31 @@ log = logging.getLogger("hubbub.redis")
 _MOST_PENDING = 50_000
 _STALLED_S = 2.0
 _CONNECT_S = 3.0
-_LOOK_S = 0.5  # how often it is asked what it is, how full it is, and whether it takes writes
-_FULL = 0.9  # of maxmemory: from there on numbers are refused, so that what frees memory still works
+_LOOK_S = 0.5  # how often the server is asked for its identity, its memory use, and whether it accepts writes
+_FULL = 0.9  # of maxmemory: above it numbers are refused, so that the scripts that free memory still work
 _PAUSES_S = (0.05, 0.1, 0.2, 0.5, 1.0)
 
 
-# What waits for a reply: the future, and a script's name and words, for a server that has lost the script.
+# A command that waits for its reply: the future, and a script's name and words, to load a script that the server lost.
 _Words: TypeAlias = tuple[str | bytes | int, ...]
 _Pending: TypeAlias = tuple[asyncio.Future[Any], str, _Words]
 
 
 class OtherData(Unavailable):
-    """The server has been given other data."""
+    """The server's data set was replaced."""
 
     def __init__(self) -> None:
         super().__init__("Redis holds other data now. Try again a little later.")
 
 
 class RedisClient(asyncio.Protocol):
-    """A client of one Redis server, which connects again when its connection is lost.
+    """A client of one Redis server, which reconnects when its connection is lost.
 
-    ``identity`` names the server's data set: another server, and the same one with other data, has another; empty
-    while there is no connection. ``data_set`` is the server's own name for its data. ``keys`` are the names in the
-    generation of that data set, None until that is known. ``connection`` counts the connections.
+    ``identity`` names the server and its data set: it is different for another server, and for the same server with
+    other data; empty while there is no connection. ``data_set`` is the server's own name for its data. ``keys`` are the
+    names in the generation of that data set; None until the generation is known. ``connection`` counts the connections.
 
-    Invariant: ``_pending`` has one entry for each command written and not answered, in the order written.
+    Invariant: ``_pending`` has one entry for each command that was written and not answered, in the order written.
     """
 
     def __init__(
@@ -64,8 +64,8 @@ class RedisClient(asyncio.Protocol):
         pushed: Callable[[bytes, bytes], None] | None = None,
         connected: Callable[[], None] = lambda: None,
     ) -> None:
-        """``pushed`` gets the channel and the text of what is published where this connection has subscribed;
-        ``connected`` is told each time that there is a connection.
+        """``pushed`` is called with the channel and the text of each message published to a channel that this
+        connection has subscribed to; ``connected`` is called each time a connection is established.
         """
         self._pushed = pushed
         self._connected = connected
@@ -108,29 +108,30 @@ class RedisClient(asyncio.Protocol):
 
     @property
     def takes_numbers(self) -> bool:
-        """Whether there is room for what a new message needs."""
+        """Whether Redis has room for the keys of a new message."""
         return not self._full
 
     def call(self, *words: str | bytes | int) -> asyncio.Future[Any]:
-        """Send a command; the future has its reply.
+        """Send a command; the future gets its reply.
 
         Raises:
-            Unavailable: at once when there is no connection; or later, in the future, when it is lost, or when Redis
-                answers with an error.
+            Unavailable: at once when there is no connection or too many commands wait; later, through the future, when
+                the connection is lost or Redis answers with an error.
         """
         if not self._ready:
             raise Unavailable("Redis can't be reached. Try again a little later.")
         return self._send(words)
 
     def script(self, name: str, keys: int, *words: str | bytes | int) -> asyncio.Future[Any]:
-        """Run a script; ``words`` are its keys, as many as ``keys`` says, and its arguments. As ``call``."""
+        """Run a script; ``words`` are its keys, as many as ``keys`` says, and then its arguments. Otherwise like
+        ``call``."""
         if not self._ready:
             raise Unavailable("Redis can't be reached. Try again a little later.")
         return self._send(("EVALSHA", self._shas[name], keys, *words), name)
 
     async def vouched(self, name: str, keys: int, *words: str | bytes | int) -> Any:
-        """As ``script``, for one of redis.keys.VOUCHED. Raises Unavailable too where the server holds other data by now
-        than its names are of (rule 3)."""
+        """Like ``script``, for one of redis.keys.VOUCHED. Also raises Unavailable if the server that answered holds
+        another data set than the one that the names belong to (rule 3)."""
         data_set = self.data_set
         answered_from, reply = await self.script(name, keys, *words)
         if answered_from != data_set:
@@ -138,7 +139,7 @@ class RedisClient(asyncio.Protocol):
         return reply
 
     def named(self) -> Keys:
-        """The names in the current generation. Raises Unavailable while it is not known."""
+        """The names in the current generation. Raises Unavailable while the generation is not known."""
         if self.keys is None:
             raise Unavailable("The generation of Redis is not known yet. Try again a little later.")
         return self.keys
@@ -242,13 +243,13 @@ class RedisClient(asyncio.Protocol):
         self._connected()
 
     async def _watch(self) -> None:
-        """Until the connection is lost: see that it answers, and what it says of itself."""
+        """Until the connection is lost, check that the server answers, and update what is known about it."""
         while not self._lost.is_set():
             begun = self._loop.time()
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._lost.wait(), _LOOK_S)
             if self._loop.time() - begun > 2 * _LOOK_S:
-                # This process was frozen, or had no CPU: first read what Redis has answered since.
+                # This process was frozen, or had no CPU: read the replies that have arrived before judging Redis.
                 self._answered_at = self._loop.time()
             elif self._pending and self._loop.time() - self._answered_at > _STALLED_S:
                 log.error("Redis at %s:%d has not answered for %.0f s.", self._host, self._port, _STALLED_S)
@@ -276,7 +277,7 @@ class RedisClient(asyncio.Protocol):
         self._refused, self._full = refused, full
         data_set = _field(replication, "master_replid")
         identity = f"{self._run_id}:{data_set}"
-        if identity != self.identity:  # other data: the names that were in use are not those of its generation
+        if identity != self.identity:  # other data, which has another generation: the names in use are not valid for it
             self.keys = None
         self.identity, self.data_set = identity, data_set.encode()
 
@@ -285,7 +286,7 @@ class RedisClient(asyncio.Protocol):
             self._transport.abort()
 
     async def connected(self, within_s: float) -> bool:
-        """Wait until there is a connection, for so many seconds at most."""
+        """Wait until there is a connection, at most ``within_s`` seconds. Returns whether there is one."""
         until = self._loop.time() + within_s
         while not self._ready and self._loop.time() < until:  # noqa: ASYNC110 - once, at the start
             await asyncio.sleep(0.01)
@@ -303,6 +304,6 @@ class RedisClient(asyncio.Protocol):
 
 
 def _field(information: bytes, name: str) -> str:
-    """One line of what INFO answers."""
+    """The value of one field of INFO's reply."""
     start = f"{name}:"
     return next(line[len(start) :] for line in information.decode().splitlines() if line.startswith(start))

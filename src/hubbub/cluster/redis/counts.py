@@ -11,8 +11,8 @@ from hubbub.cluster.redis.servers import Servers
 
 
 class RedisCounts:
-    """See chat.ports.Counts. All are in the first server, so that one trip asks for all; ``alone`` counts for this
-    process while that one can't be asked.
+    """See chat.ports.Counts. All counts are in the first server, so that one round trip reads all of them; ``alone``
+    counts for this process only, while that server can't be reached.
     """
 
     def __init__(self, servers: Servers, alone: Counts) -> None:
@@ -38,6 +38,6 @@ class RedisCounts:
                     "give_back", len(failures), *(name for name, _ in failures), *(each for _, each in failures)
                 )
             except Unavailable:
-                return  # one failure too many is remembered for some minutes, in a Redis that is hardly there
+                return  # the count stays one too high for a while, in a Redis that can hardly be reached
 
         return give_back

@@ -1,4 +1,4 @@
-"""Entries: messages as redis.keys describes them."""
+"""Encodes and decodes entries: messages in the form that redis.keys describes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hubbub.chat.model import Message
 
 
 class _Item(msgspec.Struct, rename="camel"):
-    """What an entry's JSON alone says. A version before 0.2 wrote no ``senderId``."""
+    """The fields that only an entry's JSON has. A version before 0.2 wrote no ``senderId``."""
 
     sender_name: str
     body: str
@@ -43,14 +43,14 @@ def json_of(entry: bytes) -> bytes:
 
 
 def names_sender(entry: bytes) -> bool:
-    """Whether the message's JSON has ``senderId``: one that a version before 0.2 wrote has not. In a text the quotes
-    would be escaped.
+    """Whether the message's JSON has ``senderId``; entries written by a version before 0.2 lack it. The search can't
+    match a message's text, where the quotes would be escaped.
     """
     return entry.find(b'"senderId":') > 0  # in half the time of ``in``
 
 
 def message_of(number: int, entry: bytes) -> Message:
-    """Without ``sender_ref`` where the entry has none, see MySqlStore.with_refs."""
+    """The message of an entry. ``sender_ref`` is empty if the entry has none, see MySqlStore.with_refs."""
     _, sender_id, created_at, edited_at, encoded = entry.split(b" ", 4)
     item = _decode(encoded)
     return Message(

@@ -1,7 +1,7 @@
 """A feed that all API processes of a cluster share: Redis' channels, one for each chat that has listeners.
 
-A connection of its own to each server, for one that subscribes can't do anything else. What is published while it is
-down is lost, so every listener then reads its chat again.
+The feed has its own connection to each server, because a connection that has subscribed can't do anything else. Events
+that are published while it is down are lost, so every listener then reads its chat again.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class RedisFeed:
         try:
             await self._clients[self._servers.slot_of(key.token)].call(command, channel(key))
             if command == "SUBSCRIBE":
-                self.feed.missed(key)  # what was published before this took effect was told to nobody here
+                self.feed.missed(key)  # events published before the subscription took effect did not arrive
         except Unavailable as error:
             log.info("A chat's events continue once Redis can be reached: %s", error)
 
@@ -58,7 +58,7 @@ class RedisFeed:
         _, token, number = name.decode().split(":")
         message, _, entry = data.partition(b" ")
         key = ChatKey(token, int(number))
-        if entry and not names_sender(entry):  # from a process of a version before 0.2: a reading has the public id
+        if entry and not names_sender(entry):  # from a version before 0.2: reading it again adds the public id
             self.feed.missed(key)
         else:
             self.feed.publish(key, Event(int(message), json_of(entry) if entry else None))

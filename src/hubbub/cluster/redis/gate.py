@@ -1,5 +1,5 @@
-"""Stands before every request of a user, over all processes of a cluster, in one trip that also brings what is asked
-for. All requests of a turn of the loop go in one."""
+"""The gate that every request of a user passes first, for all processes of a cluster. One round trip to Redis checks
+the request and also reads what it asks for. All requests of one turn of the event loop travel together."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from hubbub.cluster.redis.servers import Servers
 
 _process = secrets.token_hex(8)
 _counter = itertools.count(1)
-# In one trip, for Redis serves nobody else meanwhile: so many requests, and so many of them for messages. One of those
-# takes it 1.3 ms where they are the longest that there can be.
+# The most requests in one trip, and the most of them that read messages: Redis serves nobody else while it runs the
+# script. A request that reads messages of the greatest length takes Redis 1.3 ms.
 _MOST_TOGETHER = 100
 _MOST_PAGES = 8
 
@@ -33,10 +33,10 @@ def unique() -> str:
 
 
 class Given:
-    """A number that was given, and the room in the queue that was reserved for it before.
+    """A number that Redis gave to a request, and the room in the queue that was reserved before.
 
-    A request that fails on its way uses neither: then the number is a gap, and the room is released when this object
-    is freed.
+    A request that fails before it posts uses neither: the number becomes a gap, and the room is released when this
+    object is freed.
     """
 
     __slots__ = ("_publisher", "_reservation", "epoch", "generation", "number")
@@ -51,7 +51,7 @@ class Given:
         self.number = number
 
     def take(self) -> Reservation:
-        """The reservation, for the one that uses it. To be called once."""
+        """Hand over the reservation; the caller must use or release it. May be called once only."""
         reservation, self._reservation = self._reservation, None
         assert reservation is not None  # noqa: S101 - a request posts once
         return reservation
@@ -62,8 +62,8 @@ class Given:
 
 
 class Seen:
-    """What a request has brought along: its application as it is now, and what it asked for of a chat: a number, or
-    the newest messages as scripts/shared.lua gives them (``newest``), for ``limit`` of them."""
+    """What the gate has read for a request: its application at the current version, and what it asked for of a chat:
+    a number (``given``), or up to ``limit`` newest messages as scripts/shared.lua returns them (``newest``)."""
 
     __slots__ = ("application", "generation", "given", "limit", "newest")
 
@@ -76,8 +76,8 @@ class Seen:
 
 
 class _Trip:
-    """The requests of a turn that go to one server, and what each waits for. ``names`` are those its keys have;
-    ``pages`` counts the requests for messages."""
+    """The requests of one turn of the event loop to one server, and the futures that wait for the answers. ``names``
+    made its keys; ``pages`` counts the requests that read messages."""
 
     __slots__ = ("client", "keys", "names", "pages", "waiting", "words")
 
@@ -91,7 +91,7 @@ class _Trip:
 
 
 class RedisGate:
-    """See chat.ports.Gate. ``alone`` counts requests while Redis can't be asked."""
+    """See chat.ports.Gate. ``alone`` counts requests while Redis can't be reached."""
 
     def __init__(
         self,
@@ -112,7 +112,7 @@ class RedisGate:
         self._trips: dict[RedisClient, _Trip] = {}
 
     async def enter(self, user_id: int, mark: str = "", wants: Wants | None = None) -> Entry:
-        if wants is None or not is_token(wants.chat.token):  # no other text is remembered, here or in Redis
+        if wants is None or not is_token(wants.chat.token):  # no other text may be kept, here or in Redis
             return await self._enter(user_id, mark)
         token = wants.chat.token
         slot = self._servers.slot_of(token)
@@ -124,8 +124,8 @@ class RedisGate:
             names = client.named()
             chat = names.of(wants.chat)
             if wants.number and known is not None and user_id in known.roles and client.takes_numbers:
-                # Held before the number is taken, so that nothing refuses it afterwards (rule 7). None: no room, and
-                # who posts without a number is told so.
+                # Reserve room before the number is taken, so that nothing refuses the post afterwards (rule 7). If
+                # there is no room, it takes no number here, and the intake refuses the post.
                 reservation = self._publisher.try_hold(token, wants.number, user_id)
                 what = "number" if reservation is not None else ""
             reply = await self._ask(
@@ -186,7 +186,8 @@ class RedisGate:
         *,
         page: bool = False,
     ) -> asyncio.Future[Any]:
-        """What scripts/enter.lua answers for one request, which may be for a page of messages; or Unavailable."""
+        """Ask scripts/enter.lua for one request; ``page`` says that it reads messages. The future gets the script's
+        result for it, or Unavailable."""
         loop = asyncio.get_running_loop()
         trip = self._trips.get(client)
         if trip is None or trip.names is not names:
@@ -203,7 +204,7 @@ class RedisGate:
 
     def _go(self, trip: _Trip) -> None:
         waiting, trip.waiting = trip.waiting, []
-        if not waiting:  # it was full, and has gone
+        if not waiting:  # it was full and has been sent
             return
         if self._trips.get(trip.client) is trip:
             del self._trips[trip.client]
@@ -264,8 +265,8 @@ def _refuse(waiting: list[asyncio.Future[Any]], error: BaseException) -> None:
 
 
 def _mark(mark: str, slot: int, generation: int, version: bytes) -> str:
-    """The caller's mark with this server's part as it is now. A mark has a part for each server that was asked:
-    ``SLOT=GENERATION:VERSION``, with bars between. While the user's sessions change there is none, see
+    """The caller's mark with this server's part updated. A mark has a part for each server that was asked:
+    ``SLOT=GENERATION:VERSION``, separated by bars. It is empty while the user's sessions change, see
     scripts/sessions.lua."""
     if version.startswith(b"~"):
         return ""
@@ -278,7 +279,7 @@ def _mark(mark: str, slot: int, generation: int, version: bytes) -> str:
 
 
 def _known(mark: str, slot: int) -> str:
-    """The version that a mark has for this server; empty when it has none."""
+    """The version in a mark's part for this server; empty when there is none."""
     for part in mark.split("|"):
         at, _, known = part.partition("=")
         if at == str(slot):

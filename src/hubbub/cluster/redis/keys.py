@@ -1,27 +1,35 @@
-"""The names of all that Hubbub keeps in Redis, and what is under them.
+"""The keys that Hubbub uses in Redis, and the values under them.
 
-Every name begins with the generation of its Redis (see cluster.generations); all of it may be lost at any moment, and
-comes and goes as a whole. Names of an application have its token in braces.
+Every key begins with the generation of its Redis (see cluster.generations). All data of a generation may be lost at any
+moment, and only as a whole. The keys of an application have its token in braces.
 
-A chat is a hash: ``e`` its epoch, ``s`` 1 when it is live, 0 while it is pending, and x (with nothing else) for an
-hour after it was deleted, ``n`` the last number given, ``f``
-the floor, ``c`` the place of the last change, ``a`` that of the last one that is stored, ``v`` what its page version
-ends in, ``p`` the store's position that all below the floor has, ``q:NUMBER`` the places of a message's changes that
-are not stored yet and of the last edit that is, and an entry for each number above the floor:
+A chat is a hash with these fields, and one entry for each number above the floor:
+
+- ``e``: its epoch;
+- ``s``: 1 when the chat is live, 0 while it is pending, and x (without other fields) for an hour after it was deleted;
+- ``n``: the last number given;
+- ``f``: the floor;
+- ``c``: the place of the last change; ``a``: the place of the last change that is stored;
+- ``v``: the last part of its page version;
+- ``p``: the store's position that includes all messages at or below the floor;
+- ``q:NUMBER``: the places of a message's changes that are not stored yet, and of its last stored edit.
+
+An entry is one of:
 
 - ``""``: the number is given, and its message is not shown yet;
-- ``ORDER x``: the message is deleted, and the store has it still;
-- ``ORDER SENDER CREATED EDITED JSON``: the message as readers see it. ORDER is that of its last change, or 0; SENDER is
-  the store's id of the sender, and JSON has the public one, unless a version before 0.2 wrote it. A ``+`` before it
+- ``ORDER x``: the message is deleted, and the store still has it;
+- ``ORDER SENDER CREATED EDITED JSON``: the message as readers see it. ORDER is the order of its last change, or 0;
+  SENDER is the store's id of the sender. JSON has the public id, unless a version before 0.2 wrote it. A ``+`` in front
   says that the message is not stored yet.
 
-Its *old entries* are a hash beside it, of numbers at or below the floor that the store does not have as readers must
-see them: the same entries, or ``ORDER x`` for one that is deleted.
+The *old entries* of a chat are a second hash. It has the numbers at or below the floor whose messages the store does
+not have as readers must see them, with entries of the same form.
 
-Invariant: number.lua, enter.lua and seed.lua make entries, and none is made again once it has gone. So what comes late
-about a number finds nothing, and changes nothing. Two more make one, where readers can't have seen a newer: show.lua an
-old entry, for a change of a message that the store alone has, while its note is there; applied.lua one for a post that
-was set aside and sent again, where the chat's position is older.
+Invariant: number.lua, enter.lua and seed.lua create entries, and no entry is created again once it is removed. So a
+late update for a number finds no entry, and changes nothing. Two more scripts create an entry, in cases where readers
+can't have seen a newer one: show.lua creates an old entry for a change of a message that only the store has, while the
+note of that change is there; applied.lua creates an entry for a post that was set aside and sent again, if the chat's
+position is older.
 """
 
 from __future__ import annotations
@@ -32,17 +40,17 @@ from typing import NamedTuple
 
 from hubbub.chat.model import ChatKey
 
-LIFETIME_MS = 7 * 24 * 3600 * 1000  # of a chat in which something may wait for the store
-STORED_LIFETIME_MS = 24 * 3600 * 1000  # of one in which nothing does
+LIFETIME_MS = 7 * 24 * 3600 * 1000  # of a chat with messages or changes that may not be stored yet
+STORED_LIFETIME_MS = 24 * 3600 * 1000  # of a chat in which all is stored
 KEY_MS = 7 * 24 * 3600 * 1000  # of an Idempotency-Key whose message is not stored yet
-GONE_MS = 3600 * 1000  # a deleted chat is known as one
-STORED_KEY_MS = 10 * 60 * 1000  # of one whose message is: rule 7 counts on it
+GONE_MS = 3600 * 1000  # how long a chat is marked as deleted
+STORED_KEY_MS = 10 * 60 * 1000  # of an Idempotency-Key whose message is stored: rule 7 relies on it
 
 _TEXTS = {file.stem: file.read_text() for file in sorted((Path(__file__).parent / "scripts").glob("*.lua"))}
 _SHARED = _TEXTS.pop("shared")
 
-# Those from whose reply something is told. They also say from which data they have answered: a server that was made
-# another's replica and then a master again has that one's data, on the same connection.
+# The scripts whose reply decides what a client is told. Their reply also names the data set that answered: a server
+# that was made a replica of another, and then a master again, has the other's data on the same connection.
 VOUCHED = frozenset(("enter", "newest", "number", "order", "read", "seed", "show", "some", "version"))
 SCRIPTS = {
     name: _SHARED
@@ -52,7 +60,7 @@ SCRIPTS = {
 
 
 class ChatNames(NamedTuple):
-    """The names that the path of a message needs, made once for each chat."""
+    """The keys that the path of a message needs, made once for each chat."""
 
     application: str
     chat: str
@@ -70,7 +78,7 @@ def names_of(generation: int, key: ChatKey) -> ChatNames:
 
 
 class Keys:
-    """The names in one generation."""
+    """The keys in one generation."""
 
     def __init__(self, generation: int) -> None:
         self.generation = generation
@@ -85,14 +93,14 @@ class Keys:
         return self.of(key).old
 
     def announced(self, key: ChatKey) -> str:
-        """The markers that were announced for a chat."""
+        """The markers announced for a chat."""
         return f"{self.generation}:s:{{{key.token}}}:{key.number}"
 
     def idempotency(self, key: ChatKey, sender_id: int, given: str) -> str:
         return f"{self.generation}:k:{{{key.token}}}:{key.number}:{sender_id}:{given}"
 
     def guard(self, token: str, word: str) -> str:
-        """Vouches that nothing was lost since a new chat was announced."""
+        """Exists as long as no data was lost since a new chat was announced."""
         return f"{self.generation}:g:{{{token}}}:{word}"
 
     def application(self, token: str) -> str:
@@ -107,17 +115,17 @@ class Keys:
         return f"{self.generation}:l:{user_id}"
 
     def drained(self, shard: int) -> str:
-        """There once all that was queued in the shard, when this data set was new, is stored."""
+        """Exists once everything that was in the shard's queue when this data set was new is stored."""
         return f"{self.generation}:f:{shard}"
 
     def barrier(self, shard: int) -> str:
         return f"{self.generation}:b:{shard}"
 
     def count(self, limit: str, key: str) -> str:
-        """What is counted against a limit, see scripts/count.lua."""
+        """A count against a limit, see scripts/count.lua."""
         return f"{self.generation}:w:{limit}:{key}"
 
 
 def channel(key: ChatKey) -> str:
-    """Where those who listen to a chat hear of it."""
+    """The channel of a chat's events."""
     return f"feed:{key.token}:{key.number}"

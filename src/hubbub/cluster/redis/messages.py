@@ -1,7 +1,7 @@
-"""Reads: what is queued, from Redis, over what is stored. See chat.ports.View.
+"""Reads messages: queued ones from Redis, merged over stored ones. See chat.ports.View.
 
-Always in this order: entries first, then the store. An entry goes only once the store has it, so what is not among the
-entries any more is in what the store answers afterwards.
+The order is always: entries first, then the store. An entry is removed only once the store has its message. So a
+message whose entry is gone is in the rows that the store returns afterwards.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ from hubbub.cluster.store import MySqlStore
 
 log = logging.getLogger("hubbub.redis")
 
-_ROLES_MORE_S = 30.0  # for so long it may go on with what it knew while it looks again
-_ROLES_FOR_S = 5.0  # a process that could not be told of a change learns of it by then
+_ROLES_MORE_S = 30.0  # how long an expired role may still be used while it is read again
+_ROLES_FOR_S = 5.0  # how long a role is used without reading it again, in case this process missed a change
 _COUNTS_FOR_S = 4.0
-_VERSION_S = 24 * 3600  # for so long Redis keeps the version of an application that there is
+_VERSION_S = 24 * 3600  # how long Redis keeps the version of an application that exists
 _EXISTING = 50_000
 _OPENING = 100
-_DEEP = 1000  # messages of the store that a page may read to pass over them
+_DEEP = 1000  # stored messages that a page may read only to skip them
 
 
 class _Hot(NamedTuple):
-    """Entries of a chat that is live: those that were asked for, as numbers and entries, and the old ones. ``open`` are
-    the numbers between the former that are given and not shown."""
+    """Entries of a live chat: ``found`` are those that were asked for, as numbers and entries, ``old`` the old entries.
+    ``open`` are the numbers between those found that are given and not shown."""
 
     floor: int
     at: Position | None
@@ -77,14 +77,14 @@ class RedisView:
         self._publisher = publisher
         self._applications = applications
         self._pages = pages
-        self._existing: dict[ChatKey, bytes] = {}  # the version of the application at which a chat was there
+        self._existing: dict[ChatKey, bytes] = {}  # the application's version at which a chat existed
         self._going: set[asyncio.Task[None]] = set()
         self._looking: set[tuple[str, int]] = set()
 
     # Applications ------------------------------------------------------------------------------------------------
 
     async def _application(self, token: str) -> Application | None:
-        """None when Redis can't say what is up to date."""
+        """What is remembered of the application at its current version; None when Redis can't say which that is."""
         client = self._servers.of(token)
         try:
             version = await client.vouched("version", 1, client.named().application(token), unique())
@@ -104,7 +104,7 @@ class RedisView:
             return known
         if known is not None and now < until + _ROLES_MORE_S:
             self._look_later(application, token, user_id)
-            return known  # Redis vouches for the version that it was read at
+            return known  # the version at which it was read is still the current one in Redis
         try:
             return await self._look(application, token, user_id)
         except Unavailable:
@@ -123,15 +123,15 @@ class RedisView:
         return role
 
     async def _keep(self, application: Application, token: str) -> None:
-        """There is such an application: its version need not be short-lived (see scripts/shared.lua). It does no harm
-        when that is another by now."""
+        """Extend the lifetime of the version of an application that exists (see scripts/shared.lua). It does no harm if
+        the version has changed by now."""
         client = self._servers.of(token)
         with suppress(Unavailable):
             await client.call("EXPIRE", client.named().application(token), _VERSION_S)
             application.kept = True
 
     def _look_later(self, application: Application, token: str, user_id: int) -> None:
-        """Nobody waits for it: a database that hangs must not hold up who is known."""
+        """Read the role again in the background: a database that hangs must not hold up users whose role is known."""
         if (token, user_id) in self._looking:
             return
         self._looking.add((token, user_id))
@@ -164,7 +164,7 @@ class RedisView:
         return True
 
     async def _is_stored(self, key: ChatKey) -> bool:
-        """Whether the store has the chat. While it can't be asked, one that is live is there."""
+        """Whether the store has the chat. While the store can't be reached, a live chat counts as stored."""
         try:
             return await self._store.chat(key) is not None
         except Unavailable:
@@ -186,7 +186,7 @@ class RedisView:
         except Unavailable:
             if not page:
                 raise
-            return page  # its counts are older than they should be, while the database is away
+            return page  # with outdated counts, while the database can't be reached
         if application is not None:
             application.page = limit, soon(_COUNTS_FOR_S), page
         return page
@@ -217,7 +217,7 @@ class RedisView:
             page = self._pages.get(key, found[0])
             if page is not None:
                 return await self._vouched(page.page, key, generation)
-            found = []  # it has moved on since the question was sent
+            found = []  # this process's page has changed since the request was sent
         elif found[1] and all(map(names_sender, found[3::2])):
             words = found[2:]
             items = [(number, json_of(entry)) for number, entry in zip(words[::2], words[1::2], strict=True)]
@@ -232,7 +232,7 @@ class RedisView:
         return page._replace(lag=True) if await self._lags(key, generation) else page
 
     async def _lags(self, key: ChatKey, generation: int) -> bool:
-        """Whether others may be writing to another Redis by now (rule 3). A process that was frozen, or had no CPU,
+        """Whether other processes may be using another Redis by now (rule 3). A process that was frozen, or had no CPU,
         asks the database first."""
         slot = self._servers.slot_of(key.token)
         return not (self._generations.fresh(slot, generation) or await self._generations.vouch(slot, generation))
@@ -241,7 +241,7 @@ class RedisView:
         return names.drained(self._publisher.shard_of(key.token))
 
     def _open_later(self, key: ChatKey) -> None:
-        """A chat that is read may as well be live; nobody waits for it."""
+        """Open a chat that is read, in the background, so that Redis serves the next reads."""
 
         async def attempt() -> None:
             try:
@@ -277,7 +277,7 @@ class RedisView:
             lag = not reply or await self._lags(key, names.generation)
             found = await self._store.numbered(key, numbers)
             if not lag and len(found) < len(numbers) and await self._is_live(key):
-                return await self.numbered(key, numbers)  # it may have given numbers since Redis was asked
+                return await self.numbered(key, numbers)  # the chat may have given numbers since the first read
             return MessagesRead(found, lag=lag)
         floor, position, *entries = reply
         found, stored, still_open = [], [], []
@@ -320,15 +320,15 @@ class RedisView:
             return MessagesRead(stored, lag)
 
     async def _is_live(self, key: ChatKey) -> bool:
-        """Whether the chat gives numbers. One that does not, and did not a moment ago, has none that is open."""
+        """Whether the chat gives numbers. If it is not live now, and was not a moment ago, it has no open numbers."""
         try:
             await self._read(key, 1, 1, 1)
         except _NotLive as closed:
-            return closed.lag  # can't be said: it is asked again
+            return closed.lag  # not known: the caller reads again
         return True
 
     async def _read(self, key: ChatKey, at: int, step: int, wanted: int) -> _Hot:
-        """Raises _NotLive."""
+        """Read entries from the number ``at`` on. Raises _NotLive."""
         client = self._servers.of(key.token)
         try:
             names = client.named()
@@ -349,7 +349,8 @@ class RedisView:
         )
 
     async def _below(self, key: ChatKey, limit: int, before: int | None, offset: int) -> list[Message]:
-        """Newest first: the entries in slices, then the store, with the old entries over what it has."""
+        """The messages below a number, newest first: the entries in slices, then the store's messages, merged with the
+        old entries."""
         if before is not None and before <= 1:
             return []
         entries: list[tuple[int, bytes]] = []
@@ -363,12 +364,12 @@ class RedisView:
         found = [message_of(number, entry) for number, entry in entries[offset:]]
         if len(found) == limit:
             return found
-        # The floor may have risen between two slices: what was read already is above the last one's first number.
+        # The floor may have risen between two slices. Everything above the last slice's first number is read already.
         top = min(hot.floor, at) + 1 if at else hot.floor + 1
         old = {number: entry for number, entry in hot.old.items() if number < top and entry}
         wanted, skipped = limit - len(found), max(0, offset - len(entries))
-        # The store has rows that readers must not see, and lacks messages that they must: a page begins no lower in it
-        # than without the latter, and no higher than without the former.
+        # The store has rows that readers must not see, and lacks messages that they must see. The page's start in the
+        # store lies between the offset less all the latter, and the offset plus all the former.
         unstored = sum(entry.startswith(b"+") for entry in old.values())
         start = skipped - unstored if skipped - unstored > _DEEP else 0
         many = wanted + skipped - start + len(old)
@@ -384,8 +385,8 @@ class RedisView:
         return found + page[skipped - rank :][:wanted]
 
     async def _above(self, key: ChatKey, limit: int, after: int) -> tuple[list[Message], list[int]]:
-        """The next above a number, newest first, and the numbers that are open: in slices, each the store's part and
-        then the entries."""
+        """The next messages above a number, newest first, and the numbers that are given and not shown. It reads in
+        slices, from each first the store's part and then the entries."""
         found: list[Message] = []
         still_open: set[int] = set()
         while len(found) < limit:
@@ -396,7 +397,7 @@ class RedisView:
                 old = {number: entry for number, entry in hot.old.items() if number > after and entry}
                 many = limit - len(found) + len(old)
                 rows = await self._store.messages(key, limit=many, after=after, at=hot.at)
-                if len(rows) == many:  # there are more, before any entry
+                if len(rows) == many:  # the store may have more, which come before any entry
                     old = {number: entry for number, entry in old.items() if number <= rows[0].number}
                     found += _over([row for row in rows if row.number <= hot.floor], old)[::-1]
                     if rows[0].number <= hot.floor:
@@ -413,7 +414,7 @@ class RedisView:
 
 
 class _NotLive(Exception):
-    """The chat has no entries to read, or Redis can't be asked; the store answers alone."""
+    """The chat is not live, or Redis can't be reached: only the store can answer. ``lag``: it may be behind."""
 
     def __init__(self, *, lag: bool) -> None:
         super().__init__()
@@ -421,7 +422,7 @@ class _NotLive(Exception):
 
 
 def _over(stored: Sequence[Message], old: dict[int, bytes]) -> list[Message]:
-    """The stored messages under what readers must see instead, newest first; a number is there once."""
+    """The stored messages with old entries in their place where there are any, newest first, each number once."""
     found = {message.number: message for message in stored}
     for number, entry in old.items():
         if is_deleted(entry):

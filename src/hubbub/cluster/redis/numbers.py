@@ -1,4 +1,4 @@
-"""Numbers, orders, and showing what is queued: the API process's side of rules 3 to 7."""
+"""Gives numbers and orders, and shows queued commands: the API process's side of rules 3 to 7."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ _NO_MESSAGE = "There is no such message in this chat."
 
 
 class Slot(NamedTuple):
-    """A number for a message, and the generation and epoch that gave it; with ``created_at`` the time of the first try
-    with its key. ``told`` when that one was shown."""
+    """A number for a message, and the generation and epoch that gave it. ``created_at`` is the time of the first try
+    with its Idempotency-Key; ``told`` is True when that try was shown."""
 
     generation: int
     epoch: int
@@ -39,14 +39,14 @@ class Slot(NamedTuple):
 
 
 class Posted(NamedTuple):
-    """What an Idempotency-Key was used for before."""
+    """The number and the body's hash of an earlier post with the same Idempotency-Key."""
 
     number: int
     body_hash: bytes
 
 
 class Claim(NamedTuple):
-    """An Idempotency-Key of a sender, and the hash of what it was sent with."""
+    """An Idempotency-Key of a sender, and the hash of the body that was sent with it."""
 
     sender_id: int
     key: str
@@ -62,7 +62,7 @@ class Ordered(NamedTuple):
 
 
 class Confirmed(NamedTuple):
-    """A command that is in the queue for good, with the generation that numbered it; ``entry`` is how it is shown."""
+    """A command that the queue has confirmed, with the generation that numbered it; ``entry`` is what is shown."""
 
     command: Post | Edit | Delete
     generation: int
@@ -79,7 +79,7 @@ class Numbers:
     # New chats ---------------------------------------------------------------------------------------------------
 
     async def announce_new_chat(self, token: str) -> str:
-        """Must come before the chat is made; ``new_chat`` takes what this returns. Raises Unavailable."""
+        """Must be called before the chat is created; returns the guard for ``new_chat``. Raises Unavailable."""
         client = self._servers.of(token)
         guard = client.named().guard(token, unique())
         await client.call("SET", guard, 1, "PX", 5000)
@@ -92,25 +92,26 @@ class Numbers:
             await client.script("fresh", 3, names.chat(key), names.announced(key), guard, LIFETIME_MS)
 
     async def chat_deleted(self, key: ChatKey) -> None:
-        """The store has no such chat any more, and from now on there is none here. Raises Unavailable."""
+        """Remove a chat from Redis that was deleted from the store. Raises Unavailable."""
         await chat_gone(self._servers.of(key.token), key)
 
     async def application_changed(self, token: str) -> None:
-        """What processes remember of the application is out of date from now on.
+        """Make what all processes remember of the application out of date.
 
         Raises:
-            Unavailable: they can't be told now.
+            Unavailable: Redis can't be updated now.
         """
         await new_version(self._servers.of(token), token)
 
     # Numbers -----------------------------------------------------------------------------------------------------
 
     async def reserve(self, key: ChatKey, created_at: int, claim: Claim | None) -> Slot | Posted:
-        """A number above all that were ever given in this chat, and given to nobody else. With a claim, it is the
-        key's, the same for every try; or the number and hash that the store has for the key.
+        """Take a number that is higher than all numbers ever given in this chat. With a claim, every try with its key
+        gets the same number, or the number and hash of an earlier post with the key.
 
         Raises:
-            Unavailable: the chat can't be opened now, or Redis is too full.
+            NotFound: the chat was deleted.
+            Unavailable: the chat can't be opened now, Redis is too full, or can't be reached.
         """
         until = time.monotonic() + _OPEN_WITHIN_S
         looked = ""
@@ -143,7 +144,7 @@ class Numbers:
                 raise Unavailable("The chat is being prepared for new messages. Try again a little later.")
 
     async def release(self, key: ChatKey, slot: Slot, claim: Claim | None) -> None:
-        """Give back a number that was never sent. Nothing is lost when that can't be done: it is a gap then."""
+        """Give back a number that was never sent. If that fails, the number becomes a gap, and nothing is lost."""
         client = self._servers.of(key.token)
         if client.keys is None or client.keys.generation != slot.generation:
             return
@@ -156,7 +157,7 @@ class Numbers:
             return
 
     async def order(self, key: ChatKey, number: int) -> Ordered:
-        """A change's place among all changes of the chat.
+        """Give a change its place among all changes of the chat, and read the message that it changes.
 
         Raises:
             NotFound: there is no such message.
@@ -186,11 +187,11 @@ class Numbers:
                 raise Unavailable("The chat is being prepared for changes. Try again a little later.")
 
     async def open(self, key: ChatKey) -> None:
-        """Have the chat opened; it is so a little later. Raises Unavailable."""
+        """Ask for the chat to be opened; a writer does that a little later. Raises NotFound, Unavailable."""
         await self._open(self._servers.of(key.token), key, wait=False)
 
     async def _open(self, client: RedisClient, key: ChatKey, *, wait: bool = True) -> None:
-        """Have the chat opened, and wait a little."""
+        """Ask for the chat to be opened, and with ``wait`` wait a little."""
         names = client.named()
         candidate = unique()
         announced = await client.script("want", 2, names.chat(key), names.announced(key), candidate)
@@ -204,11 +205,11 @@ class Numbers:
     # Showing -----------------------------------------------------------------------------------------------------
 
     async def show(self, slot: int, confirmed: Sequence[Confirmed]) -> list[bool]:
-        """Show what is in the queue for good, all of one server. For each whether it is shown, and its number may so be
-        told: its epoch lives, in the generation that numbered it.
+        """Show confirmed commands, all of one Redis server. Returns for each whether it is shown: if so, its epoch is
+        live in the generation that numbered it, and the command may be acknowledged.
 
         Raises:
-            Unavailable: it can't be known now, or is shown in other data.
+            Unavailable: it is not known whether they are shown, or they are shown in another data set.
         """
         client = self._servers.clients[slot]
         names = client.named()
@@ -241,8 +242,8 @@ class Numbers:
 
 
 async def chat_gone(client: RedisClient, key: ChatKey) -> None:
-    """Drop what is held of a chat that was deleted, here and, by the application's version, in every process. Raises
-    Unavailable."""
+    """Remove a deleted chat from Redis and, through a new version of its application, from the memory of every process.
+    Raises Unavailable."""
     names = client.named()
     await client.script("gone", 3, names.chat(key), names.old(key), names.announced(key), GONE_MS)
     await new_version(client, key.token)
@@ -264,7 +265,7 @@ def change_entry(change: Edit | Delete, message: Message) -> bytes:
 
 
 def position_of(field: bytes) -> Position | None:
-    """None where nothing is known of how far a copy must be: then only the primary will do."""
+    """The position that a replica must have reached; None when it is not known, so that only the primary may answer."""
     if not field:
         return None
     return Position(*map(int, field.split(b":")))

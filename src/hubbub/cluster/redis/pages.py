@@ -1,6 +1,7 @@
-"""What a process remembers of applications and of chats' newest pages, each used only while its version is current.
+"""A process's cache of applications and of chats' newest pages. Each is used only while its version is current.
 
-The version comes with what a request pays anyway (scripts/enter.lua), so nothing has to be told to other processes.
+The gate reads the current version in the round trip that each request makes anyway (scripts/enter.lua), so processes
+need not send each other invalidations.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ _OVERHEAD = 400  # bytes a page costs beside its messages
 
 
 class Application:
-    """What is remembered of an application while its version stays the same. ``page`` is its list of newest
-    chats that was read last: the limit, the moment until which its counts are good, and the list. ``kept``: Redis was
-    told that there is such an application, so that it keeps the version."""
+    """What is remembered of an application while its version stays the same. ``page`` is the list of newest chats that
+    was read last: its limit, the time until which its counts may be used, and the list. ``kept`` says that the lifetime
+    of the version in Redis was extended, because the application exists."""
 
     __slots__ = ("kept", "page", "roles", "version")
 
@@ -30,7 +31,7 @@ class Application:
 
 
 class Applications:
-    """Bounded: when there are too many, the one that is held longest goes."""
+    """The remembered applications. When there are too many, the one that was added first is removed."""
 
     def __init__(self) -> None:
         self._known: dict[str, Application] = {}
@@ -39,7 +40,7 @@ class Applications:
         return self._known.get(token)
 
     def at(self, token: str, version: bytes) -> Application:
-        """What is remembered at this version; nothing yet when it is new."""
+        """What is remembered at this version; an empty Application when the version is new."""
         application = self._known.get(token)
         if application is None or application.version != version:
             if application is None and len(self._known) >= _APPLICATIONS:
@@ -63,7 +64,7 @@ class NewestPage:
 
     @property
     def page(self) -> Page:
-        """Encoded when it is first asked for."""
+        """The page; it is encoded when it is first asked for."""
         if self._page is None:
             shown = self.items[: self.limit]
             self._page = Page(
@@ -75,7 +76,7 @@ class NewestPage:
         return self._page
 
     def add(self, version: bytes, number: int, item: bytes) -> None:
-        """A message was shown, and the version is the next."""
+        """Add a message that was shown, which made ``version`` the current one."""
         items = self.items
         at = 0
         while at < len(items) and items[at][0] > number:
@@ -90,9 +91,9 @@ class NewestPage:
 
 
 class Pages:
-    """The newest pages of chats, for one limit. Bounded by their bytes, least recently used out.
+    """The newest pages of chats, for one limit. Their bytes are bounded; the least recently used page is removed first.
 
-    ``hits`` and ``misses`` count the lists that were here, and those that were not.
+    ``hits`` and ``misses`` count the requests for pages that were here, and those that were not.
     """
 
     def __init__(self, limit: int) -> None:
@@ -103,7 +104,7 @@ class Pages:
         self.misses = 0
 
     def version(self, key: ChatKey) -> bytes:
-        """Of the page that is here; empty when there is none."""
+        """The version of the chat's page in this cache; empty when there is none."""
         page = self._known.get(key)
         return b"" if page is None else page.version
 
@@ -125,8 +126,8 @@ class Pages:
             self._bytes -= gone.size
 
     def shown(self, key: ChatKey, version: bytes, number: int, item: bytes) -> None:
-        """This process has had a message shown, which made the chat's version what it is: so the page follows, where it
-        was at the version before."""
+        """Add a message that this process has shown, which made ``version`` the chat's current one. The page is updated
+        only if it has the version before that."""
         page = self._known.get(key)
         if page is None:
             return
@@ -138,5 +139,5 @@ class Pages:
 
 
 def soon(seconds: float) -> float:
-    """The moment in so many seconds, for what is remembered no longer than that."""
+    """The time on the monotonic clock in ``seconds`` seconds."""
     return time.monotonic() + seconds

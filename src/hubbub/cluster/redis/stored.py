@@ -1,4 +1,5 @@
-"""The writer's side: opening chats, and what the store has by now. Late words do nothing, see redis.keys."""
+"""The writer's side of Redis: opens chats, and updates them with what is stored. Late updates change nothing, see
+redis.keys."""
 
 from __future__ import annotations
 
@@ -34,28 +35,28 @@ _KEPT = 101  # one above the largest page
 
 
 class Stored:
-    """Tells Redis what the store has: see cluster.writer.ReadModel. Every method raises Unavailable when Redis can't be
-    updated now: then what Redis shows stays right, and it holds more than it needs."""
+    """Updates Redis with what the store has: see cluster.writer.ReadModel. Every async method raises Unavailable when
+    Redis can't be updated now: what Redis shows is still right then, but it keeps more than it needs."""
 
     def __init__(self, servers: Servers, store: MySqlStore) -> None:
         self._servers = servers
         self._store = store
 
     def _client(self, token: str, generation: int) -> RedisClient:
-        """The connection to the generation in which something was announced. Raises Unavailable."""
+        """The client, if its generation is the one in which something was announced. Raises Unavailable."""
         client = self._servers.of(token)
         if client.named().generation != generation:
             raise Unavailable("That was announced in another generation of Redis.")
         return client
 
     async def seed(self, command: OpenChat, opened: Opened, position: Position) -> bool:
-        """Seed the chat as pending with what the store has. False when another has, or nothing vouches for the
-        marker."""
+        """Seed the chat as pending with what the store has. Returns False if it is seeded or live already, was deleted,
+        or the marker's announcement is lost."""
         client = self._client(command.chat.token, command.generation)
         names = client.named()
         floor = opened.newest[-1][0].number - 1 if len(opened.newest) == _KEPT else 0
         entries = [word for message, order in opened.newest for word in (message.number, entry_of(message, order))]
-        # In the data set in which it was announced, or not at all: an old copy has old announcements.
+        # Only in the data set in which the marker was announced: an old copy has old announcements.
         seeded = await client.vouched(
             "seed",
             3,
@@ -76,16 +77,16 @@ class Stored:
         return self._servers.slot_of(command.chat.token)
 
     async def live(self, command: OpenChat, epoch: int) -> None:
-        """The store has the epoch as the live one."""
+        """Make the chat live: ``epoch`` is the live one in the store."""
         client = self._client(command.chat.token, command.generation)
         await client.script("live", 1, client.named().chat(command.chat), epoch)
 
     async def gone(self, chat: ChatKey) -> None:
-        """The chat was deleted."""
+        """Mark the chat as deleted."""
         await chat_gone(self._servers.of(chat.token), chat)
 
     async def renamed(self, chat: ChatKey, user_id: int, name: str) -> None:
-        """The user's messages have this sender's name from now on."""
+        """Set the sender's name in the entries of the user's messages."""
         client = self._servers.of(chat.token)
         names = client.named()
         await client.script("renamed", 2, names.chat(chat), names.old(chat), user_id, msgspec.json.encode(name))
@@ -99,7 +100,7 @@ class Stored:
     async def stored(
         self, chat: ChatKey, commands: Sequence[tuple[Post | Edit | Delete, Outcome]], position: Position
     ) -> None:
-        """The store has these commands of one chat."""
+        """Update one chat with commands that the store has applied."""
         words: list[str | bytes | int] = []
         stored: list[int] = []
         client = self._servers.of(chat.token)
@@ -124,8 +125,8 @@ class Stored:
             await self._refresh(chat, [int(number) for number in unknown], position)
 
     async def _as_it_is(self, chat: ChatKey, before: Sequence[Post | Edit | Delete], position: Position) -> None:
-        """Say what became of commands that had been applied before. Each may have been set aside then, sent again, or
-        changed since: so only what the store says now counts."""
+        """Update the chat for commands that had been applied before. Since then, each may have been set aside, sent
+        again or changed, so only what the store says now counts."""
         numbers = sorted({command.number for command in before})
         rows = {message.number: (message, order) for message, order in await self._store.ordered(chat, numbers)}
         gone = [number for number in numbers if number not in rows]
@@ -148,16 +149,16 @@ class Stored:
         client = self._servers.of(chat.token)
         names = client.named()
         keys = names.chat(chat), names.old(chat), names.drained(position.shard)
-        if sent_again:  # at the position from before the store was asked: what came later is not to be undone
+        if sent_again:  # at the position from before the store was read: later updates must not be undone
             await self._applied(client, keys, [], position, sent_again)
-        if words:  # at one from after it: what the store said may be newer than the first
+        if words:  # at a position from after that: the rows may be newer than the first position
             now = position._replace(transactions=await self._store.transactions(position.shard))
             unknown = await self._applied(client, keys, [], now, words)
             if unknown:
                 await self._refresh(chat, [int(number) for number in unknown], now)
 
     async def _refresh(self, chat: ChatKey, numbers: Sequence[int], position: Position) -> None:
-        """Show these as the store has them now."""
+        """Update these entries with the messages as the store has them now."""
         found = {
             message.number: entry_of(message, order) for message, order in await self._store.ordered(chat, numbers)
         }
@@ -177,21 +178,23 @@ class Stored:
         position: Position,
         words: Sequence[str | bytes | int],
     ) -> list[bytes]:
-        """``stored`` are the numbers of the keys behind the first three."""
+        """Run scripts/applied.lua. ``stored`` are the numbers of the Idempotency-Keys, which follow the first three
+        keys. Returns the numbers that must be read from the store."""
         rest = LIFETIME_MS, STORED_LIFETIME_MS, STORED_KEY_MS, len(stored), *stored
         unknown: list[bytes] = await client.script("applied", len(keys), *keys, _word(position), *rest, *words)
         return unknown
 
 
 def _as_told(command: Post | Edit | Delete, outcome: Outcome) -> Outcome:
-    """A post that a version before 0.2 has queued does not say its sender's public id, as the store does."""
+    """The outcome to use. A post queued by a version before 0.2 lacks its sender's public id, so it is treated as
+    applied before: then the message is read from the store."""
     lacking = isinstance(command, Post) and not command.sender_ref and outcome == command.number
     return AppliedBefore() if lacking else outcome
 
 
 def _words(post: Post, outcome: Outcome) -> tuple[str | bytes | int, ...]:
-    """What to say of a post that is stored."""
-    if isinstance(outcome, Repeated):  # its key has another number: this one was told to nobody
+    """The words of scripts/applied.lua for a post that was applied."""
+    if isinstance(outcome, Repeated):  # if its key has another number, this one was never acknowledged
         return ("x", post.number, "", post.epoch) if outcome.number != post.number else ()
     return ("p", post.number, post_entry(post), post.epoch) if post.epoch else ("a", post.number, post_entry(post), "")
 

@@ -1,22 +1,22 @@
--- The store has these. KEYS: 1 the chat, 2 its old entries, 3 whether the shard's queue is known to be drained, then the
--- entries of Idempotency-Keys whose message is stored.
--- ARGV: 1 the store's position, 2 lifetime in ms while something may wait for the store, 3 once all is stored, 4 for how
--- long a key is kept from now on, in ms, 5 how many keys there are, then the number that each has in the store, then in
--- fours:
+-- Update a chat with commands that the store has applied. KEYS: 1 the chat, 2 its old entries, 3 whether the shard's
+-- queue is known to be drained, then the entries of Idempotency-Keys whose message is stored.
+-- ARGV: 1 the store's position, 2 lifetime in ms while something may wait for the store, 3 lifetime in ms once all is
+-- stored, 4 lifetime in ms of a key from now on, 5 the number of keys, then the number that each has in the store, then
+-- four words for each command:
 --   'p' number entry epoch    a post of this epoch
---   'x' number '' epoch       a post of this epoch that is not stored, as its key has another number
---   'a' number entry ''       a post that has no epoch, as it was set aside before
+--   'x' number '' epoch       a post of this epoch that is not stored, because its key has another number
+--   'a' number entry ''       a post without an epoch, because it was set aside before
 --   'e' number order ''       an edit         'd' number order ''    a delete
---   'r' number entry ''       as the store has it now ('' when it has it no more)
--- Returns the numbers that must be read from the store, as nothing here says what they are now.
+--   'r' number entry ''       a message as the store has it now ('' when the store no longer has it)
+-- Returns the numbers that must be read from the store, because their current state is not known here.
 for i = 4, #KEYS do
     if redis.call('HGET', KEYS[i], 'n') == ARGV[i + 2] then
         redis.call('PEXPIRE', KEYS[i], ARGV[4])
     end
 end
 local chat, old = KEYS[1], KEYS[2]
--- A Redis that is full refuses what adds only until a script has changed something, and this never adds more than moves
--- from one hash to the other. So it begins with what is never refused.
+-- A full Redis refuses commands that add data only until a script has changed something, and this script never adds
+-- more than it moves from one hash to the other. So it begins with a command that is never refused.
 redis.call('HDEL', chat, '')
 local state = redis.call('HMGET', chat, 'e', 'f', 'p', 'n', 'c', 'a')
 local epoch, floor = state[1], tonumber(state[2] or '0')
@@ -26,13 +26,13 @@ end
 local unknown, changed, highest, dropped = {}, false, 0, false
 local last_change = tonumber(state[6] or '0')
 
--- Where that does not help it may be refused.
+-- HSET. Returns whether it was accepted: a full Redis may refuse it all the same.
 local function add(...)
     return type(redis.pcall('HSET', ...)) == 'number'
 end
 
--- What readers must see. Where there is no room for it the chat is dropped, as if it had been lost: nobody was told of what
--- was not shown, and the queue is not known to be drained any more.
+-- Add what readers must see. If there is no room for it, the chat is dropped, as if it had been lost: no client was
+-- told of a message that was not shown, and the queue is no longer known to be drained.
 local function must_add(...)
     changed = true
     dropped = not add(...) or dropped
@@ -51,7 +51,8 @@ local function changing(number, entry)
     return place and waits(chat, number, place)
 end
 
--- "shards:shard:transactions": of another number of shards the larger is later, of one shard the one that is further.
+-- Whether a position is later. It is "shards:shard:transactions". If the numbers of shards differ, the position with
+-- more shards is later; otherwise the one with more transactions.
 local function later(position, than)
     local shards, transactions = string.match(position, '^(%d+):%d+:(%d+)$')
     local known_shards, known = string.match(than or '', '^(%d+):%d+:(%d+)$')
@@ -97,14 +98,14 @@ for i = 6 + tonumber(ARGV[5]), #ARGV, 4 do
             must_add(chat, number, word)
         end
         changed = true
-    elseif word == '0' or place_of(tonumber(word)) then -- what another epoch changed was stored before this one began
+    elseif word == '0' or place_of(tonumber(word)) then -- changes of other epochs were stored before this one began
         local order = tonumber(word)
         local place = place_of(order)
         if place and tonumber(place) > last_change then
             last_change = tonumber(place)
             add(chat, 'a', place)
         end
-        if kind == 'd' then -- and with it all changes of the message that are under way
+        if kind == 'd' then -- all changes of the message that are on their way end with it
             redis.call('HDEL', chat, number, 'q:' .. number)
             redis.call('HDEL', old, number)
         else
@@ -133,7 +134,8 @@ if dropped then
     return {}
 end
 
--- The store's lists serve what lies two hundred numbers back. What is not stored, or not as it is shown, goes beside.
+-- Messages more than two hundred numbers back are read from the store. Those that are not stored, or not stored as they
+-- are shown, move to the old entries.
 local rise = math.min(highest - 200, floor + 2000)
 if rise > floor + 100 and redis.call('HLEN', old) < 5000 then
     while floor < rise do
@@ -157,7 +159,7 @@ end
 if changed then
     redis.pcall('HINCRBY', chat, 'v', 1)
 end
--- The last number that was given is stored, and so is the last change: nothing that was shown waits for the store.
+-- The last given number is stored, and so is the last change: nothing that was shown waits for the store.
 if tostring(highest) == state[4] and last_change == tonumber(state[5] or '0') then
     redis.call('PEXPIRE', chat, ARGV[3])
 end

@@ -1,5 +1,5 @@
--- A barrier came through a shard's queue. KEYS: 1 whether the queue is drained, 2 the announcement; ARGV: 1 the candidate,
--- which must be the one announced: then nothing was lost since.
+-- Record that a barrier came through a shard's queue. KEYS: 1 whether the queue is drained, 2 the announcement. ARGV: 1
+-- the candidate, which must be the one announced: this shows that no data was lost since.
 if redis.call('GET', KEYS[2]) ~= ARGV[1] then
     return 0
 end

@@ -1,18 +1,20 @@
--- Requests of users, all of a turn. KEYS: of each 1 the version of the user's sessions, 2 the user's rate; of one to an
--- application also 3 its version, 4 the chat, 5 whether the shard's queue is known to be drained.
--- ARGV: 1 a word never used before, 2 requests a second; then for each 1 how many keys it has, and of one that has five
--- also 2 what is asked for: '', 'number', or so many newest messages, 3 and 4 the versions of user and application that
--- the caller knows, 5 the page version it knows.
--- Returns for each {user version, let in (0 or 1), application version, found}, or an error's text. A number is given only
--- if both versions are as the caller knows them: then it knows who may. ``found`` is {epoch, number}, or a page as
--- shared.lua's newest makes it, or for a chat that is not live 1 when all that was queued for it is stored, else 0.
+-- Admit the requests of users, all of one turn. KEYS: for each request 1 the version of the user's sessions, 2 the
+-- user's rate; for a request to an application also 3 its version, 4 the chat, 5 whether the shard's queue is known to
+-- be drained.
+-- ARGV: 1 a word never used before, 2 requests a second; then for each request 1 the number of its keys, and if it has
+-- five also 2 what it asks for: '', 'number', or a number of newest messages, 3 and 4 the versions of user and
+-- application that the caller knows, 5 the page version that it knows.
+-- Returns for each {user version, admitted (0 or 1), application version, found}, or an error's text. A number is given
+-- only if both versions are the ones that the caller knows: then its knowledge of who may post is current. ``found`` is
+-- {epoch, number}, or a page as shared.lua's newest returns it; for a chat that is not live it is 1 when everything
+-- queued for it is stored, else 0.
 local clock = redis.call('TIME')
 local time = clock[1] * 1000000 + clock[2]
 local each = math.floor(1000000 / tonumber(ARGV[2]))
 
 local function enter(key, keys, word, fresh)
     local user = version(KEYS[key], fresh, 86400)
-    -- Generic cell rate: the moment at which the user would have used up what was sent, at most two seconds ahead.
+    -- Generic cell rate algorithm: the time at which all requests sent so far would be due, at most two seconds ahead.
     local due = math.max(tonumber(redis.call('GET', KEYS[key + 1]) or '0'), time) + each
     if due - time > 2000000 then
         return {user, 0}
@@ -42,7 +44,7 @@ local results, key, word = {}, 1, 3
 while ARGV[word] do
     local keys = ARGV[word]
     local good, result = pcall(enter, key, keys, word, ARGV[1] .. '.' .. key)
-    -- What one of them meets is not the others' affair.
+    -- An error in one request must not fail the others.
     results[#results + 1] = good and result or (type(result) == 'table' and result.err or tostring(result))
     key = key + tonumber(keys)
     word = word + (keys == '2' and 1 or 5)

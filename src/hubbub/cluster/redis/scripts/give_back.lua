@@ -1,4 +1,5 @@
--- What was counted against KEYS has not failed. ARGV has for each the milliseconds that one is worth. See count.lua.
+-- Take one off each of the counts KEYS, because what was counted did not fail. ARGV has for each the milliseconds that
+-- one is worth. See count.lua.
 local time = now()
 for i = 1, #KEYS do
     local gone = tonumber(redis.call('GET', KEYS[i]) or '0') - tonumber(ARGV[i])

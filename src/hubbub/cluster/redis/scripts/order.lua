@@ -1,6 +1,6 @@
--- The next order of a change. KEYS: 1 the chat, 2 its old entries. ARGV: 1 the number of the message.
+-- Give the next place of a change. KEYS: 1 the chat, 2 its old entries. ARGV: 1 the number of the message.
 -- Returns {'closed'}, {'full'} when too many changes wait, {'missing'} when there is no such message, or
--- {'new', epoch, place, position, entry}: the message's entry, false when the store alone has it.
+-- {'new', epoch, place, position, entry}, where entry is the message's entry, or false when only the store can have it.
 local state = redis.call('HMGET', KEYS[1], 'e', 's', 'f', 'p')
 if state[2] ~= '1' then
     return {'closed'}

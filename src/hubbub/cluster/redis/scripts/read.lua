@@ -1,7 +1,9 @@
--- Entries from a number on. KEYS: 1 the chat, 2 its old entries, 3 whether the shard's queue is known to be drained.
+-- Read entries from a number on. KEYS: 1 the chat, 2 its old entries, 3 whether the shard's queue is known to be
+-- drained.
 -- ARGV: 1 the number (0: the last given), 2 the step, 1 or -1, 3 how many are wanted.
--- Returns {floor, position, rest, old entries, found, open}: rest is where to go on, 0 when all were seen; old entries are
--- {number, entry, …}; open has the numbers that are given and not shown. For a chat that is not live: 1 when all that was queued for it is stored, else 0.
+-- Returns {floor, position, rest, old entries, found, open}: rest is the number to continue at, 0 when all were read;
+-- old entries are {number, entry, …}; open has the numbers that are given and not shown. For a chat that is not live it
+-- returns 1 when everything queued for it is stored, else 0.
 local state = redis.call('HMGET', KEYS[1], 's', 'f', 'n', 'p')
 if state[1] ~= '1' then
     return redis.call('EXISTS', KEYS[3])

@@ -1,5 +1,5 @@
 -- Give back a number that was never sent. KEYS: 1 the chat, 2 the entry of its Idempotency-Key, if there is one.
--- ARGV: 1 the epoch, 2 the number. With a key it stays while another try with the same key has it.
+-- ARGV: 1 the epoch, 2 the number. A number with a key stays while another try with the same key uses it.
 if KEYS[2] then
     local known = redis.call('HMGET', KEYS[2], 'e', 'n', 'told')
     if known[1] ~= ARGV[1] or known[2] ~= ARGV[2] or known[3] or redis.call('HINCRBY', KEYS[2], 'tries', -1) > 0 then

@@ -1,8 +1,8 @@
--- A user has another name. KEYS: 1 a chat, 2 its old entries. ARGV: 1 the user's id, 2 the name as JSON. The entries of
--- the user's messages get it, whatever their order: it is no change of a message.
+-- Rename a user in a chat's entries. KEYS: 1 the chat, 2 its old entries. ARGV: 1 the user's id, 2 the new name as
+-- JSON. All entries of the user's messages get the name, whatever their order: a new name is no change of a message.
 local field = '"senderName":'
 
--- The JSON of an entry has the name before the text, and nothing before the name could be taken for it.
+-- The JSON of an entry has the name before the text, and nothing before the name can match the search.
 local function renamed(entry)
     local sender = string.match(entry, '^%+?%d+ (%d+) ')
     local _, before = string.find(entry, field, 1, true)

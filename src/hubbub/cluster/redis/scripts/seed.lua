@@ -1,6 +1,7 @@
--- Seed a chat as pending. KEYS: 1 the chat, 2 its old entries, 3 who announced to open it.
--- ARGV: 1 the candidate, which must be among the announced: then nothing was lost since; 2 epoch, 3 last number, 4 floor,
--- 5 lifetime in ms, 6 the store's position, then numbers and entries. Returns 1 when it is pending in that epoch, else 0.
+-- Seed a chat as pending. KEYS: 1 the chat, 2 its old entries, 3 the markers announced for it.
+-- ARGV: 1 the candidate, which must be among those announced: this shows that no data was lost since; 2 epoch, 3 last
+-- number, 4 floor, 5 lifetime in ms, 6 the store's position, then numbers and entries.
+-- Returns 1 when this made the chat pending in that epoch, else 0.
 local state = redis.call('HMGET', KEYS[1], 'e', 's')
 if state[2] == '1' or state[2] == 'x' or (state[1] and tonumber(state[1]) >= tonumber(ARGV[2])) then
     return 0

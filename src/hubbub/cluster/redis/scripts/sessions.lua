@@ -1,8 +1,9 @@
--- Sessions of a user are about to end, or the change is over. KEYS: 1 the version of the user's sessions. ARGV: 1 a word
--- of this change that was never used before, 2 '' before the change, or another such word after it.
--- A version that begins with '~' is nobody's to remember: '~WORD' while one change is on its way, '~' alone once there
--- was another meanwhile, as the one that is over first may not let the user's sessions be remembered again for both. It
--- goes after an hour, as does that of a process that was killed on its way; no change takes that long.
+-- Mark that sessions of a user are about to end, or that this change is complete. KEYS: 1 the version of the user's
+-- sessions. ARGV: 1 a word of this change that was never used before, 2 '' before the change, or another such word
+-- after it. No process may remember a version that begins with '~'. It is '~WORD' while one change is in progress, and
+-- '~' alone once a second one began before the first was complete: the one that completes first must not allow the
+-- user's sessions to be remembered again while the other is in progress. A '~' alone expires after an hour, and so does
+-- the version left by a process that was killed during a change; no change takes that long.
 local now = redis.call('GET', KEYS[1]) or ''
 local changing = string.sub(now, 1, 1) == '~'
 if ARGV[2] == '' then

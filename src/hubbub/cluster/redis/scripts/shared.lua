@@ -1,11 +1,12 @@
--- Put before every script. What a chat's keys hold is described in redis/keys.py.
+-- Functions that all scripts share: this text is put before each of them. redis/keys.py describes the values of the
+-- keys.
 
--- The version of something that changes. One that is missing becomes ``fresh``, for so many seconds.
+-- The version of something that changes. A missing version is set to ``fresh``, for this many seconds.
 --
--- It may go at any moment, for what is remembered at a version counts only while the same word is here, and no word is
--- used twice: it is made of a process's random name and a number that only rises there. So whatever was read at a
--- version that has gone is read again, also what a process began to read before and remembers afterwards. Whoever
--- changes the thing sets another word once the change is in the store.
+-- A version may be lost at any moment. What a process remembers at a version is valid only while the same word is here,
+-- and no word is used twice: it is made of a process's random name and a number that only rises in that process. So
+-- everything that was read at a lost version is read again, also if a process began to read it before the loss and
+-- remembered it afterwards. A process that changes the thing sets a new word once the change is in the store.
 local function version(key, fresh, seconds)
     local known = redis.call('GET', key)
     if not known then
@@ -15,11 +16,11 @@ local function version(key, fresh, seconds)
     return known
 end
 
--- Seconds that an application's version stays where nobody knows yet that there is such an application: anybody may ask
--- for any token. Who finds a member of it in the store makes it a day, see redis/messages.py.
+-- Lifetime in seconds of an application's version while it is not known whether the application exists: a client may
+-- ask for any token. A process that finds a member of it in the store makes it a day, see redis/messages.py.
 local UNKNOWN = 60
 
--- The order that an entry has; -1 for one that is empty.
+-- The order of an entry; -1 for an empty one.
 local function order_of(entry)
     return tonumber(string.match(entry, '^%+?(%d+)') or '-1')
 end
@@ -34,8 +35,8 @@ local function is_deleted(entry)
     return string.sub(entry, -2) == ' x'
 end
 
--- The places of the changes of a message that are not stored yet, each between blanks; '' for none. Before them may be
--- '=' and the place of the last edit that is stored.
+-- The places of the changes of a message that are not stored yet, each between blanks; '' for none. In front of them
+-- may be '=' and the place of the last edit that is stored.
 local function waiting(chat, number)
     return redis.call('HGET', chat, 'q:' .. number) or ''
 end
@@ -44,12 +45,12 @@ local function waits(chat, number, place)
     return string.find(waiting(chat, number), ' ' .. place .. ' ', 1, true) ~= nil
 end
 
--- The place of the last edit of a message that is stored; 0 where nothing waits that it could have overtaken.
+-- The place of the last stored edit of a message; 0 when no change waits that it could have overtaken.
 local function stored_place(chat, number)
     return tonumber(string.match(waiting(chat, number), '=(%d+)') or '0')
 end
 
--- What the data set is called: it changes when a server takes over another's data.
+-- The name of the data set: it changes when a server takes over the data of another.
 local function data_set()
     return string.match(redis.call('INFO', 'replication'), 'master_replid:(%w+)')
 end
@@ -66,9 +67,9 @@ local function page_version(chat)
     return state[2] == '1' and state[1] .. '.' .. state[3]
 end
 
--- Shown entries of a live chat from the number ``at`` on, upwards (step 1) or downwards (-1), until there are ``want`` or
--- ``last`` is reached, over at most a thousand numbers. Returns {number, entry, …}, where to go on, 0 when it is done, and
--- the numbers between that are given and not shown.
+-- Shown entries of a live chat from the number ``at`` on, upwards (step 1) or downwards (-1), until ``want`` are found
+-- or ``last`` is reached, over at most about a thousand numbers. Returns {number, entry, …}, the number to continue at
+-- (0 when it is done), and the numbers in between that are given and not shown.
 local function entries(chat, at, last, step, want)
     local found, looked, open = {}, 0, {}
     while (last - at) * step >= 0 do
@@ -100,9 +101,9 @@ local function entries(chat, at, last, step, want)
     return found, 0, open
 end
 
--- A chat's newest messages, ``limit`` and one more: {version, whole, number, entry, …}; ``whole`` is 1 when no older ones
--- than these are in the store, or there are as many as asked for. {version} alone when the caller has that version;
--- false when the chat is not live.
+-- A chat's newest messages, ``limit`` and one more: {version, whole, number, entry, …}; ``whole`` is 1 when the store
+-- has no older ones than these, or when there are as many as asked for. {version} alone when the caller knows that
+-- version; false when the chat is not live.
 local function newest(chat, limit, known)
     local state = redis.call('HMGET', chat, 'e', 's', 'v', 'f', 'n')
     if state[2] ~= '1' then

@@ -1,10 +1,10 @@
--- What was confirmed is shown, where the epoch that numbered it is live. KEYS: the chats, their old entries, the keys'
--- entries, as ARGV names them by their place. ARGV: 1 lifetime of a chat in ms, then for each command eight words:
---   'p' chat old key epoch number entry channel      a post; ``key`` is 0 where it has no Idempotency-Key
+-- Show confirmed commands whose epoch is live. KEYS: the chats, their old entries, and the entries of Idempotency-Keys;
+-- ARGV refers to them by their index. ARGV: 1 lifetime of a chat in ms, then for each command eight words:
+--   'p' chat old key epoch number entry channel      a post; ``key`` is 0 when it has no Idempotency-Key
 --   'e' chat old place epoch number entry channel    an edit, with its place among the epoch's changes
 --   'd' chat old place epoch number entry channel    a delete; its entry is "order x"
--- Returns for each: '' for what can't be shown, as its epoch is over; the page version that this one
--- made; or '=' when there was nothing to show any more, as the store had it first.
+-- Returns for each: '' when it can't be shown, because its epoch is over; the page version that it made; or '=' when
+-- there was nothing left to show, because it was stored first.
 local results = {}
 
 local function publish(channel, number, entry)
@@ -19,7 +19,8 @@ local function post(chat, old, number, entry, channel)
         redis.call('HSET', old, number, '+' .. entry)
         redis.call('PEXPIRE', old, ARGV[1])
     else
-        -- What the store left here may be newer, or gone. Those who listen have heard of it from nobody.
+        -- The post was stored first, and the entry may be newer by now, or removed. The listeners have not been told
+        -- yet.
         publish(channel, number, held and not is_deleted(held) and string.gsub(held, '^%+', ''))
         return false
     end
@@ -28,13 +29,13 @@ local function post(chat, old, number, entry, channel)
     return true
 end
 
--- The entry in the place of one that is there: its message may wait for the store still.
+-- The entry that replaces ``held``: it keeps the mark of a message that is not stored yet.
 local function instead(held, entry)
     return is_waiting(held) and '+' .. entry or entry
 end
 
--- An edit goes over what is older, a delete over everything. What the store had first is over it already, or gone: a change
--- that waits for the store no more makes no entry where there is none.
+-- An edit replaces an older entry, a delete replaces any entry. If the change was stored first, the entry already shows
+-- it, or is removed: a change that no longer waits for the store creates no entry.
 local function change(kind, chat, old, place, number, entry, channel)
     local held, at = redis.call('HGET', chat, number), chat
     if not held then

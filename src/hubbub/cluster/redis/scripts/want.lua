@@ -1,5 +1,5 @@
--- Announce ARGV[1] as one who would open the chat KEYS[1]; KEYS[2] has all that were announced. At most one in two seconds.
--- Returns 'open', 'gone', 'wait' or 'announced'.
+-- Announce the marker ARGV[1], which is to open the chat KEYS[1]. KEYS[2] has all announced markers. At most one is
+-- announced in two seconds. Returns 'open', 'gone', 'wait' or 'announced'.
 local state = redis.call('HGET', KEYS[1], 's')
 if state == '1' or state == 'x' then
     return state == '1' and 'open' or 'gone'
