@@ -1,14 +1,14 @@
 """The index of a cluster: OpenSearch or Elasticsearch, each through its own client.
 
-A document is a message's grams and where the message is; chat.ranking does the rest, as with every index. Documents are
-routed by their application's token. A document's version rises with every edit, so that a late or repeated delivery
-never replaces a newer one. Old indices are kept beside the new one when it has grown large (roll-over). An edit goes to
-the new one, and takes the message out of the old ones, as a delete does: else what is gone would stand in the way of
-what is there.
+A document has a message's grams and its place; chat.ranking does the rest, as with every index. Documents are routed by
+their application's token. A document's version rises with every edit, so that a late or repeated delivery never
+replaces a newer one. When an index has grown large, a new one takes its place for writes, and the old one is kept
+(roll-over). An edit goes to the new index, and deletes the message from the old ones, as a delete does: otherwise
+outdated documents would take the place of current ones.
 
-Names: everybody reads and writes by the alias ``hubbub-messages``. While a rebuild runs, what it fills has the alias
-``hubbub-messages-next``, and changes go to both. Which aliases there are may change between a look and a write, so a
-write goes to an alias or nowhere (``require_alias``), and a writer that wrote nowhere looks again.
+Names: all processes read and write through the alias ``hubbub-messages``. While a rebuild runs, the index that it fills
+has the alias ``hubbub-messages-next``, and changes go to both. The aliases may change between a check and a write. So a
+write to an alias that does not exist fails (``require_alias``), and the writer checks the aliases again.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ log = logging.getLogger("hubbub.search")
 ALIAS = "hubbub-messages"
 NEXT = f"{ALIAS}-next"
 _ASK_S = 5.0
-_SEARCHING_MS = 1000  # what the server has found by then is what it gives
+_SEARCHING_MS = 1000  # after this time the server returns what it has found so far
 _BULK_S = 30.0
 _ASKED_STILL_S = 2.0
 _BULK_BYTES = 5 * 1024 * 1024
 _TAKEN_OUT = 300  # documents at a time: less than _LEAST_BULK_BYTES
 _LEAST_BULK_BYTES = 64 * 1024
-_LOOKS = 5  # at the aliases, before a write is given up
+_LOOKS = 5  # how often a write checks the aliases before it gives up
 _OURS = re.compile(f"{ALIAS}(-next|-([0-9]+-)?[0-9]{{6}})?")
 _OF_ONE_DOCUMENT = ("mapper_parsing_exception", "document_parsing_exception")
 _ROLL_OVER = {"conditions": {"max_docs": 50_000_000, "max_size": "30gb", "max_age": "90d"}}
@@ -78,25 +78,25 @@ class Refused(Exception):
 
 
 class _Moved(Exception):
-    """There is no such alias any more."""
+    """The alias no longer exists."""
 
 
 class _Entry(NamedTuple):
-    """A document, and what a bulk request says of it."""
+    """A document, and its lines in a bulk request."""
 
     document: Document
     lines: bytes
 
 
 def connect(url: str) -> Request:
-    """How to send a request (method, path, body, seconds) to the server at ``url``, by the client made for it.
+    """A function that sends a request (method, path, body, seconds) to the server at ``url``, through its own client.
 
-    At the first use Elasticsearch's client looks at what the server says that it is, and where that is something else,
-    OpenSearch's is taken. Requests raise Unavailable, or Refused.
+    On first use, Elasticsearch's client checks the product that the server reports. If it is another product,
+    OpenSearch's client is used. Requests raise Unavailable, or Refused.
     """
     from elasticsearch import UnsupportedProductError
 
-    for chatty in ("opensearch", "elastic_transport", "elasticsearch"):  # they tell of every request, tokens included
+    for chatty in ("opensearch", "elastic_transport", "elasticsearch"):  # they log every request, with tokens
         logging.getLogger(chatty).setLevel(logging.CRITICAL)
     client: Request | None = None
 
@@ -173,14 +173,14 @@ class ElasticIndex:
             raise
 
     def _ensure(self) -> None:
-        """The template and a first index, if they are not there yet."""
+        """Create the template and a first index, if they don't exist yet."""
         if self._there:
             return
         self._request("PUT", f"/_index_template/{ALIAS}", _TEMPLATE)
         aliases = {ALIAS: {"is_write_index": True}}
         if not self._aliased(ALIAS):
             self._make(f"{ALIAS}-000001", aliases)
-        if not self._aliased(ALIAS):  # an index of that name was left behind without the alias
+        if not self._aliased(ALIAS):  # an index of that name exists without the alias
             self._make(_new_name(), aliases)
         self._there = True
 
@@ -208,8 +208,8 @@ class ElasticIndex:
                 raise
 
     def add(self, documents: Sequence[Document]) -> None:
-        """Take the messages in, or out. All of them are in when this returns, but for those that the server refuses for
-        what they are: they are named in the log.
+        """Add or remove messages. When this returns, all of them are done, except documents that the server refuses
+        because of their content: these are named in the log.
         """
         self._add_where_it_belongs(documents)
         if time.monotonic() - self._rolled_at > _ROLL_OVER_EVERY_S:
@@ -232,8 +232,9 @@ class ElasticIndex:
         raise Unavailable("The search server's aliases don't stay as they are.", retry_after=5)
 
     def _take_out(self, documents: Sequence[Document]) -> None:
-        """Out of the indices that are not written to any more. Before the new texts are written: an index may become
-        one of these at any time, and what was just written to it must stay. Raises _Moved as ``_bulk`` does.
+        """Delete documents from the indices that are no longer written to. This comes before the new texts are written:
+        an index may become one of these at any time, and a text that was just written to it must stay. Raises _Moved
+        like ``_bulk``.
         """
         try:
             described = self._request("GET", f"/{ALIAS}/_alias/{ALIAS}")
@@ -254,7 +255,7 @@ class ElasticIndex:
                     raise Unavailable(f"The search server did not delete {len(refused)} documents: {refused[0]}.")
 
     def _bulk(self, target: str, documents: Sequence[Document]) -> None:
-        """In requests that are not too large. Raises _Moved when there is no such alias."""
+        """Write documents in requests of limited size. Raises _Moved when the alias does not exist."""
         entries: list[_Entry] = []
         size = 0
         for document in documents:
@@ -288,8 +289,9 @@ class ElasticIndex:
 
     @staticmethod
     def _judge(entries: Sequence[_Entry], results: Sequence[dict[str, Any]]) -> None:
-        """What became of each. Raises _Moved, or Unavailable, when it is nothing to do with single documents."""
-        # 404 without an error: what is to be deleted was never there; 409: something newer is there already.
+        """Check the result of each entry. Raises _Moved, or Unavailable for an error that does not come from a single
+        document."""
+        # 404 without an error: the document to delete does not exist; 409: a newer version is already there.
         wrong = [
             (entry.document, result)
             for entry, result in zip(entries, results, strict=True)
@@ -298,7 +300,7 @@ class ElasticIndex:
         kinds = {result["error"]["type"] for _, result in wrong}
         if "index_not_found_exception" in kinds:
             raise _Moved
-        # An index that takes others and not this one refuses it for what it is.
+        # If the index accepts others and not this one, it refuses it because of its content.
         takes = any(result["status"] < 300 for result in results)
         for _, result in wrong:
             if not (result["status"] == 400 and (takes or result["error"]["type"] in _OF_ONE_DOCUMENT)):
@@ -335,8 +337,8 @@ class ElasticIndex:
     # Rebuilding ------------------------------------------------------------------------------------------------------
 
     def start_anew(self) -> None:
-        """Make an empty index beside the one in use; from now on ``add``, in every process, goes to both. Another
-        rebuild that is under way can't be finished any more.
+        """Create an empty index beside the one in use; from now on ``add``, in every process, writes to both. Another
+        rebuild in progress can no longer be finished.
         """
         self._clear()
         self._ensure()
@@ -345,8 +347,8 @@ class ElasticIndex:
         self._make(self._made, {NEXT: {}})
 
     def _clear(self) -> None:
-        """Remove the indices of ours that no alias leads to: a rebuild that was killed leaves one. One that has an
-        alias' own name, as writes of version 0.1.0 could make, would stand in that alias' way for ever.
+        """Remove our indices without an alias: a killed rebuild leaves one. An index that has the name of an alias,
+        which writes of version 0.1.0 could create, would prevent that alias for ever.
         """
         for index, described in self._request("GET", f"/{ALIAS}*/_alias").items():
             if not described["aliases"] and _OURS.fullmatch(index):
@@ -355,14 +357,14 @@ class ElasticIndex:
                 self._remove(index)
 
     def fill(self, documents: Sequence[Document]) -> None:
-        """Into the new index alone."""
+        """Write documents to the new index only."""
         try:
             self._bulk(NEXT, documents)
         except _Moved as error:
             raise Unavailable("The new index is gone: another rebuild was started or has finished.") from error
 
     def adopt(self) -> None:
-        """Put the new index in the place of the old, in one step, and then remove the old."""
+        """Replace the old index with the new one, in one step, and then remove the old one."""
         self._request("POST", "/_refresh", within_s=_BULK_S)
         for looked in range(_LOOKS):
             old, new = self._aliased(ALIAS), self._aliased(NEXT)
@@ -377,18 +379,18 @@ class ElasticIndex:
             except Refused:  # the old one has rolled over since
                 if looked == _LOOKS - 1:
                     raise
-        time.sleep(_ASKED_STILL_S)  # who has begun to search the old one shall finish
+        time.sleep(_ASKED_STILL_S)  # let searches that have begun in the old one finish
         for index in old:
             self._remove(index)
 
     def give_up(self) -> None:
-        """Remove what an unfinished rebuild has left."""
+        """Remove the new index of an unfinished rebuild."""
         for index in self._aliased(NEXT):
             self._remove(index)
 
 
 def _new_name() -> str:
-    """A roll-over counts the number at the end up, which is six digits."""
+    """A new index name. It ends in six digits, which a roll-over increments."""
     return f"{ALIAS}-{time.time_ns() // 1_000_000}-000001"
 
 
@@ -409,7 +411,7 @@ def _where(document: Document) -> dict[str, Any]:
 
 
 def _leave_out(document: Document, why: str) -> None:
-    """Nobody who knows the log shall be able to use a token."""
+    """Log a document that is left out, with only the start of its token: a reader of the log must not get the token."""
     log.error(
         "Message %d of chat %d of application %s… can't be indexed, and a search will not find it: %s.",
         document.number,

@@ -1,1 +1,1 @@
-"""Everything on one host, with no other server: a commit is an acknowledgement."""
+"""The embedded mode: everything on one host, without other servers. A command is acknowledged once it is committed."""

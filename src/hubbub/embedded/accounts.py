@@ -1,5 +1,5 @@
-"""How commands on accounts, links and invites are applied: each within the transaction of its batch, and what refuses
-one is looked at before anything is changed.
+"""Applies commands on accounts, links and invites, each within the transaction of its batch. A command is refused
+before anything is changed.
 """
 
 from __future__ import annotations
@@ -32,9 +32,10 @@ ROLE = (
 )
 _LINK = "SELECT email FROM links WHERE purpose = ? AND hash = ? AND expires_at > ?"
 _INVITED_OPERATOR = "SELECT 1 FROM links WHERE purpose = 'operator' AND email = ? AND expires_at > ?"
-# Somebody is an operator: the link that makes the first one is over.
+# Once there is an operator, the link that creates the first one is no longer valid.
 _SETUP_OVER = "DELETE FROM links WHERE purpose = 'operator' AND email = ''"
-# Only of who manages the application still: an invite must not bring back who was removed, or made a member.
+# An invite is valid only while its creator still manages the application: it must not let back in a manager who was
+# removed, or was made a plain member.
 _INVITE = (
     "SELECT i.id, i.application_id, i.role, i.used < i.uses FROM invites i JOIN applications a ON a.id ="
     " i.application_id JOIN members m ON m.application_id = a.id AND m.user_id = i.created_by AND m.role <> 'member'"
@@ -43,7 +44,7 @@ _INVITE = (
 
 
 def is_gone(database: sqlite3.Connection, user_id: int) -> bool:
-    """Whether the account was deleted; so may be that of a request that was let in before."""
+    """Whether the account was deleted, which may happen after its request was admitted."""
     return database.execute("SELECT 1 FROM users WHERE id = ? AND deleted", (user_id,)).fetchone() is not None
 
 
@@ -53,7 +54,8 @@ def role_of(database: sqlite3.Connection, token: str, user_id: int) -> Role | No
 
 
 def refused_by(database: sqlite3.Connection, token: str, by: int | None, *, owner: bool = False) -> ChatError | None:
-    """What the role of who asks for a command refuses it with, see chat.commands."""
+    """The error for a command that the role of the user ``by`` does not allow; None if it is allowed; see
+    chat.commands."""
     return None if by is None else refusal(role_of(database, token, by), owner=owner)
 
 

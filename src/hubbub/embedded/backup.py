@@ -1,6 +1,6 @@
-"""A copy of the embedded mode's data in one file, made while it serves, and a data folder made from it again.
+"""Backs up the embedded mode's data to one file, while the service runs, and restores a data folder from it.
 
-The search index is not in it: the service makes one when it starts without.
+A backup has no search index: a service that starts without one builds it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class BackupFailed(Exception):
 
 
 def back_up(folder: Path, file: Path) -> int:
-    """Write ``file``, whole or not at all. Returns its bytes.
+    """Write the backup ``file``, whole or not at all. Returns its size in bytes.
 
     SQLite copies what was committed when it began; the service can go on writing.
 
@@ -55,13 +55,15 @@ def back_up(folder: Path, file: Path) -> int:
 
 @contextmanager
 def _scratch(parent: Path) -> Iterator[str]:
-    """A folder for what is not finished, in ``parent``; those that killed backups and restores left there are removed.
+    """A temporary folder in ``parent`` for unfinished files. Folders left there by killed backups and restores are
+    removed.
 
-    Each holds a shared lock on ``parent`` while it works. Who gets that lock alone knows that no other works there.
+    Each backup or restore holds a shared lock on ``parent`` while it works. A process that gets the exclusive lock
+    knows that no other one works there.
     """
     lock = os.open(parent, os.O_RDONLY)
     try:
-        with suppress(OSError):  # some file systems have no locks: then what was left stays
+        with suppress(OSError):  # some file systems have no locks: then old folders stay
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             for left in parent.glob(f"{_SCRATCH}*"):
                 shutil.rmtree(left)
@@ -87,7 +89,7 @@ def _copy(database: Path, copy: Path) -> None:
 
 
 def restore(file: Path, folder: Path) -> int:
-    """Make ``folder`` from a backup, whole or not at all. Returns how many messages are in it.
+    """Create ``folder`` from a backup, whole or not at all. Returns the number of messages in it.
 
     Raises:
         BackupFailed

@@ -46,11 +46,11 @@ class DataFolder:
 
     @classmethod
     def open(cls, path: Path) -> DataFolder:
-        """Make the folder where needed, and take it to serve it.
+        """Create the folder if needed, and lock it to serve it.
 
         Raises:
-            FolderUnusable: another process has it, it can't be written, its database is not what belongs there, or its
-                data was moved to a cluster.
+            FolderUnusable: another process has it, it can't be written, its database is not the one that belongs to it,
+                or its data was moved to a cluster.
         """
         folder = cls._take(path)
         try:
@@ -77,7 +77,7 @@ class DataFolder:
         return cls._take(path)
 
     def mark_moved(self, where: str) -> None:
-        """On disk when this returns: nobody serves the folder any more. Raises FolderUnusable."""
+        """Mark the folder as moved, durably: it can't be served any more. Raises FolderUnusable."""
         try:
             write_durably(self.path / _MOVED, f"{where}\n")
         except OSError as error:
@@ -116,7 +116,7 @@ class DataFolder:
             ) from error
 
     async def when_asked(self, what: str, act: Callable[[], None]) -> None:
-        """Look again and again for a request that another process has left with ``ask``; runs until cancelled."""
+        """Poll for requests that other processes leave with ``ask``, and call ``act``; runs until cancelled."""
         file = self.path / what
         while True:
             if file.exists():
@@ -126,7 +126,7 @@ class DataFolder:
 
     @staticmethod
     def ask(path: Path, what: str) -> None:
-        """Leave a request for the process that has the folder, or the next that takes it. Raises FolderUnusable."""
+        """Leave a request for the process that has the folder, or for the next one. Raises FolderUnusable."""
         DataFolder._check_there(path)
         (path / what).touch(mode=0o600)
 
@@ -140,7 +140,7 @@ class DataFolder:
 
 
 def _secret(path: Path) -> bytes:
-    """The key that signs sessions: made once, readable by its owner only."""
+    """The key that signs sessions: created once, readable by its owner only."""
     if not path.exists():
         write_durably(path, secrets.token_hex(32))
     content = path.read_bytes().strip()
@@ -150,7 +150,7 @@ def _secret(path: Path) -> bytes:
 
 
 def _close_to_others(folder: Path) -> None:
-    """Remove the rights of others to read the folder's files, whatever program made them. Raises OSError."""
+    """Remove other users' permissions on the folder's files, whichever program created them. Raises OSError."""
     for pattern in _OURS:
         for file in folder.glob(pattern):
             if file.stat().st_mode & 0o077:

@@ -1,7 +1,7 @@
-"""Which data a folder holds. A number names it, in the database's header and in a marker file beside the database, so
-that a database which is missing or was replaced is told from a folder that is new.
+"""Identifies the data set of a folder by a number in the database's header and in a marker file beside the database. So
+a missing or replaced database can be distinguished from a new folder.
 
-The header is read as bytes: SQLite would make a database where none is, and play a left-over log into it.
+The header is read as bytes: SQLite would create a missing database, and apply a left-over log to it.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ class DataSetWrong(Exception):
 
 
 def settled(database: Path) -> int:
-    """The number of the data that the folder of ``database`` holds. A new folder gets a database that has nothing but
-    its number; one from before there were numbers gets one. Both are on disk before the marker is.
+    """The number of the data set in the folder of ``database``. A new folder gets a database with nothing but its
+    number; a database of a version without numbers gets one. Both are on disk before the marker is.
 
     Raises:
         DataSetWrong
-        OSError, sqlite3.Error: it can't be read or written.
+        OSError, sqlite3.Error: the database or the marker can't be read or written.
     """
     found, marked = checked(database)
     if marked is None:
@@ -37,8 +37,8 @@ def settled(database: Path) -> int:
 
 
 def checked(database: Path) -> tuple[int, int | None]:
-    """The number in the database, 0 when it has none or there is no database, and that of the marker, None when there
-    is none. Changes nothing.
+    """The number in the database (0 when it has none or there is no database), and the number in the marker (None when
+    there is no marker). Changes nothing.
 
     Raises:
         DataSetWrong
@@ -96,7 +96,7 @@ def _marked(marker: Path) -> int | None:
 
 
 def write_durably(path: Path, text: str) -> None:
-    """Make a file, readable by its owner only: whole and on disk when this returns, or not at all."""
+    """Write a file durably, whole or not at all, readable by its owner only."""
     new = path.with_suffix(".new")
     new.unlink(missing_ok=True)
     with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:

@@ -8,7 +8,7 @@ _ROWS = 500  # some milliseconds
 
 
 def erase_some(connection: sqlite3.Connection) -> bool:
-    """Take one slice out, in the transaction under way. False when nothing is left to be taken out."""
+    """Erase one slice, in the current transaction. Returns False when nothing is left to erase."""
     found = connection.execute("SELECT id FROM erasures WHERE kind = 'chat' LIMIT 1").fetchone()
     if found is not None:
         if not _chat(connection, found[0]):
@@ -23,7 +23,7 @@ def erase_some(connection: sqlite3.Connection) -> bool:
 
 
 def _chat(connection: sqlite3.Connection, chat_id: int) -> bool:
-    """Whether there was something to be taken out."""
+    """Erase a slice of a chat. Returns whether there was anything left to erase."""
     messages = connection.execute(
         "DELETE FROM messages WHERE chat_id = ?1 AND number IN"
         " (SELECT number FROM messages WHERE chat_id = ?1 ORDER BY number LIMIT ?2)",
@@ -40,7 +40,8 @@ def _chat(connection: sqlite3.Connection, chat_id: int) -> bool:
 
 
 def _application(connection: sqlite3.Connection, application_id: int, at: int) -> bool:
-    """Whether there was something to be taken out. Its chats are, one after another, as any that is deleted."""
+    """Erase a slice of an application; its chats are marked as deleted, and erased like any other deleted chat. Returns
+    whether there was anything left to do."""
     chats = connection.execute(
         "UPDATE chats SET deleted = 1, title = NULL WHERE id IN"
         " (SELECT id FROM chats WHERE application_id = ? AND NOT deleted LIMIT ?) RETURNING id",

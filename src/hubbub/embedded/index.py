@@ -1,15 +1,15 @@
-"""The index of the embedded mode: an FTS5 table of trigrams in a database file of its own.
+"""The index of the embedded mode: an FTS5 table of trigrams in its own database file.
 
 It keeps no text, no positions and no sizes, only which message has which gram; chat.ranking does the rest. A message's
-row is its chat's id in the upper half and its number in the lower, so that a chat is one range of rows, which FTS5 can
-go to at once in the list of any gram.
+rowid has its chat's id in the upper half and its number in the lower half. So a chat is one range of rowids, which FTS5
+can seek to in the list of any gram.
 
-A table without texts can't take a row out again (before SQLite 3.43). So the rows of ``grams`` that an edit or a delete
-made untrue are noted in ``gone``, and passed over; they go at the next rebuild. Messages that were edited are in a
-table that has their texts, ``edited``, where each has one row, of its latest text.
+A table without texts can't delete a row (before SQLite 3.43). So the rows of ``grams`` that an edit or a delete made
+outdated are noted in ``gone`` and skipped; the next rebuild removes them. Edited messages are in the table ``edited``,
+which keeps texts; each has one row, with its latest text.
 
-Statements are few and large, as in embedded.store: a batch goes in as one JSON array, so that the C code works through
-it without coming back for the GIL.
+Statements are few and large, as in embedded.store: a batch is passed as one JSON array, so that the C code processes it
+without taking the GIL in between.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ _NEWEST = """
                      ORDER BY rowid DESC LIMIT ?4)
 """
 _NOT_GONE = "AND NOT EXISTS (SELECT 1 FROM gone WHERE gone.row = grams.rowid)"
-# As one JSON array: one step of a statement, and one wait for the GIL, instead of one for each message.
+# The result is one JSON array: one step of a statement, and one wait for the GIL, instead of one for each message.
 _FIND = f"""
     SELECT json_group_array(row) FROM (
         SELECT DISTINCT row FROM ({_NEWEST.format("grams", _NOT_GONE)} UNION ALL {_NEWEST.format("edited", "")})
@@ -84,15 +84,15 @@ _CHAT = "SELECT id FROM chats WHERE token = ? AND number = ?"
 _NUMBER_BITS = 32
 _KNOWN_CHATS = 100_000
 _THREADS = 2
-_USERS_AT_ONCE = 20  # of those who wait
-_CHANGES_AT_ONCE = 4000  # of theirs
-# What SQLite and FTS5 call an error of the statement, and with our statements is damage.
+_USERS_AT_ONCE = 20  # of the users with waiting changes
+_CHANGES_AT_ONCE = 4000  # of these users
+# SQLite and FTS5 report these as errors of the statement; with our statements they mean damage.
 _DAMAGES = ("no such table", "no such column", "vtable constructor failed", "invalid fts5 file format")
 
 
 class Progress(NamedTuple):
-    """How far the index has come with what it is given: up to the ``position`` of the store's changes but for what
-    waits; ``taken`` waits no longer, and ``later`` waits from now on.
+    """How far the index has come: it has the store's changes up to ``position``, except the waiting ones. The changes
+    in ``taken`` no longer wait; those in ``later`` wait from now on.
     """
 
     position: int
@@ -107,13 +107,13 @@ class Damaged(sqlite3.DatabaseError):
 class IndexFile:
     """One generation of the index. ``add`` and ``check`` belong to one thread; ``find`` may be called on any.
 
-    Invariant: with a ``position``, all the changes of the store up to it are in the file, or in its table ``waiting``;
-    all are written in one transaction. Without one the file is still being filled, and not to be relied on. The
-    positions are those of the store of ``data_set``, see embedded.data_set.
+    Invariant: if it has a ``position``, all changes of the store up to it are in the file, or in its table ``waiting``;
+    position and changes are written in one transaction. Without a position the file is still being filled, and is not
+    complete. The positions are those of the store of ``data_set``, see embedded.data_set.
     """
 
     def __init__(self, path: Path, data_set: int) -> None:
-        """Open or create it. Raises sqlite3.Error when it is no index, or another store's."""
+        """Open or create the file. Raises sqlite3.Error when it is no index, or the index of another store."""
         self.path = path
         path.touch(mode=0o600)
         self._inode = path.stat().st_ino
@@ -131,7 +131,7 @@ class IndexFile:
         self._latest = 0  # user of those who wait
 
     def _must_be_of(self, data_set: int) -> None:
-        """An index from before there were numbers is taken as it is."""
+        """Check that the index belongs to the data set. An index of a version without such numbers is accepted."""
         (found,) = self._writing.execute("PRAGMA user_version").fetchone()
         if found == 0:
             self._writing.execute(f"PRAGMA user_version = {data_set}")
@@ -145,7 +145,7 @@ class IndexFile:
             raise Damaged(verdict)
 
     def _connect(self) -> sqlite3.Connection:
-        # mode=rw: a file that is gone is an error here, and not a new one.
+        # mode=rw: if the file is missing, that is an error; no new file is created.
         connection = sqlite3.connect(
             f"{self.path.absolute().as_uri()}?mode=rw", uri=True, isolation_level=None, check_same_thread=False
         )
@@ -162,7 +162,7 @@ class IndexFile:
             return False
 
     def waiting(self) -> list[Change]:
-        """Some of what waits: for each of the next users, what has waited longest."""
+        """Some of the waiting changes: for each of the next users, those that have waited longest."""
         users: list[int] = []
         while len(users) < _USERS_AT_ONCE:
             next_user = "SELECT sender FROM waiting WHERE sender > ? LIMIT 1"
@@ -179,7 +179,8 @@ class IndexFile:
         return found
 
     def waiting_since(self) -> int | None:
-        """When what has waited longest was noted, in ms; None when nothing waits. On any thread."""
+        """The time (ms) at which the oldest waiting change was noted; None when nothing waits. May be called on any
+        thread."""
         with self._readers.one() as connection:
             since: int | None = connection.execute("SELECT min(noted_at) FROM waiting").fetchone()[0]
             return since
@@ -222,7 +223,7 @@ class IndexFile:
         self._writing.execute("INSERT OR REPLACE INTO state (only, position) VALUES (1, ?)", (progress.position,))
 
     def _insert(self, table: str, rows: list[tuple[int, str]]) -> None:
-        """In order: FTS5 writes out what it has gathered whenever a row is below the one before."""
+        """Insert rows in order: FTS5 flushes its buffer whenever a rowid is below the one before."""
         self._writing.execute(_ADD.format(table), (json.dumps(sorted(rows)),))
 
     def _row(self, chat: ChatKey, number: int) -> int:
@@ -236,11 +237,11 @@ class IndexFile:
         return known << _NUMBER_BITS | number
 
     def sync(self) -> None:
-        """All that is in it by now survives a loss of power as well. (A killed process loses nothing anyhow.)"""
+        """Make everything written so far survive a loss of power. (A killed process loses nothing in any case.)"""
         self._writing.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
     def find(self, chat: ChatKey, expression: str, limit: int, below: int | None = None) -> list[int]:
-        """The newest messages of the chat that an expression in FTS5's language is true of, newest first."""
+        """The numbers of the chat's newest messages that match an FTS5 expression, newest first."""
         with self._readers.one() as connection:
             found = connection.execute(_CHAT, chat).fetchone()
             if found is None:
@@ -255,16 +256,16 @@ class IndexFile:
         self._writing.close()
 
     def remove(self) -> None:
-        """Close it and delete its files; reads under way can finish."""
+        """Close it and delete its files; reads in progress can finish."""
         self.close()
         _delete(self.path)
 
 
 class SqliteIndex:
-    """See chat.ports.SearchIndex. In the folder are one or two generations, ``search-N.db``; the highest that has a
-    position is asked, and another is what a rebuild fills.
+    """See chat.ports.SearchIndex. The folder has one or two generations, ``search-N.db``. Searches use the highest one
+    that has a position; a rebuild fills the other.
 
-    One that is damaged is not asked any more, and stays until the next is adopted: ``current`` is None then.
+    A damaged generation is no longer used, but stays until the next one is adopted; until then ``current`` is None.
     """
 
     def __init__(self, folder: Path, data_set: int) -> None:
@@ -290,7 +291,8 @@ class SqliteIndex:
         return None if self._generation is not None else "The search index is being built."
 
     def _opened(self, path: Path) -> IndexFile | None:
-        """None, and the file removed, when it was never filled, is damaged, or is older than the one in use."""
+        """Open a file. If it was never filled, is damaged, or is older than the one in use, remove it and return
+        None."""
         try:
             file = IndexFile(path, self._data_set)
             if self._generation is None and file.position is not None:
@@ -302,7 +304,7 @@ class SqliteIndex:
         return None
 
     def noticed(self, file: IndexFile, error: sqlite3.Error) -> bool:
-        """Whether an error that came of using ``file`` says that it is damaged. Then it is not used any more."""
+        """Whether an error in using ``file`` means that it is damaged. If so, it is no longer used."""
         said = str(error)
         damaged = isinstance(error, Damaged) or is_damage(error) or said.startswith(_DAMAGES) or not file.is_there()
         if damaged:
@@ -315,7 +317,7 @@ class SqliteIndex:
             log.error("The search index %s can't be used and is rebuilt: %s", file.path, why)
 
     def start_anew(self) -> IndexFile:
-        """A new generation, empty, for a rebuild."""
+        """Create a new, empty generation for a rebuild."""
         number = _generation(self._generation.path) + 1 if self._generation else 1
         path = self._folder / f"search-{number}.db"
         _delete(path)
@@ -363,7 +365,7 @@ def _generation(path: Path) -> int:
 
 
 def _expression(term: Term, terms: int, *, typos: bool) -> str:
-    """In FTS5's language. A gram has neither quotes nor anything else that would be syntax between quotes."""
+    """The term as an FTS5 expression. A gram has neither quotes nor anything else that is syntax between quotes."""
     ways = [term.sure, *(term.typos if typos else ())]
     return (
         "("

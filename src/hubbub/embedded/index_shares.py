@@ -1,4 +1,4 @@
-"""Shares out the work of the search index among users: one who posts more than it can take in delays no one else's."""
+"""Divides the search index's work among users: a user who posts faster than it can index delays no other user."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 MOST_CHARACTERS = 262_144  # of text in one step; 0.2 s of a core where every three characters are new
-MOST_CHANGES = 2_500  # that are new and looked at in one step, and those of one more batch
-_LEAST = 30  # characters that a message counts as, at the least
+MOST_CHANGES = 2_500  # new changes that one step reads; the last batch may exceed it
+_LEAST = 30  # the fewest characters that a message counts as
 
 
 class Change(NamedTuple):
-    """A message that was posted, edited or deleted. ``size`` is its characters; ``sender`` and ``size`` of one that is
-    gone are 0, and nobody's. ``noted_at`` is in ms.
+    """A message that was posted, edited or deleted. ``size`` is its number of characters. For a deleted message,
+    ``sender`` (which is no user's id then) and ``size`` are 0. ``noted_at`` is in ms.
     """
 
     sender: int
@@ -23,8 +23,8 @@ class Change(NamedTuple):
 
 
 def shared_out(changes: Iterable[Change], most: int = MOST_CHARACTERS) -> list[Change]:
-    """What to take in first, of about ``most`` characters and one change at the least: all of who has little, and the
-    same from each of the others, in the order that they are given in.
+    """Choose the changes to index first: at least one change, about ``most`` characters in all. Users with few get all
+    of theirs indexed, the others equal shares, in the given order.
     """
     queues: dict[int, list[Change]] = {}
     for change in changes:

@@ -1,10 +1,10 @@
 """Updates a search index from the store in the background: no write waits for it.
 
-The store notes, in the transaction of each batch, which messages it changed; the index notes, in the transaction of
-what it takes in, how far it has come. So neither can be ahead of what the other believes, whatever is killed when.
+The store notes, in the transaction of each batch, which messages it changed. The index notes, in the transaction that
+adds documents, how far it has come. So neither assumes more than the other has, whenever a process is killed.
 
-One step takes in a bounded amount of text, in which users share (embedded.index_shares). What is left over of theirs
-waits in the index, with a note of it, and later steps take that in user by user.
+One step indexes a bounded amount of text, shared among users (embedded.index_shares). The changes that are left over
+are noted in the index as waiting, and later steps index them user by user.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from hubbub.embedded.index_shares import MOST_CHANGES, Change, shared_out
 
 log = logging.getLogger("hubbub.search")
 
-_PAUSE_S = 0.1  # little and often: what it holds the GIL for, every request waits for
+_PAUSE_S = 0.1  # short steps: every request waits while a step holds the GIL
 _BEHIND_PAUSE_S = 0.02
 _SYNC_S = 5.0
 _AFTER_FAULT_S = 2.0
@@ -66,7 +66,7 @@ class Generations(Protocol[G]):
 
 
 class Indexer(Generic[G]):
-    """Updates the index on a thread of its own. ``fault`` says why it can't; None when it can."""
+    """Updates the index on its own thread. ``fault`` says why it can't; None when it can."""
 
     def __init__(self, store: Changes, index: Generations[G]) -> None:
         self._store = store
@@ -122,7 +122,7 @@ class Indexer(Generic[G]):
             return False
 
     def _check(self, found: G) -> None:
-        """Look at one that was there at the start. What it has must be from this store, as it is now."""
+        """Check a generation that existed at the start: it must not be damaged, nor be ahead of the store."""
         found.check()
         if (found.position or 0) > self._store.last_change():
             self._index.condemn(found, "it has changes that the database does not have")
@@ -146,8 +146,8 @@ class Indexer(Generic[G]):
         return len(new) >= MOST_CHANGES or len(chosen) < len(waiting) + len(new)
 
     def _make_anew(self) -> None:
-        """All messages, then what has changed meanwhile; changes are kept until then, as ``indexed`` is not called
-        with a position beyond the old generation's."""
+        """Build a new generation: all messages, then the changes made in the meantime. The store keeps these, because
+        ``indexed`` is not called with a position beyond the old generation's."""
         began = time.monotonic()
         start = self._store.last_change()
         generation = self._index.start_anew()
@@ -165,7 +165,7 @@ class Indexer(Generic[G]):
             log.info("The search index of %d messages was built in %.1f s.", count, time.monotonic() - began)
 
     def _fill(self, generation: G, start: int) -> int | None:
-        """Index all messages. Returns their number; None when it was stopped before the end."""
+        """Index all messages. Returns their number; None if it was stopped before the end."""
         place, count = (0, 0), 0
         while not self._stopping.is_set():
             place, documents = self._store.all_messages(place)

@@ -19,7 +19,8 @@ class Readers:
 
     @contextmanager
     def one(self) -> Iterator[sqlite3.Connection]:
-        """Raises sqlite3.Error when none can be made. One that failed in use is not lent again."""
+        """Lend a connection. Raises sqlite3.Error when none can be opened. A connection that failed is not lent
+        again."""
         with self._lock:
             connection = self._idle.pop() if self._idle else None
         if connection is None:
@@ -36,7 +37,7 @@ class Readers:
         connection.close()
 
     def close(self) -> None:
-        """Close the pool; reads under way can finish."""
+        """Close the pool; reads in progress can finish."""
         with self._lock:
             self._closed = True
             idle, self._idle = self._idle, []

@@ -1,4 +1,4 @@
-"""All that a data folder's database holds, row by row, for a move to a cluster. See hubbub.move."""
+"""Reads all data of a data folder's database, row by row, for a move to a cluster. See hubbub.move."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from hubbub.schema.rows import (
     User,
 )
 
-# A cluster lists a user's applications by the time they were made, this wing by their ids: where the clock was set back
-# between two, the later one gets the time of the earlier, so that the list stays as it is.
+# A cluster lists a user's applications by their creation time, the embedded mode by their ids. If the clock was set
+# back between two, the later one gets the time of the earlier one, so that the list keeps its order.
 _APPLICATIONS = (
     "SELECT id, token, name, max(created_at) OVER (ORDER BY id) AS created_at, chats_count, deleted FROM applications"
 )
-# CROSS JOIN: the table on the left is walked in the order of its key, and nothing is sorted.
+# CROSS JOIN: SQLite reads the table on the left in the order of its key, and sorts nothing.
 _OF_CHAT = "CROSS JOIN chats c ON c.id = m.chat_id CROSS JOIN applications a ON a.id = c.application_id"
 
 # The columns are in the order of the kind's fields. A list that a cluster orders by when rows came has them in order.
@@ -44,7 +44,8 @@ SELECTS: dict[type[Row], str] = {
         f"SELECT a.token, m.user_id, m.role, a.created_at FROM ({_APPLICATIONS}) a"
         " CROSS JOIN members m ON m.application_id = a.id ORDER BY a.id, m.user_id"
     ),
-    # Who has sent something that is there still, and left. A cluster finds by it what Redis holds under their names.
+    # Users who left an application that still has messages of theirs. With these rows a cluster finds their entries in
+    # Redis.
     FormerMember: (
         "SELECT DISTINCT a.token, m.sender_id"
         f" FROM messages m {_OF_CHAT} CROSS JOIN users u ON u.id = m.sender_id WHERE NOT u.deleted AND NOT EXISTS"
@@ -76,14 +77,14 @@ SELECTS: dict[type[Row], str] = {
 
 
 class Rows:
-    """A context manager. While it is open nothing can write to the database, not even a command that does not take the
-    folder as DataFolder does.
+    """The rows of a database, a context manager. While it is open, nothing can write to the database, not even a
+    command that does not lock the folder as DataFolder does.
 
     Every method may raise sqlite3.Error.
     """
 
     def __init__(self, database: Path) -> None:
-        """Brings the schema up to date first. Raises SchemaTooNew."""
+        """Bring the schema up to date. Raises SchemaTooNew."""
         migrate(database)
         self._connection = sqlite3.connect(f"{database.absolute().as_uri()}?mode=rw", uri=True, isolation_level=None)
         self._connection.execute("BEGIN IMMEDIATE")
@@ -100,6 +101,6 @@ class Rows:
         return int(self._connection.execute(f"SELECT COUNT(*) FROM {source}").fetchone()[0])
 
     def of(self, kind: type[Row]) -> Iterator[Row]:
-        """All rows of the kind, read as they are asked for."""
+        """All rows of the kind, read one by one as the caller iterates."""
         for row in self._connection.execute(SELECTS[kind]):
             yield kind(*row)

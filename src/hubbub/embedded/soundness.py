@@ -24,7 +24,7 @@ class Soundness:
     """
 
     def __init__(self, database: Path) -> None:
-        """Once the database is open and was read, so that its log is there."""
+        """May be called once the database was opened and read, so that its log exists."""
         self._files = [database.with_name(database.name + suffix) for suffix in ("", "-wal")]
         self._opened = self._identities()
         self.fault: str | None = None
@@ -37,11 +37,11 @@ class Soundness:
         return found
 
     def check(self) -> None:
-        """What SQLite has written by now is in the files that the next start will open. SQLite itself can't tell: a
-        file that was deleted goes on taking writes. Two looks at the file system, some microseconds.
+        """Check that what SQLite has written is in the files that the next start will open. SQLite can't notice that
+        itself: a deleted file still accepts writes. Costs two ``stat`` calls, some microseconds.
 
         Raises:
-            Unavailable: the files are gone, or others are in their place.
+            Unavailable: the files are missing or were replaced, or there was a fault before.
         """
         if self.fault is None:
             try:

@@ -176,7 +176,7 @@ class SqliteStore:
         # Chats with messages above counted_to, as far as this process knows; the first has waited longest. It only
         # makes count_messages add them to the stored count sooner.
         self._uncounted: dict[int, None] = {}
-        self._changed: array[int] = array("q")  # in the batch under way: chat_id and number, in turn
+        self._changed: array[int] = array("q")  # in the current batch: chat_id and number, alternating
         self._indexed_to = 0
         self._forgotten_to = 0
 

@@ -1,4 +1,4 @@
-"""Changes an account from outside of the service, which may be running."""
+"""Changes an account from outside the service, which may be running."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _HEARD_WITHIN_S = 10.0
 
 
 def change_account(path: Path, email: str, command: Callable[[int], Command]) -> None:
-    """Apply the command, which is made for the id of the account with this email. A running service goes by it when
-    this returns.
+    """Apply the command that ``command`` makes for the id of the account with this email. It is in effect in a running
+    service when this returns.
 
     Raises:
         FolderUnusable: the folder, or its service, can't be used.
@@ -59,7 +59,7 @@ def _apply(database: Path, email: str, command: Callable[[int], Command]) -> Non
 
 
 def _tell(path: Path) -> None:
-    """Have the service drop what it remembers of accounts, and wait until it has."""
+    """Make the service drop what it has cached of accounts, and wait until it has done so."""
     DataFolder.ask(path, ACCOUNTS)
     until = time.monotonic() + _HEARD_WITHIN_S
     while (path / ACCOUNTS).exists():

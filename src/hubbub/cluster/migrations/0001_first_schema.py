@@ -1,4 +1,4 @@
-"""The first schema. Every application's data is keyed by its token first, so that it can be split by token.
+"""The first schema. The data of every application is keyed by its token first, so that it can be split by token.
 
 Tokens, emails and keys are compared byte by byte (binary collations); texts are utf8mb4.
 """
@@ -24,7 +24,7 @@ TABLES = (
         UNIQUE KEY by_email (email)
     ) {_OPTIONS}
     """,
-    # Sessions ended before their time. A row may go long after expires_at, see chat.limits.
+    # Sessions that were ended before they expired. A row may be deleted long after expires_at, see chat.limits.
     f"""
     CREATE TABLE ended_sessions (
         session    {_ASCII} PRIMARY KEY,
@@ -40,8 +40,8 @@ TABLES = (
         chats_count BIGINT NOT NULL DEFAULT 0
     ) {_OPTIONS}
     """,
-    # app_created_at repeats the application's own, so that "my applications, newest first" is one index range;
-    # position tells apart what was created in one millisecond.
+    # app_created_at repeats the application's created_at, so that "my applications, newest first" is one index range;
+    # position orders applications that were created in the same millisecond.
     f"""
     CREATE TABLE members (
         token          {_ASCII},
@@ -57,7 +57,7 @@ TABLES = (
     # counted: how many messages numbered up to counted_to exist. The count of a chat is counted plus the rows above
     # counted_to, so it is exact at every moment and after every crash, however seldom counted_to moves.
     # last_number: a bound of the numbers given that no row shows any more (deleted messages, dead letters).
-    # epoch: how often the chat's numbering was opened anew; live_epoch: the last one that messages were numbered in.
+    # epoch: the last epoch that was begun for the chat; live_epoch: the last one that became live.
     f"""
     CREATE TABLE chats (
         token       {_ASCII},
@@ -87,7 +87,7 @@ TABLES = (
         PRIMARY KEY (token, chat, number)
     ) {_OPTIONS}
     """,
-    # Apart from the messages, so that a key outlives its message: a retry after a delete must add nothing.
+    # A table of its own, so that a key outlives its message: a retry after a delete must add nothing.
     f"""
     CREATE TABLE idempotency_keys (
         token     {_ASCII},
@@ -116,7 +116,7 @@ TABLES = (
         PRIMARY KEY (shard, publisher)
     ) {_OPTIONS}
     """,
-    # What all processes of a cluster share: the key that signs sessions, the number of shards.
+    # Values that all processes of a cluster share: the key that signs sessions, the number of shards.
     f"""
     CREATE TABLE kept (
         name  {_ASCII} PRIMARY KEY,

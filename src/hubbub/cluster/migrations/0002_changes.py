@@ -1,4 +1,4 @@
-"""What the search index has to look at again."""
+"""The changes that the search index has to read."""
 
 from alembic import op
 
@@ -7,9 +7,9 @@ down_revision = "0001"
 
 
 def upgrade() -> None:
-    # Written in the transaction that changes the messages, gone when a search server has them: position is that of the
-    # shard, messages has token, chat and number of each as msgpack. noted_at (ms) tells how far the index is behind.
-    # The writer that indexes locks the rows it takes.
+    # A row is added in the transaction that changes the messages, and deleted when the search server has them. position
+    # is the shard's; messages has the token, chat and number of each as msgpack. noted_at (ms) shows how far the index
+    # is behind. A writer that indexes locks the rows that it processes.
     op.execute(
         """
         CREATE TABLE changes (

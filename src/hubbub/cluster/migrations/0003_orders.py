@@ -1,4 +1,4 @@
-"""The order of changes, and openings under way. docs/decisions/0007-cluster-protocol.md, rules 5 and 6."""
+"""The order of changes, and openings in progress. docs/decisions/0007-cluster-protocol.md, rules 5 and 6."""
 
 from hubbub.cluster.columns import add_column
 

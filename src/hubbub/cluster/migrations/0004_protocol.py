@@ -1,4 +1,4 @@
-"""What the protocol keeps in the database. docs/decisions/0007-cluster-protocol.md, rules 1, 3, 6 and 9."""
+"""The protocol's state in the database. docs/decisions/0007-cluster-protocol.md, rules 1, 3, 6 and 9."""
 
 from alembic import op
 
@@ -12,8 +12,8 @@ _OPTIONS = "ENGINE = InnoDB DEFAULT CHARSET = utf8mb4 COLLATE = utf8mb4_bin"
 
 
 def upgrade() -> None:
-    # Commands that could not be stored, one row each; command is a delivery of it alone, as it travelled. acknowledged
-    # is false where nobody can have been told that it was accepted.
+    # Commands that could not be stored, one row each; command is a delivery of it alone, as encoded in the queue.
+    # acknowledged is false if no client can have been told that it was accepted.
     op.execute(
         f"""
         CREATE TABLE IF NOT EXISTS set_aside (
@@ -31,7 +31,7 @@ def upgrade() -> None:
         ) {_OPTIONS}
         """
     )
-    # Deliveries that never came: state is stopped, orphaned (what is behind is set aside) or accepted (gone over).
+    # Deliveries that never arrived: state is stopped, orphaned (those behind are set aside) or accepted (skipped).
     op.execute(
         f"""
         CREATE TABLE IF NOT EXISTS holes (
@@ -45,8 +45,8 @@ def upgrade() -> None:
         ) {_OPTIONS}
         """
     )
-    # Each data set that a Redis server (slot) was found to hold, and when (ms). The newest of
-    # a slot counts, once it is used.
+    # Each data set that a Redis server (slot) was found to hold, and when (ms). The newest of a slot is valid once it
+    # is used.
     op.execute(
         f"""
         CREATE TABLE IF NOT EXISTS generations (
@@ -59,5 +59,5 @@ def upgrade() -> None:
         ) {_OPTIONS}
         """
     )
-    # The generations that an API process holds to, by slot, as JSON.
+    # The generations that an API process holds, by slot, as JSON.
     add_column("processes", "knows", "VARBINARY(2000) NOT NULL DEFAULT ''")

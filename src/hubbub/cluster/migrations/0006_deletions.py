@@ -12,8 +12,8 @@ _OPTIONS = "ENGINE = InnoDB DEFAULT CHARSET = utf8mb4 COLLATE = utf8mb4_bin"
 
 
 def upgrade() -> None:
-    # The row of what was deleted stays, without its texts: it says what is to become of what is queued, and no number
-    # of a chat is ever given again.
+    # The row of a deleted thing stays, without its texts: it decides what happens to commands that are still queued,
+    # and no number of a chat is ever given again.
     for table in ("users", "applications", "chats"):
         add_column(table, "deleted", "BOOLEAN NOT NULL DEFAULT FALSE")
     # chats_count is the number of the last chat: so many of them are deleted.
@@ -37,7 +37,7 @@ def upgrade() -> None:
         ) {_OPTIONS}
         """
     )
-    # Who has left an application: what Redis holds of their messages is found by it.
+    # Users who have left an application: with these rows their messages in Redis are found.
     op.execute(
         f"""
         CREATE TABLE IF NOT EXISTS former_members (

@@ -21,7 +21,7 @@ from hubbub.cluster.redis.servers import Servers
 
 _process = secrets.token_hex(8)
 _counter = itertools.count(1)
-# The most requests in one trip, and the most of them that read messages: Redis serves nobody else while it runs the
+# The most requests in one trip, and the most of them that read messages: Redis serves no other client while it runs the
 # script. A request that reads messages of the greatest length takes Redis 1.3 ms.
 _MOST_TOGETHER = 100
 _MOST_PAGES = 8

@@ -16,7 +16,7 @@ TABLES = (
         created_at    INTEGER NOT NULL
     ) STRICT
     """,
-    # Sessions ended before their time. A row may go long after expires_at, see chat.limits.
+    # Sessions that were ended before they expired. A row may be deleted long after expires_at, see chat.limits.
     """
     CREATE TABLE ended_sessions (
         session    TEXT PRIMARY KEY,
@@ -70,7 +70,7 @@ TABLES = (
         PRIMARY KEY (chat_id, number)
     ) STRICT, WITHOUT ROWID
     """,
-    # Apart from the messages, so that a key outlives its message: a retry after a delete must add nothing.
+    # A table of its own, so that a key outlives its message: a retry after a delete must add nothing.
     """
     CREATE TABLE idempotency_keys (
         chat_id   INTEGER NOT NULL,

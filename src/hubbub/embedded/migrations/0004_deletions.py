@@ -7,7 +7,7 @@ down_revision = "0003"
 
 
 def upgrade() -> None:
-    # The row of what was deleted stays, without its texts: no id and no number of a chat is ever given again.
+    # The row of a deleted thing stays, without its texts: no id and no number of a chat is ever given again.
     for table in ("users", "applications", "chats"):
         op.execute(f"ALTER TABLE {table} ADD COLUMN deleted INTEGER NOT NULL DEFAULT 0 CHECK (deleted IN (0, 1))")
     # What was deleted and has rows left: id is that of an application, of a chat, or of a user whose messages go.
