@@ -237,12 +237,12 @@ def test_the_highest_rate_is_searched_for(embedded: Service, tmp_path: Path) -> 
     file = tmp_path / "found.json"
     done = perftest(
         *("--url", embedded.url, "--writes", "80", "--reads", "80", "--workers", "2", "--duration", "1", "--find-max"),
-        # What holds does not depend on the machine: one request in 1 s of trial more than this is a failure.
+        # What holds depends little on the machine: a rate above this fails, unless some of its second's requests are late.
         *("--require", "writes.throughput<=80/s", "--json", str(file)),
     )
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads(file.read_text())
-    assert 75 <= 80 * found["factor"] <= 82
+    assert 75 <= 80 * found["factor"] <= 100
     assert "Highest rate that held:" in done.stdout
 
 

@@ -36,10 +36,11 @@ async def servers(redis: Redis) -> AsyncIterator[Servers]:
 
 
 @pytest.fixture(params=["sqlite", "mysql"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Erasable]:
+def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Erasable]:
     """Users 1 and 2, ``a@x`` and ``b@x``; the first owns the application ``token`` with one chat."""
     store: Erasable
     if request.param == "sqlite":
+        monkeypatch.setattr("hubbub.embedded.store._ERASING_S", 60.0)  # all at once, and not for some milliseconds
         store = SqliteStore(tmp_path / "hubbub.db")
     else:
         store = ClusterStore(new_database(request.getfixturevalue("mariadb")))
