@@ -237,7 +237,7 @@ def test_the_highest_rate_is_searched_for(embedded: Service, tmp_path: Path) -> 
     file = tmp_path / "found.json"
     done = perftest(
         *("--url", embedded.url, "--writes", "80", "--reads", "80", "--workers", "2", "--duration", "1", "--find-max"),
-        # What holds depends little on the machine: a rate above this fails, unless some of its second's requests are late.
+        # What holds depends little on the machine: a higher rate fails, unless some of a second's requests are late.
         *("--require", "writes.throughput<=80/s", "--json", str(file)),
     )
     assert done.returncode == 0, done.stdout + done.stderr
