@@ -19,6 +19,7 @@ import threading
 import time
 from collections.abc import Sequence
 from queue import Empty, SimpleQueue
+from typing import NamedTuple
 
 from hubbub.chat.commands import Command, EditMessage, Outcome, PostMessage
 from hubbub.chat.errors import Unavailable
@@ -31,6 +32,14 @@ log = logging.getLogger("hubbub.queue")
 _OVERHEAD = 500  # bytes a command costs beside its body
 _LINGER_S = 0.002
 _LINGER_FOR = range(3, 32)
+
+
+class _Waiting(NamedTuple):
+    """A command that waits. It costs ``size`` bytes, which count against the user."""
+
+    ticket: Ticket
+    user_id: int
+    size: int
 
 
 class EmbeddedQueue:
@@ -54,7 +63,7 @@ class EmbeddedQueue:
         self._max_batch_bytes = max_batch_bytes
         self._housekeeping_s = housekeeping_s
         self._loop = asyncio.get_running_loop()
-        self._waiting: SimpleQueue[Ticket | None] = SimpleQueue()
+        self._waiting: SimpleQueue[_Waiting | None] = SimpleQueue()
         self._closed = False
         self._commands = 0
         self._bytes = 0
@@ -83,7 +92,7 @@ class EmbeddedQueue:
         self._bytes += size
         self.accepted += 1
         ticket = Ticket(command)
-        self._waiting.put(ticket)
+        self._waiting.put(_Waiting(ticket, user_id, size))
         return ticket
 
     async def close(self) -> None:
@@ -110,38 +119,37 @@ class EmbeddedQueue:
             batch, open_ = self._gather()
             self._last_batch = len(batch)
             if batch:
-                outcomes = self._writer.apply([ticket.command for ticket in batch])
+                outcomes = self._writer.apply([each.ticket.command for each in batch])
                 self._loop.call_soon_threadsafe(self._tell, batch, outcomes)
             if time.monotonic() - last >= self._housekeeping_s:
                 self._writer.housekeep()
                 last = time.monotonic()
         self._writer.housekeep()
 
-    def _gather(self) -> tuple[list[Ticket], bool]:
-        """Wait for a ticket, then take all waiting ones, up to the bounds of a batch; the last ticket may exceed the
+    def _gather(self) -> tuple[list[_Waiting], bool]:
+        """Wait for a command, then take all waiting ones, up to the bounds of a batch; the last one may exceed the
         bound of bytes. The second value is False with the last batch after ``close``."""
-        batch: list[Ticket] = []
+        batch: list[_Waiting] = []
         size = 0
         take = self._waiting.get
         try:
-            ticket = take(timeout=self._housekeeping_s)
+            each = take(timeout=self._housekeeping_s)
             if self._last_batch in _LINGER_FOR:
                 time.sleep(_LINGER_S)
-            while ticket is not None:
-                batch.append(ticket)
-                size += _owed(ticket.command)[1]
+            while each is not None:
+                batch.append(each)
+                size += each.size
                 if len(batch) == self._max_batch or size >= self._max_batch_bytes:
                     return batch, True
-                ticket = take(block=False)
+                each = take(block=False)
         except Empty:
             return batch, True
         return batch, False
 
     # All in one turn of the loop: the largest batch, a thousand posts with their answers, takes some 12 ms of CPU.
-    def _tell(self, batch: Sequence[Ticket], outcomes: Sequence[Outcome]) -> None:
+    def _tell(self, batch: Sequence[_Waiting], outcomes: Sequence[Outcome]) -> None:
         self._commands -= len(batch)
-        for ticket, outcome in zip(batch, outcomes, strict=True):
-            user_id, size = _owed(ticket.command)
+        for (ticket, user_id, size), outcome in zip(batch, outcomes, strict=True):
             self._bytes -= size
             self._of_users.give_back(user_id, size)
             try:
