@@ -63,6 +63,16 @@ async def test_one_users_rate_counts_at_every_process(redis: Redis) -> None:
         assert (await gates[1].enter(2)).mark == (await gates[0].enter(2)).mark != ""
 
 
+async def test_a_mark_stays_empty_where_redis_cant_be_told_that_the_change_is_over(redis: Redis) -> None:
+    redis.command("FLUSHALL")
+    async with connected(redis.url) as one, connected(redis.url) as other:
+        gates = [gate_of(servers, 20) for servers in (one, other)]
+        over = await gates[0].sessions_change(2)
+        await one.close()
+        await over()
+        assert (await gates[1].enter(2)).mark == ""
+
+
 def test_a_process_that_stood_still_keeps_its_connection(redis: Redis) -> None:
     async def stand_still() -> None:
         async with connected(redis.url) as servers:

@@ -150,7 +150,11 @@ async def test_an_end_that_nobody_can_be_told_of_is_refused(all_of_them: bool) -
 
 
 async def lost() -> None:
-    raise Unavailable("Redis is away.")
+    raise Unavailable("The store does not answer.")
+
+
+async def unheard() -> None:
+    """As a gate that can't be told that a change is over."""
 
 
 @pytest.mark.parametrize("stored", [True, False])
@@ -160,7 +164,7 @@ async def test_an_end_counts_at_once_though_nobody_can_be_told_that_it_is_over(s
     class AwayLater(LocalGate):
         async def sessions_change(self, user_id: int) -> Callable[[], Awaitable[None]]:
             await super().sessions_change(user_id)
-            return lost
+            return unheard
 
     store, gate = Ending(), AwayLater(1000)
     one, other = (Sessions(cast(Accounts, store), SECRET, gate) for _ in range(2))

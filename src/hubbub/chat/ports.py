@@ -270,7 +270,7 @@ class Gate(Protocol):
 
     async def sessions_change(self, user_id: int) -> Callable[[], Awaitable[None]]:
         """To be called before sessions of the user are ended. From now on the user's mark is empty, in every process.
-        The returned function, called afterwards, gives the user a new mark. If it is not called, or raises Unavailable,
+        The returned function, called afterwards, gives the user a new mark. If it is not called, or can't do that now,
         the mark stays empty until the change can't be under way any more.
 
         Raises:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from contextlib import suppress
 
 from hubbub.chat.accounts import existing
 from hubbub.chat.commands import Command
@@ -37,8 +36,7 @@ async def change_account(settings: Settings, email: str, command: Callable[[int]
         user = await existing(store, email)
         over = await sessions_change(servers, user.id)  # see http.sessions
         (outcome,) = await asyncio.to_thread(store.apply, [command(user.id)])
-        with suppress(Unavailable):
-            await over()
+        await over()
     finally:
         following.cancel()
         await asyncio.gather(following, return_exceptions=True)

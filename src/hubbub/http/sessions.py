@@ -25,7 +25,6 @@ expired (see chat.limits), so that a clock which was wrong for a while does not 
 
 from __future__ import annotations
 
-import logging
 import secrets
 import time
 from collections import OrderedDict
@@ -41,7 +40,6 @@ from hubbub.chat.errors import ChatError, RateLimited, Unauthenticated, Unavaila
 from hubbub.chat.model import User
 from hubbub.chat.ports import Gate, Wants
 
-_log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 COOKIE = "auth_token"
@@ -234,9 +232,9 @@ class Sessions:
             result = await change(user)
         except ChatError as error:
             if not isinstance(error, Unavailable):  # then nothing was changed
-                await _as_far_as_can_be(over)
+                await over()
             raise
-        await _as_far_as_can_be(over)
+        await over()
         self._forget(user)
         return result
 
@@ -244,13 +242,6 @@ class Sessions:
         """Forget the user's sessions: they would have to be checked again anyway."""
         for header in [header for header, known in self._remembered.items() if known.user.id == user.id]:
             del self._remembered[header]
-
-
-async def _as_far_as_can_be(over: Callable[[], Awaitable[None]]) -> None:
-    try:
-        await over()
-    except Unavailable as error:
-        _log.warning("Requests of a user are checked in the store for an hour: %s", error.sentence)
 
 
 def _given(request: Request) -> tuple[bytes | None, bytes | None]:

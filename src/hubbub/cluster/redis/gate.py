@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import secrets
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -18,6 +19,8 @@ from hubbub.cluster.redis.connection import OtherData, RedisClient
 from hubbub.cluster.redis.keys import Keys
 from hubbub.cluster.redis.pages import Application, Applications, Pages
 from hubbub.cluster.redis.servers import Servers
+
+log = logging.getLogger("hubbub.redis")
 
 _process = secrets.token_hex(8)
 _counter = itertools.count(1)
@@ -237,8 +240,14 @@ async def sessions_change(servers: Servers, user_id: int) -> Callable[[], Awaita
         for client in servers.clients:
             await client.script("sessions", 1, client.named().user(user_id), change, fresh)
 
+    async def over() -> None:
+        try:
+            await tell(unique())
+        except Unavailable as error:
+            log.warning("Requests of a user are checked in the store for an hour: %s", error.sentence)
+
     await tell("")
-    return lambda: tell(unique())
+    return over
 
 
 def _answer(waiting: list[asyncio.Future[Any]], data_set: bytes, reply: asyncio.Future[Any]) -> None:
