@@ -12,7 +12,7 @@ a request to arrive and for an answer to be taken here (``Edge.sweep`` calls ``e
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Hashable
+from collections.abc import Hashable
 from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, cast
@@ -357,12 +357,7 @@ class Connection(asyncio.Protocol):
 
     def _handle_asgi(self, request: Request) -> None:
         self._exchange = AsgiExchange(self, self._scope(request), request.body, keep_alive=request.keep_alive)
-        self._start(self._exchange.run(self.edge.app))
-
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self.edge.tasks.add(task)
-        task.add_done_callback(self.edge.tasks.discard)
+        self.edge.start(self._exchange.run(self.edge.app))
 
     def _scope(self, request: Request) -> dict[str, Any]:
         path, _, query = request.target.partition(b"?")
@@ -387,7 +382,8 @@ class Connection(asyncio.Protocol):
     def _reply(self, request: Request, reply: Reply) -> None:
         close = self.last or not request.keep_alive
         if len(reply.body) > PIECE:
-            self._start(self._reply_in_pieces(request, reply.encode(self.edge.date, close=close), reply.status, close))
+            data = reply.encode(self.edge.date, close=close)
+            self.edge.start(self._reply_in_pieces(request, data, reply.status, close))
             return
         if not self.transport.is_closing():
             self.transport.write(reply.encode(self.edge.date, close=close))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import resource
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Coroutine, Iterable
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Any
 
@@ -125,6 +125,13 @@ class Edge:
     def rests(self, connection: Connection) -> None:
         """It waits for its client now."""
         self.all_busy -= {connection.address, None}
+
+    def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run the work as a task, which is held until it ends."""
+        task = asyncio.get_running_loop().create_task(work)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+        return task
 
     def leave(self, connection: Connection | Handshake) -> None:
         """Stop counting the connection."""

@@ -60,9 +60,7 @@ class Handshake:
     def start(self, context: SSLContext) -> None:
         if self._client.fileno() < 0:  # it was aborted before its turn
             return
-        self._task = asyncio.get_running_loop().create_task(self._run(context))
-        self._edge.tasks.add(self._task)
-        self._task.add_done_callback(self._edge.tasks.discard)
+        self._task = self._edge.start(self._run(context))
 
     async def _run(self, context: SSLContext) -> None:
         loop = asyncio.get_running_loop()
