@@ -25,23 +25,28 @@ def connect(listener: socket.socket, count: int, stack: ExitStack) -> None:
         stack.enter_context(socket.create_connection(listener.getsockname(), timeout=10))
 
 
+async def accepted(count: int, stack: ExitStack) -> list[int]:
+    """The turn of the loop in which each of so many clients, who connected together, was accepted."""
+    listener = listen("127.0.0.1", 0)
+    turn = 0
+    taken: list[int] = []
+
+    def take(client: socket.socket) -> None:
+        stack.enter_context(client)
+        taken.append(turn)
+
+    accepting = Acceptor(listener, 100, take)
+    connect(listener, count, stack)
+    while len(taken) < count:
+        turn += 1
+        await asyncio.sleep(0)
+    accepting.stop()
+    return taken
+
+
 def test_all_who_wait_are_accepted_in_one_turn_of_the_loop() -> None:
     async def scene(stack: ExitStack) -> None:
-        listener = listen("127.0.0.1", 0)
-        turn = 0
-        taken: list[int] = []
-
-        def take(client: socket.socket) -> None:
-            stack.enter_context(client)
-            taken.append(turn)
-
-        accepting = Acceptor(listener, 100, take)
-        connect(listener, 50, stack)
-        while len(taken) < 50:
-            turn += 1
-            await asyncio.sleep(0)
-        assert len(set(taken)) == 1
-        accepting.stop()
+        assert len(set(await accepted(50, stack))) == 1
 
     run(scene)
 
@@ -50,21 +55,8 @@ def test_a_flood_of_clients_leaves_the_loop_to_others(monkeypatch: Any) -> None:
     monkeypatch.setattr(acceptor, "_MOST_AT_ONCE", 5)
 
     async def scene(stack: ExitStack) -> None:
-        listener = listen("127.0.0.1", 0)
-        taken: list[int] = []
-        turn = 0
-
-        def take(client: socket.socket) -> None:
-            stack.enter_context(client)
-            taken.append(turn)
-
-        accepting = Acceptor(listener, 100, take)
-        connect(listener, 20, stack)
-        while len(taken) < 20:
-            turn += 1
-            await asyncio.sleep(0)
+        taken = await accepted(20, stack)
         assert max(taken.count(each) for each in taken) == 5
-        accepting.stop()
 
     run(scene)
 

@@ -23,6 +23,7 @@ from hubbub.chat.ports import Doors
 from hubbub.embedded.store import SqliteStore
 from hubbub.embedded.view import MemoryCache
 from hubbub.http.stream import MOST_OF_SLICE, SLICE, Slices, Stream
+from hubbub.http.turns import Turns
 from tests.conftest import eventually_async
 from tests.holds import holds
 from tests.unit.fakes import CHAT, MEMBER, STRANGER, TOKEN, Fakes
@@ -40,7 +41,7 @@ async def stream(doors: Doors, feed: Feed, caller: Caller = MEMBER, after: int =
         return caller
 
     chats = Chats(doors)
-    return Stream(chats, feed, Slices(), again, MEMBER, CHAT, await chats.enter(MEMBER, CHAT), after)
+    return Stream(chats, feed, Slices(Turns()), again, MEMBER, CHAT, await chats.enter(MEMBER, CHAT), after)
 
 
 async def told(fakes: Fakes, feed: Feed, caller: Caller = MEMBER, after: int = 0) -> list[bytes]:
@@ -103,7 +104,7 @@ async def test_a_long_chat_is_told_once_and_holds_nobody_up(large: Doors) -> Non
 
 
 async def test_many_who_read_at_once_hold_nobody_up_together(large: Doors) -> None:
-    feed, slices = Feed(), Slices()
+    feed, slices = Feed(), Slices(Turns())
     chats = Chats(large)
 
     async def again() -> Caller:

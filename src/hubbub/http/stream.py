@@ -46,9 +46,9 @@ class Slices:
     ``turns`` of the loop they wait behind users who have asked for less.
     """
 
-    def __init__(self, turns: Turns | None = None) -> None:
+    def __init__(self, turns: Turns) -> None:
         self._free = asyncio.Semaphore(_SLICES_AT_ONCE)
-        self.turns = turns or Turns()
+        self.turns = turns
 
     async def __aenter__(self) -> None:
         await self._free.acquire()
@@ -227,12 +227,14 @@ class Stream:
             return b""
         found = {message.number: message for message in messages}
         pieces: list[bytes] = []
+        size = 0
         for number in numbers:
-            if sum(map(len, pieces)) >= MOST_OF_SLICE:
+            if size >= MOST_OF_SLICE:
                 break  # the others are looked at next
             del self._changed[number]
             if number in found:
                 pieces.append(b"event: edited\ndata: %b\n\n" % encode_message(found[number]))
+                size += len(pieces[-1])
             elif number not in still_open:
                 pieces.append(b'event: deleted\ndata: {"messageNumber":%d}\n\n' % number)
             else:
