@@ -69,11 +69,13 @@ def hostiles(url: str) -> list[Hostile]:
         return f"{head}{kind}\r\n".encode() + content
 
     guess = json.dumps({"email": EMAIL, "password": "wrong password"}).encode()
+    # From another address than the load's, which would be locked out with them.
+    guesses = HEAD + b"X-Forwarded-For: 203.0.113.9\r\nContent-Length: %d\r\n\r\n" % len(guess) + guess
     lists = asked("GET", f"{chats}/1/messages?limit=100")
     search = f"{chats}/2/messages/search?limit=100&q={quote(QUERIES['a typo in every word'])}"
     return [
         *(Hostile(way.__name__.replace("_", " "), way(file), 400, reads=False) for way in WAYS),
-        Hostile("wrong passwords", HEAD + b"Content-Length: %d\r\n\r\n" % len(guess) + guess, 50, reads=True),
+        Hostile("wrong passwords", guesses, 50, reads=True),
         Hostile("lists of the longest texts", lists, 50, reads=True),
         Hostile("lists that are not read", lists * 20, 50, reads=False),
         Hostile("deep pages", asked("GET", f"{chats}/1/messages?page=900&limit=100"), 50, reads=True),
@@ -165,7 +167,8 @@ def main(seconds: int, only: str, writes: int, reads: int) -> None:
         fill(data, _SIZES)
         source = os.environ.get("HUBBUB_SOURCE")
         command = ["serve", "--port", "0", "--data", str(data)]
-        service = Part(command, {"PYTHONPATH": source} if source else {}, Path(scratch) / "log")
+        settings = {"HUBBUB_PROXIES": "127.0.0.1", **({"PYTHONPATH": source} if source else {})}
+        service = Part(command, settings, Path(scratch) / "log")
         service.start()
         try:
             for name, *load, workers in _STEPS:
