@@ -6,8 +6,8 @@ well again.
 One embedded service, and `hubbub perftest` against it: near its peak, at twice that with ten times the connections, and
 then the standard load at once. Then the standard load, or --writes and --reads, beside each kind of hostile client, and
 beside all of them at once: 400 connections of each way in tests/abuse/hostile.py, and 50 of one user for each that
-needs an account. The generator and the hostile clients run on the same two cores, the hostile ones with the lower
-priority.
+needs an account. Each kind comes from an address of its own. The generator and the hostile clients run on the same two
+cores, the hostile ones with the lower priority.
 
 --only PART runs the loads whose name has it. With another build's src in HUBBUB_SOURCE the service is of that build.
 """
@@ -21,8 +21,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlsplit
@@ -69,8 +68,7 @@ def hostiles(url: str) -> list[Hostile]:
         return f"{head}{kind}\r\n".encode() + content
 
     guess = json.dumps({"email": EMAIL, "password": "wrong password"}).encode()
-    # From another address than the load's, which would be locked out with them.
-    guesses = HEAD + b"X-Forwarded-For: 203.0.113.9\r\nContent-Length: %d\r\n\r\n" % len(guess) + guess
+    guesses = HEAD + b"Content-Length: %d\r\n\r\n" % len(guess) + guess
     lists = asked("GET", f"{chats}/1/messages?limit=100")
     search = f"{chats}/2/messages/search?limit=100&q={quote(QUERIES['a typo in every word'])}"
     return [
@@ -88,7 +86,7 @@ def hostiles(url: str) -> list[Hostile]:
 _POST = json.dumps({"body": LONGEST}).encode()
 
 
-async def _attack(url: str, hostile: Hostile) -> None:
+async def _attack(url: str, hostile: Hostile, address: str) -> None:
     parts = urlsplit(url)
 
     async def discard(reader: asyncio.StreamReader) -> None:
@@ -98,7 +96,7 @@ async def _attack(url: str, hostile: Hostile) -> None:
     async def client() -> None:
         while True:
             with suppress(OSError):
-                reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
+                reader, writer = await asyncio.open_connection(parts.hostname, parts.port, local_addr=(address, 0))
                 if hostile.reads:
                     reading = asyncio.create_task(discard(reader))
                     with suppress(asyncio.CancelledError):
@@ -120,32 +118,37 @@ def _attacker(url: str, among: list[Hostile]) -> None:
     os.nice(10)
 
     async def attack() -> None:
-        await asyncio.gather(*(_attack(url, hostile) for hostile in among))
+        addresses = (f"127.0.0.{number}" for number in range(2, 254))
+        await asyncio.gather(*(_attack(url, *pair) for pair in zip(among, addresses, strict=False)))
 
     asyncio.run(attack())
 
 
-@contextmanager
-def attacked(url: str, among: list[Hostile]) -> Iterator[None]:
-    """In a process of their own."""
-    process = multiprocessing.Process(target=_attacker, args=(url, among))
-    process.start()
-    try:
-        yield
-    finally:
-        process.terminate()
-        process.join()
-
-
-def run(url: str, out: Path, writes: int, reads: int, workers: int, seconds: int) -> dict[str, Any]:
+def run(
+    url: str, out: Path, writes: int, reads: int, workers: int, seconds: int, among: list[Hostile]
+) -> dict[str, Any] | None:
+    """The result of a run, None if it had none. The hostile clients come with the warmup, in a process of their own."""
     options = ("--writes", writes, "--reads", reads, "--workers", workers, "--duration", seconds, "--json", out)
     command = [sys.executable, "-m", "hubbub", "perftest", "--url", url, "--keep", *map(str, options)]
-    subprocess.run(command, stdout=sys.stderr, check=False)
-    result: dict[str, Any] = json.loads(out.read_text())
+    attack = multiprocessing.Process(target=_attacker, args=(url, among))
+    out.unlink(missing_ok=True)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None
+        for line in running.stdout:
+            sys.stderr.write(line)
+            if line.startswith("Phase 2") and among:
+                attack.start()
+    if attack.pid is not None:
+        attack.terminate()
+        attack.join()
+    result: dict[str, Any] | None = json.loads(out.read_text()) if out.exists() else None
     return result
 
 
-def show(name: str, result: dict[str, Any], asked: int) -> None:
+def show(name: str, result: dict[str, Any] | None, asked: int) -> None:
+    if result is None:
+        click.echo(f"| {name} | {asked} | the run had no result | | | | |")
+        return
     sides = (result["writes"], result["reads"])
     good = sum((side["total"] - side["failed"]) / result["duration_s"] for side in sides)
     failed = sum(side["failed"] for side in sides)
@@ -167,21 +170,18 @@ def main(seconds: int, only: str, writes: int, reads: int) -> None:
         fill(data, _SIZES)
         source = os.environ.get("HUBBUB_SOURCE")
         command = ["serve", "--port", "0", "--data", str(data)]
-        settings = {"HUBBUB_PROXIES": "127.0.0.1", **({"PYTHONPATH": source} if source else {})}
-        service = Part(command, settings, Path(scratch) / "log")
+        service = Part(command, {"PYTHONPATH": source} if source else {}, Path(scratch) / "log")
         service.start()
         try:
             for name, *load, workers in _STEPS:
                 if only in name:
-                    show(name, run(service.url, out, load[0], load[1], workers, seconds), sum(load))
+                    show(name, run(service.url, out, load[0], load[1], workers, seconds, []), sum(load))
             kinds = hostiles(service.url)
             besides = {"nobody": [], **{kind.name: [kind] for kind in kinds}, "all of these at once": kinds}
             for beside, among in besides.items():
                 name = f"beside {beside}"
                 if only in name:
-                    with attacked(service.url, among):
-                        result = run(service.url, out, writes, reads, _WORKERS, seconds)
-                    show(name, result, writes + reads)
+                    show(name, run(service.url, out, writes, reads, _WORKERS, seconds, among), writes + reads)
         finally:
             service.stop()
 

@@ -62,6 +62,7 @@ class Connection(asyncio.Protocol):
         "_held",
         "_reader",
         "_request",
+        "_turn",
         "_waiting",
         "address",
         "busy",
@@ -88,6 +89,7 @@ class Connection(asyncio.Protocol):
         self._held = 0
         self._reader = Reader()
         self._request: Request | None = None
+        self._turn: asyncio.Future[None] | None = None  # that a large answer waits for
         self._waiting = 0
 
     # asyncio -----------------------------------------------------------------------------------------------------
@@ -108,6 +110,8 @@ class Connection(asyncio.Protocol):
         self.edge.hold(self, -self._held, 0)
         self._held = 0
         self._take_note()
+        if self._turn is not None and not self._turn.done():  # so that the answer is not held until its turn
+            self._turn.set_result(None)
         if self._exchange is not None:
             self._exchange.disconnected()
 
@@ -124,8 +128,7 @@ class Connection(asyncio.Protocol):
     def pause_writing(self) -> None:
         self.paused = True
         self.deadline = self.edge.clock + SEND_S
-        # The transport keeps a written buffer until the client has taken its last byte.
-        self.edge.not_taken(self, self._waiting + PIECE)
+        self._count_unsent()
 
     def resume_writing(self) -> None:
         self._take_note()
@@ -137,10 +140,17 @@ class Connection(asyncio.Protocol):
         """The client has taken what was written, or has gone."""
         if self.paused:
             self.paused = False
-            self.edge.not_taken(self, 0)
+            self._count_unsent()
         drained, self._drained = self._drained, None
         if drained is not None and not drained.done():
             drained.set_result(None)
+
+    def _count_unsent(self) -> None:
+        """Let the edge count what is held for the client: a large answer from when it is made, and what is written and
+        not taken. (The transport keeps a written buffer until the client has taken its last byte.)
+        """
+        held = self._waiting + PIECE if self.paused or self._waiting > PIECE else 0
+        self.edge.not_taken(self, held)
 
     async def drained(self) -> None:
         """Wait until the client has taken what was written, or has gone."""
@@ -154,10 +164,11 @@ class Connection(asyncio.Protocol):
         large answer waits for its turn, as a request does.
         """
         self._waiting = 0 if shared else len(data)
-        if self.paused:
-            self.edge.not_taken(self, self._waiting + PIECE)
+        self._count_unsent()
         if len(data) > PIECE and self._request is not None:
-            await self.edge.turns.turn(self._owner(self._request), len(data) * _WRITING_S)
+            self._turn = self.edge.turns.turn(self._owner(self._request), len(data) * _WRITING_S)
+            await self._turn
+            self._turn = None
         for at in range(0, len(data), PIECE):
             if self.paused:
                 await self.drained()
@@ -168,8 +179,7 @@ class Connection(asyncio.Protocol):
         if more:
             await self.drained()
         self._waiting = 0
-        if self.paused:
-            self.edge.not_taken(self, PIECE)
+        self._count_unsent()
 
     def data_received(self, data: bytes) -> None:
         if self._closing:
@@ -189,7 +199,16 @@ class Connection(asyncio.Protocol):
                 request.body = data[len(raw) :]
                 self._handle(request)
                 return
-        self._read(data, 0)
+        if self.edge.turns.free:
+            self._read(data, 0)
+        else:
+            self._ahead, self._at = data, 0
+            self.transport.pause_reading()
+            too_much = self._hold()
+            if too_much is not None:
+                self._refuse(too_much)
+            else:
+                self._next()
 
     def leave(self) -> None:
         """Close, unless a request has begun: its answer will be the last. A stream that has not ended by now never
@@ -224,11 +243,14 @@ class Connection(asyncio.Protocol):
     def _read(self, data: bytes, at: int) -> None:
         """Take the bytes from ``at`` up to the end of a request, and handle the request if it is complete."""
         begun = self._reader.taken
+        begun_at = perf_counter()
         try:
             request, at = self._reader.read(data, at)
         except Refused as refused:
             self._refuse(refused.reply)
             return
+        finally:
+            self.edge.turns.spend(perf_counter() - begun_at)
         if at < len(data):
             self._ahead, self._at = data, at
             self.transport.pause_reading()
@@ -270,7 +292,12 @@ class Connection(asyncio.Protocol):
         return not (self.busy or self.paused or self._ahead or self._closing)
 
     def _next(self) -> None:
-        """Handle what has come, once the client has taken the answer before it."""
+        """Read what has come, once the client has taken the answer before it: in its address's turn, as the user is not
+        known before."""
+        if self._ahead and not (self.busy or self.paused or self._closing):
+            self.edge.turns.begin(self._read_ahead, lambda: self.address or id(self))
+
+    def _read_ahead(self) -> None:
         if self._ahead and not (self.busy or self.paused or self._closing):
             data, self._ahead = self._ahead, b""
             self._read(data, self._at)
@@ -382,16 +409,17 @@ class Connection(asyncio.Protocol):
     def _reply(self, request: Request, reply: Reply) -> None:
         close = self.last or not request.keep_alive
         if len(reply.body) > PIECE:
-            data = reply.encode(self.edge.date, close=close)
-            self.edge.start(self._reply_in_pieces(request, data, reply.status, close))
+            self.edge.start(self._reply_in_pieces(request, reply, close))
             return
         if not self.transport.is_closing():
             self.transport.write(reply.encode(self.edge.date, close=close))
         self._replied(request, reply.status, close)
 
-    async def _reply_in_pieces(self, request: Request, data: bytes, status: int, close: bool) -> None:
-        await self.write(data)
-        self._replied(request, status, close)
+    async def _reply_in_pieces(self, request: Request, reply: Reply, close: bool) -> None:
+        """The body is not copied: a cache may hold it, and so may the answers to others."""
+        await self.write(reply.head(self.edge.date, close=close))
+        await self.write(reply.body)
+        self._replied(request, reply.status, close)
 
     def _replied(self, request: Request, status: int, close: bool) -> None:
         self.edge.requests.observe(perf_counter() - request.begun, (request.route, status))

@@ -153,7 +153,7 @@ class Edge:
         return None
 
     def not_taken(self, connection: Connection, size: int) -> None:
-        """Note that ``size`` bytes are held for the connection's client, which does not take them; 0 when it does.
+        """Note that ``size`` bytes are held for the connection's client, which has not taken them; 0 if none are.
         Above the limit for all clients, the connection that holds most, of the address that holds most, is cut off.
         """
         self._not_taken.take(connection.address, size - self._unsent.pop(connection, 0))

@@ -34,8 +34,9 @@ class Reply(NamedTuple):
     content_type: bytes = JSON
     headers: bytes = b""
 
-    def encode(self, date: bytes, *, close: bool) -> bytes:
-        return b"%b%b%b%bcontent-type: %b\r\ncontent-length: %d\r\n%b\r\n%b" % (
+    def head(self, date: bytes, *, close: bool) -> bytes:
+        """What is sent before the body."""
+        return b"%b%b%b%bcontent-type: %b\r\ncontent-length: %d\r\n%b\r\n" % (
             STATUS_LINES[self.status],
             date,
             COMMON_HEADERS,
@@ -43,5 +44,7 @@ class Reply(NamedTuple):
             self.content_type,
             len(self.body),
             b"connection: close\r\n" if close else b"",
-            self.body,
         )
+
+    def encode(self, date: bytes, *, close: bool) -> bytes:
+        return self.head(date, close=close) + self.body

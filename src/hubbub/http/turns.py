@@ -59,14 +59,16 @@ class Turns:
         else:
             self._wait(owner(), _Work(work, least_s))
 
-    async def turn(self, owner: Hashable, least_s: float) -> None:
-        """Wait for the owner's turn to do something that takes ``least_s``."""
-        if not self.free:
-            called = asyncio.get_running_loop().create_future()
-            self._wait(owner, _Work(lambda: None if called.done() else called.set_result(None), least_s))
-            await called
-        else:
+    def turn(self, owner: Hashable, least_s: float) -> asyncio.Future[None]:
+        """The owner's turn to do something that takes ``least_s``: done when it has come. Who does not want it any more
+        may set a result, or cancel it."""
+        called = asyncio.get_running_loop().create_future()
+        if self.free:
             self.spend(least_s)
+            called.set_result(None)
+        else:
+            self._wait(owner, _Work(lambda: None if called.done() else called.set_result(None), least_s))
+        return called
 
     def _wait(self, owner: Hashable, work: _Work) -> None:
         theirs = self._work.get(owner)

@@ -1,0 +1,129 @@
+"""What a request costs: CPU of the service and of the load generator, beside a server that stores nothing.
+
+    python -m benchmarks.cost [NAME=SRC ...] [--rounds 3] [--writes 5000] [--reads 10000] [--seconds 10]
+
+The servers take turns in each round: the trivial server, the embedded service as it is here, and one of each SRC, the
+src folder of another build. The generator of this build loads all of them, with one process. The figures are medians of
+the rounds. CPU counts while the test phase runs, user and system time, with all threads.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import click
+import psutil
+
+from hubbub.loadtest.process import Part
+
+_TRIVIAL = "a server that stores nothing"
+
+
+class Figures(NamedTuple):
+    """Of one run: CPU microseconds a request, requests a second, and milliseconds of the P99 from due."""
+
+    service_us: float
+    generator_us: float
+    rate: float
+    p99_writes: float
+    p99_reads: float
+
+
+@contextmanager
+def trivial(folder: Path) -> Iterator[tuple[str, int]]:
+    """Its URL and process id."""
+    command = [sys.executable, "-m", "benchmarks.trivial_server"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        yield process.stdout.readline().strip(), process.pid
+        process.terminate()
+
+
+@contextmanager
+def embedded(folder: Path, source: str) -> Iterator[tuple[str, int]]:
+    """The same of a service on an empty data folder."""
+    part = Part(["serve", "--port", "0", "--data", str(folder / "data")], {"PYTHONPATH": source}, folder / "log")
+    part.start()
+    try:
+        yield part.url, part.pid
+    finally:
+        part.stop()
+
+
+def measure(url: str, pid: int, options: list[str], out: Path) -> Figures:
+    """One run of the load tester."""
+    command = [
+        sys.executable,
+        "-m",
+        "hubbub",
+        "perftest",
+        "--url",
+        url,
+        "--keep",
+        "--processes",
+        "1",
+        "--json",
+        str(out),
+    ]
+    server = psutil.Process(pid)
+    spent: list[float] = []
+    with subprocess.Popen([*command, *options], stdout=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None
+        for line in running.stdout:
+            # The test phase is between these two.
+            if line.startswith("Phase 3") or (line.startswith("=") and len(spent) == 1):
+                times = server.cpu_times()
+                spent.append(times.user + times.system)
+    result = json.loads(out.read_text())
+    sides = result["writes"], result["reads"]
+    answered = sum(side["total"] - side["failed"] for side in sides)
+    if len(spent) != 2 or not answered:
+        raise SystemExit(f"The run against {url} ended too early.")
+    return Figures(
+        (spent[1] - spent[0]) / answered * 1e6,
+        result["generator"]["cores"] * result["duration_s"] / answered * 1e6,
+        answered / result["duration_s"],
+        *(side["latency_ms"]["p99"] for side in sides),
+    )
+
+
+@click.command()
+@click.argument("builds", nargs=-1, metavar="[NAME=SRC]...")
+@click.option("--rounds", default=3, show_default=True)
+@click.option("--writes", default=5000, show_default=True, help="A second.")
+@click.option("--reads", default=10000, show_default=True, help="The same.")
+@click.option("--seconds", default=10, show_default=True)
+def main(builds: tuple[str, ...], rounds: int, writes: int, reads: int, seconds: int) -> None:
+    options = ["--writes", str(writes), "--reads", str(reads), "--duration", str(seconds)]
+    others = dict(build.split("=", 1) for build in builds)
+    services = {"embedded": os.environ.get("PYTHONPATH", "").split(os.pathsep)[0], **others}
+    runs: dict[str, list[Figures]] = {name: [] for name in (_TRIVIAL, *services)}
+    for _ in range(rounds):
+        for name, measured in runs.items():
+            with tempfile.TemporaryDirectory() as scratch:
+                folder = Path(scratch)
+                server = trivial(folder) if name == _TRIVIAL else embedded(folder, services[name])
+                with server as (url, pid):
+                    measured.append(measure(url, pid, options, folder / "result.json"))
+    click.echo("| server | answered /s | CPU a request | beside the first | generator's | P99, writes / reads |")
+    click.echo("| --- | --- | --- | --- | --- | --- |")
+    floor = statistics.median(figures.service_us for figures in runs[_TRIVIAL])
+    for name, measured in runs.items():
+        median = Figures(*map(statistics.median, zip(*measured, strict=True)))
+        click.echo(
+            f"| {name} | {median.rate:,.0f} | {median.service_us:.1f} µs | {median.service_us / floor:.1f} × "
+            f"| {median.generator_us:.1f} µs | {median.p99_writes:,.0f} / {median.p99_reads:,.0f} ms |"
+        )
+
+
+if __name__ == "__main__":
+    main()
