@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from functools import cache
 from typing import Any, TypeVar, get_args, get_origin
 from urllib.parse import parse_qsl
 
@@ -16,6 +17,7 @@ _LARGEST = 2**53 - 1  # the largest whole number that JSON keeps exact everywher
 _MISSING = object()
 _NESTED = object()
 _decode = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_fields_of = cache(msgspec.structs.fields)
 # Of unknown fields, so that a refusal costs little.
 _MOST_NAMED = 20
 _LONGEST_NAME = 100
@@ -31,7 +33,7 @@ def fields(kind: type[S], body: bytes) -> S:
     try:
         body.decode()  # what is in no field is not looked at below, and JSON is UTF-8
         given = _decode(body or b"{}")
-        has = [field.encode_name for field in msgspec.structs.fields(kind)]
+        has = [field.encode_name for field in _fields_of(kind)]
         content = {name: _plain(given[name]) for name in has if name in given}
     except msgspec.ValidationError:
         raise Malformed("The body must be a JSON object.") from None
@@ -67,7 +69,7 @@ def convert(kind: type[S], content: Mapping[str, Any], wrong: Sequence[str] = ()
     """
     values: dict[str, Any] = {}
     errors = [*wrong]
-    for field in msgspec.structs.fields(kind):
+    for field in _fields_of(kind):
         value = content.get(field.encode_name, _MISSING)
         if value is _MISSING:
             if field.required:
@@ -116,7 +118,7 @@ def query(kind: type[S], text: bytes) -> S:
     except ValueError:
         raise Invalid(["the query string must be percent-encoded UTF-8 of at most 50 parameters"]) from None
     content: dict[str, Any] = dict(pairs)
-    for field in msgspec.structs.fields(kind):
+    for field in _fields_of(kind):
         if field.encode_name in content and _takes_int(field.type):
             value = content[field.encode_name]
             if value.isascii() and value.isdigit() and len(value) < 17:
