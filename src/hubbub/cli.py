@@ -185,11 +185,11 @@ def writer(host: str | None, metrics_port: str | None) -> None:
 
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop, number)
-        told: list[bool] = []
+        announced: list[bool] = []
 
         def started() -> None:
-            if not told:
-                told.append(True)
+            if not announced:
+                announced.append(True)
                 log_start("a writer")
                 tell(settings.log_format, "Hubbub's writer is ready")
 
@@ -253,8 +253,8 @@ def dead_list() -> None:
     for each in dead_letters.list():
         what = kind_of(each.command) if each.command else f"unreadable, {each.size} bytes"
         where = f"{each.command.chat.token}/{each.command.chat.number}" if each.command else ""
-        told = "" if each.acknowledged else "  (not acknowledged)"
-        click.echo(f"{each.number:>4}  {each.at}  {what:<14}  {where}  {each.reason}{told}")
+        note = "" if each.acknowledged else "  (not acknowledged)"
+        click.echo(f"{each.number:>4}  {each.at}  {what:<14}  {where}  {each.reason}{note}")
 
 
 @dead.command("show")

@@ -19,7 +19,7 @@ _LARGEST_FILE = 1024 * 1024
 _OTHERS = re.compile(r"HUBBUB_(CONFIG|PERFTEST_KEY|SEARCH_SERVERS|SCREENSHOTS|SOURCE|MODEL_\w+)")
 
 
-class Given(NamedTuple):
+class SettingValue(NamedTuple):
     """A setting's value, where it was read, and what comes before a value there."""
 
     value: Any
@@ -37,23 +37,23 @@ class FileUnusable(Exception):
     """The file of settings can't be read; the text names it and says why."""
 
 
-def from_flags(flags: Mapping[str, Any]) -> dict[str, Given]:
+def from_flags(flags: Mapping[str, Any]) -> dict[str, SettingValue]:
     """A flag that was not given is None."""
     found = {}
     for name, value in flags.items():
         if value is not None:
             flag = f"--{name.replace('_', '-')}"
-            found[name] = Given(value, f"flag {flag}", f"{flag} ")
+            found[name] = SettingValue(value, f"flag {flag}", f"{flag} ")
     return found
 
 
-def from_environment(names: Collection[str]) -> dict[str, Given]:
+def from_environment(names: Collection[str]) -> dict[str, SettingValue]:
     found = {}
     for name in names:
         variable = PREFIX + name.upper()
         if variable in os.environ:
             value = os.environ[variable]
-            found[name] = Given(value, f"environment {variable}", f"{variable}=")
+            found[name] = SettingValue(value, f"environment {variable}", f"{variable}=")
     return found
 
 
@@ -69,7 +69,7 @@ def unknown_variables(names: Collection[str]) -> Iterator[str]:
             yield f"environment {_name(variable)}: No such setting; it is ignored.{_nearest(bare, known, PREFIX)}"
 
 
-def from_file(names: Collection[str]) -> tuple[dict[str, Given], list[str]]:
+def from_file(names: Collection[str]) -> tuple[dict[str, SettingValue], list[str]]:
     """What the file has, and a line for each of its keys that is no setting. Raises FileUnusable."""
     path = os.environ.get(PREFIX + "CONFIG") or _DEFAULT_FILE
     text = _text(path)
@@ -81,7 +81,7 @@ def from_file(names: Collection[str]) -> tuple[dict[str, Given], list[str]]:
     for name, value in content.items():
         source = f"file {path}{_line_of(name, text)}"
         if name in names:
-            found[name] = Given(value, source, f"{name} = ", toml=True)
+            found[name] = SettingValue(value, source, f"{name} = ", toml=True)
         else:
             faults.append(f"{_name(name)} ({source}): There is no such setting.{_nearest(name, names)}")
     return found, faults

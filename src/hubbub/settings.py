@@ -12,7 +12,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 from hubbub import setting_kinds as kinds
 from hubbub.chat.quotas import Hourly
 from hubbub.logs import without_passwords
-from hubbub.setting_sources import FileUnusable, Given, from_environment, from_file, from_flags, unknown_variables
+from hubbub.setting_sources import (
+    FileUnusable,
+    SettingValue,
+    from_environment,
+    from_file,
+    from_flags,
+    unknown_variables,
+)
 
 
 class SettingsWrong(Exception):
@@ -167,28 +174,28 @@ def load(*, files: bool = False, **flags: Any) -> Settings:
         SettingsWrong
     """
     names = Settings.model_fields
-    given: dict[str, Given] = {}
+    values: dict[str, SettingValue] = {}
     faults: list[str] = []
     try:
-        given, faults = from_file(names)
+        values, faults = from_file(names)
     except FileUnusable as error:
         faults = [str(error)]
-    given |= from_environment(names) | from_flags(flags)
+    values |= from_environment(names) | from_flags(flags)
     try:
-        settings = Settings(**{name: each.value for name, each in given.items()})
+        settings = Settings(**{name: each.value for name, each in values.items()})
     except ValidationError as error:
-        form = given["log_format"].value if "log_format" in given else ""
-        raise SettingsWrong([*faults, *_faults(error, given)], "json" if form == "json" else "text") from None
+        form = values["log_format"].value if "log_format" in values else ""
+        raise SettingsWrong([*faults, *_faults(error, values)], "json" if form == "json" else "text") from None
     if (settings.tls_cert is None) != (settings.tls_key is None):
         there, lacking = ("tls_key", "tls_cert") if settings.tls_cert is None else ("tls_cert", "tls_key")
-        faults.append(f"{there} ({given[there].source}): This needs {lacking} beside it. Set both, or neither.")
+        faults.append(f"{there} ({values[there].source}): This needs {lacking} beside it. Set both, or neither.")
     elif files and settings.tls_cert is not None and settings.tls_key is not None:
         fault = kinds.tls_fault(settings.tls_cert, settings.tls_key)
         if fault is not None:
-            faults.append(_line(fault[0], given[fault[0]], fault[1]))
+            faults.append(_line(fault[0], values[fault[0]], fault[1]))
     unset = [name for name in ("mail_from", "public_url") if not getattr(settings, name)]
     if settings.smtp_url and unset:
-        source = given["smtp_url"].source
+        source = values["smtp_url"].source
         faults.append(f"smtp_url ({source}): This needs {' and '.join(unset)} beside it. Set all three, or none.")
     if faults:
         raise SettingsWrong(faults, settings.log_format)
@@ -200,25 +207,25 @@ def warnings() -> list[str]:
     return list(unknown_variables(Settings.model_fields))
 
 
-def _faults(error: ValidationError, given: dict[str, Given]) -> Iterator[str]:
+def _faults(error: ValidationError, values: dict[str, SettingValue]) -> Iterator[str]:
     """One line for each setting."""
-    told = set()
+    seen = set()
     for each in error.errors():
         name = str(each["loc"][0])
-        if name in told:
+        if name in seen:
             continue
-        told.add(name)
+        seen.add(name)
         if each["type"] == "value_error":
             said = str(each["ctx"]["error"])
         else:
             said = f"{_seen(name, each['input'])} is not {_wanted(name)}."
-        yield _line(name, given[name], said)
+        yield _line(name, values[name], said)
 
 
-def _line(name: str, given: Given, said: str) -> str:
+def _line(name: str, value: SettingValue, said: str) -> str:
     field = Settings.model_fields[name]
     example = _text((field.examples or [field.default])[0])
-    return f"{name} ({given.source}): {said}" + (f" Write, for example: {given.written(example)}" if example else "")
+    return f"{name} ({value.source}): {said}" + (f" Write, for example: {value.written(example)}" if example else "")
 
 
 def _seen(name: str, value: Any) -> str:

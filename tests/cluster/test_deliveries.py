@@ -28,7 +28,6 @@ from hubbub.chat.errors import NotFound, Unavailable
 from hubbub.chat.model import ChatKey, Role, User
 from hubbub.cluster.database import Broken
 from hubbub.cluster.dead_letters import DeadLetters
-from hubbub.cluster.holes import Holes, ShardStopped
 from hubbub.cluster.processes import OtherServers, Processes
 from hubbub.cluster.protocol import (
     Delete,
@@ -36,16 +35,17 @@ from hubbub.cluster.protocol import (
     Edit,
     Failed,
     Gone,
-    Hole,
     OpenChat,
     Opened,
     Post,
     Queued,
     Repeated,
+    SequenceGap,
     Straggler,
     order_of,
     retry_name,
 )
+from hubbub.cluster.sequence_gaps import SequenceGaps, ShardStopped
 from hubbub.loadtest.servers import MariaDb
 from tests.ports.stores import ClusterStore
 from tests.servers import new_database
@@ -105,35 +105,35 @@ async def test_two_writers_that_both_hold_a_shard_apply_it_once(store: ClusterSt
 
 async def test_what_comes_before_an_earlier_one_is_neither_applied_nor_taken_for_applied(store: ClusterStore) -> None:
     store.deliveries.apply(0, 4, [Delivery("api", 1, [post(1)], 0)])
-    with pytest.raises(Hole):
+    with pytest.raises(SequenceGap):
         store.deliveries.apply(0, 4, [Delivery("api", 3, [post(3)], 2)])
     assert sorted(await bodies(store)) == [1]
     store.deliveries.apply(0, 4, [Delivery("api", 2, [post(2)], 1), Delivery("api", 3, [post(3)], 2)])
     assert sorted(await bodies(store)) == [1, 2, 3]
 
 
-def hole(store: ClusterStore, found: Delivery) -> Hole:
-    with pytest.raises(Hole) as raised:
+def gap(store: ClusterStore, found: Delivery) -> SequenceGap:
+    with pytest.raises(SequenceGap) as raised:
         store.deliveries.apply(0, 4, [found])
     return raised.value
 
 
 async def test_a_shard_that_lacks_what_was_confirmed_stops_until_somebody_says_go_on(store: ClusterStore) -> None:
     behind = Delivery("api", 2, [post(2)], 1)
-    holes = Holes(store.database)
-    holes.decide(hole(store, behind), [behind])
+    gaps = SequenceGaps(store.database)
+    gaps.decide(gap(store, behind), [behind])
     with pytest.raises(ShardStopped):
         store.deliveries.apply(0, 4, [behind])
-    assert [(each.shard, each.expected, each.found) for each in holes.stopped()] == [(0, 1, 2)]
-    holes.accept()
+    assert [(each.shard, each.expected, each.found) for each in gaps.stopped()] == [(0, 1, 2)]
+    gaps.accept()
     store.deliveries.apply(0, 4, [behind])
     assert sorted(await bodies(store)) == [2]
-    assert holes.stopped() == []
+    assert gaps.stopped() == []
 
 
 async def test_what_is_behind_one_that_nobody_was_told_of_is_set_aside(store: ClusterStore) -> None:
     behind = Delivery("api", 2, [post(2)], 0)
-    Holes(store.database).decide(hole(store, behind), [behind])
+    SequenceGaps(store.database).decide(gap(store, behind), [behind])
     store.deliveries.apply(0, 4, [behind, Delivery("other", 1, [post(3)], 0)])
     assert sorted(await bodies(store)) == [3]
     (aside,) = DeadLetters(store.database).list()
@@ -141,9 +141,9 @@ async def test_what_is_behind_one_that_nobody_was_told_of_is_set_aside(store: Cl
     late = Delivery("api", 4, [post(4)], 3)
     with pytest.raises(ShardStopped):  # a mark that comes after all says that it was confirmed
         store.deliveries.apply(0, 4, [late])
-    holes = Holes(store.database)
-    assert [(each.shard, each.expected) for each in holes.stopped()] == [(0, 1)]
-    holes.accept()
+    gaps = SequenceGaps(store.database)
+    assert [(each.shard, each.expected) for each in gaps.stopped()] == [(0, 1)]
+    gaps.accept()
     store.deliveries.apply(0, 4, [late])
     assert sorted(await bodies(store)) == [3, 4]
 
@@ -163,7 +163,7 @@ async def test_a_change_of_what_is_set_aside_is_set_aside_too(store: ClusterStor
 
 async def test_a_publisher_without_marks_goes_over_what_was_never_confirmed(store: ClusterStore) -> None:
     behind = Delivery("an earlier version", 2, [post(2)])
-    Holes(store.database).decide(hole(store, behind), [behind])
+    SequenceGaps(store.database).decide(gap(store, behind), [behind])
     store.deliveries.apply(0, 4, [behind])
     assert sorted(await bodies(store)) == [2]
 
@@ -369,7 +369,7 @@ async def test_what_comes_for_a_deleted_chat_is_dropped_and_not_set_aside(store:
     assert applied(store, *late, there) == [*[Gone()] * 4, 1]
     assert isinstance(applied(store, marker)[0], NotFound)
     behind = Delivery("api", 2, [post(4)], 0)
-    Holes(store.database).decide(hole(store, behind), [behind])
+    SequenceGaps(store.database).decide(gap(store, behind), [behind])
     assert store.deliveries.apply(0, 4, [behind]).outcomes == [None]
     assert DeadLetters(store.database).list() == []
     store.erase()

@@ -81,15 +81,15 @@ class Run:
         except (AssertionError, StackFailed, ServerFailed) as error:
             verdict.add([Problem("errors", f"it did not come back: {str(error).splitlines()[0]}")])
             field.fix()
-        told = traffic.told
-        verdict.acknowledged, verdict.refused, verdict.errors = told.acknowledged, told.refused, told.errors
+        record = traffic.record
+        verdict.acknowledged, verdict.refused, verdict.errors = record.acknowledged, record.refused, record.errors
         verdict.ended = field.ended - ended
         verdict.add(traffic.problems())
         self._look(field.stack)
-        if self.fault.planned and (told.refused or told.errors):
-            verdict.add([Problem("refused", f"{told.refused} 503s and {told.errors} errors in planned work")])
-        if told.lagging and not self.fault.redis:
-            verdict.add([Problem("lag", f"{told.lagging} reads lagged though Redis has lost nothing")])
+        if self.fault.planned and (record.refused or record.errors):
+            verdict.add([Problem("refused", f"{record.refused} 503s and {record.errors} errors in planned work")])
+        if record.lagging and not self.fault.redis:
+            verdict.add([Problem("lag", f"{record.lagging} reads lagged though Redis has lost nothing")])
         traffic.close()
 
     def _look(self, stack: ClusterStack) -> None:

@@ -61,7 +61,7 @@ class Message:
 
 
 @dataclass
-class Told:
+class Record:
     """What the users were told: by chat, each acknowledged message, and each sender's numbers in order. ``unknown`` are
     the texts of posts that got no 2xx; ``cut_off`` those whose connection was closed before an answer.
     """
@@ -105,7 +105,7 @@ class Traffic:
     """
 
     def __init__(self, urls: list[str], *, senders: int = 6, chats: int = 4, seed: int = 0) -> None:
-        self.told = Told()
+        self.record = Record()
         self.urls = urls
         self.lock = threading.Lock()
         self.stopping = threading.Event()
@@ -132,13 +132,13 @@ class Traffic:
 
     def wait_for(self, more: int, within_s: float = 60.0) -> float:
         """Wait until so many more messages are acknowledged; the seconds it took."""
-        start, wanted = time.monotonic(), self.told.acknowledged + more
-        eventually(lambda: self.told.acknowledged >= wanted, within_s)
+        start, wanted = time.monotonic(), self.record.acknowledged + more
+        eventually(lambda: self.record.acknowledged >= wanted, within_s)
         return time.monotonic() - start
 
     def broken(self, problem: Problem) -> None:
         with self.lock:
-            self.told.problems.append(problem)
+            self.record.problems.append(problem)
 
     # What is left of it ----------------------------------------------------------------------------------------------
 
@@ -147,15 +147,15 @@ class Traffic:
         then with what the API shows. Fails unless nothing is broken.
         """
         truth.bare(stack)
-        verdict = Verdict(self.told.acknowledged, self.told.refused, self.told.errors)
+        verdict = Verdict(self.record.acknowledged, self.record.refused, self.record.errors)
         verdict.add(self.problems() + self.stored(stack) + self.shown(stack))
         assert not verdict.broken, f"{dict(verdict.broken)}: {verdict.examples}"
         return verdict
 
     def problems(self) -> list[Problem]:
         """What was seen to be broken while it was going on."""
-        found = list(self.told.problems)
-        for (chat, sender), numbers in self.told.order.items():
+        found = list(self.record.problems)
+        for (chat, sender), numbers in self.record.order.items():
             found += [
                 Problem("disordered", f"sender {sender} of {chat} got {later} after {earlier}")
                 for earlier, later in itertools.pairwise(numbers)
@@ -178,8 +178,8 @@ class Traffic:
         return [problem for chat in self.chats for problem in self._stored(chat, dict(truth.stored(stack, chat)))]
 
     def _stored(self, chat: str, held: dict[int, str]) -> Iterator[Problem]:
-        told = self.told.messages[chat]
-        for number, message in told.items():
+        record = self.record.messages[chat]
+        for number, message in record.items():
             state = held.get(number)
             if state in message.states:
                 continue
@@ -191,15 +191,15 @@ class Traffic:
         for number, body in held.items():
             if times[body] > 1:
                 yield Problem("repeated", f"{body!r} is stored {times[body]} times in {chat}, once as {number}")
-            elif number not in told and body not in self.told.unknown[chat]:
+            elif number not in record and body not in self.record.unknown[chat]:
                 yield Problem("wrong", f"{chat}/messages/{number} is {body!r}, which nobody wrote there")
-            if body in self.told.cut_off[chat]:
+            if body in self.record.cut_off[chat]:
                 yield Problem(
                     "cut off", f"{chat}/messages/{number} was stored and its connection closed without a word"
                 )
-        highest = max(told, default=0)
-        if len({*told, *held}) < highest and not any(self.told.unknown.values()):
-            yield Problem("gaps", f"{highest} numbers of {chat}, {len(told)} messages, and no write has failed")
+        highest = max(record, default=0)
+        if len({*record, *held}) < highest and not any(self.record.unknown.values()):
+            yield Problem("gaps", f"{highest} numbers of {chat}, {len(record)} messages, and no write has failed")
 
     def shown(self, stack: ClusterStack, within_s: float = 30.0) -> list[Problem]:
         """Where the API does not show what is stored in the end. Nothing may be queued any more."""
@@ -234,7 +234,7 @@ class _Sender:
 
     def __init__(self, traffic: Traffic, number: int, rng: random.Random) -> None:
         self._traffic = traffic
-        self._told = traffic.told
+        self._record = traffic.record
         self._number = number
         self._rng = rng
         self._turns = itertools.count()
@@ -278,7 +278,7 @@ class _Sender:
         """The acknowledged message and the process that said so. A try that failed is made again with the same key, or
         where there is none as another message.
         """
-        told = self._told
+        record = self._record
         keyed = self._rng.random() < 0.5
         while True:
             body = f"{self._number}/{next(self._turns)}"
@@ -288,9 +288,9 @@ class _Sender:
                 if answer is not None and answer.status_code == 200:
                     return self._acknowledged(Message(chat, answer.json()["messageNumber"], body, key, {body})), at
                 with self._traffic.lock:
-                    told.unknown[chat].add(body)
+                    record.unknown[chat].add(body)
                     if said == "closed" and not keyed:
-                        told.cut_off[chat].add(body)
+                        record.cut_off[chat].add(body)
                 if self._traffic.stopping.is_set():
                     return None, at
                 time.sleep(0.02 if answer is not None else 0.1)
@@ -298,14 +298,14 @@ class _Sender:
                     break
 
     def _acknowledged(self, message: Message) -> Message:
-        told = self._told
+        record = self._record
         with self._traffic.lock:
-            told.acknowledged += 1
-            first = told.messages[message.chat].setdefault(message.number, message)
-            told.order[message.chat, self._number].append(message.number)
+            record.acknowledged += 1
+            first = record.messages[message.chat].setdefault(message.number, message)
+            record.order[message.chat, self._number].append(message.number)
             if first is not message:
                 both = f"{first.body!r} and then {message.body!r}"
-                told.problems.append(Problem("repeated", f"{message.chat}/messages/{message.number} was {both}"))
+                record.problems.append(Problem("repeated", f"{message.chat}/messages/{message.number} was {both}"))
         return message
 
     def _edit(self, message: Message) -> None:
@@ -354,7 +354,7 @@ class _Sender:
             return
         if answer.headers.get("Hubbub-Lag") == "queue":
             with self._traffic.lock:
-                self._told.lagging += 1
+                self._record.lagging += 1
             return
         state: str | None = None
         if way == "one":
@@ -377,7 +377,7 @@ class _Sender:
         """What happened, the answer, and the process that was asked last. A request that may be made twice, or has not
         reached a process, goes to the next. ``but`` is the process not to ask first.
         """
-        told, lock = self._told, self._traffic.lock
+        record, lock = self._record, self._traffic.lock
         content = {"body": body} if body else content
         headers = {"Idempotency-Key": key} if key else {}
         at = self._pick({but})
@@ -393,7 +393,7 @@ class _Sender:
                 said = "closed"
             else:
                 with lock:
-                    told.refused += answer.status_code == 503
+                    record.refused += answer.status_code == 503
                 if answer.status_code >= 500 and answer.status_code != 503:
                     says = f"{method} {path} was answered {answer.status_code}: {answer.text[:200]}"
                     self._traffic.broken(Problem("errors", says))
@@ -404,10 +404,10 @@ class _Sender:
             again = said == "refused" or (said == "closed" and (method != "POST" or key is not None))
             if not again or following in tried:
                 with lock:
-                    told.errors += not (said == "closed" and method == "POST" and key is None)
+                    record.errors += not (said == "closed" and method == "POST" and key is None)
                 return said, None, at
             with lock:
-                told.moved += 1
+                record.moved += 1
             at = following
 
     def _pick(self, but: set[int]) -> int:

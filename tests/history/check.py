@@ -20,7 +20,7 @@ from tests.history.record import Final, History, Operation
 _NEVER = float("inf")
 
 
-class Told:
+class Message:
     """One message as its sender knows it. ``versions`` are the operations that wrote it. ``shown`` says of each version
     when the first read that showed it ended, and ``followed`` which were shown after which.
     """
@@ -82,8 +82,8 @@ class _Chat:
     def __init__(self, operations: list[Operation], final: Final | None) -> None:
         self.operations = sorted(operations, key=lambda each: each.begun)
         self.final = final
-        self.by_body: dict[str, Told] = {}
-        self.by_number: dict[int, Told] = {}
+        self.by_body: dict[str, Message] = {}
+        self.by_number: dict[int, Message] = {}
 
     def faults(self) -> Iterator[str]:
         yield from self._posts()
@@ -93,28 +93,28 @@ class _Chat:
             yield from self._final(self.final)
 
     def _posts(self) -> Iterator[str]:
-        order: dict[int, Told] = {}
+        order: dict[int, Message] = {}
         for post in self.operations:
             if post.kind != "post":
                 continue
             if not post.done and not post.unknown:
                 yield f"a post was answered {post.status}"
-            told = self.by_body.setdefault(post.body, Told(post))
+            message = self.by_body.setdefault(post.body, Message(post))
             if not post.done:
                 continue
-            if told.number not in (0, post.number):
-                yield f"a retry got number {post.number}, the first try {told.number}"
-            if told.answered:  # a retry of what was acknowledged
+            if message.number not in (0, post.number):
+                yield f"a retry got number {post.number}, the first try {message.number}"
+            if message.answered:  # a retry of what was acknowledged
                 continue
-            told.answered = True
-            told.number = post.number
-            told.known_at = post.ended
-            if self.by_number.setdefault(post.number, told) is not told:
+            message.answered = True
+            message.number = post.number
+            message.known_at = post.ended
+            if self.by_number.setdefault(post.number, message) is not message:
                 yield f"number {post.number} was given twice"
             last = order.get(post.client)
-            if last is not None and last is not told and post.number <= last.number:
+            if last is not None and last is not message and post.number <= last.number:
                 yield f"sender {post.client} got {last.number} and then {post.number}"
-            order[post.client] = told
+            order[post.client] = message
 
     def _changes(self) -> Iterator[str]:
         for change in self.operations:
@@ -125,8 +125,8 @@ class _Chat:
             if not change.done and not change.unknown:
                 yield f"the {change.kind} of {change.number}, which was acknowledged, was answered {change.status}"
                 continue
-            told = self.by_number[change.number]
-            (told.versions if change.kind == "edit" else told.deletes).append(change)
+            message = self.by_number[change.number]
+            (message.versions if change.kind == "edit" else message.deletes).append(change)
 
     def _deleted(self, edit: Operation) -> bool:
         """Another session may have deleted it before this edit was over."""
@@ -151,27 +151,27 @@ class _Chat:
         if numbers != sorted(set(numbers)):
             yield f"a list is out of order or repeats a number: {numbers}"
         for number, body in read.seen:
-            told = self.by_number.get(number) or self._unanswered(number, body)
-            version = told.version(body, read.ended) if told is not None else None
-            if told is None or version is None:
+            message = self.by_number.get(number) or self._unanswered(number, body)
+            version = message.version(body, read.ended) if message is not None else None
+            if message is None or version is None:
                 yield f"number {number} shows a text that nobody wrote there"
                 continue
             if read.lag:  # what is stored may be older than what was shown
                 continue
-            if told.replaced(version, read.begun):
+            if message.replaced(version, read.begun):
                 yield f"number {number} went back to a text that was replaced before"
-            if told.gone(read.begun):
+            if message.gone(read.begun):
                 yield f"number {number} is shown after it was deleted"
-            told.show(version, read.begun, read.ended)
+            message.show(version, read.begun, read.ended)
 
-    def _unanswered(self, number: int, body: str) -> Told | None:
+    def _unanswered(self, number: int, body: str) -> Message | None:
         """The message of a post that nobody was told the number of."""
-        told = self.by_body.get(body)
-        if told is None or told.number not in (0, number):
+        message = self.by_body.get(body)
+        if message is None or message.number not in (0, number):
             return None
-        told.number = number
-        self.by_number[number] = told
-        return told
+        message.number = number
+        self.by_number[number] = message
+        return message
 
     def _missing(self, read: Operation) -> Iterator[str]:
         numbers = {number for number, _ in read.seen}
@@ -183,8 +183,8 @@ class _Chat:
             low = min(numbers, default=1)
         elif read.kind == "after":
             low, high = read.number + 1, max(numbers) if full and numbers else _NEVER
-        for number, told in self.by_number.items():
-            if low <= number <= high and number not in numbers and told.must_be_there(read.begun, read.ended):
+        for number, message in self.by_number.items():
+            if low <= number <= high and number not in numbers and message.must_be_there(read.begun, read.ended):
                 yield f"number {number} is missing from a read that began after it was acknowledged or shown"
 
     def _final(self, final: Final) -> Iterator[str]:
@@ -197,21 +197,21 @@ class _Chat:
         if final.count != len(final.messages):
             yield f"the count is {final.count}, the messages are {len(final.messages)}"
         for number, body in final.messages:
-            told = self.by_number.get(number) or self._unanswered(number, body)
-            version = told.version(body, _NEVER) if told is not None else None
-            if told is None or version is None:
+            message = self.by_number.get(number) or self._unanswered(number, body)
+            version = message.version(body, _NEVER) if message is not None else None
+            if message is None or version is None:
                 again = self.by_body.get(body)
                 if again is not None and again.number in bodies:
                     yield f"one message is stored twice, as {again.number} and {number}"
                 else:
                     yield f"stored number {number} has a text that nobody wrote there"
                 continue
-            if told.replaced(version, _NEVER):
+            if message.replaced(version, _NEVER):
                 yield f"stored number {number} went back to a text that was replaced before"
-            if told.gone(_NEVER):
+            if message.gone(_NEVER):
                 yield f"stored number {number} was deleted"
-        for number, told in self.by_number.items():
-            if number not in bodies and told.must_be_there(_NEVER, _NEVER):
+        for number, message in self.by_number.items():
+            if number not in bodies and message.must_be_there(_NEVER, _NEVER):
                 yield f"acknowledged number {number} is lost"
         every = [each for each in self.operations if each.kind == "post"]
         highest = max((each.number for each in every), default=0)

@@ -29,9 +29,9 @@ def operators(*arguments: str, status: int = 0, settings: dict[str, str] | None 
 
 
 def is_operator(client: httpx.Client) -> bool:
-    told = bool(client.get("/auth/me").json()["user"].get("operator", False))
-    assert client.get("/operator").status_code == (200 if told else 403)
-    return told
+    operator = bool(client.get("/auth/me").json()["user"].get("operator", False))
+    assert client.get("/operator").status_code == (200 if operator else 403)
+    return operator
 
 
 @pytest.fixture

@@ -44,7 +44,7 @@ class Field:
         return max(scenario.ledger.chats[0].texts)
 
 
-async def exchange(url: str, scenario: Scenario, *, told: bool = True) -> None:
+async def exchange(url: str, scenario: Scenario, *, answered: bool = True) -> None:
     """Send the scenario's next write; it hears of the answer, or not."""
     parts = urlsplit(url)
     reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
@@ -53,7 +53,7 @@ async def exchange(url: str, scenario: Scenario, *, told: bool = True) -> None:
     while (response := parse(buffer)) is None:
         buffer += await reader.read(65536)
     writer.close()
-    if told:
+    if answered:
         assert scenario.wrong(response.status, response.body) is None
 
 
@@ -82,7 +82,7 @@ async def test_what_is_right_passes(field: Field) -> None:
 
 async def test_an_answer_that_got_lost_is_no_fault(field: Field) -> None:
     for scenario in field.scenarios * 9:
-        await exchange(field.url, scenario, told=False)
+        await exchange(field.url, scenario, answered=False)
     findings = await field.judged()
     assert findings.faults == 0, findings
     assert findings.unanswered > 0

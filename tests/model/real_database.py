@@ -12,23 +12,23 @@ from hubbub.chat.errors import NotFound
 from hubbub.chat.model import ChatKey
 from hubbub.cluster.database import Database
 from hubbub.cluster.deliveries import Deliveries
-from hubbub.cluster.holes import Holes, ShardStopped
 from hubbub.cluster.protocol import (
     Delete,
     Delivery,
     Edit,
     Failed,
-    Hole,
     OpenChat,
     Opened,
     Post,
     Queued,
     Repeated,
+    SequenceGap,
     Straggler,
     encode,
     order_of,
     place_of,
 )
+from hubbub.cluster.sequence_gaps import SequenceGaps, ShardStopped
 
 SHARDS = 4
 
@@ -175,7 +175,7 @@ class Applying:
         self.acknowledged = 0
         self.writers = [Writer(database) for database in databases]
         self.active = self.writers[0]
-        self.holes = Holes(databases[0])
+        self.gaps = SequenceGaps(databases[0])
         self.tables = Tables()
         self.openings: list[tuple[OpenChat, int]] = []
         self.decided: dict[tuple[str, int], str] = {}
@@ -231,17 +231,17 @@ class Applying:
             except ShardStopped:
                 assert expected == "stopped", f"the shard stopped instead of {expected}"
                 self.decided = {key: "accepted" if of == "stopped" else of for key, of in self.decided.items()}
-                assert {(each.publisher, each.expected) for each in self.holes.stopped()} <= self.decided.keys()
-                self.holes.accept()
+                assert {(each.publisher, each.expected) for each in self.gaps.stopped()} <= self.decided.keys()
+                self.gaps.accept()
                 expected = self._expected(batch)
                 continue
-            except Hole as early:
-                hole = early
+            except SequenceGap as early:
+                gap = early
             else:
                 break
-            assert expected == (hole.publisher, hole.expected), f"{hole} instead of {expected}"
-            self.decided[hole.publisher, hole.expected] = self._state(batch, hole)
-            self.holes.decide(hole, batch)
+            assert expected == (gap.publisher, gap.expected), f"{gap} instead of {expected}"
+            self.decided[gap.publisher, gap.expected] = self._state(batch, gap)
+            self.gaps.decide(gap, batch)
             expected = self._expected(batch)
         assert isinstance(expected, list), f"{expected} was passed over"
         self.transactions += 1
@@ -257,24 +257,24 @@ class Applying:
                     assert rows == [(number, tuple(row)) for number, row in newest]
 
     @staticmethod
-    def _state(batch: list[Delivery], hole: Hole) -> str:
-        behind = [each for each in batch if each.publisher == hole.publisher and each.sequence > hole.expected]
-        return "stopped" if any(each.confirmed >= hole.expected for each in behind) else "orphaned"
+    def _state(batch: list[Delivery], gap: SequenceGap) -> str:
+        behind = [each for each in batch if each.publisher == gap.publisher and each.sequence > gap.expected]
+        return "stopped" if any(each.confirmed >= gap.expected for each in behind) else "orphaned"
 
     def _expected(self, batch: list[Delivery]) -> list[Any] | tuple[str, int] | str:
-        """The outcomes, with the reference changed; or the hole, or that the shard stops: then nothing was."""
+        """The outcomes, with the reference changed; or the gap, or that the shard stops: then nothing was."""
         last = dict(self.tables.publishers)
         new: list[str] = []
         for delivery in batch:
             expected = last.get(delivery.publisher, 0) + 1
             state = "skipped" if delivery.sequence < expected else "applied"
             if delivery.sequence > expected:
-                hole = delivery.publisher, expected
-                if hole not in self.decided:
-                    return hole
-                state = self.decided[hole]
+                gap = delivery.publisher, expected
+                if gap not in self.decided:
+                    return gap
+                state = self.decided[gap]
                 if state == "stopped" or (state == "orphaned" and delivery.confirmed >= expected):
-                    self.decided[hole] = "stopped"
+                    self.decided[gap] = "stopped"
                     return "stopped"
             if state in ("applied", "accepted"):
                 last[delivery.publisher] = delivery.sequence
@@ -312,8 +312,8 @@ class Applying:
         found: tuple[str, int, int] | None = None
         try:
             self.draw.choice(self.writers).deliveries.apply(self.shard, SHARDS, [late])
-        except Hole as hole:
-            found = hole.publisher, hole.expected, hole.found
+        except SequenceGap as gap:
+            found = gap.publisher, gap.expected, gap.found
         assert found == (late.publisher, expected, late.sequence)
 
 

@@ -37,18 +37,18 @@ class Row:
 
 class Applied:
     """What became of some deliveries. ``outcomes`` has one for each that was applied or skipped: "stored", "known",
-    "skipped", "aside", or what an opening has found. ``hole`` is the first that came too early, if one did.
+    "skipped", "aside", or what an opening has found. ``gap`` is the first that came too early, if one did.
     """
 
-    __slots__ = ("generation", "hole", "outcomes")
+    __slots__ = ("gap", "generation", "outcomes")
 
     def __init__(self, generation: int) -> None:
         self.generation = generation
         self.outcomes: list[Any] = []
-        self.hole: Delivery | None = None
+        self.gap: Delivery | None = None
 
     def __repr__(self) -> str:
-        return f"{self.outcomes}, hole at {self.hole}"
+        return f"{self.outcomes}, gap at {self.gap}"
 
 
 class Store:
@@ -112,7 +112,7 @@ class Store:
     # Writing --------------------------------------------------------------------------------------------------
 
     def apply(self, deliveries: list[Delivery]) -> Applied:
-        """Apply as many as there are before a hole. Raises TryAgain."""
+        """Apply as many as there are before a gap. Raises TryAgain."""
         world = self.world
         profile, rules = world.profile, world.rules
         if profile.store_errors and world.draw() >= 1 - profile.store_errors:
@@ -126,7 +126,7 @@ class Store:
             if delivery.sequence <= last and rules.lower_is_skipped:
                 outcomes.append("skipped")
             elif delivery.sequence > last + 1 and rules.only_the_next:
-                applied.hole = delivery
+                applied.gap = delivery
                 break
             else:
                 self.publishers[delivery.name] = max(last, delivery.sequence)
@@ -138,7 +138,7 @@ class Store:
         return applied
 
     def put_aside(self, delivery: Delivery) -> None:
-        """Go on behind a hole that nobody was told of."""
+        """Go on behind a gap that nobody was told of."""
         if delivery.sequence > self.publishers.get(delivery.name, 0):
             self.publishers[delivery.name] = delivery.sequence
             self.aside.append(delivery.command)

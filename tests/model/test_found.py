@@ -28,13 +28,13 @@ class Words:
         self.view = drive.apis[0].view
         self.chat = drive.chat
 
-    async def given(self) -> Post:
+    async def numbered(self) -> Post:
         slot = await self.numbers.reserve(self.chat, 7, None)
         assert isinstance(slot, Slot)
         return Post(self.chat, slot.number, 1, "A", f"text {slot.number}", 7, epoch=slot.epoch, sender_ref="ref")
 
-    async def told(self, count: int = 1) -> list[Post]:
-        posts = [await self.given() for _ in range(count)]
+    async def shown(self, count: int = 1) -> list[Post]:
+        posts = [await self.numbered() for _ in range(count)]
         for post in posts:
             assert await self.numbers.show(0, [Confirmed(post, 1, post_entry(post))]) == [True]
         return posts
@@ -77,7 +77,7 @@ async def words(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[
 
 
 async def test_what_waits_beside_lives_as_long_as_its_chat(words: Words) -> None:
-    posts = await words.told(20)
+    posts = await words.shown(20)
     await words.applied(*posts[1:])  # the first is applied later, and is beside by now
     names = words.drive.client.named()
     assert await words.drive.client.call("HLEN", names.old(words.chat)) == 1
@@ -85,7 +85,7 @@ async def test_what_waits_beside_lives_as_long_as_its_chat(words: Words) -> None
 
 
 async def test_a_post_that_was_set_aside_and_comes_again_is_not_taken_for_stored(words: Words) -> None:
-    posts = await words.told(20)
+    posts = await words.shown(20)
     words.store.faulty.add(posts[0].body)
     await words.applied(posts[0])
     await words.again(posts[0])
@@ -94,7 +94,7 @@ async def test_a_post_that_was_set_aside_and_comes_again_is_not_taken_for_stored
 
 
 async def test_a_delete_that_was_set_aside_and_comes_again_takes_nothing_away(words: Words) -> None:
-    (post,) = await words.told()
+    (post,) = await words.shown()
     await words.applied(post)
     older = Delete(words.chat, post.number, 1, True, order=order_of(9, 5))
     await words.again(older)
@@ -105,8 +105,8 @@ async def test_a_delete_that_was_set_aside_and_comes_again_takes_nothing_away(wo
 
 
 async def test_what_an_operator_sent_again_does_not_come_back_when_it_is_gone(words: Words) -> None:
-    post = await words.given()
-    await words.told()
+    post = await words.numbered()
+    await words.shown()
     await words.numbers.release(words.chat, Slot(1, 1, post.number, 7), None)
     sent = Post(words.chat, post.number, 1, "A", post.body, 7, sender_ref="ref")
     await words.applied(sent)
@@ -119,7 +119,7 @@ async def test_what_an_operator_sent_again_does_not_come_back_when_it_is_gone(wo
 
 
 async def test_a_full_redis_forgets_no_change_that_is_stored(words: Words) -> None:
-    posts = await words.told(20)
+    posts = await words.shown(20)
     await words.applied(*posts)
     first, second = await words.ordered(1, "first"), await words.ordered(1, "second")
     await words.show(second)
@@ -135,7 +135,7 @@ async def test_a_full_redis_forgets_no_change_that_is_stored(words: Words) -> No
 
 async def test_an_edit_that_is_overtaken_in_the_store_is_not_shown_over_what_the_store_has(words: Words) -> None:
     """Below the floor, where the word that the older one is stored has been lost."""
-    posts = await words.told(20)
+    posts = await words.shown(20)
     await words.applied(*posts)
     first, second = await words.ordered(1, "first"), await words.ordered(1, "second")
     assert isinstance(first.command, Edit)
@@ -148,7 +148,7 @@ async def test_an_edit_that_is_overtaken_in_the_store_is_not_shown_over_what_the
 
 
 async def test_a_delete_is_shown_though_a_later_edit_is_stored(words: Words) -> None:
-    posts = await words.told(20)
+    posts = await words.shown(20)
     await words.applied(*posts)
     delete, edit = await words.ordered(1, None), await words.ordered(1, "edited")
     assert isinstance(edit.command, Edit)
@@ -160,7 +160,7 @@ async def test_a_delete_is_shown_though_a_later_edit_is_stored(words: Words) -> 
 async def test_a_post_that_was_sent_again_is_stored_as_of_then(words: Words) -> None:
     """A copy that is as far as the chat says has it, though a late word about its first delivery comes before."""
     words.store.copies = True
-    posts = await words.told(20)
+    posts = await words.shown(20)
     words.store.faulty.add(posts[0].body)
     await words.applied(posts[0])
     position, _ = words.store.transaction([])
@@ -175,9 +175,9 @@ async def test_a_post_that_was_sent_again_is_stored_as_of_then(words: Words) -> 
 @pytest.mark.parametrize("upwards", [False, True])
 async def test_the_floor_may_rise_while_a_list_is_read(words: Words, upwards: bool) -> None:
     """A list takes more than one trip where many numbers are given and not shown."""
-    edge = await words.told(3 if upwards else 30)
-    gaps = [await words.given() for _ in range(40)]
-    rest = await words.told(30 if upwards else 9)
+    edge = await words.shown(3 if upwards else 30)
+    gaps = [await words.numbered() for _ in range(40)]
+    rest = await words.shown(30 if upwards else 9)
     late = Late()
     after = 0 if upwards else None
     reading = asyncio.ensure_future(words.view.slowly(late, words.chat, 10, None, after))
@@ -199,7 +199,7 @@ async def test_the_floor_may_rise_while_a_list_is_read(words: Words, upwards: bo
 
 
 async def test_a_change_of_what_is_set_aside_stays_shown(words: Words) -> None:
-    (post,) = await words.told()
+    (post,) = await words.shown()
     words.store.faulty.add(post.body)
     await words.applied(post)
     edit = await words.ordered(post.number, "edited")

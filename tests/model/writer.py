@@ -16,7 +16,7 @@ HOLE_TRIES = 2
 class Writer(Process):
     """``give_up``: it is to hand the shard over. ``stopped``: something acknowledged is missing from the queue."""
 
-    __slots__ = ("channel", "give_up", "holes", "stopped", "stored", "task", "world")
+    __slots__ = ("channel", "gaps", "give_up", "stopped", "stored", "task", "world")
 
     def __init__(self, world: World, index: int) -> None:
         super().__init__(f"writer{index}.{world.unique()}")
@@ -24,7 +24,7 @@ class Writer(Process):
         self.channel: Channel | None = None
         self.give_up = False
         self.stopped = False
-        self.holes: dict[tuple[int, int], int] = {}
+        self.gaps: dict[tuple[int, int], int] = {}
         self.stored: dict[int, set[int]] = {}
         self.task: Task = world.spawn(self, self._work())
 
@@ -76,29 +76,29 @@ class Writer(Process):
             if batch[0].command.kind != "open":
                 while waiting and waiting[0].command.kind != "open" and len(batch) < 3:
                     batch.append(waiting.pop(0))
-            hole = yield from self._write(batch)
-            if hole is not None:
-                index = batch.index(hole)
+            gap = yield from self._write(batch)
+            if gap is not None:
+                index = batch.index(gap)
                 yield
                 world.broker.acknowledge(channel, batch[:index])
-                yield from self._hole(hole, batch[index:] + channel.waiting)
+                yield from self._gap(gap, batch[index:] + channel.waiting)
                 return
             yield
             world.broker.acknowledge(channel, batch)
 
-    def _hole(self, hole: Delivery, behind: list[Delivery]) -> Steps:
+    def _gap(self, gap: Delivery, behind: list[Delivery]) -> Steps:
         """An earlier delivery is missing. That the broker hands out everything again usually brings it."""
         world = self.world
-        missing = world.store.publishers.get(hole.name, 0) + 1
-        tries = self.holes[hole.name, missing] = self.holes.get((hole.name, missing), 0) + 1
+        missing = world.store.publishers.get(gap.name, 0) + 1
+        tries = self.gaps[gap.name, missing] = self.gaps.get((gap.name, missing), 0) + 1
         if tries <= HOLE_TRIES:
             return
-        if any(delivery.name == hole.name and delivery.confirmed >= missing for delivery in behind):
-            world.note(f"{self.name}: {hole.name}#{missing} is lost, and was acknowledged")
+        if any(delivery.name == gap.name and delivery.confirmed >= missing for delivery in behind):
+            world.note(f"{self.name}: {gap.name}#{missing} is lost, and was acknowledged")
             self.stopped = True
             return
         try:
-            yield from world.query(self, world.store.put_aside, hole)
+            yield from world.query(self, world.store.put_aside, gap)
         except Lost:
             return
 
@@ -142,7 +142,7 @@ class Writer(Process):
             yield from self._as_it_is(before, chats)
         for chat, words in chats.items():
             yield from self._applied(chat, words, applied.generation)
-        return applied.hole
+        return applied.gap
 
     def _as_it_is(self, before: list[Command], chats: dict[int, list[tuple[Any, ...]]]) -> Steps:
         """Add what is to be said of commands that had been applied before: each may have been set aside then, or

@@ -15,7 +15,6 @@ from hubbub.cluster.broker import close, connect, declare, send_markers
 from hubbub.cluster.consumer import RabbitConsumer
 from hubbub.cluster.dead_letters import DeadLetters
 from hubbub.cluster.generations import Generations, follow
-from hubbub.cluster.holes import Holes
 from hubbub.cluster.intake import QueuedIntake
 from hubbub.cluster.processes import Processes
 from hubbub.cluster.publisher import NeverSent, Publisher, Reservation
@@ -24,6 +23,7 @@ from hubbub.cluster.redis.numbers import Numbers
 from hubbub.cluster.redis.pages import Applications, Pages
 from hubbub.cluster.redis.servers import Servers
 from hubbub.cluster.redis.stored import Stored
+from hubbub.cluster.sequence_gaps import SequenceGaps
 from hubbub.cluster.writer import ShardWriter
 from hubbub.loadtest.servers import MariaDb, RabbitMq, Redis
 from tests.ports.stores import ClusterStore
@@ -108,7 +108,7 @@ async def cluster(mariadb: MariaDb, rabbitmq: RabbitMq, redis: Redis) -> AsyncIt
         _SHARDS,
         writer,
         heartbeat=heartbeat,
-        decide=Holes(store.database).decide,
+        decide=SequenceGaps(store.database).decide,
         unreadable=DeadLetters(store.database).keep,
     )
     tasks = [

@@ -222,8 +222,8 @@ async def test_a_deleted_chat_is_gone_at_once_and_its_number_is_never_given_agai
 async def test_what_is_left_of_a_long_chat_goes_a_slice_at_a_time(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for wing in ("embedded", "cluster"):
-        monkeypatch.setattr(f"hubbub.{wing}.erasing._ROWS", 10)
+    for mode in ("embedded", "cluster"):
+        monkeypatch.setattr(f"hubbub.{mode}.erasing._ROWS", 10)
     store.apply([post(number, key=f"{number}", body_hash=b"h") for number in range(1, 26)])
     store.apply([AddChat("token", "Two", 4), DeleteChat(CHAT)])
     other = ChatKey("token", 2)

@@ -10,7 +10,7 @@ from hubbub.chat.commands import Command
 from hubbub.chat.encoding import encode_chats, encode_page
 from hubbub.chat.errors import ChatError
 from hubbub.chat.model import Application, Chat, ChatKey, Member, Message, MessagesRead, Page, Role, User
-from hubbub.chat.ports import Candidates, Doors
+from hubbub.chat.ports import Candidates, Ports
 from hubbub.chat.quotas import Hourly, Quotas
 from hubbub.chat.search import CANDIDATES, Query
 from hubbub.chat.ticket import Ticket
@@ -139,4 +139,4 @@ class Fakes:
         self.intake = FakeIntake()
         self.index = FakeIndex()
         self.quotas = Quotas(MemoryCounts(), HOURLY)
-        self.doors = Doors(cast(Any, self.store), self.intake, self.view, self.index, self.quotas, lambda: NOW)
+        self.ports = Ports(cast(Any, self.store), self.intake, self.view, self.index, self.quotas, lambda: NOW)

@@ -28,15 +28,15 @@ def fakes() -> Fakes:
 
 
 async def enter(fakes: Fakes, caller: Caller) -> Membership:
-    return await Applications(fakes.doors).enter(caller, TOKEN)
+    return await Applications(fakes.ports).enter(caller, TOKEN)
 
 
 @pytest.mark.parametrize(("caller", "token"), [(STRANGER, TOKEN), (MEMBER, "another"), (MEMBER, TOKEN + " ")])
 async def test_a_stranger_learns_nothing(fakes: Fakes, caller: Caller, token: str) -> None:
     with pytest.raises(NotFound) as refused:
-        await Applications(fakes.doors).enter(caller, token)
+        await Applications(fakes.ports).enter(caller, token)
     with pytest.raises(NotFound) as nothing_there:
-        await Applications(fakes.doors).enter(caller, "nowhere")
+        await Applications(fakes.ports).enter(caller, "nowhere")
     assert refused.value.sentence == nothing_there.value.sentence
 
 
@@ -122,6 +122,6 @@ async def test_the_newest_chats_come_from_hot_data(fakes: Fakes) -> None:
 
 
 async def test_a_new_application_is_its_makers(fakes: Fakes) -> None:
-    token = await Applications(fakes.doors).add(STRANGER, "Theirs")
+    token = await Applications(fakes.ports).add(STRANGER, "Theirs")
     assert is_token(token)
     assert fakes.intake.accepted == [AddApplication(token, "Theirs", 4, NOW)]

@@ -20,7 +20,7 @@ def fakes() -> Fakes:
 
 
 async def enter(fakes: Fakes, caller: Caller = MEMBER) -> ChatHandle:
-    return await Chats(fakes.doors).enter(caller, CHAT)
+    return await Chats(fakes.ports).enter(caller, CHAT)
 
 
 def numbers(page: Page) -> list[int]:
@@ -40,19 +40,19 @@ async def test_strangers_and_those_who_ask_for_what_is_not_there_get_no_handle(
     fakes: Fakes, caller: Caller, key: ChatKey, sentence: str
 ) -> None:
     with pytest.raises(NotFound, match=sentence):
-        await Chats(fakes.doors).enter(caller, key)
+        await Chats(fakes.ports).enter(caller, key)
 
 
 @pytest.mark.parametrize("token", [TOKEN + " ", TOKEN + "\n", "", "é", "x" * 65])
 async def test_what_is_no_token_never_reaches_a_door(fakes: Fakes, token: str) -> None:
     with pytest.raises(NotFound):
-        await Chats(fakes.doors).enter(MEMBER, ChatKey(token, 1))
+        await Chats(fakes.ports).enter(MEMBER, ChatKey(token, 1))
     assert fakes.view.asked == []
 
 
 async def test_a_stranger_is_told_before_the_chat_is_looked_for(fakes: Fakes) -> None:
     with pytest.raises(NotFound):
-        await Chats(fakes.doors).enter(STRANGER, CHAT)
+        await Chats(fakes.ports).enter(STRANGER, CHAT)
     assert fakes.view.asked == ["role"]
 
 

@@ -33,7 +33,7 @@ class Slow(Fakes):
 
 
 async def page(fakes: Fakes, caller: Caller, offset: int) -> Page:
-    return await (await Chats(fakes.doors).enter(caller, CHAT)).messages(limit=10, offset=offset)
+    return await (await Chats(fakes.ports).enter(caller, CHAT)).messages(limit=10, offset=offset)
 
 
 async def test_one_of_a_users_deep_pages_is_read_at_a_time() -> None:
@@ -43,7 +43,7 @@ async def test_one_of_a_users_deep_pages_is_read_at_a_time() -> None:
     with pytest.raises(RateLimited):
         await page(fakes, MEMBER, 5000)
     with pytest.raises(RateLimited):  # every list shares the turns
-        await (await Applications(fakes.doors).enter(MEMBER, TOKEN)).chats(offset=DEEP + 1)
+        await (await Applications(fakes.ports).enter(MEMBER, TOKEN)).chats(offset=DEEP + 1)
     assert fakes.begun == 1
     others = [asyncio.create_task(page(fakes, OWNER, 5000)), asyncio.create_task(page(fakes, MEMBER, DEEP))]
     await eventually_async(lambda: fakes.begun == 3)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 SOURCE = Path(__file__).parents[2] / "src" / "hubbub"
 
-# What each room may import of ours, besides itself. The wings never import each other, so nothing knows both.
+# What each package may import of ours, besides itself. The modes never import each other, so nothing knows both.
 SHARED = {"__version__", "loop_lag", "measures", "tracing"}
 MAY = {
     "chat": set(),

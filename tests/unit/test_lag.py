@@ -11,8 +11,8 @@ from hubbub.chat.applications import Applications
 from hubbub.chat.caller import Caller
 from hubbub.chat.chats import Chats
 from hubbub.http.anonymous import AnonymousRate
-from hubbub.http.entrance import Entrance
 from hubbub.http.hot_routes import HotRoutes
+from hubbub.http.resolver import Resolver
 from hubbub.http.routes.hot_by_asgi import by_asgi
 from hubbub.http.routes.messages import MessageRoutes
 from hubbub.http.routes.search import SearchRoutes
@@ -56,10 +56,10 @@ async def test_the_header(method: str, path: str, body: object, status: int, lag
     fakes = Fakes()
     fakes.view.lag = lag
     sessions: Any = cast(Any, LoggedIn())
-    applications, chats = Applications(fakes.doors), Chats(fakes.doors)
-    entrance = Entrance(sessions, applications, chats)
-    hot = by_asgi(HotRoutes(sessions, applications, chats), entrance)
-    app = application([*hot, *routes_of(MessageRoutes(entrance)), *routes_of(SearchRoutes(entrance))], AnonymousRate())
+    applications, chats = Applications(fakes.ports), Chats(fakes.ports)
+    resolver = Resolver(sessions, applications, chats)
+    hot = by_asgi(HotRoutes(sessions, applications, chats), resolver)
+    app = application([*hot, *routes_of(MessageRoutes(resolver)), *routes_of(SearchRoutes(resolver))], AnonymousRate())
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://x") as client:
         answer = await client.request(method, MESSAGES + path, json=body)
     if lag and status == 404 and method != "GET":

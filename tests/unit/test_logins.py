@@ -45,11 +45,11 @@ def test_a_log_has_no_email_and_nothing_that_looks_like_a_line(email: str, shown
 
 
 async def test_a_lock_out_is_one_line_however_often_it_is_met(caplog: pytest.LogCaptureFixture) -> None:
-    told = LoginLog()
+    log = LoginLog()
     with caplog.at_level(logging.INFO, "hubbub.logins"):
         for what in ["here:1"] * 50 + ["here:2"]:
-            await told.locked(UsedUp("Too many.", what=what, limit=10, retry_after=1), "203.0.113.7", "ann@example.com")
-        await told.locked(UsedUp("Too many.", what="came", limit=10, retry_after=1), "", None)
+            await log.locked(UsedUp("Too many.", what=what, limit=10, retry_after=1), "203.0.113.7", "ann@example.com")
+        await log.locked(UsedUp("Too many.", what="came", limit=10, retry_after=1), "", None)
     assert [record.getMessage() for record in caplog.records] == [
         "Logins to a***@example.com from 203.0.113.7 are refused for now: Too many.",
         "Logins to a***@example.com from 203.0.113.7 are refused for now: Too many.",

@@ -22,8 +22,8 @@ from hubbub.chat.feed import Event, Feed
 from hubbub.chat.model import ChatKey, User
 from hubbub.chat.ports import Entry, Wants
 from hubbub.http import sessions
-from hubbub.http.entrance import Entrance
 from hubbub.http.limits import LocalGate
+from hubbub.http.resolver import Resolver
 from hubbub.http.routes.stream import StreamRoutes
 from hubbub.http.sessions import LIFETIME_S, Sessions
 from hubbub.http.stream_limiter import StreamLimiter
@@ -326,9 +326,9 @@ async def test_a_stream_goes_on_while_its_session_lives_though_its_user_sends_to
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("hubbub.http.stream.CHECK_S", 0.0)
-    store, gate, doors, feed = Ending(), Counting(), Fakes().doors, Feed()
-    chats = Chats(doors)
-    entrance = Entrance(Sessions(cast(Accounts, store), SECRET, gate), Applications(doors), chats)
+    store, gate, ports, feed = Ending(), Counting(), Fakes().ports, Feed()
+    chats = Chats(ports)
+    resolver = Resolver(Sessions(cast(Accounts, store), SECRET, gate), Applications(ports), chats)
     scope = {
         "type": "http",
         "method": "GET",
@@ -336,7 +336,7 @@ async def test_a_stream_goes_on_while_its_session_lives_though_its_user_sends_to
         "headers": [(b"authorization", bearer())],
         "path_params": {"token": CHAT.token, "number": str(CHAT.number)},
     }
-    answer = await StreamRoutes(entrance, chats, feed, StreamLimiter(1), Turns()).stream_messages(Request(scope))
+    answer = await StreamRoutes(resolver, chats, feed, StreamLimiter(1), Turns()).stream_messages(Request(scope))
     assert isinstance(answer, StreamingResponse)
     told: list[bytes] = []
 

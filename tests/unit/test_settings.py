@@ -248,24 +248,24 @@ def test_files_of_tls_must_be_there_and_fit(tmp_path: Path, monkeypatch: pytest.
     _, other = pem(tmp_path, "other")
     _, locked = pem(tmp_path, "locked", "-passout", "pass:secret")
 
-    def told(cert: str, key: str) -> str:
+    def fault(cert: str, key: str) -> str:
         monkeypatch.setenv("HUBBUB_TLS_CERT", cert)
         monkeypatch.setenv("HUBBUB_TLS_KEY", key)
         (fault,) = faults()
         return fault
 
-    assert told("/nope", key).startswith(
+    assert fault("/nope", key).startswith(
         "tls_cert (environment HUBBUB_TLS_CERT): '/nope' can't be read: No such file or directory. Write, for example:"
     )
-    assert "tls_key (environment HUBBUB_TLS_KEY): '/' can't be read: Is a directory." in told(cert, "/")
-    assert "'/dev/zero' has no PEM text that begins with -----BEGIN PRIVATE KEY-----." in told(cert, "/dev/zero")
-    assert "has no PEM text that begins with -----BEGIN CERTIFICATE-----." in told(key, key)
-    assert f"'{other}' is not the key of the certificate in '{cert}'." in told(cert, other)
-    assert "has a passphrase: write it without one" in told(cert, locked)
+    assert "tls_key (environment HUBBUB_TLS_KEY): '/' can't be read: Is a directory." in fault(cert, "/")
+    assert "'/dev/zero' has no PEM text that begins with -----BEGIN PRIVATE KEY-----." in fault(cert, "/dev/zero")
+    assert "has no PEM text that begins with -----BEGIN CERTIFICATE-----." in fault(key, key)
+    assert f"'{other}' is not the key of the certificate in '{cert}'." in fault(cert, other)
+    assert "has a passphrase: write it without one" in fault(cert, locked)
     (tmp_path / "bad.pem").write_text("-----BEGIN CERTIFICATE-----\nx\n-----END CERTIFICATE-----\n")
-    assert "can't be used" in told(str(tmp_path / "bad.pem"), key)
+    assert "can't be used" in fault(str(tmp_path / "bad.pem"), key)
     assert (
-        told(cert, "") == "tls_cert (environment HUBBUB_TLS_CERT): This needs tls_key beside it. Set both, or neither."
+        fault(cert, "") == "tls_cert (environment HUBBUB_TLS_CERT): This needs tls_key beside it. Set both, or neither."
     )
     monkeypatch.setenv("HUBBUB_TLS_KEY", key)
     assert load(files=True).tls_key == Path(key)

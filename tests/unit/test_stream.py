@@ -19,7 +19,7 @@ from hubbub.chat.commands import AddApplication, AddChat, AddUser, DeleteMessage
 from hubbub.chat.errors import Unavailable
 from hubbub.chat.feed import MOST_CHANGED, Event, Feed
 from hubbub.chat.model import Message, MessagesRead, Role
-from hubbub.chat.ports import Doors
+from hubbub.chat.ports import Ports
 from hubbub.embedded.store import SqliteStore
 from hubbub.embedded.view import MemoryCache
 from hubbub.http.stream import MOST_OF_SLICE, SLICE, Slices, Stream
@@ -36,16 +36,16 @@ class Restarting(Unavailable):
     """A refusal of an adapter's own kind."""
 
 
-async def stream(doors: Doors, feed: Feed, caller: Caller = MEMBER, after: int = 0) -> Stream:
+async def stream(ports: Ports, feed: Feed, caller: Caller = MEMBER, after: int = 0) -> Stream:
     async def again() -> Caller:
         return caller
 
-    chats = Chats(doors)
+    chats = Chats(ports)
     return Stream(chats, feed, Slices(Turns()), again, MEMBER, CHAT, await chats.enter(MEMBER, CHAT), after)
 
 
-async def told(fakes: Fakes, feed: Feed, caller: Caller = MEMBER, after: int = 0) -> list[bytes]:
-    listening = await stream(fakes.doors, feed, caller, after)
+async def received(fakes: Fakes, feed: Feed, caller: Caller = MEMBER, after: int = 0) -> list[bytes]:
+    listening = await stream(fakes.ports, feed, caller, after)
     return [piece async for piece in listening.events() if piece]
 
 
@@ -55,7 +55,7 @@ def messages(pieces: list[bytes]) -> list[tuple[int, int]]:
 
 
 class Listening:
-    """A stream that is listened to; ``pieces`` are what it told."""
+    """A stream that is listened to; ``pieces`` are what it sent."""
 
     def __init__(self, listening: Stream) -> None:
         self.pieces: list[bytes] = []
@@ -77,7 +77,7 @@ class Listening:
 
 
 @pytest.fixture
-async def large(tmp_path: Path) -> AsyncIterator[Doors]:
+async def large(tmp_path: Path) -> AsyncIterator[Ports]:
     """A chat of 20,000 messages, the first of them deleted, as the embedded mode has it."""
     store = SqliteStore(tmp_path / "hubbub.db")
     store.apply([AddUser("ref", "a@x", "A", "hash", 1), AddUser("r2", "b@x", "B", "hash", 1)])
@@ -86,11 +86,11 @@ async def large(tmp_path: Path) -> AsyncIterator[Doors]:
     store.apply([PostMessage(CHAT, number, 3, "ref", "C", f"message {number}", number) for number in range(1, 20_001)])
     store.apply([DeleteMessage(CHAT, 1, 3, any_sender=True)])
     fakes = Fakes()
-    yield Doors(store, fakes.intake, MemoryCache(store, Feed()), fakes.index, fakes.doors.quotas, lambda: 1)
+    yield Ports(store, fakes.intake, MemoryCache(store, Feed()), fakes.index, fakes.ports.quotas, lambda: 1)
     store.close()
 
 
-async def test_a_long_chat_is_told_once_and_holds_nobody_up(large: Doors) -> None:
+async def test_a_long_chat_is_told_once_and_holds_nobody_up(large: Ports) -> None:
     feed = Feed()
     listening = await stream(large, feed)
     with holds() as seen:
@@ -103,7 +103,7 @@ async def test_a_long_chat_is_told_once_and_holds_nobody_up(large: Doors) -> Non
     assert seen.longest_s < 0.1, seen
 
 
-async def test_many_who_read_at_once_hold_nobody_up_together(large: Doors) -> None:
+async def test_many_who_read_at_once_hold_nobody_up_together(large: Ports) -> None:
     feed, slices = Feed(), Slices(Turns())
     chats = Chats(large)
 
@@ -135,7 +135,7 @@ async def test_long_messages_are_sent_few_at_a_time(tmp_path: Path) -> None:
     fakes, feed = Fakes(), Feed()
     heard = Listening(
         await stream(
-            Doors(store, fakes.intake, MemoryCache(store, feed), fakes.index, fakes.doors.quotas, lambda: 1), feed
+            Ports(store, fakes.intake, MemoryCache(store, feed), fakes.index, fakes.ports.quotas, lambda: 1), feed
         )
     )
     await eventually_async(lambda: len(heard.messages) == 30)
@@ -151,7 +151,7 @@ def test_the_first_listener_loads_nothing() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)  # here other tests may have loaded it
 
 
-async def test_who_does_not_read_is_not_read_ahead_for(large: Doors) -> None:
+async def test_who_does_not_read_is_not_read_ahead_for(large: Ports) -> None:
     view = large.view
     asked = 0
     real = view.messages
@@ -200,7 +200,7 @@ async def test_ids_wait_for_what_may_still_come_and_for_nothing_else() -> None:
     fakes, feed = Cluster(), Feed()
     fakes.view.texts = dict.fromkeys((1, 2, 4, 6, 7, 9), "x")  # 3 and 8 are deleted
     fakes.open = [5]
-    heard = Listening(await stream(fakes.doors, feed))
+    heard = Listening(await stream(fakes.ports, feed))
     await eventually_async(lambda: len(heard.messages) == 6)
     assert heard.messages == [(1, 1), (2, 2), (4, 4), (4, 6), (4, 7), (4, 9)]
     fakes.open = []
@@ -214,7 +214,7 @@ async def test_ids_wait_for_what_may_still_come_and_for_nothing_else() -> None:
 
 async def test_a_gap_in_what_arrives_is_looked_for_and_told_once() -> None:
     fakes, feed = Cluster(), Feed()
-    heard = Listening(await stream(fakes.doors, feed, after=5))
+    heard = Listening(await stream(fakes.ports, feed, after=5))
     await asyncio.sleep(0)
     fakes.view.texts |= {7: "unheard", 9: "heard"}  # 6 and 8 were given and refused
     feed.publish(CHAT, event(9))
@@ -233,7 +233,7 @@ async def test_an_answer_that_may_lag_moves_no_id_over_a_gap() -> None:
     fakes, feed = Cluster(), Feed()
     fakes.view.texts = dict.fromkeys((1, 2, 4), "x")
     fakes.view.lag = True
-    heard = Listening(await stream(fakes.doors, feed))
+    heard = Listening(await stream(fakes.ports, feed))
     await eventually_async(lambda: len(heard.messages) == 2)
     fakes.view.texts[3] = "it was only not to be seen"
     fakes.view.lag = False
@@ -258,12 +258,12 @@ async def test_a_removal_while_a_page_is_read_keeps_it_untold() -> None:
 
     fakes.view.role = role  # type: ignore[method-assign, assignment]
     fakes.view.messages = read  # type: ignore[method-assign]
-    pieces = await told(fakes, Feed())
+    pieces = await received(fakes, Feed())
     assert messages(pieces) == []
     assert pieces[-1].startswith(b'event: end\ndata: {"status":404,')
 
 
-async def test_a_long_reading_ends_with_its_session(large: Doors, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_long_reading_ends_with_its_session(large: Ports, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hubbub.http.stream.CHECK_S", 0.0)
     listening = await stream(large, Feed(), caller=STRANGER)
     pieces = [piece async for piece in listening.events()]
@@ -278,18 +278,18 @@ async def test_it_ends_with_a_word_why_when_the_service_can_not_tell() -> None:
         raise Restarting("Try again.")
 
     fakes.view.messages = refuse  # type: ignore[assignment]
-    assert (await told(fakes, Feed()))[-1] == b'event: end\ndata: {"status":503,"error":"Try again."}\n\n'
+    assert (await received(fakes, Feed()))[-1] == b'event: end\ndata: {"status":503,"error":"Try again."}\n\n'
 
 
 async def test_who_is_a_stranger_by_now_is_told_so_within_a_second() -> None:
-    pieces = await told(Fakes(), Feed(), STRANGER, after=5)
+    pieces = await received(Fakes(), Feed(), STRANGER, after=5)
     assert pieces[-1].startswith(b'event: end\ndata: {"status":404,')
 
 
 async def test_it_ends_without_one_when_the_process_stops() -> None:
     feed = Feed()
     feed.end()
-    pieces = await told(Fakes(), feed, MEMBER, after=3)
+    pieces = await received(Fakes(), feed, MEMBER, after=3)
     assert pieces[0] == b"retry: 1000\n\n"
     assert messages(pieces) == [(4, 4), (5, 5)]
     assert pieces[-1] == b": this process is stopping, connect again\n\n"
@@ -308,7 +308,7 @@ async def test_changes_are_told_though_new_messages_are_too_many_to_keep() -> No
     fakes, feed = Fakes(), Feed()
     fakes.view.texts = dict.fromkeys(range(1, 901), "x" * 100)
     changed = list(range(1, 600, 2))
-    heard = Listening(await stream(fakes.doors, feed, after=100))
+    heard = Listening(await stream(fakes.ports, feed, after=100))
     await eventually_async(lambda: len(heard.messages) == 800)
     for number in changed:
         if number % 3 == 0:
@@ -330,7 +330,7 @@ async def test_changes_are_told_though_new_messages_are_too_many_to_keep() -> No
 
 async def test_a_message_comes_before_what_became_of_it() -> None:
     fakes, feed = Fakes(), Feed()
-    heard = Listening(await stream(fakes.doors, feed, after=5))
+    heard = Listening(await stream(fakes.ports, feed, after=5))
     await asyncio.sleep(0)
     for number in range(6, 56):
         fakes.view.texts[number] = "edited"
@@ -339,9 +339,9 @@ async def test_a_message_comes_before_what_became_of_it() -> None:
     await eventually_async(lambda: len(heard.changes) == 50)
     whole = b"".join(heard.pieces)
     for number in range(6, 56):
-        told = [match.start() for match in re.finditer(rb'"messageNumber":%d,' % number, whole)]
-        assert len(told) == 2
-        assert b'"edited"' in whole[told[1] : told[1] + 200]
+        sent = [match.start() for match in re.finditer(rb'"messageNumber":%d,' % number, whole)]
+        assert len(sent) == 2
+        assert b'"edited"' in whole[sent[1] : sent[1] + 200]
     feed.end()
     await heard.task
 
@@ -349,7 +349,7 @@ async def test_a_message_comes_before_what_became_of_it() -> None:
 async def test_changes_wait_for_an_answer_that_does_not_lag(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hubbub.http.stream._AGAIN_S", 0.01)
     fakes, feed = Fakes(), Feed()
-    heard = Listening(await stream(fakes.doors, feed, after=5))
+    heard = Listening(await stream(fakes.ports, feed, after=5))
     await asyncio.sleep(0)
     fakes.view.lag = True
     asked = 0
@@ -373,7 +373,7 @@ async def test_changes_wait_for_an_answer_that_does_not_lag(monkeypatch: pytest.
 
 async def test_more_changes_than_can_be_kept_end_a_stream_with_a_reason() -> None:
     fakes, feed = Fakes(), Feed()
-    heard = Listening(await stream(fakes.doors, feed, after=5))
+    heard = Listening(await stream(fakes.ports, feed, after=5))
     await asyncio.sleep(0)
     for number in range(1, MOST_CHANGED + 2):
         feed.publish(CHAT, Event(number, None))

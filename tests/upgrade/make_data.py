@@ -37,15 +37,15 @@ import msgspec
 import pymysql
 
 from hubbub.loadtest.cluster import ClusterStack
-from tests.upgrade.told import DATA, Client, Place, Told
+from tests.upgrade.record import DATA, Client, Place, Record
 
 NOBODY = "http://127.0.0.1:9"  # no search server there: what is to be indexed stays noted
 _SOON_S = 60.0
 _SHARDS = 4
 
 
-def people(told: Told, urls: list[str]) -> tuple[Client, Client, Client]:
-    ann, bob, eve = (Client(told, urls, f"{name}@example.com") for name in ("ann", "bob", "eve"))
+def people(record: Record, urls: list[str]) -> tuple[Client, Client, Client]:
+    ann, bob, eve = (Client(record, urls, f"{name}@example.com") for name in ("ann", "bob", "eve"))
     ann.register("Ann", "correct horse battery")
     bob.register("Bob Ünal", "pässwörd of bob 🎉")
     eve.register("Eve", "eve's own secret")
@@ -70,11 +70,11 @@ def served(checkout: Path, data: Path, end: signal.Signals) -> Iterator[str]:
 
 
 def make_embedded(checkout: Path) -> None:
-    told = Told()
+    record = Record()
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "data"
         with served(checkout, data, signal.SIGTERM) as url:
-            ann, bob, eve = people(told, [url])
+            ann, bob, eve = people(record, [url])
             ours = ann.application("Ours")
             ann.admit(ours, bob.email, "admin")
             ann.admit(ours, eve.email, "member")
@@ -86,7 +86,7 @@ def make_embedded(checkout: Path) -> None:
             bob.edit(general, 2, "edited before the restart")
             eve.delete(general, 3)
         with served(checkout, data, signal.SIGKILL) as url:
-            ann, bob, eve = (Client(told, [url], each.email) for each in (ann, bob, eve))
+            ann, bob, eve = (Client(record, [url], each.email) for each in (ann, bob, eve))
             for client in (ann, bob, eve):
                 client.login()
             quiet = bob.chat(ours, "Quiet")
@@ -106,7 +106,7 @@ def make_embedded(checkout: Path) -> None:
             ann.post(quiet, "one\r\nof <two> lines")
         with tarfile.open(DATA / "embedded.tar.xz", "w:xz") as tar:
             tar.add(data, "data", filter=nobodys)
-    told.save(DATA / "embedded.json")
+    record.save(DATA / "embedded.json")
 
 
 def nobodys(entry: tarfile.TarInfo) -> tarfile.TarInfo:
@@ -118,9 +118,11 @@ def nobodys(entry: tarfile.TarInfo) -> tarfile.TarInfo:
 # A cluster ------------------------------------------------------------------------------------------------------------
 
 
-def until_stored(stack: ClusterStack, told: Told) -> None:
+def until_stored(stack: ClusterStack, record: Record) -> None:
     """Until the database has what was told."""
-    wanted = {(*place, number): message.body for place in told.titles for number, message in told.there(place).items()}
+    wanted = {
+        (*place, number): message.body for place in record.titles for number, message in record.there(place).items()
+    }
     until = time.monotonic() + _SOON_S
     while stored_messages(stack) != wanted:
         assert time.monotonic() < until, "the writer does not come to an end"
@@ -212,11 +214,11 @@ def dead_letters(stack: ClusterStack, place: Place) -> None:
 
 
 def make_cluster(checkout: Path) -> None:
-    told = Told()
+    record = Record()
     settings = {"PYTHONPATH": str(checkout / "src"), "HUBBUB_SEARCH_URL": NOBODY}
     with ClusterStack(apis=2, writers=1, search=None, settings=settings) as stack:
         writer = stack.writers[0]
-        ann, bob, eve = people(told, [api.url for api in stack.apis])
+        ann, bob, eve = people(record, [api.url for api in stack.apis])
         ours, theirs = ann.application("Ours"), eve.application("Theirs")
         others = [bob.application(f"Others {number}") for number in range(4)]  # so that several shards have something
         ann.admit(ours, bob.email, "admin")
@@ -234,7 +236,7 @@ def make_cluster(checkout: Path) -> None:
         eve.post(alone, "stored with a key", key="key-1")
         bob.edit(general, 2, "edited and stored")
         eve.delete(general, 3)
-        until_stored(stack, told)
+        until_stored(stack, record)
 
         # Stored, and not acknowledged to the queue: what a writer leaves that is killed between the two.
         writer.stop()
@@ -244,7 +246,7 @@ def make_cluster(checkout: Path) -> None:
         redelivered = held(stack)
         dead_letters(stack, general)
         writer.start()
-        until_stored(stack, told)
+        until_stored(stack, record)
         writer.stop()
         assert not any(messages for name, messages in held(stack).items() if name != "hubbub.dead")
 
@@ -287,7 +289,7 @@ def make_cluster(checkout: Path) -> None:
         if name != "hubbub.dead":
             found[name] = messages + found[name]
     (DATA / "queued.json").write_text(json.dumps(found, indent=1) + "\n")
-    told.save(DATA / "cluster.json")
+    record.save(DATA / "cluster.json")
 
 
 def main() -> None:

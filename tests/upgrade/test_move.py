@@ -53,17 +53,17 @@ from hubbub.settings import Settings, load
 from tests.conftest import Service, serve
 from tests.ports.cluster import purge
 from tests.servers import new_database
+from tests.upgrade.record import DATA, Client, Record
 from tests.upgrade.test_upgrade import check_what_is_shown, everybody, go_on
-from tests.upgrade.told import DATA, Client, Told
 
-# What a move leaves behind, of each wing's tables, and why.
+# What a move leaves behind, of each mode's tables, and why.
 LEFT_IN_THE_FOLDER = {
     "invites.id": "a cluster gives its own, in the same order",
-    "alembic_version": "each wing has its own",
+    "alembic_version": "each mode has its own",
     "changes": "the cluster's index is made of the messages",
 }
 NOT_FILLED = {
-    "alembic_version": "each wing has its own",
+    "alembic_version": "each mode has its own",
     "changes": "`hubbub search rebuild` makes the index",
     "generations": "of the cluster's Redis",
     "holes": "of the cluster's queue",
@@ -164,7 +164,7 @@ def running(settings: dict[str, str], logs: Path) -> Iterator[str]:
             part.stop()
 
 
-def seen(told: Told, people: Sequence[httpx.Client]) -> list[Any]:
+def seen(record: Record, people: Sequence[httpx.Client]) -> list[Any]:
     """All that each person is shown, in the order of the lists."""
 
     def get(person: httpx.Client, path: str) -> Any:
@@ -174,21 +174,21 @@ def seen(told: Told, people: Sequence[httpx.Client]) -> list[Any]:
     everything: list[Any] = []
     for person in people:
         everything += [get(person, "/auth/me"), get(person, "/applications?limit=100")]
-        for token in told.applications:
+        for token in record.applications:
             everything += [get(person, f"/applications/{token}{what}") for what in ("", "/members", "/chats")]
-        for place in told.titles:
+        for place in record.titles:
             everything += [get(person, f"{place.path}/messages?limit=100")]
-            everything += [get(person, f"{place.path}/messages/{number}") for number in told.messages[place]]
+            everything += [get(person, f"{place.path}/messages/{number}") for number in record.messages[place]]
     return everything
 
 
 def test_no_client_notices_a_move(tmp_path: Path, database: str, rabbitmq: RabbitMq, redis: Redis) -> None:
-    told = Told.load(DATA / "embedded.json")
+    record = Record.load(DATA / "embedded.json")
     with tarfile.open(DATA / "embedded.tar.xz") as tar:
         tar.extractall(tmp_path, filter="data")
     service = Service(tmp_path / "data")
     service.start()
-    with everybody(told, [service.url]) as people, ExitStack() as opened:
+    with everybody(record, [service.url]) as people, ExitStack() as opened:
         first, *_ = people.values()
         place = first.chat(first.application("Made last"), "With keys")
         numbers = [first.post(place, f"number {n}", key=f"key {n}") for n in range(5)]
@@ -197,13 +197,13 @@ def test_no_client_notices_a_move(tmp_path: Path, database: str, rabbitmq: Rabbi
         first.edit(place, numbers[1], "edited too")
         at = service.url + "/api/v1"
         sessions = [opened.enter_context(httpx.Client(base_url=at, cookies=each.cookies)) for each in people.values()]
-        before = seen(told, sessions)
+        before = seen(record, sessions)
         cookies = [dict(session.cookies) for session in sessions]
-        ended = {"email": first.email, "password": told.passwords[first.email]}
+        ended = {"email": first.email, "password": record.passwords[first.email]}
         token = httpx.post(at + "/auth/tokens", json=ended).json()["token"]
         headers = {"Authorization": f"Bearer {token}"}
         assert httpx.delete(at + "/auth/logout", headers=headers).status_code == 200
-        zoe = Client(told, [service.url], "zoe@example.com")
+        zoe = Client(record, [service.url], "zoe@example.com")
         opened.callback(zoe.close)
         zoe.register("Zoe", "correct horse")
         all_ended = zoe.cookies
@@ -215,7 +215,7 @@ def test_no_client_notices_a_move(tmp_path: Path, database: str, rabbitmq: Rabbi
     asyncio.run(purge(rabbitmq.url))
     moved = hubbub(cluster, "move", "--data", service.data)
     assert moved.returncode == 0, moved.stderr
-    count = sum(len(told.there(place)) for place in told.titles)
+    count = sum(len(record.there(place)) for place in record.titles)
     assert f"messages: {count}\n" in moved.stderr
     assert f" {count}  messages\n" in moved.stdout
     assert "was moved to the cluster at mysql://hubbub:…@127.0.0.1" in serve(service.data).stderr
@@ -223,15 +223,15 @@ def test_no_client_notices_a_move(tmp_path: Path, database: str, rabbitmq: Rabbi
     with running(cluster, tmp_path) as url:
         at = url + "/api/v1"
         with ExitStack() as opened:
-            assert seen(told, [opened.enter_context(httpx.Client(base_url=at, cookies=c)) for c in cookies]) == before
+            assert seen(record, [opened.enter_context(httpx.Client(base_url=at, cookies=c)) for c in cookies]) == before
         stream, last = f"{at}{place.path}/messages/stream", {"Last-Event-ID": str(numbers[2])}
         with httpx.stream("GET", stream, cookies=cookies[0], headers=last) as heard:
             assert next(line for line in heard.iter_lines() if line.startswith("id: ")) == f"id: {numbers[3]}"
         assert httpx.get(at + "/auth/me", headers=headers).status_code == 401
         assert httpx.get(at + "/auth/me", cookies=all_ended).status_code == 401
-        with everybody(told, [url]) as people:
-            go_on(told, people)
-            check_what_is_shown(told, people)
+        with everybody(record, [url]) as people:
+            go_on(record, people)
+            check_what_is_shown(record, people)
 
 
 # What breaks off ------------------------------------------------------------------------------------------------------

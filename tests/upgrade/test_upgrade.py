@@ -29,15 +29,15 @@ from hubbub.loadtest.cluster import ClusterStack
 from tests.cluster.truth import rows
 from tests.conftest import Service, eventually
 from tests.servers import need_servers
-from tests.upgrade.told import DATA, Client, Place, Told
+from tests.upgrade.record import DATA, Client, Place, Record
 
 _SOON_S = 60.0
 
 
 @contextmanager
-def everybody(told: Told, urls: list[str]) -> Iterator[dict[str, Client]]:
+def everybody(record: Record, urls: list[str]) -> Iterator[dict[str, Client]]:
     """Logged in with the passwords of before."""
-    people = {email: Client(told, urls, email) for email in told.passwords}
+    people = {email: Client(record, urls, email) for email in record.passwords}
     try:
         for client in people.values():
             client.login()
@@ -56,10 +56,10 @@ def pages(client: Client, path: str) -> list[dict[str, Any]]:
     return found
 
 
-def check_what_is_shown(told: Told, people: dict[str, Client]) -> None:
+def check_what_is_shown(record: Record, people: dict[str, Client]) -> None:
     ids = {email: client.ask("GET", "/auth/me", 200)["user"]["id"] for email, client in people.items()}
-    for token, name in told.applications.items():
-        members = told.members[token]
+    for token, name in record.applications.items():
+        members = record.members[token]
         owner = next(email for email, role in members.items() if role == "owner")
         listed_members = people[owner].ask("GET", f"/applications/{token}/members", 200)
         roles = {entry["email"]: entry["role"] for entry in listed_members}
@@ -67,18 +67,18 @@ def check_what_is_shown(told: Told, people: dict[str, Client]) -> None:
         for email, client in people.items():
             listed = {entry["token"]: entry["name"] for entry in client.ask("GET", "/applications?limit=100", 200)}
             assert (listed.get(token) == name) == (email in members)
-    for place, title in told.titles.items():
-        client = people[next(iter(told.members[place.token]))]
+    for place, title in record.titles.items():
+        client = people[next(iter(record.members[place.token]))]
         assert client.ask("GET", place.path, 200)["title"] == title
         shown = [
             (entry["messageNumber"], entry["senderId"], entry["senderName"], entry["body"], "editedAt" in entry)
             for entry in pages(client, f"{place.path}/messages")
         ]
-        there = sorted(told.there(place).items(), reverse=True)
+        there = sorted(record.there(place).items(), reverse=True)
         assert shown == [
-            (number, ids[sender], told.names[sender], body, edited) for number, (sender, body, edited) in there
+            (number, ids[sender], record.names[sender], body, edited) for number, (sender, body, edited) in there
         ]
-        for number, message in told.messages[place].items():
+        for number, message in record.messages[place].items():
             client.ask("GET", f"{place.path}/messages/{number}", 404 if message is None else 200)
         eventually(partial(counts, client, place, len(there)), _SOON_S)
 
@@ -87,21 +87,21 @@ def counts(client: Client, place: Place, wanted: int) -> bool:
     return bool(client.ask("GET", place.path, 200)["messagesCount"] == wanted)
 
 
-def go_on(told: Told, people: dict[str, Client]) -> None:
+def go_on(record: Record, people: dict[str, Client]) -> None:
     """Retries find the first try, every chat goes on behind the last number, and old messages can be changed."""
-    for key in list(told.keys):
+    for key in list(record.keys):
         path, headers = f"{key.place.path}/messages", {"Idempotency_Key": key.key}
         answer = people[key.sender].ask("POST", path, 200, {"body": key.body}, **headers)
         assert answer == {"messageNumber": key.number}
         people[key.sender].ask("POST", path, 409, {"body": "another text"}, **headers)
-    for place in list(told.titles):
-        client = people[next(iter(told.members[place.token]))]
-        number = told.next_number(place)
+    for place in list(record.titles):
+        client = people[next(iter(record.members[place.token]))]
+        number = record.next_number(place)
         assert client.post(place, "goes on 🎉", key="a new key") == number
         assert client.post(place, "goes on 🎉", key="a new key") == number
         assert client.post(place, "and on") == number + 1
         client.edit(place, number, "goes on, edited")
-        old = [n for n, message in told.there(place).items() if message.sender == client.email and n < number]
+        old = [n for n, message in record.there(place).items() if message.sender == client.email and n < number]
         if len(old) > 1:
             client.edit(place, old[0], "from before, edited now")
             client.delete(place, old[1])
@@ -138,7 +138,7 @@ def finds(client: Client, place: Place, q: str) -> list[int]:
 
 @pytest.mark.parametrize("end", ["stop", "kill"])
 def test_a_data_folder_of_0_1_0(tmp_path: Path, end: str) -> None:
-    told = Told.load(DATA / "embedded.json")
+    record = Record.load(DATA / "embedded.json")
     with tarfile.open(DATA / "embedded.tar.xz") as tar:
         tar.extractall(tmp_path, filter="data")
     data = tmp_path / "data"
@@ -146,39 +146,39 @@ def test_a_data_folder_of_0_1_0(tmp_path: Path, end: str) -> None:
     service = Service(data)
     service.start()
     try:
-        with everybody(told, [service.url]) as people:
-            check_what_is_shown(told, people)
-            go_on(told, people)
-            check_what_is_shown(told, people)
-            general = next(place for place, title in told.titles.items() if title == "General")
-            asker = people[next(iter(told.members[general.token]))]
-            alone = [n for n, message in told.there(general).items() if "log alone" in message.body]
+        with everybody(record, [service.url]) as people:
+            check_what_is_shown(record, people)
+            go_on(record, people)
+            check_what_is_shown(record, people)
+            general = next(place for place, title in record.titles.items() if title == "General")
+            asker = people[next(iter(record.members[general.token]))]
+            alone = [n for n, message in record.there(general).items() if "log alone" in message.body]
             eventually(lambda: set(alone) <= set(finds(asker, general, "log+alone")), _SOON_S)
         with closing(sqlite3.connect(data / "hubbub.db")) as connection:
             (ref,) = connection.execute("SELECT ref FROM users WHERE email = ?", (asker.email,)).fetchone()
         check_sessions(issued_by_0_1_0((data / "secret").read_text().strip(), ref), service.url)
     finally:
         service.stop() if end == "stop" else service.kill()
-    check_the_file(told, data / "hubbub.db")
+    check_the_file(record, data / "hubbub.db")
     service.start()
     service.stop()
-    check_the_file(told, data / "hubbub.db")
+    check_the_file(record, data / "hubbub.db")
 
 
-def check_the_file(told: Told, database: Path) -> None:
+def check_the_file(record: Record, database: Path) -> None:
     with closing(sqlite3.connect(database)) as connection:
         stored = connection.execute(
             "SELECT a.token, c.number, m.number, u.email, m.body FROM messages m JOIN users u ON u.id = m.sender_id"
             " JOIN chats c ON c.id = m.chat_id JOIN applications a ON a.id = c.application_id"
         ).fetchall()
-    assert sorted(stored) == wanted(told)
+    assert sorted(stored) == wanted(record)
 
 
-def wanted(told: Told) -> list[tuple[str, int, int, str, str]]:
+def wanted(record: Record) -> list[tuple[str, int, int, str, str]]:
     return sorted(
         (*place, number, message.sender, message.body)
-        for place in told.titles
-        for number, message in told.there(place).items()
+        for place in record.titles
+        for number, message in record.there(place).items()
     )
 
 
@@ -255,36 +255,36 @@ def still_queued(stack: ClusterStack) -> dict[str, int]:
     }
 
 
-def check_the_database(told: Told, stack: ClusterStack) -> None:
+def check_the_database(record: Record, stack: ClusterStack) -> None:
     """All that was acknowledged is there once, and nothing else is, nor is anything on its way."""
-    eventually(lambda: stored(stack) == wanted(told) and not still_queued(stack), _SOON_S)
+    eventually(lambda: stored(stack) == wanted(record) and not still_queued(stack), _SOON_S)
     edited = {tuple(row) for row in rows(stack, "SELECT token, chat, number FROM messages WHERE edited_at IS NOT NULL")}
     assert edited == {
-        (*place, number) for place in told.titles for number, message in told.there(place).items() if message.edited
+        (*place, number) for place in record.titles for number, message in record.there(place).items() if message.edited
     }
     keys = rows(
         stack,
         "SELECT k.token, k.chat, u.email, k.key, k.number FROM idempotency_keys k JOIN users u ON u.id = k.sender_id",
     )
-    assert sorted(keys) == sorted((*key.place, key.sender, key.key, key.number) for key in told.keys)
+    assert sorted(keys) == sorted((*key.place, key.sender, key.key, key.number) for key in record.keys)
 
 
 def test_the_database_and_the_queues_of_a_cluster_of_0_1_0() -> None:
-    told = Told.load(DATA / "cluster.json")
+    record = Record.load(DATA / "cluster.json")
     with taken_over() as stack:
-        check_the_database(told, stack)
-        with everybody(told, [api.url for api in stack.apis]) as people:
-            check_what_is_shown(told, people)
-            go_on(told, people)
-            check_what_is_shown(told, people)
-            check_the_database(told, stack)
+        check_the_database(record, stack)
+        with everybody(record, [api.url for api in stack.apis]) as people:
+            check_what_is_shown(record, people)
+            go_on(record, people)
+            check_what_is_shown(record, people)
+            check_the_database(record, stack)
             if stack.search is not None:  # what was noted for the index is in it, and what was queued too
-                general = next(place for place, title in told.titles.items() if title == "General")
-                asker = people[next(iter(told.members[general.token]))]
-                stored_once = [n for n, message in told.there(general).items() if "stored" in message.body]
+                general = next(place for place, title in record.titles.items() if title == "General")
+                asker = people[next(iter(record.members[general.token]))]
+                stored_once = [n for n, message in record.there(general).items() if "stored" in message.body]
                 eventually(lambda: finds(asker, general, "stored") == stored_once, _SOON_S)
         ((secret,),) = rows(stack, "SELECT value FROM kept WHERE name = 'session secret'")
-        ((ref,),) = rows(stack, f"SELECT ref FROM users WHERE email = '{next(iter(told.names))}'")
+        ((ref,),) = rows(stack, f"SELECT ref FROM users WHERE email = '{next(iter(record.names))}'")
         check_sessions(issued_by_0_1_0(secret, ref), stack.apis[0].url)
         listed = subprocess.run(
             [sys.executable, "-m", "hubbub", "dead", "list"],

@@ -25,7 +25,7 @@ from hubbub.chat.commands import (
 from hubbub.chat.encoding import encode_chats
 from hubbub.chat.errors import ChatError, Forbidden, Invalid, NotFound
 from hubbub.chat.model import Application, Invite, Joined, Member, Role, is_token
-from hubbub.chat.ports import Doors
+from hubbub.chat.ports import Ports
 from hubbub.chat.quotas import Made
 from hubbub.chat.registration import wrong_invite
 
@@ -68,36 +68,36 @@ def handed_over(command: HandOver) -> list[tuple[Role, int]]:
 
 
 class Applications:
-    def __init__(self, doors: Doors) -> None:
-        self._doors = doors
+    def __init__(self, ports: Ports) -> None:
+        self._ports = ports
 
     async def enter(self, caller: Caller, token: str) -> Membership:
         """Raises NotFound for a stranger, and where there is no such application."""
-        role = await self._doors.view.role(caller, token) if is_token(token) else None
+        role = await self._ports.view.role(caller, token) if is_token(token) else None
         if role is None:
             raise no_application()
-        return Membership(self._doors, caller, token, role)
+        return Membership(self._ports, caller, token, role)
 
     async def add(self, caller: Caller, name: str) -> str:
         """A new application owned by the caller. Returns its token, 128 random bits. Raises RateLimited."""
-        await self._doors.quotas.take(caller.user.id, Made.APPLICATIONS)
+        await self._ports.quotas.take(caller.user.id, Made.APPLICATIONS)
         token = secrets.token_urlsafe(16)
-        await self._doors.intake.accept(AddApplication(token, name, caller.user.id, self._doors.now()))
+        await self._ports.intake.accept(AddApplication(token, name, caller.user.id, self._ports.now()))
         return token
 
     async def accept(self, caller: Caller, code: str) -> Joined:
         """Join by an invite; a role that the caller has already is never lowered. Raises WrongCode."""
-        token = await self._doors.store.invite_token(hash_of(code))
+        token = await self._ports.store.invite_token(hash_of(code))
         if token is None:
             raise wrong_invite()
-        command = AcceptInvite(token, hash_of(code), caller.user.id, self._doors.now())
-        joined: Joined = await self._doors.intake.accept(command)
+        command = AcceptInvite(token, hash_of(code), caller.user.id, self._ports.now())
+        joined: Joined = await self._ports.intake.accept(command)
         return joined
 
     async def joined(self, caller: Caller, *, offset: int, limit: int) -> list[Application]:
         """Those that the caller is a member of, newest first."""
-        async with self._doors.deep_pages.turn(caller.user.id, offset):
-            return await self._doors.store.applications_of(caller.user.id, offset=offset, limit=limit)
+        async with self._ports.deep_pages.turn(caller.user.id, offset):
+            return await self._ports.store.applications_of(caller.user.id, offset=offset, limit=limit)
 
 
 class Membership:
@@ -105,10 +105,10 @@ class Membership:
     stored when a command comes to the store, which looks at it again.
     """
 
-    __slots__ = ("_caller", "_doors", "_token", "role")
+    __slots__ = ("_caller", "_ports", "_token", "role")
 
-    def __init__(self, doors: Doors, caller: Caller, token: str, role: Role) -> None:
-        self._doors = doors
+    def __init__(self, ports: Ports, caller: Caller, token: str, role: Role) -> None:
+        self._ports = ports
         self._caller = caller
         self._token = token
         self.role = role
@@ -119,35 +119,35 @@ class Membership:
             raise must_manage()
 
     async def get(self) -> Application:
-        application = await self._doors.store.application(self._token)
+        application = await self._ports.store.application(self._token)
         if application is None:
             raise no_application()
         return application
 
     async def rename(self, name: str) -> None:
         self.must_manage()
-        await self._doors.intake.accept(RenameApplication(self._token, name, self._caller.user.id))
+        await self._ports.intake.accept(RenameApplication(self._token, name, self._caller.user.id))
 
     async def delete(self) -> None:
         """The application and all that is in it. Raises Forbidden unless the caller is the owner."""
         if self.role is not Role.OWNER:
             raise must_own()
-        await self._doors.intake.accept(DeleteApplication(self._token, self._caller.user.id))
+        await self._ports.intake.accept(DeleteApplication(self._token, self._caller.user.id))
 
     async def members(self, *, offset: int, limit: int) -> list[Member]:
         """The oldest accounts first. Emails are for the owner and admins alone."""
-        async with self._doors.deep_pages.turn(self._caller.user.id, offset):
-            members = await self._doors.store.members(self._token, offset=offset, limit=limit)
+        async with self._ports.deep_pages.turn(self._caller.user.id, offset):
+            members = await self._ports.store.members(self._token, offset=offset, limit=limit)
         return members if self.role.manages else [replace(member, email=None) for member in members]
 
     async def put_member(self, email: str, role: Role) -> Member:
         """Add a member, or change one's role. Raises RateLimited."""
         self.must_manage()
-        await self._doors.quotas.take(self._caller.user.id, Made.MEMBERS)
-        found = await self._doors.store.user_by_email(normalized_email(email))
+        await self._ports.quotas.take(self._caller.user.id, Made.MEMBERS)
+        found = await self._ports.store.user_by_email(normalized_email(email))
         if found is None:
             raise Invalid(["email belongs to nobody here: the user must register first"])
-        await self._doors.intake.accept(PutMember(self._token, found[0].id, role, self._caller.user.id))
+        await self._ports.intake.accept(PutMember(self._token, found[0].id, role, self._caller.user.id))
         return Member(found[0].ref, found[0].email, found[0].name, role)
 
     async def remove_member(self, email: str) -> None:
@@ -156,22 +156,22 @@ class Membership:
         if normalized_email(email) == user.email:
             if self.role is Role.OWNER:
                 raise Forbidden("Its owner can't leave an application. Hand it over first, or delete it.")
-            await self._doors.intake.accept(RemoveMember(self._token, user.id, user.id))
+            await self._ports.intake.accept(RemoveMember(self._token, user.id, user.id))
             return
         self.must_manage()
-        await self._doors.intake.accept(RemoveMember(self._token, await self._other(email), user.id))
+        await self._ports.intake.accept(RemoveMember(self._token, await self._other(email), user.id))
 
     async def hand_over(self, email: str) -> None:
         """Make another member the owner; who was is an admin from then on. Raises Forbidden unless the caller is."""
         if self.role is not Role.OWNER:
             raise must_own()
-        await self._doors.intake.accept(HandOver(self._token, self._caller.user.id, await self._other(email)))
+        await self._ports.intake.accept(HandOver(self._token, self._caller.user.id, await self._other(email)))
 
     async def _other(self, email: str) -> int:
         """A member, looked for among the application's alone: whether an account that is none of these has the email is
         told by neither the answer nor its time.
         """
-        found = await self._doors.store.member(self._token, normalized_email(email))
+        found = await self._ports.store.member(self._token, normalized_email(email))
         if found is None:
             raise no_member()
         return found
@@ -179,35 +179,35 @@ class Membership:
     async def add_invite(self, role: Role, *, lifetime_s: int, uses: int) -> tuple[Invite, str]:
         """An invite to the application, and its code, which nobody is told again. Raises RateLimited."""
         self.must_manage()
-        await self._doors.quotas.take(self._caller.user.id, Made.INVITES)
-        code, now = new_code(), self._doors.now()
+        await self._ports.quotas.take(self._caller.user.id, Made.INVITES)
+        code, now = new_code(), self._ports.now()
         invite = Invite(secrets.token_urlsafe(9), role, uses, 0, now, now + lifetime_s * 1000)
-        await self._doors.intake.accept(AddInvite(self._token, invite, code.hash, self._caller.user.id))
+        await self._ports.intake.accept(AddInvite(self._token, invite, code.hash, self._caller.user.id))
         return invite, code.text
 
     async def invites(self, *, offset: int, limit: int) -> list[Invite]:
         """Those that have not expired, newest first."""
         self.must_manage()
-        async with self._doors.deep_pages.turn(self._caller.user.id, offset):
-            return await self._doors.store.invites(self._token, self._doors.now(), offset=offset, limit=limit)
+        async with self._ports.deep_pages.turn(self._caller.user.id, offset):
+            return await self._ports.store.invites(self._token, self._ports.now(), offset=offset, limit=limit)
 
     async def remove_invite(self, ref: str) -> None:
         """Who has joined by it stays. Raises NotFound."""
         self.must_manage()
         if not is_token(ref):  # a database need not take any text
             raise no_invite()
-        await self._doors.intake.accept(RemoveInvite(self._token, ref, self._caller.user.id))
+        await self._ports.intake.accept(RemoveInvite(self._token, ref, self._caller.user.id))
 
     async def add_chat(self, title: str | None) -> int:
         """A new chat's number. Raises RateLimited."""
-        await self._doors.quotas.take(self._caller.user.id, Made.CHATS)
-        number: int = await self._doors.intake.accept(AddChat(self._token, title, self._doors.now()))
+        await self._ports.quotas.take(self._caller.user.id, Made.CHATS)
+        number: int = await self._ports.intake.accept(AddChat(self._token, title, self._ports.now()))
         return number
 
     def chats(self, *, offset: int = 0, limit: int = 10) -> Awaitable[bytes]:
         """The application's chats as JSON, newest first."""
-        return self._older_chats(offset, limit) if offset else self._doors.view.chats(self._caller, self._token, limit)
+        return self._older_chats(offset, limit) if offset else self._ports.view.chats(self._caller, self._token, limit)
 
     async def _older_chats(self, offset: int, limit: int) -> bytes:
-        async with self._doors.deep_pages.turn(self._caller.user.id, offset):
-            return encode_chats(await self._doors.store.chats(self._token, offset=offset, limit=limit))
+        async with self._ports.deep_pages.turn(self._caller.user.id, offset):
+            return encode_chats(await self._ports.store.chats(self._token, offset=offset, limit=limit))

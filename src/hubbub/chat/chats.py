@@ -11,7 +11,7 @@ from hubbub.chat.commands import DeleteChat, DeleteMessage, EditMessage, RenameC
 from hubbub.chat.encoding import encode_page
 from hubbub.chat.errors import Forbidden, NotFound, Unavailable
 from hubbub.chat.model import Chat, ChatKey, Message, MessagesRead, Page, Role, is_token
-from hubbub.chat.ports import Doors
+from hubbub.chat.ports import Ports
 from hubbub.chat.searches import Searches
 from hubbub.chat.ticket import Ticket
 
@@ -27,52 +27,52 @@ class Found(NamedTuple):
 
 
 class Chats:
-    def __init__(self, doors: Doors) -> None:
-        self._doors = doors
-        self._searches = Searches(doors.view, doors.index)
+    def __init__(self, ports: Ports) -> None:
+        self._ports = ports
+        self._searches = Searches(ports.view, ports.index)
 
     async def enter(self, caller: Caller, key: ChatKey) -> ChatHandle:
         """Raises NotFound for a stranger to the application, and where there is no such chat in it."""
-        view = self._doors.view
+        view = self._ports.view
         role = await view.role(caller, key.token) if is_token(key.token) else None
         if role is None:
             raise no_application()
         if not await view.exists(caller, key):
             raise NotFound(_NO_CHAT)
-        return ChatHandle(self._doors, self._searches, caller, key, role)
+        return ChatHandle(self._ports, self._searches, caller, key, role)
 
 
 class ChatHandle:
     """What a member may do in a chat, for one request: the role is the one at its start."""
 
-    __slots__ = ("_caller", "_doors", "_key", "_role", "_searches")
+    __slots__ = ("_caller", "_key", "_ports", "_role", "_searches")
 
-    def __init__(self, doors: Doors, searches: Searches, caller: Caller, key: ChatKey, role: Role) -> None:
-        self._doors = doors
+    def __init__(self, ports: Ports, searches: Searches, caller: Caller, key: ChatKey, role: Role) -> None:
+        self._ports = ports
         self._searches = searches
         self._caller = caller
         self._key = key
         self._role = role
 
     async def get(self) -> Chat:
-        chat = await self._doors.store.chat(self._key)
+        chat = await self._ports.store.chat(self._key)
         if chat is None:
             raise NotFound(_NO_CHAT)
         return chat
 
     async def rename(self, title: str | None) -> None:
-        await self._doors.intake.accept(RenameChat(self._key, title))
+        await self._ports.intake.accept(RenameChat(self._key, title))
 
     async def delete_chat(self) -> None:
         """Delete the chat with everything in it. Raises Forbidden unless the caller is the owner or an admin."""
         if not self._role.manages:
             raise must_manage()
-        await self._doors.intake.accept(DeleteChat(self._key, self._caller.user.id))
+        await self._ports.intake.accept(DeleteChat(self._key, self._caller.user.id))
 
     # Reading -----------------------------------------------------------------------------------------------------
 
     def newest(self, limit: int) -> Awaitable[Page]:
-        return self._doors.view.newest(self._caller, self._key, limit)
+        return self._ports.view.newest(self._caller, self._key, limit)
 
     async def messages(
         self, *, limit: int, offset: int = 0, before: int | None = None, after: int | None = None
@@ -81,25 +81,25 @@ class ChatHandle:
         if offset == 0 and before is None and after is None:
             return await self.newest(limit)
         if after is None:
-            async with self._doors.deep_pages.turn(self._caller.user.id, offset):
-                shown = await self._doors.view.messages(self._key, limit=limit + 1, offset=offset, before=before)
+            async with self._ports.deep_pages.turn(self._caller.user.id, offset):
+                shown = await self._ports.view.messages(self._key, limit=limit + 1, offset=offset, before=before)
             return encode_page(shown.messages, limit)._replace(lag=shown.lag)
-        shown = await self._doors.view.messages(self._key, limit=limit, after=after)
+        shown = await self._ports.view.messages(self._key, limit=limit, after=after)
         return encode_page(shown.messages, limit)._replace(more=after > 0, lag=shown.lag)
 
     async def since(self, after: int, limit: int) -> MessagesRead:
         """Up to ``limit`` messages above a number, oldest first."""
-        shown = await self._doors.view.messages(self._key, limit=limit, after=after)
+        shown = await self._ports.view.messages(self._key, limit=limit, after=after)
         return shown._replace(messages=shown.messages[::-1])
 
     async def numbered(self, numbers: Sequence[int]) -> MessagesRead:
         """The messages with these numbers that exist, oldest first."""
-        shown = await self._doors.view.numbered(self._key, numbers)
+        shown = await self._ports.view.numbered(self._key, numbers)
         return shown._replace(messages=sorted(shown.messages, key=lambda message: message.number))
 
     async def message(self, number: int) -> Found:
         """Raises NotFound."""
-        shown = await self._doors.view.message(self._key, number)
+        shown = await self._ports.view.message(self._key, number)
         if not shown.messages:
             raise NotFound(_NO_MESSAGE, lag=shown.lag)
         return Found(shown.messages[0], shown.lag)
@@ -112,21 +112,21 @@ class ChatHandle:
 
     def post(self, body: str, idempotency_key: str | None = None) -> Awaitable[Ticket]:
         """Send a message, see chat.ports.Intake."""
-        return self._doors.intake.post(self._caller, self._key, body, idempotency_key)
+        return self._ports.intake.post(self._caller, self._key, body, idempotency_key)
 
     async def edit(self, number: int, body: str) -> None:
         """Raises Forbidden unless the caller sent the message."""
         user = self._caller.user
         if (await self.existing(number)).message.sender_id != user.id:
             raise Forbidden("Only its sender may edit a message.")
-        await self._doors.intake.accept(EditMessage(self._key, number, user.id, body, self._doors.now()))
+        await self._ports.intake.accept(EditMessage(self._key, number, user.id, body, self._ports.now()))
 
     async def delete(self, number: int) -> None:
         """Raises Forbidden unless the caller sent the message, or is the application's owner or an admin."""
         user, manages = self._caller.user, self._role.manages
         if (await self.existing(number)).message.sender_id != user.id and not manages:
             raise Forbidden("Only its sender, the application's owner and its admins may delete a message.")
-        await self._doors.intake.accept(DeleteMessage(self._key, number, user.id, any_sender=manages))
+        await self._ports.intake.accept(DeleteMessage(self._key, number, user.id, any_sender=manages))
 
     async def existing(self, number: int) -> Found:
         """As ``message``, for one that will be changed or was: a lagging answer does not count.

@@ -310,7 +310,7 @@ class Passwords(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Doors:
+class Ports:
     """The dependencies of the services: an adapter for each port, the quotas of users, ``now`` in milliseconds since
     1970, and the limits of deep pages."""
 

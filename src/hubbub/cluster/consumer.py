@@ -21,8 +21,8 @@ from aio_pika.abc import AbstractConnection, AbstractIncomingMessage
 
 from hubbub.chat.errors import Unavailable
 from hubbub.cluster.broker import LOST, URGENT, close, connect, declare
-from hubbub.cluster.holes import ShardStopped
-from hubbub.cluster.protocol import Delivery, Hole, Unreadable, decode
+from hubbub.cluster.protocol import Delivery, SequenceGap, Unreadable, decode
+from hubbub.cluster.sequence_gaps import ShardStopped
 from hubbub.cluster.writer import ShardWriter
 
 log = logging.getLogger("hubbub.writer")
@@ -34,7 +34,7 @@ _GATHER_S = 0.5
 _BACKLOG = 20  # AMQP messages: with so many waiting, there is no need to wait for more
 _ACTIVE_S = 10.0
 _BALANCE_S = 3.0
-_HOLE_S = 0.5  # before a queue with a hole is read again
+_GAP_S = 0.5  # before a queue with a gap is read again
 _HOLE_TRIES = 6
 _STOPPED_S = 5.0
 _FINISH_S = 5.0
@@ -53,7 +53,7 @@ class _Reading:
         self.urgent = asyncio.Event()
         self.last = -_ACTIVE_S
         self.give_up = False
-        self.hole: tuple[str, int] | None = None
+        self.gap: tuple[str, int] | None = None
         self.tries = 0
         self.stopped = False
 
@@ -66,7 +66,7 @@ class _Reading:
 class RabbitConsumer:
     """Reads the shards that the broker assigns to it, until ``stop``.
 
-    ``heartbeat`` records that this writer runs, and returns how many writers there are; ``decide`` decides about a hole
+    ``heartbeat`` records that this writer runs, and returns how many writers there are; ``decide`` decides about a gap
     that stays, and records that; ``unreadable`` stores a message that can't be read, with the reason.
     """
 
@@ -77,7 +77,7 @@ class RabbitConsumer:
         writer: ShardWriter,
         *,
         heartbeat: Callable[[], Awaitable[int]],
-        decide: Callable[[Hole, list[Delivery]], None],
+        decide: Callable[[SequenceGap, list[Delivery]], None],
         unreadable: Callable[[int, bytes, str], None],
     ) -> None:
         self._url = url
@@ -159,9 +159,9 @@ class RabbitConsumer:
             held: list[Delivery] = []
             try:
                 await self._take(shard, reading, held)
-            except Hole as hole:
-                pause = _HOLE_S
-                await self._found(reading, hole, held)
+            except SequenceGap as gap:
+                pause = _GAP_S
+                await self._found(reading, gap, held)
             except ShardStopped as error:
                 pause = _STOPPED_S
                 self.stopped_shards.add(shard)
@@ -175,19 +175,19 @@ class RabbitConsumer:
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._lost.wait(), pause)
 
-    async def _found(self, reading: _Reading, hole: Hole, held: list[Delivery]) -> None:
-        """Note that a hole was found. The queue is read again; if the hole stays after several tries, decide about
+    async def _found(self, reading: _Reading, gap: SequenceGap, held: list[Delivery]) -> None:
+        """Note that a gap was found. The queue is read again; if the gap stays after several tries, decide about
         it."""
-        this = hole.publisher, hole.expected
-        reading.tries = reading.tries + 1 if reading.hole == this else 1
-        reading.hole = this
-        log.error("A delivery came before an earlier one; all are asked for again (%d): %s", reading.tries, hole)
+        this = gap.publisher, gap.expected
+        reading.tries = reading.tries + 1 if reading.gap == this else 1
+        reading.gap = this
+        log.error("A delivery came before an earlier one; all are asked for again (%d): %s", reading.tries, gap)
         if reading.tries >= _HOLE_TRIES:
-            reading.hole, reading.tries = None, 0
+            reading.gap, reading.tries = None, 0
             try:
-                await asyncio.to_thread(self._decide, hole, held)
+                await asyncio.to_thread(self._decide, gap, held)
             except Unavailable as error:
-                log.error("A hole could not be recorded: %s", error.sentence)
+                log.error("A gap could not be recorded: %s", error.sentence)
 
     async def _take(self, shard: int, reading: _Reading, held: list[Delivery]) -> None:
         """Write batches until the turn ends. ``held`` is filled with the deliveries of the current batch."""
@@ -217,7 +217,7 @@ class RabbitConsumer:
             reading.last = time.monotonic()
             await self._writer.write(shard, held)
             reading.stopped = False
-            reading.hole = None
+            reading.gap = None
             await last.ack(multiple=True)
             if message is None:
                 return

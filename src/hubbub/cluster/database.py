@@ -145,9 +145,9 @@ class Database:
         timer = loop.call_later(_READ_S, self._late, answer)
 
         def done(_: ThreadFuture[T]) -> None:
-            loop.call_soon_threadsafe(told)
+            loop.call_soon_threadsafe(finish)
 
-        def told() -> None:
+        def finish() -> None:
             self._waiting -= 1
             timer.cancel()
             if answer.done():

@@ -19,7 +19,6 @@ from hubbub.chat.errors import NotFound
 from hubbub.chat.model import ChatKey, Message
 from hubbub.cluster.database import AtFault, Database, marks, meaning
 from hubbub.cluster.dead_letters import insert
-from hubbub.cluster.holes import Holes, ShardStopped, decided
 from hubbub.cluster.protocol import (
     Applied,
     Barrier,
@@ -39,6 +38,7 @@ from hubbub.cluster.protocol import (
     place_of,
     retried,
 )
+from hubbub.cluster.sequence_gaps import SequenceGaps, ShardStopped, decided
 
 log = logging.getLogger("hubbub.store")
 
@@ -94,14 +94,14 @@ class Deliveries:
         """Apply a shard's deliveries in order in one transaction, each once, however often it is delivered. Blocks.
 
         Raises:
-            Hole: an earlier delivery of a publisher has not been applied; nothing was applied.
+            SequenceGap: an earlier delivery of a publisher has not been applied; nothing was applied.
             ShardStopped: the shard waits for an operator; nothing was applied.
             Unavailable: nothing was applied, or all of it was and the answer got lost. A retry is right in both cases.
         """
         try:
             return self._database.run(lambda cursor: self._apply(cursor, shard, shards, deliveries))
         except ShardStopped as stopped:
-            Holes(self._database).stop(stopped)
+            SequenceGaps(self._database).stop(stopped)
             raise
 
     def _apply(self, cursor: Any, shard: int, shards: int, deliveries: Sequence[Delivery]) -> Applied:

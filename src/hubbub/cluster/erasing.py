@@ -181,16 +181,16 @@ def _note(cursor: Any, chat: ChatKey, numbers: Sequence[int]) -> None:
 
 async def keep_erasing(erasing: Erasing, hot: HotData) -> None:
     """Erase what is due. Runs until cancelled; several processes may run it at once."""
-    fault, told = "", None
+    fault, announced = "", None
     while True:
         try:
             erasure = await asyncio.to_thread(erasing.next)
             if erasure is not None and erasure.kind == "name":
                 await _rename(erasing, hot, erasure)
             elif erasure is not None:
-                if erasure.kind == "chat" and erasure != told:  # the deleting process may have failed before this
+                if erasure.kind == "chat" and erasure != announced:  # the deleting process may have failed before this
                     await hot.gone(erasure.chat)
-                    told = erasure
+                    announced = erasure
                 await asyncio.to_thread(erasing.some, erasure)
             fault = ""
         except Unavailable as error:

@@ -49,7 +49,7 @@ async def _forget(store: MySqlStore, processes: Processes, url: str, shards: int
 
 async def _forget_publishers(store: MySqlStore, processes: Processes, url: str, shards: int) -> None:
     """Delete the publishers that were silent for a week, once all that is queued now is applied. Otherwise a queued
-    delivery of a deleted publisher would be a hole (rule 1): a cluster may have been stopped for longer than a week.
+    delivery of a deleted publisher would be a gap (rule 1): a cluster may have been stopped for longer than a week.
     """
     asked_at = int(time.time())
     marker = f"house.{secrets.token_hex(8)}"

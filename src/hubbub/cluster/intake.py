@@ -77,10 +77,10 @@ class QueuedIntake:
     async def post(self, caller: Caller, key: ChatKey, body: str, idempotency_key: str | None) -> Ticket:
         now = self._now()
         seen = caller.brought
-        if isinstance(seen, Seen) and seen.given is not None:  # the gate has brought a number
-            given = seen.given
-            slot = Slot(given.generation, given.epoch, given.number, now)
-            return self._send(caller, key, body, slot, None, given.take())
+        if isinstance(seen, Seen) and seen.reserved is not None:  # the gate has brought a number
+            reserved = seen.reserved
+            slot = Slot(reserved.generation, reserved.epoch, reserved.number, now)
+            return self._send(caller, key, body, slot, None, reserved.take())
         claim = None
         if idempotency_key is not None:
             claim = Claim(caller.user.id, idempotency_key, hashlib.sha256(body.encode()).digest())
@@ -96,7 +96,7 @@ class QueuedIntake:
                 raise KeyReused("This Idempotency-Key was used before with another body; take a new key.")
             return self._told_before(caller, key, body, found.number)
         assert isinstance(found, Slot)  # noqa: S101 - only a claim brings what was posted
-        if found.told:
+        if found.shown:
             self._publisher.release(reservation)
             if not await self._generations.vouch(self._servers.slot_of(key.token), found.generation):
                 raise _unknown()

@@ -125,7 +125,7 @@ class Load:
             cursor.close()
             self._connection.commit()
         except pymysql.err.Error as error:
-            told = meaning(error)
-            if isinstance(told, AtFault):
-                raise LoadFailed(f"The database can't hold a row as it is: {told}.") from error
-            raise LoadFailed(f"{told} Fix that, and run the same command again: it starts over.") from error
+            fault = meaning(error)
+            if isinstance(fault, AtFault):
+                raise LoadFailed(f"The database can't hold a row as it is: {fault}.") from error
+            raise LoadFailed(f"{fault} Fix that, and run the same command again: it starts over.") from error

@@ -162,7 +162,7 @@ class Applied(NamedTuple):
     outcomes: list[list[Outcome] | None]
 
 
-class Hole(Exception):
+class SequenceGap(Exception):
     """A delivery came before an earlier one of its publisher: it must neither be applied nor count as applied."""
 
     def __init__(self, shard: int, publisher: str, expected: int, found: int) -> None:

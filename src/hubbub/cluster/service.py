@@ -24,7 +24,6 @@ from hubbub.cluster.dead_letters import DeadLetters
 from hubbub.cluster.deliveries import Deliveries
 from hubbub.cluster.erasing import Erasing, keep_erasing
 from hubbub.cluster.generations import Generations
-from hubbub.cluster.holes import Holes
 from hubbub.cluster.housekeeping import keep_house
 from hubbub.cluster.indexer import keep_index
 from hubbub.cluster.intake import QueuedIntake
@@ -42,6 +41,7 @@ from hubbub.cluster.redis.pages import Applications, Pages
 from hubbub.cluster.redis.servers import Servers
 from hubbub.cluster.redis.stored import Stored
 from hubbub.cluster.search import ElasticIndex, connect
+from hubbub.cluster.sequence_gaps import SequenceGaps
 from hubbub.cluster.store import MySqlStore
 from hubbub.cluster.tasks import keep
 from hubbub.cluster.writer import ShardWriter
@@ -52,7 +52,7 @@ from hubbub.http.metrics import Reading, accepted, cached, lag, serve_metrics, w
 from hubbub.http.passwords import Argon2Passwords
 from hubbub.http.schemas import Letter
 from hubbub.http.server import PortTaken
-from hubbub.http.service import Wing, edge_of, now
+from hubbub.http.service import Adapters, edge_of, now
 from hubbub.loop_lag import LoopLag
 from hubbub.measures import Histogram
 from hubbub.settings import Settings
@@ -135,7 +135,7 @@ async def serving(settings: Settings) -> AsyncIterator[Edge]:
             loop.lags,
         ]
 
-    wing = Wing(
+    adapters = Adapters(
         store=store,
         intake=intake,
         view=RedisView(servers, store, numbers, publisher, applications, pages, living),
@@ -158,7 +158,7 @@ async def serving(settings: Settings) -> AsyncIterator[Edge]:
     )
     mail = Mail(settings.smtp_url, settings.mail_from) if settings.smtp_url else None
     edge = edge_of(
-        wing,
+        adapters,
         proxies=settings.proxies,
         address_connections=settings.address_connections,
         operators=settings.operators,
@@ -285,7 +285,7 @@ async def writing_until(settings: Settings, stopped: asyncio.Event, started: Cal
             writer.shards,
             writer,
             heartbeat=heartbeat,
-            decide=Holes(database).decide,
+            decide=SequenceGaps(database).decide,
             unreadable=dead_letters.keep,
         )
         running = keep(consumer.run(started), "reading the queues")
@@ -392,15 +392,15 @@ def stopped_shards(settings: Settings, *, accept_loss: bool) -> list[str]:
     Raises Unavailable."""
     database = database_of(settings, pool_size=1)
     try:
-        holes = Holes(database)
+        gaps = SequenceGaps(database)
         said = "goes on without" if accept_loss else "has stopped, for it lacks"
         lines = [
-            f"shard {hole.shard} {said} {hole.found - hole.expected} deliveries of publisher {hole.publisher},"
-            f" from {hole.expected} on, which were confirmed"
-            for hole in holes.stopped()
+            f"shard {gap.shard} {said} {gap.found - gap.expected} deliveries of publisher {gap.publisher},"
+            f" from {gap.expected} on, which were confirmed"
+            for gap in gaps.stopped()
         ]
         if accept_loss:
-            holes.accept()
+            gaps.accept()
         return lines
     finally:
         database.close()

@@ -90,7 +90,7 @@ class ShardWriter:
         """Store the deliveries, however long that takes.
 
         Raises:
-            Hole, ShardStopped: see cluster.deliveries. The transactions before the failed one are stored.
+            SequenceGap, ShardStopped: see cluster.deliveries. The transactions before the failed one are stored.
         """
         together: list[Delivery] = []
         for delivery in deliveries:

@@ -273,7 +273,7 @@ class SqliteIndex:
         self._data_set = data_set
         self._reading = ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="search")
         self._generation: IndexFile | None = None
-        self._condemned = False
+        self._unusable = False
         for path in sorted(folder.glob("search-*.db"), key=_generation, reverse=True):
             file = self._opened(path)
             if file is not None:
@@ -281,12 +281,12 @@ class SqliteIndex:
 
     @property
     def current(self) -> IndexFile | None:
-        return None if self._condemned else self._generation
+        return None if self._unusable else self._generation
 
     @property
     def fault(self) -> str | None:
         """Why searching is impossible now, or None."""
-        if self._condemned:
+        if self._unusable:
             return "The search index was damaged and is being rebuilt."
         return None if self._generation is not None else "The search index is being built."
 
@@ -308,12 +308,12 @@ class SqliteIndex:
         said = str(error)
         damaged = isinstance(error, Damaged) or is_damage(error) or said.startswith(_DAMAGES) or not file.is_there()
         if damaged:
-            self.condemn(file, said)
+            self.mark_unusable(file, said)
         return damaged
 
-    def condemn(self, file: IndexFile, why: str) -> None:
-        if file is self._generation and not self._condemned:
-            self._condemned = True
+    def mark_unusable(self, file: IndexFile, why: str) -> None:
+        if file is self._generation and not self._unusable:
+            self._unusable = True
             log.error("The search index %s can't be used and is rebuilt: %s", file.path, why)
 
     def start_anew(self) -> IndexFile:
@@ -325,7 +325,7 @@ class SqliteIndex:
 
     def adopt(self, file: IndexFile) -> None:
         """Use this generation from now on, and remove the one before."""
-        before, self._generation, self._condemned = self._generation, file, False
+        before, self._generation, self._unusable = self._generation, file, False
         if before is not None:
             before.remove()
 

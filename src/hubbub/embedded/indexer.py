@@ -62,7 +62,7 @@ class Generations(Protocol[G]):
     def start_anew(self) -> G: ...
     def adopt(self, file: G) -> None: ...
     def noticed(self, file: G, error: sqlite3.Error) -> bool: ...
-    def condemn(self, file: G, why: str) -> None: ...
+    def mark_unusable(self, file: G, why: str) -> None: ...
 
 
 class Indexer(Generic[G]):
@@ -125,7 +125,7 @@ class Indexer(Generic[G]):
         """Check a generation that existed at the start: it must not be damaged, nor be ahead of the store."""
         found.check()
         if (found.position or 0) > self._store.last_change():
-            self._index.condemn(found, "it has changes that the database does not have")
+            self._index.mark_unusable(found, "it has changes that the database does not have")
         else:
             self._checked = found
 

@@ -26,7 +26,7 @@ from hubbub.http.mail import Mail
 from hubbub.http.metrics import Reading, accepted, cached, lag, waiting, writing
 from hubbub.http.operator import NoLetters
 from hubbub.http.passwords import Argon2Passwords
-from hubbub.http.service import Wing, edge_of, now
+from hubbub.http.service import Adapters, edge_of, now
 from hubbub.loop_lag import LoopLag
 from hubbub.measures import Histogram
 from hubbub.settings import Settings
@@ -91,7 +91,7 @@ async def serving(settings: Settings, folder: DataFolder) -> AsyncIterator[Edge]
         cache.names_changed()
 
     intake = DirectIntake(queue, store, cache, now)
-    wing = Wing(
+    adapters = Adapters(
         store=store,
         intake=intake,
         view=cache,
@@ -107,7 +107,7 @@ async def serving(settings: Settings, folder: DataFolder) -> AsyncIterator[Edge]
     )
     mail = Mail(settings.smtp_url, settings.mail_from) if settings.smtp_url else None
     edge = edge_of(
-        wing,
+        adapters,
         proxies=settings.proxies,
         address_connections=settings.address_connections,
         operators=settings.operators,

@@ -12,7 +12,7 @@ from hubbub.http.limits import MemoryCounts
 log = logging.getLogger("hubbub.logins")
 
 _DOMAIN = re.compile(r"[A-Za-z0-9.-]{1,100}")
-_TOLD = Limit("told", 1, 60_000, failures=False, sentence="")  # of a lock-out: a line a minute, however it goes on
+_LOCK_OUT = Limit("lock-out", 1, 60_000, failures=False, sentence="")  # a line a minute, however long it goes on
 
 
 def masked(email: str) -> str:
@@ -24,7 +24,7 @@ def masked(email: str) -> str:
 
 class LoginLog:
     def __init__(self) -> None:
-        self._told = MemoryCounts()
+        self._counts = MemoryCounts()
 
     def failed(self, address: str, email: str) -> None:
         log.info("A login to %s from %s failed.", masked(email), address or "nowhere known")
@@ -32,7 +32,7 @@ class LoginLog:
     async def locked(self, refusal: UsedUp, address: str, email: str | None, what: str = "Registrations") -> None:
         """Log a lock-out. ``email`` is None when there is none; then ``what`` says what is refused."""
         try:
-            await self._told.take([(_TOLD, refusal.what)])
+            await self._counts.take([(_LOCK_OUT, refusal.what)])
         except RateLimited:
             return
         if email is not None:

@@ -1,4 +1,4 @@
-"""Builds everything that serves HTTP from the adapters of a wing."""
+"""Builds everything that serves HTTP from the adapters of a mode."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hubbub.chat.errors import ChatError
 from hubbub.chat.feed import Feed
 from hubbub.chat.logins import Logins
 from hubbub.chat.operators import Operators
-from hubbub.chat.ports import Counts, Doors, Gate, Intake, Passwords, SearchIndex, Store, View
+from hubbub.chat.ports import Counts, Gate, Intake, Passwords, Ports, SearchIndex, Store, View
 from hubbub.chat.quotas import Hourly, Quotas
 from hubbub.chat.recovery import Recovery
 from hubbub.chat.registration import Policy, Registration
@@ -26,12 +26,12 @@ from hubbub.http.access_log import AccessLog
 from hubbub.http.access_log import log as access_log
 from hubbub.http.anonymous import AnonymousRate
 from hubbub.http.edge import Edge
-from hubbub.http.entrance import Entrance
 from hubbub.http.hot_routes import HotRoutes
 from hubbub.http.login_log import LoginLog
 from hubbub.http.mail import Mail
 from hubbub.http.metrics import Reading, serving
 from hubbub.http.operator import Letters, RecentErrors
+from hubbub.http.resolver import Resolver
 from hubbub.http.routes.accounts import AccountRoutes
 from hubbub.http.routes.applications import ApplicationRoutes
 from hubbub.http.routes.chats import ChatRoutes
@@ -55,8 +55,8 @@ from hubbub.tracing import Tracing
 
 
 @dataclass(frozen=True)
-class Wing:
-    """What a wing (embedded or cluster) provides: an adapter for each port, and its state.
+class Adapters:
+    """What a mode (embedded or cluster) provides: an adapter for each port, and its state.
 
     ``faults`` has for each part what is wrong with it, or None; ``readings`` are its own figures for /metrics.
     """
@@ -76,7 +76,7 @@ class Wing:
 
 
 def edge_of(
-    wing: Wing,
+    adapters: Adapters,
     *,
     proxies: Sequence[str],
     address_connections: int,
@@ -88,46 +88,46 @@ def edge_of(
     hourly: Hourly,
     tracing: Tracing | None,
 ) -> Edge:
-    """Everything that serves HTTP with the wing's adapters."""
-    accounts = Accounts(wing.store, wing.intake, wing.passwords, now)
-    doors = Doors(wing.store, wing.intake, wing.view, wing.index, Quotas(wing.counts, hourly), now)
-    applications, chats = Applications(doors), Chats(doors)
-    sessions = Sessions(accounts, wing.secret, wing.gate)
-    entrance = Entrance(sessions, applications, chats)
+    """Everything that serves HTTP with the mode's adapters."""
+    accounts = Accounts(adapters.store, adapters.intake, adapters.passwords, now)
+    ports = Ports(adapters.store, adapters.intake, adapters.view, adapters.index, Quotas(adapters.counts, hourly), now)
+    applications, chats = Applications(ports), Chats(ports)
+    sessions = Sessions(accounts, adapters.secret, adapters.gate)
+    resolver = Resolver(sessions, applications, chats)
     limiter = StreamLimiter(user_streams)
     turns = Turns()
     hot = HotRoutes(sessions, applications, chats)
 
     async def ready() -> dict[str, str | None]:
         try:
-            await wing.store.application("")
+            await adapters.store.application("")
             unreadable = None
         except ChatError as error:
             unreadable = error.sentence
-        faults = wing.faults()
+        faults = adapters.faults()
         return {**faults, "store": faults.get("store") or unreadable}
 
     async def readings() -> list[Reading | Histogram]:
-        return [*serving(edge.requests, len(edge.connections), limiter.taken), *await wing.readings()]
+        return [*serving(edge.requests, len(edge.connections), limiter.taken), *await adapters.readings()]
 
     errors = RecentErrors()
     logging.getLogger("hubbub").addHandler(errors)
-    operating, logins, log = Operators(wing.store, operators), Logins(wing.counts), LoginLog()
-    registering = Registration(wing.store, wing.intake, accounts, registration, operating.named, now)
-    recovery = Recovery(wing.store, wing.intake, wing.passwords, now)
+    operating, logins, log = Operators(adapters.store, operators), Logins(adapters.counts), LoginLog()
+    registering = Registration(adapters.store, adapters.intake, accounts, registration, operating.named, now)
+    recovery = Recovery(adapters.store, adapters.intake, adapters.passwords, now)
     api = [
         *routes_of(AccountRoutes(accounts, registering, sessions, logins, log, operating)),
         *routes_of(SetupRoutes(registering, sessions, logins, log)),
         *routes_of(RecoveryRoutes(recovery, sessions, logins, log, mail, public_url)),
-        *routes_of(InviteRoutes(entrance, applications, logins, log, public_url)),
-        *routes_of(ApplicationRoutes(entrance, applications)),
-        *routes_of(MemberRoutes(entrance)),
-        *routes_of(ChatRoutes(entrance)),
-        *by_asgi(hot, entrance),
-        *routes_of(MessageRoutes(entrance)),
-        *routes_of(SearchRoutes(entrance)),
-        *routes_of(StreamRoutes(entrance, chats, wing.feed, limiter, turns)),
-        *routes_of(OperatorRoutes(entrance, operating, readings, wing.letters, errors)),
+        *routes_of(InviteRoutes(resolver, applications, logins, log, public_url)),
+        *routes_of(ApplicationRoutes(resolver, applications)),
+        *routes_of(MemberRoutes(resolver)),
+        *routes_of(ChatRoutes(resolver)),
+        *by_asgi(hot, resolver),
+        *routes_of(MessageRoutes(resolver)),
+        *routes_of(SearchRoutes(resolver)),
+        *routes_of(StreamRoutes(resolver, chats, adapters.feed, limiter, turns)),
+        *routes_of(OperatorRoutes(resolver, operating, readings, adapters.letters, errors)),
     ]
     itself = routes_of(ServiceRoutes(ready, readings, api), base="")
     trusted: Container[str] = ()
@@ -144,7 +144,7 @@ def edge_of(
         hot,
         app,
         tracing,
-        wing.feed.end,
+        adapters.feed.end,
         trusted=trusted,
         address_connections=address_connections,
         access=access,

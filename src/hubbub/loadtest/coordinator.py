@@ -193,15 +193,15 @@ async def search(options: Options, service: Service, length: int) -> Found:
     asked = dataclasses.replace(options, requirements=kept, verify=False)
     click.echo("Searching for the highest rate that meets " + ", ".join(each.text for each in kept) + "\n")
     async with bench(asked, service, Quiet()) as ready:
-        told = False
+        warned = False
 
         async def attempt(factor: float) -> Trial:
             writes, reads = asked.writes * factor, asked.reads * factor
             await ready.run_up(Plan(writes, reads, asked.workers, steady(min(_RUN_UP_S, length / 2))))
             seen = await ready.test(Plan(writes, reads, asked.workers, steady(length)))
-            nonlocal told
-            if seen.metrics_unusable is not None and not told:
-                told = True
+            nonlocal warned
+            if seen.metrics_unusable is not None and not warned:
+                warned = True
                 click.echo(without_metrics(seen.metrics_unusable))
             trial = Trial(
                 factor=factor,

@@ -1,6 +1,6 @@
 """Brings a database to the schema that this version knows, or refuses one that a newer version wrote.
 
-Each wing has a folder of migrations and knows how to run them whole; what is the same for both is here.
+Each mode has a folder of migrations and knows how to run them whole; what is the same for both is here.
 """
 
 from __future__ import annotations

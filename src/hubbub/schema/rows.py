@@ -1,4 +1,4 @@
-"""The rows that a move takes from one wing's database to the other's: each as the cluster's table has it, with the
+"""The rows that a move takes from one mode's database to the other's: each as the cluster's table has it, with the
 fields named as its columns. See hubbub.move.
 """
 
@@ -125,7 +125,7 @@ Row: TypeAlias = (
     | Erasure
 )
 
-# In both wings the table of a kind has the same name; one process has no former_members.
+# In both modes the table of a kind has the same name; one process has no former_members.
 TABLES: dict[type[Row], str] = {
     User: "users",
     EndedSession: "ended_sessions",

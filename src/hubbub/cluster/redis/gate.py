@@ -35,7 +35,7 @@ def unique() -> str:
     return f"{_process}.{next(_counter)}"
 
 
-class Given:
+class ReservedNumber:
     """A number that Redis gave to a request, and the room in the queue that was reserved before.
 
     A request that fails before it posts uses neither: the number becomes a gap, and the room is released when this
@@ -66,16 +66,18 @@ class Given:
 
 class Seen:
     """What the gate has read for a request: its application at the current version, and what it asked for of a chat:
-    a number (``given``), or up to ``limit`` newest messages as scripts/shared.lua returns them (``newest``)."""
+    a number (``reserved``), or up to ``limit`` newest messages as scripts/shared.lua returns them (``newest``)."""
 
-    __slots__ = ("application", "generation", "given", "limit", "newest")
+    __slots__ = ("application", "generation", "limit", "newest", "reserved")
 
-    def __init__(self, application: Application, generation: int, limit: int, newest: Any, given: Given | None) -> None:
+    def __init__(
+        self, application: Application, generation: int, limit: int, newest: Any, reserved: ReservedNumber | None
+    ) -> None:
         self.application = application
         self.generation = generation
         self.limit = limit
         self.newest = newest
-        self.given = given
+        self.reserved = reserved
 
 
 class _Trip:
@@ -151,9 +153,9 @@ class RedisGate:
                 page=wants.newest > 0,
             )
             found = reply[3] if len(reply) > 3 else None
-            given = None
+            reserved: ReservedNumber | None = None
             if reservation is not None and found is not None:
-                given = Given(self._publisher, reservation, names.generation, int(found[0]), int(found[1]))
+                reserved = ReservedNumber(self._publisher, reservation, names.generation, int(found[0]), int(found[1]))
                 reservation = None
         except Unavailable:
             await self._alone.enter(user_id)
@@ -166,7 +168,7 @@ class RedisGate:
         application = self._applications.at(token, reply[2])
         return Entry(
             _mark(mark, slot, names.generation, reply[0]),
-            Seen(application, names.generation, wants.newest, newest, given),
+            Seen(application, names.generation, wants.newest, newest, reserved),
         )
 
     async def _enter(self, user_id: int, mark: str) -> Entry:

@@ -154,7 +154,7 @@ class RedisView:
         application = seen.application if isinstance(seen, Seen) else await self._application(key.token)
         if application is not None and self._existing.get(key) == application.version:
             return True
-        live = isinstance(seen, Seen) and (seen.given is not None or isinstance(seen.newest, list))
+        live = isinstance(seen, Seen) and (seen.reserved is not None or isinstance(seen.newest, list))
         if not live and not await self._is_stored(key):
             return False
         if application is not None:

@@ -29,13 +29,13 @@ _NO_MESSAGE = "There is no such message in this chat."
 
 class Slot(NamedTuple):
     """A number for a message, and the generation and epoch that gave it. ``created_at`` is the time of the first try
-    with its Idempotency-Key; ``told`` is True when that try was shown."""
+    with its Idempotency-Key; ``shown`` is True when that try was shown."""
 
     generation: int
     epoch: int
     number: int
     created_at: int
-    told: bool = False
+    shown: bool = False
 
 
 class Posted(NamedTuple):
@@ -129,10 +129,10 @@ class Numbers:
             if kind == b"new":
                 return Slot(names.generation, int(reply[1]), int(reply[2]), created_at)
             if kind == b"known" and claim is not None:
-                _, epoch, number, first_at, first_hash, told = reply
+                _, epoch, number, first_at, first_hash, shown = reply
                 if first_hash.decode() != body_hash:
                     return Posted(int(number), bytes.fromhex(first_hash.decode()))
-                return Slot(names.generation, int(epoch), int(number), int(first_at), bool(told))
+                return Slot(names.generation, int(epoch), int(number), int(first_at), bool(shown))
             if kind == b"look" and claim is not None:
                 stored = await self._store.posted(key, claim.sender_id, claim.key)
                 if stored is not None:

@@ -7,20 +7,20 @@ from starlette.responses import Response
 
 from hubbub.chat.applications import Applications, Membership
 from hubbub.http import schemas
-from hubbub.http.entrance import Entrance
 from hubbub.http.fields import query
+from hubbub.http.resolver import Resolver
 from hubbub.http.routing import body_fields, json_response, route
 
 
 class ApplicationRoutes:
-    def __init__(self, entrance: Entrance, applications: Applications) -> None:
-        self._entrance = entrance
+    def __init__(self, resolver: Resolver, applications: Applications) -> None:
+        self._resolver = resolver
         self._applications = applications
 
     @route("POST", "/applications", request=schemas.NewApplication, response=schemas.ApplicationToken, status=201)
     async def add_application(self, request: Request) -> Response:
         """Create an application."""
-        caller = await self._entrance.caller(request)
+        caller = await self._resolver.caller(request)
         form = await body_fields(request, schemas.NewApplication)
         return json_response(schemas.ApplicationToken(await self._applications.add(caller, form.name)), 201)
 
@@ -35,7 +35,7 @@ class ApplicationRoutes:
     )
     async def rename_named_application(self, request: Request) -> Response:
         """Rename the application named in the body."""
-        caller = await self._entrance.caller(request)
+        caller = await self._resolver.caller(request)
         form = await body_fields(request, schemas.NamedApplication)
         manager = await self._applications.enter(caller, form.token)
         await manager.rename(form.name)
@@ -44,7 +44,7 @@ class ApplicationRoutes:
     @route("GET", "/applications", query=schemas.Paging, response=list[schemas.ApplicationItem])
     async def list_applications(self, request: Request) -> Response:
         """My applications, newest first."""
-        caller = await self._entrance.caller(request)
+        caller = await self._resolver.caller(request)
         paging = query(schemas.Paging, request.scope["query_string"])
         found = await self._applications.joined(caller, offset=paging.offset, limit=paging.limit)
         return json_response([schemas.ApplicationItem(item.token, item.name, item.chats_count) for item in found])
@@ -52,7 +52,7 @@ class ApplicationRoutes:
     @route("GET", "/applications/{token}", response=schemas.ApplicationItem)
     async def get_application(self, request: Request) -> Response:
         """One application."""
-        return await _shown(await self._entrance.member(request))
+        return await _shown(await self._resolver.member(request))
 
     @route(
         "PATCH",
@@ -63,7 +63,7 @@ class ApplicationRoutes:
     )
     async def rename_application(self, request: Request) -> Response:
         """Rename an application."""
-        manager = await self._entrance.member(request)
+        manager = await self._resolver.member(request)
         manager.must_manage()
         form = await body_fields(request, schemas.NewApplication)
         await manager.rename(form.name)
@@ -72,7 +72,7 @@ class ApplicationRoutes:
     @route("DELETE", "/applications/{token}", status=204, roles=True)
     async def delete_application(self, request: Request) -> Response:
         """Delete an application and everything in it; its owner only."""
-        await (await self._entrance.member(request)).delete()
+        await (await self._resolver.member(request)).delete()
         return Response(status_code=204)
 
 

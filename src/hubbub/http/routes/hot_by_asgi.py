@@ -9,12 +9,12 @@ from starlette.responses import Response
 from hubbub.chat.errors import NotFound
 from hubbub.chat.model import ChatKey
 from hubbub.chat.ticket import Ticket
-from hubbub.http.entrance import Entrance, key_of
 from hubbub.http.hot_routes import Call, Handler, HotRoutes
+from hubbub.http.resolver import Resolver, key_of
 from hubbub.http.routing import Endpoint, Route, response, routes_of
 
 
-def by_asgi(hot: HotRoutes, entrance: Entrance) -> list[Route]:
+def by_asgi(hot: HotRoutes, resolver: Resolver) -> list[Route]:
     def endpoint_of(handler: Handler) -> Endpoint:
         async def endpoint(request: Request) -> Response:
             number = 0
@@ -22,7 +22,7 @@ def by_asgi(hot: HotRoutes, entrance: Entrance) -> list[Route]:
                 try:
                     number = key_of(request).number
                 except NotFound:
-                    await entrance.caller(request)  # credentials come before what the path says, here as everywhere
+                    await resolver.caller(request)  # credentials come before what the path says, here as everywhere
                     raise
             scope = request.scope
             call = Call(

@@ -10,9 +10,9 @@ from hubbub.chat.errors import UsedUp
 from hubbub.chat.logins import Logins
 from hubbub.chat.model import Role, timestamp
 from hubbub.http import schemas
-from hubbub.http.entrance import Entrance
 from hubbub.http.fields import query
 from hubbub.http.login_log import LoginLog
+from hubbub.http.resolver import Resolver
 from hubbub.http.routes.accounts import address_of
 from hubbub.http.routing import body_fields, json_response, route
 
@@ -23,9 +23,9 @@ class InviteRoutes:
     """Links begin with ``public_url`` or, if it is empty, with the address that the request was sent to."""
 
     def __init__(
-        self, entrance: Entrance, applications: Applications, logins: Logins, log: LoginLog, public_url: str
+        self, resolver: Resolver, applications: Applications, logins: Logins, log: LoginLog, public_url: str
     ) -> None:
-        self._entrance = entrance
+        self._resolver = resolver
         self._applications = applications
         self._logins = logins
         self._log = log
@@ -34,7 +34,7 @@ class InviteRoutes:
     @route("POST", _PATH, request=schemas.NewInvite, response=schemas.AddedInvite, status=201, roles=True)
     async def add_invite(self, request: Request) -> Response:
         """Make a link by which people join the application."""
-        manager = await self._entrance.member(request)
+        manager = await self._resolver.member(request)
         manager.must_manage()
         form = await body_fields(request, schemas.NewInvite)
         invite, code = await manager.add_invite(Role(form.role), lifetime_s=form.expires_in, uses=form.uses)
@@ -46,7 +46,7 @@ class InviteRoutes:
     @route("GET", _PATH, query=schemas.Paging, response=list[schemas.InviteItem], roles=True)
     async def list_invites(self, request: Request) -> Response:
         """The application's invites that have not expired, newest first."""
-        manager = await self._entrance.member(request)
+        manager = await self._resolver.member(request)
         manager.must_manage()
         paging = query(schemas.Paging, request.scope["query_string"])
         found = await manager.invites(offset=paging.offset, limit=paging.limit)
@@ -62,7 +62,7 @@ class InviteRoutes:
     @route("DELETE", _PATH + "/{invite}", status=204, roles=True)
     async def remove_invite(self, request: Request) -> Response:
         """Revoke an invite; members who joined by it stay."""
-        manager = await self._entrance.member(request)
+        manager = await self._resolver.member(request)
         await manager.remove_invite(request.path_params["invite"])
         return Response(status_code=204)
 
@@ -76,7 +76,7 @@ class InviteRoutes:
     )
     async def accept_invite(self, request: Request) -> Response:
         """Join the application that an invite is for."""
-        caller = await self._entrance.caller(request)
+        caller = await self._resolver.caller(request)
         form = await body_fields(request, schemas.AcceptedInvite)
         address = address_of(request)
         try:

@@ -12,9 +12,9 @@ from starlette.responses import Response
 from hubbub.chat.errors import Forbidden, NotFound
 from hubbub.chat.operators import Operators
 from hubbub.http import schemas
-from hubbub.http.entrance import Entrance
 from hubbub.http.metrics import Reading
 from hubbub.http.operator import Letters, RecentErrors
+from hubbub.http.resolver import Resolver
 from hubbub.http.routing import body_fields, json_response, route
 from hubbub.measures import SECONDS, Histogram
 
@@ -22,13 +22,13 @@ from hubbub.measures import SECONDS, Histogram
 class OperatorRoutes:
     def __init__(
         self,
-        entrance: Entrance,
+        resolver: Resolver,
         operators: Operators,
         readings: Callable[[], Awaitable[list[Reading | Histogram]]],
         letters: Letters,
         errors: RecentErrors,
     ) -> None:
-        self._entrance = entrance
+        self._resolver = resolver
         self._operators = operators
         self._readings = readings
         self._letters = letters
@@ -36,7 +36,7 @@ class OperatorRoutes:
         self._process = psutil.Process()
 
     async def _must_be_operator(self, request: Request) -> None:
-        if not await self._operators.has((await self._entrance.caller(request)).user):
+        if not await self._operators.has((await self._resolver.caller(request)).user):
             raise Forbidden("Only an operator may see this; `hubbub operators add EMAIL` makes one.")
 
     @route("GET", "/operator", response=schemas.OperatorState, roles=True)

@@ -7,15 +7,15 @@ from starlette.responses import Response
 
 from hubbub.chat.encoding import MessageItem
 from hubbub.http import schemas
-from hubbub.http.entrance import Entrance
 from hubbub.http.fields import query
 from hubbub.http.reply import TRUNCATED, Reply, lagging
+from hubbub.http.resolver import Resolver
 from hubbub.http.routing import response, route, while_there
 
 
 class SearchRoutes:
-    def __init__(self, entrance: Entrance) -> None:
-        self._entrance = entrance
+    def __init__(self, resolver: Resolver) -> None:
+        self._resolver = resolver
 
     @route(
         "GET",
@@ -27,7 +27,7 @@ class SearchRoutes:
     )
     async def search_messages(self, request: Request) -> Response:
         """Messages that match, best first, then newest."""
-        chat = await self._entrance.chat(request)
+        chat = await self._resolver.chat(request)
         wanted = query(schemas.Search, request.scope["query_string"])
         page = await while_there(request, chat.search(wanted.q, offset=wanted.offset, limit=wanted.limit))
         if page is None:

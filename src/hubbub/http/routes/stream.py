@@ -13,9 +13,9 @@ from hubbub.chat.caller import Caller
 from hubbub.chat.chats import ChatHandle, Chats
 from hubbub.chat.feed import Feed
 from hubbub.http import schemas
-from hubbub.http.entrance import Entrance, key_of
 from hubbub.http.fields import query
 from hubbub.http.reply import EVENT_STREAM
+from hubbub.http.resolver import Resolver, key_of
 from hubbub.http.routing import route
 from hubbub.http.stream import Slices, Stream
 from hubbub.http.stream_limiter import StreamLimiter, StreamSlot
@@ -23,8 +23,8 @@ from hubbub.http.turns import Turns
 
 
 class StreamRoutes:
-    def __init__(self, entrance: Entrance, chats: Chats, feed: Feed, limiter: StreamLimiter, turns: Turns) -> None:
-        self._entrance = entrance
+    def __init__(self, resolver: Resolver, chats: Chats, feed: Feed, limiter: StreamLimiter, turns: Turns) -> None:
+        self._resolver = resolver
         self._chats = chats
         self._feed = feed
         self._limiter = limiter
@@ -33,7 +33,7 @@ class StreamRoutes:
     @route("GET", "/applications/{token}/chats/{number}/messages/stream", query=schemas.Streaming, streams=True)
     async def stream_messages(self, request: Request) -> Response:
         """Messages as they arrive (Server-Sent Events), resuming from Last-Event-ID."""
-        caller = await self._entrance.caller(request)
+        caller = await self._resolver.caller(request)
         key = key_of(request)
         chat = await self._chats.enter(caller, key)
         wanted = query(schemas.Streaming, request.scope["query_string"])
@@ -42,7 +42,7 @@ class StreamRoutes:
         after = await _start(chat, request.headers.get("last-event-id", ""), wanted.after)
 
         async def again() -> Caller:
-            return await self._entrance.caller_again(request)
+            return await self._resolver.caller_again(request)
 
         stream = Stream(self._chats, self._feed, self._slices, again, caller, key, chat, after)
         return _Listening(stream, self._limiter.take(caller.user.id))

@@ -1,4 +1,4 @@
-"""Holes: deliveries that never arrived, and whether their shard stops. This is the second half of rule 1."""
+"""Gaps in the sequence of a publisher's deliveries: whether the shard stops. This is the second half of rule 1."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from hubbub.cluster.database import Database
-from hubbub.cluster.protocol import Delivery, Hole
+from hubbub.cluster.protocol import Delivery, SequenceGap
 
 log = logging.getLogger("hubbub.store")
 
@@ -31,14 +31,14 @@ class StoppedShard(NamedTuple):
     found: int
 
 
-class Holes:
-    """The table of holes. Every method blocks, and raises Unavailable."""
+class SequenceGaps:
+    """The table ``holes``: the gaps that were decided. Every method blocks, and raises Unavailable."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def decide(self, hole: Hole, held: Sequence[Delivery]) -> None:
-        """Decide about a hole that stayed although the queue was read several times; ``held`` are the deliveries that
+    def decide(self, gap: SequenceGap, held: Sequence[Delivery]) -> None:
+        """Decide about a gap that stayed although the queue was read several times; ``held`` are the deliveries that
         arrived.
 
         If the ``confirmed`` of a later delivery covers the missing one, it was confirmed, so acknowledged commands are
@@ -46,8 +46,8 @@ class Holes:
         publisher without such marks sent nothing before it had an answer for the delivery before, so the missing one
         was never confirmed.
         """
-        behind = [each for each in held if each.publisher == hole.publisher and each.sequence > hole.expected]
-        if any(each.confirmed >= hole.expected for each in behind):
+        behind = [each for each in held if each.publisher == gap.publisher and each.sequence > gap.expected]
+        if any(each.confirmed >= gap.expected for each in behind):
             state = "stopped"
         elif any(each.confirmed < 0 for each in behind):
             state = "accepted"
@@ -57,14 +57,14 @@ class Holes:
             lambda cursor: cursor.execute(
                 "INSERT IGNORE INTO holes (shard, publisher, expected, found, state, at)"
                 " VALUES (%s, %s, %s, %s, %s, UNIX_TIMESTAMP())",
-                (hole.shard, hole.publisher, hole.expected, hole.found, state),
+                (gap.shard, gap.publisher, gap.expected, gap.found, state),
             )
         )
-        log.critical("A hole is %s: %s", state, hole)
+        log.critical("The gap is %s: %s", state, gap)
 
     def stop(self, stopped: ShardStopped) -> None:
-        """Record that the shard has stopped. This matters if a mark arrived after the hole was decided as orphaned:
-        otherwise an operator would not see the hole, and could not let the shard continue."""
+        """Record that the shard has stopped. This matters if a mark arrived after the gap was decided as orphaned:
+        otherwise an operator would not see the gap, and could not let the shard continue."""
         self._database.run(
             lambda cursor: cursor.execute(
                 "UPDATE holes SET state = 'stopped'"
@@ -86,10 +86,10 @@ class Holes:
 
 
 def decided(cursor: Any, shard: int, delivery: Delivery, expected: int) -> str:
-    """The decision about the hole before a delivery: "orphaned" or "accepted".
+    """The decision about the gap before a delivery: "orphaned" or "accepted".
 
     Raises:
-        Hole: nothing is decided yet.
+        SequenceGap: nothing is decided yet.
         ShardStopped: the shard waits for an operator.
     """
     cursor.execute(
@@ -98,7 +98,7 @@ def decided(cursor: Any, shard: int, delivery: Delivery, expected: int) -> str:
     )
     found = cursor.fetchone()
     if found is None:
-        raise Hole(shard, delivery.publisher, expected, delivery.sequence)
+        raise SequenceGap(shard, delivery.publisher, expected, delivery.sequence)
     state = str(found[0])
     if state == "orphaned" and delivery.confirmed >= expected:  # a later mark shows that it was confirmed after all
         state = "stopped"

@@ -37,7 +37,7 @@ class Message(NamedTuple):
     edited: bool = False
 
 
-class Told:
+class Record:
     """``messages`` has None where a message was deleted; a person is known by the email."""
 
     def __init__(self) -> None:
@@ -77,30 +77,30 @@ class Told:
         file.write_text(json.dumps(whole, indent=1, ensure_ascii=False) + "\n")
 
     @classmethod
-    def load(cls, file: Path) -> Told:
+    def load(cls, file: Path) -> Record:
         whole = json.loads(file.read_text())
-        told = cls()
+        record = cls()
         for person in whole["people"]:
-            told.passwords[person["email"]] = person["password"]
-            told.names[person["email"]] = person["name"]
+            record.passwords[person["email"]] = person["password"]
+            record.names[person["email"]] = person["name"]
         for application in whole["applications"]:
-            told.applications[application["token"]] = application["name"]
-            told.members[application["token"]] = application["members"]
+            record.applications[application["token"]] = application["name"]
+            record.members[application["token"]] = application["members"]
         for chat in whole["chats"]:
             place = Place(chat["token"], chat["chat"])
-            told.titles[place] = chat["title"]
+            record.titles[place] = chat["title"]
             for number, message in chat["messages"].items():
-                told.messages[place][int(number)] = Message(*message) if message is not None else None
-            told.keys += [Key(place, *key) for key in chat["keys"]]
-        return told
+                record.messages[place][int(number)] = Message(*message) if message is not None else None
+            record.keys += [Key(place, *key) for key in chat["keys"]]
+        return record
 
 
 class Client:
-    """A person who does things and notes in ``told`` what the answers were. Every answer must be the one expected."""
+    """A person who does things and notes in ``record`` what the answers were. Every answer must be the one expected."""
 
-    def __init__(self, told: Told, urls: list[str], email: str) -> None:
+    def __init__(self, record: Record, urls: list[str], email: str) -> None:
         self.email = email
-        self._told = told
+        self._record = record
         self._clients = [httpx.Client(base_url=url + "/api/v1", timeout=30) for url in urls]
         self._turn = 0
 
@@ -125,44 +125,44 @@ class Client:
     def register(self, name: str, password: str) -> None:
         body = {"name": name, "email": self.email, "password": password}
         self.ask("POST", "/auth/register", 201, body)
-        self._told.passwords[self.email], self._told.names[self.email] = password, name
+        self._record.passwords[self.email], self._record.names[self.email] = password, name
         self.login()
 
     def login(self) -> None:
-        credentials = {"email": self.email, "password": self._told.passwords[self.email]}
+        credentials = {"email": self.email, "password": self._record.passwords[self.email]}
         for client in self._clients:
             assert client.post("/auth/login", json=credentials).status_code == 200
 
     def application(self, name: str) -> str:
         token: str = self.ask("POST", "/applications", 201, {"name": name})["token"]
-        self._told.applications[token] = name
-        self._told.members[token] = {self.email: "owner"}
+        self._record.applications[token] = name
+        self._record.members[token] = {self.email: "owner"}
         return token
 
     def admit(self, token: str, email: str, role: str) -> None:
         self.ask("POST", f"/applications/{token}/members", 201, {"email": email, "role": role})
-        self._told.members[token][email] = role
+        self._record.members[token][email] = role
 
     def chat(self, token: str, title: str | None = None) -> Place:
         place = Place(token, self.ask("POST", f"/applications/{token}/chats", 201, {"title": title})["chatNumber"])
-        self._told.titles[place] = title
+        self._record.titles[place] = title
         return place
 
     def post(self, place: Place, body: str, key: str | None = None) -> int:
         headers = {"Idempotency_Key": key} if key else {}
         number: int = self.ask("POST", f"{place.path}/messages", 200, {"body": body}, **headers)["messageNumber"]
-        if number not in self._told.messages[place]:
-            self._told.messages[place][number] = Message(self.email, body)
+        if number not in self._record.messages[place]:
+            self._record.messages[place][number] = Message(self.email, body)
         else:
             assert key is not None, f"number {number} was given twice"
-        if key and not any(used[:3] == (place, self.email, key) for used in self._told.keys):
-            self._told.keys.append(Key(place, self.email, key, body, number))
+        if key and not any(used[:3] == (place, self.email, key) for used in self._record.keys):
+            self._record.keys.append(Key(place, self.email, key, body, number))
         return number
 
     def edit(self, place: Place, number: int, body: str) -> None:
         self.ask("PUT", f"{place.path}/messages", 200, {"messageNumber": number, "body": body})
-        self._told.messages[place][number] = Message(self.email, body, True)
+        self._record.messages[place][number] = Message(self.email, body, True)
 
     def delete(self, place: Place, number: int) -> None:
         self.ask("DELETE", f"{place.path}/messages/{number}", 204)
-        self._told.messages[place][number] = None
+        self._record.messages[place][number] = None

@@ -13,7 +13,7 @@ from hubbub.http.fields import number
 from hubbub.http.sessions import Session, Sessions
 
 
-class Entrance:
+class Resolver:
     """Each method checks the credentials first, and raises Unauthenticated or RateLimited."""
 
     def __init__(self, sessions: Sessions, applications: Applications, chats: Chats) -> None:
