@@ -255,6 +255,23 @@ class Entry(NamedTuple):
     brought: object = None
 
 
+class AtOnce(Protocol):
+    """What a process that has everything in its own memory does without waiting. Each counts one request of the user,
+    as Gate.enter does. None says only that memory is not enough, and counts nothing: use the other ports then.
+
+    Each raises RateLimited.
+    """
+
+    def newest(self, user: User, mark: str, key: ChatKey, limit: int) -> Page | None:
+        """As View.newest, for a member."""
+
+    def chats(self, user: User, mark: str, token: str, limit: int) -> bytes | None:
+        """As View.chats, for a member."""
+
+    def post(self, user: User, mark: str, key: ChatKey, body: str, trace: str) -> Ticket | None:
+        """As Intake.post, for a member and a chat that exists. Raises Unavailable too."""
+
+
 class Gate(Protocol):
     """Counts every request of a user, over all processes that serve, and knows whether the user's sessions changed.
 

@@ -139,6 +139,7 @@ async def serving(settings: Settings) -> AsyncIterator[Edge]:
         store=store,
         intake=intake,
         view=RedisView(servers, store, numbers, publisher, applications, pages, living),
+        at_once=None,
         index=ElasticIndex(connect(settings.search_url)) if settings.search_url else NoIndex(),
         gate=RedisGate(
             servers,

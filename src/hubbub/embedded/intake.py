@@ -11,7 +11,7 @@ import msgspec
 from hubbub.chat.caller import Caller
 from hubbub.chat.commands import Command, Outcome, PostMessage
 from hubbub.chat.errors import ChatError, KeyReused, Unavailable
-from hubbub.chat.model import ChatKey
+from hubbub.chat.model import ChatKey, User
 from hubbub.chat.ports import Queue, Store
 from hubbub.chat.ticket import Ticket
 
@@ -20,6 +20,7 @@ class HotData(Protocol):
     """See embedded.view."""
 
     async def next_number(self, key: ChatKey) -> int: ...
+    def take_number(self, key: ChatKey) -> int: ...
     def settled(self, command: Command, outcome: Outcome) -> None: ...
 
 
@@ -49,10 +50,14 @@ class DirectIntake:
     async def post(self, caller: Caller, key: ChatKey, body: str, idempotency_key: str | None) -> Ticket:
         if idempotency_key is not None:
             return await self._post_once(caller, key, body, idempotency_key)
-        user = caller.user
-        number = await self._hot.next_number(key)
-        post = PostMessage(key, number, user.id, user.ref, user.name, body, self._now(), trace=caller.trace)
-        return self.accept(post)
+        return self._accept(caller.user, key, await self._hot.next_number(key), body, caller.trace)
+
+    def post_at_once(self, user: User, key: ChatKey, body: str, trace: str) -> Ticket:
+        """As ``post``, to a chat that the cache holds. Raises Unavailable, RateLimited."""
+        return self._accept(user, key, self._hot.take_number(key), body, trace)
+
+    def _accept(self, user: User, key: ChatKey, number: int, body: str, trace: str) -> Ticket:
+        return self.accept(PostMessage(key, number, user.id, user.ref, user.name, body, self._now(), trace=trace))
 
     async def _post_once(self, caller: Caller, key: ChatKey, body: str, idempotency_key: str) -> Ticket:
         user = caller.user

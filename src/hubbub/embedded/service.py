@@ -12,6 +12,7 @@ from hubbub.chat.erasing import Erasing
 from hubbub.chat.errors import Unavailable
 from hubbub.chat.feed import Feed
 from hubbub.chat.operators import Operators
+from hubbub.embedded.at_once import FromMemory
 from hubbub.embedded.data_folder import ACCOUNTS, REBUILD, DataFolder
 from hubbub.embedded.index import SqliteIndex
 from hubbub.embedded.indexer import Indexer
@@ -95,6 +96,7 @@ async def serving(settings: Settings, folder: DataFolder) -> AsyncIterator[Edge]
         store=store,
         intake=intake,
         view=cache,
+        at_once=FromMemory(cache, intake, gate),
         index=index,
         gate=gate,
         counts=MemoryCounts(),

@@ -233,37 +233,67 @@ class MemoryCache:
 
         ``settled`` must follow for the command that uses it.
         """
-        chat = await self._chat(key)
+        await self._chat(key)
+        return self.take_number(key)
+
+    def take_number(self, key: ChatKey) -> int:
+        """As ``next_number``, of a chat that is held."""
+        chat = self._chats[key]
         number = chat.next
         chat.next = number + 1
         chat.in_flight += 1
         return number
 
+    def holds(self, user_id: int, key: ChatKey) -> bool:
+        """Whether the chat is held, and the user known as a member. No says nothing."""
+        chat = self._chats.get(key)
+        return chat is not None and user_id in chat.application.roles
+
+    def newest_at_once(self, user_id: int, key: ChatKey, limit: int) -> Page | None:
+        """As ``newest``, for a member; None if that is not known, or the page can't be made of what is held."""
+        chat = self._chats.get(key)
+        if chat is None or user_id not in chat.application.roles:
+            return None
+        return self._held_page(chat, limit)
+
+    def chats_at_once(self, user_id: int, token: str, limit: int) -> bytes | None:
+        """As ``chats``, for a member; None if that is not known, or the list can't be made of what is held."""
+        application = self._applications.get(token)
+        if application is None or user_id not in application.roles:
+            return None
+        return self._held_list(application, token, limit)
+
     async def newest(self, caller: Caller, key: ChatKey, limit: int) -> Page:
         chat = await self._chat(key)
+        page = self._held_page(chat, limit)
+        if page is None:
+            self.misses += 1
+            page = self._page_of(chat, await self._read_newest(chat, limit), limit)
+        return page
+
+    def _held_page(self, chat: _Chat, limit: int) -> Page | None:
+        """The chat's newest messages; None if they are not held."""
         if chat.renames != self._renames:
             self._drop_messages(chat)
-        known = chat.page
+        messages = chat.messages
+        if messages is None or (len(messages) <= limit and not chat.whole):
+            return None
         self.hits += 1
-        if known is not None and known[0] == limit:
-            page = known[1]
-        else:
-            messages = chat.messages
-            if messages is None or (len(messages) <= limit and not chat.whole):
-                self.hits -= 1
-                self.misses += 1
-                messages = await self._read_newest(chat, limit)
-            shown = messages[: -limit - 1 : -1]
-            page = Page(
-                body=b"[" + b",".join([item for _, item in shown]) + b"]",
-                oldest=shown[-1][0] if shown else None,
-                newest=shown[0][0] if shown else None,
-                more=len(messages) > limit,
-            )
-            if chat.messages is messages:
-                chat.page = limit, page
-        if chat.messages is not None:
-            self._listed.move_to_end(key)
+        self._listed.move_to_end(chat.key)
+        known = chat.page
+        return known[1] if known is not None and known[0] == limit else self._page_of(chat, messages, limit)
+
+    @staticmethod
+    def _page_of(chat: _Chat, messages: list[tuple[int, bytes]], limit: int) -> Page:
+        shown = messages[: -limit - 1 : -1]
+        page = Page(
+            body=b"[" + b",".join([item for _, item in shown]) + b"]",
+            oldest=shown[-1][0] if shown else None,
+            newest=shown[0][0] if shown else None,
+            more=len(messages) > limit,
+        )
+        if chat.messages is messages:
+            chat.page = limit, page
         return page
 
     async def _read_newest(self, chat: _Chat, limit: int) -> list[tuple[int, bytes]]:
@@ -285,16 +315,31 @@ class MemoryCache:
 
     async def chats(self, caller: Caller, token: str, limit: int) -> bytes:
         application = self._application(token)
-        known = application.page
-        if known is not None and known[0] == limit:
-            page = known[1]
-        else:
+        page = self._held_list(application, token, limit)
+        if page is None:
             if application.newest is None:
                 stored = await self._store.chats(token, offset=0, limit=100)
                 for chat in stored:
                     self._hold(ChatKey(token, chat.number), chat)
                 application.newest = [chat.number for chat in stored]
             page = await self._page(application, token, application.newest[:limit], limit)
+        return page
+
+    def _held_list(self, application: _Application, token: str, limit: int) -> bytes | None:
+        """The application's newest chats; None if one of them is not held."""
+        known = application.page
+        if known is not None and known[0] == limit:
+            return known[1]
+        if application.newest is None:
+            return None
+        items = []
+        for number in application.newest[:limit]:
+            chat = self._chats.get(ChatKey(token, number))
+            if chat is None or chat.count is None:
+                return None
+            items.append(encode_chat(number, chat.title, chat.count))
+        page = b"[" + b",".join(items) + b"]"
+        application.page = limit, page
         return page
 
     async def _page(self, application: _Application, token: str, numbers: Sequence[int], limit: int) -> bytes:

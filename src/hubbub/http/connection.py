@@ -12,7 +12,7 @@ a request to arrive and for an answer to be taken here (``Edge.sweep`` calls ``e
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Hashable
+from collections.abc import Coroutine, Hashable
 from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, cast
@@ -24,7 +24,7 @@ from hubbub.chat.ticket import Ticket
 from hubbub.http.asgi import AsgiExchange
 from hubbub.http.eager import run
 from hubbub.http.heads import head_of
-from hubbub.http.hot_routes import Call, Match
+from hubbub.http.hot_routes import Answer, Call, Match
 from hubbub.http.problems import LATE_S, Refused, failure, problem
 from hubbub.http.reader import Reader, Request
 from hubbub.http.reply import PIECE, Reply
@@ -358,9 +358,19 @@ class Connection(asyncio.Protocol):
         if tracing is not None:
             request.span = tracing.begin(request.method, headers)
             call.trace = tracing.parent(request.span)
-        run(handler(call), partial(self._handled_hot, request))
+        try:
+            result = handler(call)
+        except Exception as error:  # noqa: BLE001 - every failure becomes a problem, and is logged there
+            self._handled_hot(request, error)
+            return
+        if type(result) is Reply:
+            self._reply(request, result)
+        elif type(result) is Ticket:
+            result.then(partial(self._posted, request))
+        else:
+            run(cast("Coroutine[Any, Any, Answer]", result), partial(self._handled_hot, request))
 
-    def _handled_hot(self, request: Request, result: Reply | Ticket | Exception) -> None:
+    def _handled_hot(self, request: Request, result: Answer | Exception) -> None:
         if type(result) is Reply:
             self._reply(request, result)
         elif type(result) is Ticket:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
-from typing import TypeAlias, cast
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeAlias, cast
 
 import msgspec
 
@@ -15,7 +14,7 @@ from hubbub.chat.commands import Outcome
 from hubbub.chat.encoding import ChatItem, MessageItem
 from hubbub.chat.errors import ChatError, Invalid
 from hubbub.chat.model import ChatKey, Page
-from hubbub.chat.ports import Wants
+from hubbub.chat.ports import AtOnce, Wants
 from hubbub.chat.ticket import Ticket
 from hubbub.http.fields import fields, query
 from hubbub.http.media import is_json, must_be_json
@@ -24,7 +23,7 @@ from hubbub.http.problems import refusal
 from hubbub.http.reply import Reply, lagging
 from hubbub.http.routing import route
 from hubbub.http.schemas import MessageNumber, MessagePaging, NewMessage, Paging
-from hubbub.http.sessions import Sessions
+from hubbub.http.sessions import Session, Sessions
 
 _TARGET = re.compile(
     rb"/api/v1/applications/(?P<token>[A-Za-z0-9_-]{1,64})/chats"
@@ -33,6 +32,7 @@ _TARGET = re.compile(
 _REMEMBERED = 20_000
 _LONGEST_TARGET = 512
 _LONGEST_KEY = 255
+_LISTED = 10  # items on a page, unless another limit is asked for
 
 
 class Call:
@@ -48,14 +48,20 @@ class Call:
         self.trace = trace
 
 
-Handler: TypeAlias = Callable[[Call], Awaitable[Reply | Ticket]]
+Answer: TypeAlias = Reply | Ticket
+Handler: TypeAlias = Callable[[Call], Answer | Coroutine[Any, Any, Answer]]
 Match: TypeAlias = tuple[Handler, ChatKey, bytes, str]  # the chat and the query of a path, and the route's name
 
 
 class HotRoutes:
-    """A handler answers with a Reply, or with the Ticket of a message on its way to disk, see ``posted``."""
+    """A handler answers with a Reply, or with the Ticket of a message on its way to disk, see ``posted``: ``at_once``
+    if that can, else by a coroutine, in which the request begins anew. It raises what it refuses.
+    """
 
-    def __init__(self, sessions: Sessions, applications: Applications, chats: Chats) -> None:
+    def __init__(
+        self, sessions: Sessions, applications: Applications, chats: Chats, at_once: AtOnce | None = None
+    ) -> None:
+        self._at_once = at_once
         self._sessions = sessions
         self._applications = applications
         self._chats = chats
@@ -99,18 +105,32 @@ class HotRoutes:
         response=MessageNumber,
         idempotent=True,
     )
-    async def post_message(self, call: Call) -> Reply | Ticket:
+    def post_message(self, call: Call) -> Ticket | Coroutine[Any, Any, Ticket]:
         """Send a message; durable once answered."""
         headers = call.headers
         if b"origin" in headers or b"sec-fetch-site" in headers:
             must_be_own_page(headers)
+        message = None
+        try:
+            message = self._decode_message(call.body)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            pass  # see _post_message
+        else:
+            # A number is taken only for what nothing will refuse any more.
+            if b"idempotency-key" not in headers and is_json(headers.get(b"content-type")):
+                session = self._remembered_session(headers)
+                if session is not None and self._at_once is not None:
+                    posted = self._at_once.post(session.user, session.mark, call.chat, message.body, call.trace)
+                    if posted is not None:
+                        return posted
+                return self._post_message(call, message, plain=True)
+        return self._post_message(call, message, plain=False)
+
+    async def _post_message(self, call: Call, message: NewMessage | None, *, plain: bool) -> Ticket:
+        """``plain``: nothing will refuse the message itself."""
+        headers = call.headers
         key = call.chat
         idempotency_key = headers.get(b"idempotency-key")
-        message = None
-        with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            message = self._decode_message(call.body)
-        # A number is taken only for what nothing will refuse any more.
-        plain = message is not None and idempotency_key is None and is_json(headers.get(b"content-type"))
         wants = Wants(key, number=len(message.body) if plain and message is not None else 0)
         caller = await self._sessions.enter(headers.get(b"cookie"), headers.get(b"authorization"), wants, call.trace)
         chat = await self._chats.enter(caller, key)
@@ -135,16 +155,25 @@ class HotRoutes:
         response=list[MessageItem],
         lags=True,
     )
-    async def list_messages(self, call: Call) -> Reply:
+    def list_messages(self, call: Call) -> Reply | Coroutine[Any, Any, Reply]:
         """Messages, newest first, by page or before/after a number."""
+        if not call.query and self._at_once is not None:
+            session = self._remembered_session(call.headers)
+            if session is not None:
+                page = self._at_once.newest(session.user, session.mark, call.chat, _LISTED)
+                if page is not None:
+                    return Reply(200, page.body, headers=_headers(call.chat, page, _LISTED))
+        return self._list_messages(call)
+
+    async def _list_messages(self, call: Call) -> Reply:
         headers = call.headers
         key = call.chat
-        wants = Wants(key, newest=0 if call.query else 10)
+        wants = Wants(key, newest=0 if call.query else _LISTED)
         caller = await self._sessions.enter(headers.get(b"cookie"), headers.get(b"authorization"), wants, call.trace)
         chat = await self._chats.enter(caller, key)
         if not call.query:
-            page = await chat.newest(10)
-            return Reply(200, page.body, headers=_headers(key, page, 10))
+            page = await chat.newest(_LISTED)
+            return Reply(200, page.body, headers=_headers(key, page, _LISTED))
         paging = query(MessagePaging, call.query)
         if sum(given is not None for given in (paging.page, paging.before, paging.after)) > 1:
             raise Invalid(["page, before and after exclude each other: give one of them"])
@@ -157,16 +186,28 @@ class HotRoutes:
         return Reply(200, page.body, headers=_headers(key, page, paging.limit))
 
     @route("GET", "/applications/{token}/chats", query=Paging, response=list[ChatItem])
-    async def list_chats(self, call: Call) -> Reply:
+    def list_chats(self, call: Call) -> Reply | Coroutine[Any, Any, Reply]:
         """The application's chats, newest first."""
+        if not call.query and self._at_once is not None:
+            session = self._remembered_session(call.headers)
+            if session is not None:
+                chats = self._at_once.chats(session.user, session.mark, call.chat.token, _LISTED)
+                if chats is not None:
+                    return Reply(200, chats)
+        return self._list_chats(call)
+
+    async def _list_chats(self, call: Call) -> Reply:
         headers = call.headers
         wants = Wants(call.chat)
         caller = await self._sessions.enter(headers.get(b"cookie"), headers.get(b"authorization"), wants, call.trace)
         member = await self._applications.enter(caller, call.chat.token)
         if not call.query:
-            return Reply(200, await member.chats())
+            return Reply(200, await member.chats(limit=_LISTED))
         paging = query(Paging, call.query)
         return Reply(200, await member.chats(offset=paging.offset, limit=paging.limit))
+
+    def _remembered_session(self, headers: dict[bytes, bytes]) -> Session | None:
+        return self._sessions.known(headers.get(b"authorization") or headers.get(b"cookie"))
 
 
 def _key(value: bytes) -> str:

@@ -39,8 +39,20 @@ class LocalGate:
         self._buckets: dict[int, Bucket] = {}
 
     async def enter(self, user_id: int, mark: str = "", wants: Wants | None = None) -> Entry:
+        bucket = self._buckets.get(user_id) or self._new_bucket(user_id, time.monotonic())
+        self._count(bucket)
+        return bucket.entry
+
+    def let_in(self, user_id: int, mark: str) -> bool:
+        """Count one request of the user and return True, if ``mark`` is the user's mark still. Raises RateLimited."""
+        bucket = self._buckets.get(user_id)
+        if bucket is None or bucket.entry.mark != mark or not mark:
+            return False
+        self._count(bucket)
+        return True
+
+    def _count(self, bucket: Bucket) -> None:
         now = time.monotonic()
-        bucket = self._buckets.get(user_id) or self._new_bucket(user_id, now)
         tokens = min(self._burst, bucket.tokens + (now - bucket.at) * self._rate)
         bucket.at = now
         if tokens < 1:
@@ -49,7 +61,6 @@ class LocalGate:
                 f"You may send {self._rate} requests a second. Slow down.", limit=self._rate, retry_after=1
             )
         bucket.tokens = tokens - 1
-        return bucket.entry
 
     def _new_bucket(self, user_id: int, now: float) -> Bucket:
         if len(self._buckets) >= _MOST_BUCKETS:  # a bucket that would be full by now is the same as a new one

@@ -17,7 +17,7 @@ from hubbub.chat.errors import ChatError
 from hubbub.chat.feed import Feed
 from hubbub.chat.logins import Logins
 from hubbub.chat.operators import Operators
-from hubbub.chat.ports import Counts, Gate, Intake, Passwords, Ports, SearchIndex, Store, View
+from hubbub.chat.ports import AtOnce, Counts, Gate, Intake, Passwords, Ports, SearchIndex, Store, View
 from hubbub.chat.quotas import Hourly, Quotas
 from hubbub.chat.recovery import Recovery
 from hubbub.chat.registration import Policy, Registration
@@ -64,6 +64,7 @@ class Adapters:
     store: Store
     intake: Intake
     view: View
+    at_once: AtOnce | None
     index: SearchIndex
     gate: Gate
     counts: Counts
@@ -96,7 +97,7 @@ def edge_of(
     resolver = Resolver(sessions, applications, chats)
     limiter = StreamLimiter(user_streams)
     turns = Turns()
-    hot = HotRoutes(sessions, applications, chats)
+    hot = HotRoutes(sessions, applications, chats, adapters.at_once)
 
     async def ready() -> dict[str, str | None]:
         try:

@@ -114,7 +114,7 @@ class Sessions:
             Unauthenticated: no token, or one that is forged, expired or ended.
             RateLimited: the user has used up what one user may send.
         """
-        session = self._known(authorization or cookie)
+        session = self.known(authorization or cookie)
         mark = ""
         if session is not None:
             mark, _ = await self._gate.enter(session.user.id, session.mark)
@@ -137,7 +137,7 @@ class Sessions:
 
     async def enter(self, cookie: bytes | None, authorization: bytes | None, wants: Wants, trace: str = "") -> Caller:
         """The caller of a request with these headers, as ``of``, and what the gate brings of what the request wants."""
-        session = self._known(authorization or cookie)
+        session = self.known(authorization or cookie)
         mark = ""
         if session is not None:
             mark, brought = await self._gate.enter(session.user.id, session.mark, wants)
@@ -148,11 +148,11 @@ class Sessions:
 
     def user_of(self, cookie: bytes | None, authorization: bytes | None) -> str:
         """The public id of the user whose session these headers name, if it is remembered; else the empty string."""
-        session = self._known(authorization or cookie)
+        session = self.known(authorization or cookie)
         return session.user.ref if session is not None else ""
 
-    def _known(self, header: bytes | None) -> Session | None:
-        """The remembered session of this header, unless it has expired."""
+    def known(self, header: bytes | None) -> Session | None:
+        """The remembered session of this header, unless it has expired. It is valid only for who asks the gate."""
         session = self._remembered.get(header) if header is not None else None
         return session if session is not None and session.expires_at > time.time() else None
 

@@ -10,6 +10,7 @@ from hubbub.chat.errors import NotFound
 from hubbub.chat.model import ChatKey
 from hubbub.chat.ticket import Ticket
 from hubbub.http.hot_routes import Call, Handler, HotRoutes
+from hubbub.http.reply import Reply
 from hubbub.http.resolver import Resolver, key_of
 from hubbub.http.routing import Endpoint, Route, response, routes_of
 
@@ -31,7 +32,9 @@ def by_asgi(hot: HotRoutes, resolver: Resolver) -> list[Route]:
                 dict(scope["headers"]),
                 await request.body(),
             )
-            result = await handler(call)
+            result = handler(call)
+            if not isinstance(result, Reply | Ticket):
+                result = await result
             return response(hot.posted(await result) if isinstance(result, Ticket) else result)
 
         return endpoint
