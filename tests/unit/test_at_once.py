@@ -1,0 +1,140 @@
+"""What is answered from memory alone: the same as by the other ports, and only to whom they would answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hubbub.chat.caller import Caller
+from hubbub.chat.commands import AddApplication, AddChat, AddUser, Command, Outcome, PostMessage, RemoveMember
+from hubbub.chat.errors import RateLimited
+from hubbub.chat.feed import Feed
+from hubbub.chat.model import ChatKey, User
+from hubbub.chat.ticket import Ticket
+from hubbub.embedded.at_once import FromMemory
+from hubbub.embedded.intake import DirectIntake
+from hubbub.embedded.store import SqliteStore
+from hubbub.embedded.view import MemoryCache
+from hubbub.http.limits import LocalGate
+
+ANN, BOB = User(1, "ann", "a@x", "A", 1), User(2, "bob", "b@x", "B", 1)
+CHAT = ChatKey("token", 1)
+
+
+class Direct:
+    """A queue that stores each command at once."""
+
+    depth = 0
+    fault = None
+
+    def __init__(self, store: SqliteStore) -> None:
+        self._store = store
+        self.accepted: list[Command] = []
+
+    def accept(self, command: Command) -> Ticket:
+        self.accepted.append(command)
+        ticket = Ticket(command)
+        ticket.resolve(self._store.apply([command])[0])
+        return ticket
+
+
+class Service:
+    """The embedded mode's memory, with Ann's chat, of which it knows nothing yet."""
+
+    def __init__(self, store: SqliteStore, rate: int = 1000) -> None:
+        self.cache = MemoryCache(store, Feed())
+        self.gate = LocalGate(rate)
+        self.queue = Direct(store)
+        self.intake = DirectIntake(self.queue, store, self.cache, lambda: 5)
+        self.at_once = FromMemory(self.cache, self.intake, self.gate)
+
+    async def mark(self, user: User) -> str:
+        return (await self.gate.enter(user.id)).mark
+
+    async def read(self) -> str:
+        """Ann reads all there is, so that memory has it. Returns her mark."""
+        caller = Caller(ANN)
+        await self.cache.role(caller, CHAT.token)
+        await self.cache.newest(caller, CHAT, 10)
+        await self.cache.chats(caller, CHAT.token, 10)
+        return await self.mark(ANN)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[SqliteStore]:
+    store = SqliteStore(tmp_path / "hubbub.db")
+    users = [AddUser(user.ref, user.email, user.name, "hash", 1) for user in (ANN, BOB)]
+    store.apply([*users, AddApplication(CHAT.token, "T", ANN.id, 2), AddChat(CHAT.token, None, 3)])
+    yield store
+    store.close()
+
+
+def number_of(ticket: Ticket | None) -> Outcome:
+    assert ticket is not None
+    told: list[Outcome] = []
+    ticket.then(told.append)
+    return told[0]
+
+
+async def test_a_member_is_answered_as_by_the_other_ports(store: SqliteStore) -> None:
+    service = Service(store)
+    mark = await service.read()
+    for number in (1, 2):
+        assert number_of(service.at_once.post(ANN, mark, CHAT, "hello", "")) == number
+        assert service.at_once.newest(ANN, mark, CHAT, 10) == await service.cache.newest(Caller(ANN), CHAT, 10)
+        listed = service.at_once.chats(ANN, mark, CHAT.token, 10)
+        assert listed == await service.cache.chats(Caller(ANN), CHAT.token, 10)
+        assert listed is not None
+        assert b'"messagesCount":%d' % number in listed
+
+
+async def test_what_memory_does_not_hold_is_left_to_the_others(store: SqliteStore) -> None:
+    service = Service(store)
+    mark = await service.mark(ANN)
+    assert service.at_once.newest(ANN, mark, CHAT, 10) is None
+    assert service.at_once.chats(ANN, mark, CHAT.token, 10) is None
+    assert service.at_once.post(ANN, mark, CHAT, "hello", "") is None
+
+
+async def test_who_is_no_member_gets_nothing(store: SqliteStore) -> None:
+    service = Service(store)
+    mark = await service.read()
+
+    async def gets_nothing(user: User, mark: str) -> None:
+        assert service.at_once.newest(user, mark, CHAT, 10) is None
+        assert service.at_once.chats(user, mark, CHAT.token, 10) is None
+        assert service.at_once.post(user, mark, CHAT, "hello", "") is None
+        assert service.queue.accepted == []
+
+    await gets_nothing(BOB, await service.mark(BOB))
+    service.cache.settled(RemoveMember(CHAT.token, ANN.id), None)
+    await gets_nothing(ANN, mark)
+
+
+async def test_a_session_that_may_have_ended_gets_nothing(store: SqliteStore) -> None:
+    service = Service(store)
+    mark = await service.read()
+    over = await service.gate.sessions_change(ANN.id)
+    for after in (False, True):
+        if after:
+            await over()
+        for given in (mark, ""):
+            assert service.at_once.newest(ANN, given, CHAT, 10) is None
+            assert service.at_once.chats(ANN, given, CHAT.token, 10) is None
+            assert service.at_once.post(ANN, given, CHAT, "hello", "") is None
+    assert service.queue.accepted == []
+
+
+async def test_each_counts_against_the_rate_of_its_user(store: SqliteStore) -> None:
+    service = Service(store, rate=1)
+    mark = await service.read()  # one of two
+    assert service.at_once.newest(ANN, mark, CHAT, 10) is not None
+    for _ in range(2):
+        with pytest.raises(RateLimited):
+            service.at_once.post(ANN, mark, CHAT, "hello", "")
+    with pytest.raises(RateLimited):
+        service.at_once.chats(ANN, mark, CHAT.token, 10)
+    assert not any(isinstance(command, PostMessage) for command in service.queue.accepted)
+    assert await service.cache.next_number(CHAT) == 1, "a refused post takes no number"
