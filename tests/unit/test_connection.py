@@ -181,6 +181,57 @@ async def test_of_large_answers_few_are_written_in_one_turn_of_the_loop_and_nobo
     assert max(after - before for before, after in itertools.pairwise(written)) <= 2
 
 
+async def test_who_sends_what_is_dear_to_read_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What others send is read and answered between two pieces of it."""
+    monkeypatch.setattr("hubbub.http.turns.TURN_S", 1e-6)
+    app = App()
+    edge = edge_for(app)
+    head = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    dear = [connected(app, edge)[0] for _ in range(50)]
+    for protocol in dear:
+        protocol.data_received(head + one_byte_chunks(1000))
+    read = [0]
+    protocol, transport = connected(app, edge, "198.51.100.1")
+    protocol.data_received(GET)
+    while not transport.written and len(read) < 200:
+        await asyncio.sleep(0)
+        read.append(sum(each.arriving for each in dear))
+    assert transport.written.endswith(b"ok")
+    assert read[-1] <= 5, "others' bytes were read first"
+    await settled()
+    assert all(each.arriving for each in dear)
+    for each in dear:
+        each.data_received(b"0\r\n\r\n")
+    await settled()
+    assert app.bodies.count(b"x" * 1000) == len(dear)
+
+
+async def test_a_large_answer_counts_until_it_is_written_and_is_not_held_for_a_client_that_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("hubbub.http.turns.TURN_S", 1e-6)
+    counted: dict[Connection, int] = {}
+    edge = Edge(cast(Any, LargeRoutes()), App())
+    edge.tick()
+    monkeypatch.setattr(edge, "not_taken", counted.__setitem__)
+    sides = [connected(App(), edge) for _ in range(3)]
+    for protocol, _ in sides:
+        protocol.data_received(GET)
+    for _ in range(200):
+        if any(counted.values()):
+            break
+        await asyncio.sleep(0)
+    (waits, waiting), *_ = [side for side in sides if counted.get(side[0])]
+    assert counted[waits] > len(LargeRoutes.body)
+    waiting.abort()
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert not counted[waits]
+    await settled()
+    assert not any(counted.values())
+    assert sum(len(transport.written) > len(LargeRoutes.body) for _, transport in sides) >= 2
+
+
 async def test_a_request_whose_client_left_before_its_turn_is_not_begun() -> None:
     app = App()
     edge = edge_for(app)
