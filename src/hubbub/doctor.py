@@ -58,7 +58,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
         if settings.search_url:
             yield from _guarded("search", settings.search_url, _search)
         else:
-            yield Finding("search", "none", "Set HUBBUB_SEARCH_URL, or do without: searches are 503.", serious=False)
+            yield Finding("search", "none", "Set HUBBUB_SEARCH_URL; without it, every search is a 503.", serious=False)
     else:
         yield from _folder(settings.data)
 
@@ -224,7 +224,7 @@ def _left_over(ask: Callable[[str], str]) -> Iterator[Finding]:
     """What waits for an operator."""
     if stopped := int(ask("SELECT COUNT(*) FROM holes WHERE state = 'stopped'")):
         fix = "hubbub shards says what is missing; if it can't be recovered: hubbub shards --accept-loss."
-        yield Finding("shards", f"{stopped} stopped, as something acknowledged is missing from their queues", fix)
+        yield Finding("shards", f"{stopped} stopped, because acknowledged commands are missing from their queues", fix)
     acknowledged = int(ask("SELECT COUNT(*) FROM set_aside WHERE acknowledged"))
     if acknowledged:
         fix = "hubbub dead list says why; then hubbub dead retry, or drop."
@@ -256,7 +256,7 @@ def _rabbitmq(url: str) -> Iterator[Finding]:
         said = f"drops what was delivered too often from {', '.join(found.limited)}"
         fix = (
             "rabbitmqctl set_policy hubbub '^hubbub\\.shard\\.' '{\"delivery-limit\": -1}' --apply-to quorum_queues"
-            " (once there is such a policy this is said still, and all is well)."
+            " (doctor can't see policies and repeats this; with the policy, all is well)."
         )
         yield Finding("rabbitmq", said, fix, serious=False)
 

@@ -48,7 +48,7 @@ class Settings(BaseModel):
         1000,
         ge=1,
         le=3_600_000,
-        description="Members that one user may add in an hour; a try to add nobody counts too.",
+        description="Members that one user may add in an hour; an attempt that adds nobody counts too.",
     )
     user_invites_per_hour: int = Field(
         100, ge=1, le=3_600_000, description="Invites that one user may make in an hour."
@@ -80,12 +80,14 @@ class Settings(BaseModel):
         examples=["mysql://USER:PASSWORD@HOST:3306/DATABASE"],
         description="Cluster: URLs of read-only copies, with commas between.",
     )
-    shards: int = Field(4, ge=1, le=256, description="Cluster: queues that writes are split over; kept at first start.")
+    shards: int = Field(
+        4, ge=1, le=256, description="Cluster: queues that writes are split over; set at the first start."
+    )
     mysql_pool: int = Field(8, ge=2, le=200, description="Cluster: database connections of each process.")
     proxies: kinds.Networks = Field(
         (),
         examples=["127.0.0.1,10.0.0.0/8"],
-        description="Addresses or networks whose X-Forwarded-For and -Proto are believed, with commas between.",
+        description="Addresses or networks whose X-Forwarded-For and -Proto are trusted, with commas between.",
     )
     address_connections: int = Field(
         1000, ge=1, description="Connections that one address may have open (IPv6: a /64). Not of proxies or loopback."
@@ -101,17 +103,17 @@ class Settings(BaseModel):
     smtp_url: kinds.SmtpUrl = Field(
         "",
         examples=["smtp://USER:PASSWORD@HOST:587"],
-        description="Mail server, smtp://USER:PASSWORD@HOST:587 (or smtps:, port 465); nothing is mailed without.",
+        description="Mail server, smtp://USER:PASSWORD@HOST:587 (or smtps:, port 465); without it, nothing is mailed.",
     )
     mail_from: kinds.Sender = Field(
         "",
         examples=["chat@example.com"],
-        description="Sender of what is mailed, chat@example.com; needed with smtp_url.",
+        description="Sender of the mails, chat@example.com; needed with smtp_url.",
     )
     public_url: kinds.WebUrl = Field(
         "",
         examples=["https://chat.example.com"],
-        description="Where people reach this service, https://chat.example.com: links begin so; needed with smtp_url.",
+        description="Where people reach this service, https://chat.example.com; links use it. Needed with smtp_url.",
     )
     log_format: Literal["text", "json"] = Field("text", description="Log lines for people (text) or programs (json).")
     access_log: bool = Field(
@@ -120,7 +122,7 @@ class Settings(BaseModel):
     trace_url: kinds.WebUrl = Field(
         "",
         examples=["http://HOST:4318/v1/traces"],
-        description="OTLP/HTTP collector, http://HOST:4318/v1/traces; traces are off without.",
+        description="OTLP/HTTP collector, http://HOST:4318/v1/traces; without it, traces are off.",
     )
     metrics_port: int = Field(
         0, ge=0, le=65535, description="Cluster: port of a writer's /metrics; 0 has none. (An API process has its own.)"

@@ -94,7 +94,7 @@ def test_only_who_knows_the_password_changes_it(bob: Person) -> None:
 def test_a_member_leaves_and_the_owner_can_not(house: str, ann: Person, bob: Person) -> None:
     members = f"/applications/{house}/members"
     refused = problem(ann.request("DELETE", members, json={"email": ann.email}), 403)
-    assert refused["error"] == "Its owner can't leave an application. Hand it over first, or delete it."
+    assert refused["error"] == "The owner can't leave the application. Hand it over first, or delete it."
     assert bob.request("DELETE", members, json={"email": bob.email.upper()}).status_code == 204
     problem(bob.get(members), 404)
     problem(bob.post(f"/applications/{house}/chats/1/messages", json={"body": "late"}), 404)

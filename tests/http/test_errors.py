@@ -95,7 +95,7 @@ def test_an_unknown_field_beside_good_ones_stores_nothing(ann: Person) -> None:
     many = ann.post(messages, json={"body": "x"} | {f"{number}" + "x" * 2000: 1 for number in range(100)})
     problem(many, 422)
     assert len(many.content) < 10_000
-    assert many.json()["errors"][-1] == "80 further fields are not of this request"
+    assert many.json()["errors"][-1] == "80 further names are not fields of this request"
     assert ann.post(messages, json={"body": "x"}).json() == {"messageNumber": 1}
 
 

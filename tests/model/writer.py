@@ -10,7 +10,7 @@ from tests.model.redis import Redis
 from tests.model.store import TryAgain
 from tests.model.world import PARKED, Lost, Process, Steps, Task, World
 
-HOLE_TRIES = 2
+GAP_TRIES = 2
 
 
 class Writer(Process):
@@ -91,7 +91,7 @@ class Writer(Process):
         world = self.world
         missing = world.store.publishers.get(gap.name, 0) + 1
         tries = self.gaps[gap.name, missing] = self.gaps.get((gap.name, missing), 0) + 1
-        if tries <= HOLE_TRIES:
+        if tries <= GAP_TRIES:
             return
         if any(delivery.name == gap.name and delivery.confirmed >= missing for delivery in behind):
             world.note(f"{self.name}: {gap.name}#{missing} is lost, and was acknowledged")

@@ -146,7 +146,7 @@ class Membership:
         await self._ports.quotas.take(self._caller.user.id, Made.MEMBERS)
         found = await self._ports.store.user_by_email(normalized_email(email))
         if found is None:
-            raise Invalid(["email belongs to nobody here: the user must register first"])
+            raise Invalid(["email has no account here: the user must register first"])
         await self._ports.intake.accept(PutMember(self._token, found[0].id, role, self._caller.user.id))
         return Member(found[0].ref, found[0].email, found[0].name, role)
 
@@ -155,7 +155,7 @@ class Membership:
         user = self._caller.user
         if normalized_email(email) == user.email:
             if self.role is Role.OWNER:
-                raise Forbidden("Its owner can't leave an application. Hand it over first, or delete it.")
+                raise Forbidden("The owner can't leave the application. Hand it over first, or delete it.")
             await self._ports.intake.accept(RemoveMember(self._token, user.id, user.id))
             return
         self.must_manage()

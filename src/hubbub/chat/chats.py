@@ -118,14 +118,14 @@ class ChatHandle:
         """Raises Forbidden unless the caller sent the message."""
         user = self._caller.user
         if (await self.existing(number)).message.sender_id != user.id:
-            raise Forbidden("Only its sender may edit a message.")
+            raise Forbidden("Only the sender of a message may edit it.")
         await self._ports.intake.accept(EditMessage(self._key, number, user.id, body, self._ports.now()))
 
     async def delete(self, number: int) -> None:
         """Raises Forbidden unless the caller sent the message, or is the application's owner or an admin."""
         user, manages = self._caller.user, self._role.manages
         if (await self.existing(number)).message.sender_id != user.id and not manages:
-            raise Forbidden("Only its sender, the application's owner and its admins may delete a message.")
+            raise Forbidden("Only the sender of a message, the application's owner and its admins may delete it.")
         await self._ports.intake.accept(DeleteMessage(self._key, number, user.id, any_sender=manages))
 
     async def existing(self, number: int) -> Found:
@@ -139,5 +139,5 @@ class ChatHandle:
             return await self.message(number)
         except NotFound as error:
             if error.lag:
-                raise Unavailable("The message can't be seen now. Try again a little later.") from error
+                raise Unavailable("The message can't be shown now. Try again a little later.") from error
             raise

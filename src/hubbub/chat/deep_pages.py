@@ -36,14 +36,14 @@ class DeepPages:
         lock, count = self._users.get(user_id, (None, 0))
         if count >= MOST_OF_USER:
             raise RateLimited(
-                f"You have asked for {count} deep pages that are not answered yet. Ask for one after another, or, for"
-                " messages, with before=N, which costs the same however deep.",
+                f"{count} of your requests for deep pages are not answered yet. Send one after another, or, for"
+                " messages, use before=N, which costs the same at any depth.",
                 limit=MOST_OF_USER,
                 retry_after=1,
             )
         if lock is None:
             if len(self._users) >= MOST_USERS:
-                raise Unavailable("Too many deep pages are asked for. Try again a little later.")
+                raise Unavailable("Too many deep pages are requested. Try again a little later.")
             lock = asyncio.Lock()
         self._users[user_id] = lock, count + 1
         try:

@@ -45,7 +45,7 @@ class Erasing:
             except ChatError as error:
                 if error.sentence != fault:
                     fault = error.sentence
-                    log.info("The messages of deleted accounts are erased later: %s", fault)
+                    log.info("The messages of deleted accounts will be erased later: %s", fault)
             await asyncio.sleep(_LOOK_S)
 
     async def _walk(self, users: Sequence[int]) -> None:

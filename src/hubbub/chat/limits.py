@@ -29,7 +29,7 @@ class Limit(NamedTuple):
         return UsedUp(self.sentence, what=f"{self.name}:{key}", limit=self.most, retry_after=max(wait_ms / 1000, 1))
 
 
-# Ten in five minutes: who has forgotten a password tries less often, and a guesser gets nowhere.
+# Ten in five minutes: a user who has forgotten the password tries less often, and a guesser gets nowhere.
 FAILURES_HERE = Limit(
     "here",
     10,
@@ -51,11 +51,11 @@ FAILURES_OF_ACCOUNT = Limit(
     100,
     10_000,
     failures=True,
-    sentence="Too many failed logins to this account, from everywhere. Try again in some seconds; "
-    "where you are logged in already, a login is not held up.",
+    sentence="Too many failed logins to this account, from all addresses together. Try again in some seconds; "
+    "a client that is already logged in does not have to wait.",
 )
-# Counted apart, so that strangers don't hold up who is logged in. People mistype seldom; a thief of a session must not
-# come to know the password. The owner, if held up by one, logs in without a session, and ends all sessions.
+# Counted apart, so that strangers can't block a user who is logged in. People seldom mistype; a thief of a session must
+# not find out the password. An owner who is blocked by one logs in without a session, and ends all sessions.
 FAILURES_OF_SESSIONS = Limit(
     "sessions",
     30,
@@ -72,13 +72,13 @@ REQUESTS_OF_ADDRESS = Limit(
     failures=False,
     sentence="Too many registrations, logins and new passwords come from your address. Wait before you try again.",
 )
-# A program that fills the database goes on for longer than people do.
+# A program that fills the database continues for longer than people do.
 REGISTRATIONS_OF_ADDRESS = Limit(
     "registered",
     6000,
     1000,
     failures=False,
-    sentence="Too many accounts are made from your address. Wait before you try again.",
+    sentence="Too many accounts are created from your address. Wait before you try again.",
 )
 # As for failed logins. Codes have 128 random bits: a guesser gets nowhere anyway.
 WRONG_CODES_OF_ADDRESS = Limit(
@@ -94,14 +94,14 @@ RESETS_OF_ADDRESS = Limit(
     30,
     60_000,
     failures=False,
-    sentence="Too many password resets are asked for from your address. Wait before you try again.",
+    sentence="Too many password resets are requested from your address. Wait before you try again.",
 )
 RESETS_OF_ACCOUNT = Limit(
     "mailed",
     3,
     600_000,
     failures=False,
-    sentence="Too many password resets are asked for with this email. Look for a mail, or wait.",
+    sentence="Too many password resets are requested for this email. Look for a mail, or wait.",
 )
 # Each has every process read again who the user is, and what it remembers of messages. People do it once a year.
 RENAMES_OF_USER = Limit(

@@ -46,7 +46,7 @@ class Registration:
             Invalid: the email is taken.
         """
         if self._policy == "closed":
-            raise Forbidden("Registration is closed here: no new accounts are made.")
+            raise Forbidden("Registration is closed here: nobody can create an account.")
         if self._policy == "invited" and invite is None:
             raise Forbidden("Registration is by invitation here: send the code of an invite in the field `invite`.")
         token = None if invite is None else await self._store.invite_token(hash_of(invite))
@@ -55,7 +55,7 @@ class Registration:
         if normalized_email(email) in self._reserved:
             raise Forbidden(
                 "This email is named in the setting `operators`. "
-                "`hubbub operators add EMAIL` prints a link that makes its account."
+                "`hubbub operators add EMAIL` prints a link that creates its account."
             )
         if invite is None or token is None:
             return await self._accounts.register(name=name, email=email, password=password)
@@ -80,8 +80,8 @@ class Registration:
 
 def invited_operator() -> Forbidden:
     return Forbidden(
-        "This email is to be an operator's: its account is made by the link that `hubbub operators add EMAIL` printed. "
-        "`hubbub operators remove EMAIL` takes the link back."
+        "This email is reserved for an operator: the link that `hubbub operators add EMAIL` printed creates the "
+        "account. `hubbub operators remove EMAIL` revokes the link."
     )
 
 

@@ -37,10 +37,12 @@ class SearchLimiter:
         mine = self._held.get(user_id, 0)
         if mine >= OF_ONE_USER:
             raise RateLimited(
-                f"You may have {OF_ONE_USER} searches under way. Wait for one to end.", limit=OF_ONE_USER, retry_after=1
+                f"You may have {OF_ONE_USER} searches running at once. Wait until one ends.",
+                limit=OF_ONE_USER,
+                retry_after=1,
             )
         if self._count >= IN_ALL:
-            raise Unavailable("Too many are searching just now. Try again in a moment.", retry_after=1)
+            raise Unavailable("Too many searches are running. Try again in a moment.", retry_after=1)
         self._held[user_id] = mine + 1
         self._count += 1
         try:

@@ -21,8 +21,8 @@ class UserBytes:
         taken = self._of.get(user_id, 0) + size
         if taken > self._most:
             raise RateLimited(
-                f"Your messages may take {self._most} bytes while they wait to be stored. Nothing was stored; wait for "
-                "the answers to the others, and send it again.",
+                f"Your messages that wait to be stored may have at most {self._most} bytes. This one was not stored; "
+                "send it again when the others are answered.",
                 limit=self._most,
                 retry_after=1,
             )

@@ -35,7 +35,7 @@ _BACKLOG = 20  # AMQP messages: with so many waiting, there is no need to wait f
 _ACTIVE_S = 10.0
 _BALANCE_S = 3.0
 _GAP_S = 0.5  # before a queue with a gap is read again
-_HOLE_TRIES = 6
+_GAP_TRIES = 6
 _STOPPED_S = 5.0
 _FINISH_S = 5.0
 _PAUSES_S = (0.05, 0.1, 0.2, 0.5, 1.0)
@@ -167,7 +167,7 @@ class RabbitConsumer:
                 self.stopped_shards.add(shard)
                 if not reading.stopped:
                     reading.stopped = True
-                    log.critical("%s Something acknowledged is missing. `hubbub shards` says more.", error)
+                    log.critical("%s Acknowledged commands are missing. `hubbub shards` says more.", error)
             if self._lost.is_set():
                 return  # the connection is closed next, and the channel with it
             await channel.close()
@@ -181,13 +181,13 @@ class RabbitConsumer:
         this = gap.publisher, gap.expected
         reading.tries = reading.tries + 1 if reading.gap == this else 1
         reading.gap = this
-        log.error("A delivery came before an earlier one; all are asked for again (%d): %s", reading.tries, gap)
-        if reading.tries >= _HOLE_TRIES:
+        log.error("A delivery arrived before an earlier one; the queue is read again (try %d): %s", reading.tries, gap)
+        if reading.tries >= _GAP_TRIES:
             reading.gap, reading.tries = None, 0
             try:
                 await asyncio.to_thread(self._decide, gap, held)
             except Unavailable as error:
-                log.error("A gap could not be recorded: %s", error.sentence)
+                log.error("A gap in the deliveries could not be recorded: %s", error.sentence)
 
     async def _take(self, shard: int, reading: _Reading, held: list[Delivery]) -> None:
         """Write batches until the turn ends. ``held`` is filled with the deliveries of the current batch."""

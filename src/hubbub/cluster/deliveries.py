@@ -180,7 +180,7 @@ class Deliveries:
             if isinstance(outcome, Failed):
                 self._set_aside(cursor, shard, command, outcome.reason, acknowledged=True)
             elif isinstance(outcome, Straggler):
-                reason = f"its epoch was over: {outcome.live_epoch} is live"
+                reason = f"its epoch had ended: the current one is {outcome.live_epoch}"
                 self._set_aside(cursor, shard, command, reason, acknowledged=False)
         return outcomes
 
@@ -288,7 +288,7 @@ class Deliveries:
             if known is not None:
                 if known[1] == command.body_hash:
                     return Repeated(known[0])
-                return Failed("another body came with its Idempotency-Key")
+                return Failed("its Idempotency-Key was used with another body")
         if command.epoch and command.epoch < chat.live_epoch:
             return Straggler(chat.live_epoch)
         if command.key is not None:
@@ -341,7 +341,7 @@ class Deliveries:
         if done:
             return None
         if self._is_aside(batch, command):
-            return Failed("its message is set aside, and the change with it")
+            return Failed("its message was set aside, so the change is too")
         return NotFound("There is no such message in this chat.")
 
     @staticmethod

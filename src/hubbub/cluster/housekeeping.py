@@ -32,7 +32,7 @@ async def _count(store: MySqlStore) -> None:
         try:
             await asyncio.to_thread(store.count_messages)
         except Unavailable as error:
-            log.info("Counting waits for the store: %s", error.sentence)
+            log.info("Messages will be counted later: %s", error.sentence)
         await asyncio.sleep(_COUNT_EVERY_S)
 
 
@@ -43,7 +43,7 @@ async def _forget(store: MySqlStore, processes: Processes, url: str, shards: int
             await asyncio.to_thread(store.forget_links, now())
             await _forget_publishers(store, processes, url, shards)
         except (Unavailable, *LOST) as error:
-            log.info("Expired rows are kept for another hour: %s", error)
+            log.info("Expired rows will be deleted in an hour: %s", error)
         await asyncio.sleep(_FORGET_EVERY_S)
 
 

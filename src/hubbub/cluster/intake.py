@@ -247,7 +247,7 @@ class QueuedIntake:
         try:
             await self._numbers.application_changed(token)
         except Unavailable as error:
-            log.warning("Other processes hear of a change some seconds later: %s", error.sentence)
+            log.warning("Other processes will learn of a change some seconds later: %s", error.sentence)
 
     async def close(self) -> None:
         """Finish the requests in progress."""

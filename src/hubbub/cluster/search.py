@@ -229,7 +229,7 @@ class ElasticIndex:
                 self._there = False
             else:
                 return
-        raise Unavailable("The search server's aliases don't stay as they are.", retry_after=5)
+        raise Unavailable("The search server's aliases keep changing.", retry_after=5)
 
     def _take_out(self, documents: Sequence[Document]) -> None:
         """Delete documents from the indices that are no longer written to. This comes before the new texts are written:

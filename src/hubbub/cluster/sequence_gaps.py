@@ -60,7 +60,7 @@ class SequenceGaps:
                 (gap.shard, gap.publisher, gap.expected, gap.found, state),
             )
         )
-        log.critical("The gap is %s: %s", state, gap)
+        log.critical("The gap in the deliveries is decided as %s: %s", state, gap)
 
     def stop(self, stopped: ShardStopped) -> None:
         """Record that the shard has stopped. This matters if a mark arrived after the gap was decided as orphaned:

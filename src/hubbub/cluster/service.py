@@ -244,7 +244,7 @@ async def writing_until(settings: Settings, stopped: asyncio.Event, started: Cal
         index = ElasticIndex(connect(settings.search_url))
         going.append(keep(keep_index(Outbox(database), index.add), "the search index"))
     writer = ShardWriter(deliveries, stored, shards)
-    going.append(keep(writer.tell_again(), "telling Redis again"))
+    going.append(keep(writer.tell_again(), "informing Redis again"))
     tracing = writer.tracing = tracing_to(settings.trace_url, "writer")
     if taken := await dead_letters.take_over(settings.amqp_url):
         log.warning("%d dead letters of an earlier version are set aside.", taken)
@@ -394,7 +394,7 @@ def stopped_shards(settings: Settings, *, accept_loss: bool) -> list[str]:
     database = database_of(settings, pool_size=1)
     try:
         gaps = SequenceGaps(database)
-        said = "goes on without" if accept_loss else "has stopped, for it lacks"
+        said = "continues without" if accept_loss else "has stopped, because it lacks"
         lines = [
             f"shard {gap.shard} {said} {gap.found - gap.expected} deliveries of publisher {gap.publisher},"
             f" from {gap.expected} on, which were confirmed"

@@ -170,7 +170,7 @@ class ShardWriter:
         try:
             await telling
         except Unavailable as error:
-            log.info("Redis could not be told that a queue is drained: %s", error.sentence)
+            log.info("Redis could not be informed that a queue is drained: %s", error.sentence)
 
     async def _show(
         self, by_chat: dict[ChatKey, list[tuple[Post | Edit | Delete, Outcome]]], position: Position
@@ -187,11 +187,16 @@ class ShardWriter:
                 raise result
         if bool(untold) != self._shown_fault:
             self._shown_fault = bool(untold)
-            log.warning("Redis %s.", "can't be told what is stored" if untold else "is told what is stored again")
+            log.warning(
+                "Redis %s.", "can't be informed of what is stored" if untold else "is informed of what is stored again"
+            )
         self._untold += untold
         while sum(len(each.commands) for each in self._untold) > _MOST_UNTOLD:
             dropped = self._untold.popleft()
-            log.error("Redis is not told of %d commands: too many wait for that.", len(dropped.commands))
+            log.error(
+                "Redis will not be informed of %d stored commands: too many are waiting for that.",
+                len(dropped.commands),
+            )
 
     async def tell_again(self) -> None:
         """Retry the failed updates of Redis, in the way of repeated deliveries (rule 8). Runs until cancelled."""

@@ -57,7 +57,7 @@ def checked(database: Path) -> tuple[int, int | None]:
     if marked not in (None, found):
         raise DataSetWrong(
             f"The database {database} is not the one of this folder (its data set is {found:08x}, the folder's is "
-            f"{marked:08x}). Put the right one back, or {_RESTORE}. To go on with the one that is there, remove "
+            f"{marked:08x}). Put the right one back, or {_RESTORE}. To use the one that is there, remove "
             f"{marker}."
         )
     return found, marked
@@ -91,7 +91,7 @@ def _marked(marker: Path) -> int | None:
         return None
     except ValueError:
         raise DataSetWrong(
-            f"{marker} is damaged: it must hold the data set's number. Remove it to go on with the database there is."
+            f"{marker} is damaged: it must hold the data set's number. Remove it to use the database that is there."
         ) from None
 
 

@@ -64,4 +64,4 @@ class Soundness:
 
     def _found(self, fault: str) -> None:
         self.fault = fault
-        log.critical("%s No more writes are taken. Stop the service and restore a backup: hubbub restore.", fault)
+        log.critical("%s No more writes are accepted. Stop the service and restore a backup: hubbub restore.", fault)

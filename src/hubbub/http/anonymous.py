@@ -35,7 +35,7 @@ class AnonymousRate:
         gone_at = max(self._gone_at.get(address, 0.0), now) + (1 + size // 1024) / RATE
         if gone_at > now + _BURST_S:
             raise RateLimited(
-                f"One address may send {RATE} requests a second without a session. Slow down.",
+                f"One address may send at most {RATE} requests a second without a session. Slow down.",
                 limit=RATE,
                 retry_after=1,
             )

@@ -15,7 +15,7 @@ _BLANK = b"\r\n"
 
 
 def too_large() -> Refused:
-    return Refused(problem(413, f"The body may take {MAX_BODY} bytes."))
+    return Refused(problem(413, f"The body may have at most {MAX_BODY} bytes."))
 
 
 class Sized:
@@ -98,7 +98,7 @@ class Chunked:
             stop = data.find(b"\n", at) + 1
             self._framing += (stop or end) - at
             if self._framing > MAX_FRAMING:
-                words = f"Sizes, extensions and trailers of chunks may take {MAX_FRAMING} bytes. Send larger chunks."
+                words = f"Sizes and trailers of chunks may have at most {MAX_FRAMING} bytes. Send larger chunks."
                 raise Refused(problem(413, words))
             if not stop:
                 self._line += data[at:]

@@ -96,7 +96,9 @@ class Edge:
         if not places.has_room(1):
             self._make_room(None, self.connections, places.total)
         if not places.address_has_room(address, 1):
-            return problem(429, f"One address may have {places.each} connections. Close one first.", headers=_RETRY)
+            return problem(
+                429, f"One address may have at most {places.each} connections. Close one first.", headers=_RETRY
+            )
         if not places.has_room(1):
             return problem(503, "Too many connections. Try again a little later.", headers=_RETRY)
         self.connections.add(connection)
@@ -145,7 +147,9 @@ class Edge:
         """
         arriving = self._arriving
         if more > 0 and not arriving.address_has_room(connection.address, more + announced):
-            words = f"Unfinished requests of one address may take {arriving.each} bytes. Send one after another."
+            words = (
+                f"Unfinished requests of one address may have at most {arriving.each} bytes. Send one after another."
+            )
             return problem(429, words, headers=_RETRY)
         if more > 0 and not arriving.has_room(more + announced):
             return problem(503, "Too many unfinished requests. Try again a little later.", headers=_RETRY)

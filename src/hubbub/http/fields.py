@@ -57,7 +57,7 @@ def _unknown(given: Collection[str], has: list[str]) -> list[str]:
         for name in unknown[:_MOST_NAMED]
     ]
     if len(unknown) > _MOST_NAMED:
-        sentences.append(f"{len(unknown) - _MOST_NAMED} further fields are not of this request")
+        sentences.append(f"{len(unknown) - _MOST_NAMED} further names are not fields of this request")
     return sentences
 
 

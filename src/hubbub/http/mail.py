@@ -91,7 +91,7 @@ class Mail:
         if server.has_extn("starttls"):
             server.starttls(context=ssl.create_default_context())
         elif self._url.username:
-            raise smtplib.SMTPNotSupportedError("no STARTTLS, and a password must not travel in the clear")
+            raise smtplib.SMTPNotSupportedError("no STARTTLS, and a password must not be sent unencrypted")
 
     async def close(self) -> None:
         """Finish the mails under way; give up those whose server does not answer."""

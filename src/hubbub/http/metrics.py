@@ -30,7 +30,7 @@ def writing(measures: WriteMeasures) -> list[Reading | Histogram]:
         measures.batches,
         measures.commits,
         Reading("hubbub_writes_applied", "Commands stored.", measures.applied, counter=True),
-        Reading("hubbub_writer_retries", "Batches tried again.", measures.retries, counter=True),
+        Reading("hubbub_writer_retries", "Batches that were retried.", measures.retries, counter=True),
         Reading("hubbub_writer_dead_letters", "Commands that could not be stored.", measures.dead, counter=True),
         Reading(
             "hubbub_queue_age_seconds", "How long the oldest write of the latest batch had waited.", measures.age_s

@@ -16,8 +16,8 @@ from hubbub.http.routing import Route
 _TEMPLATE = "#/components/schemas/{name}"
 _ERRORS = {
     400: "The body is not JSON, or not an object",
-    401: "No credentials, or bad ones",
-    403: "A page of another site, with the cookie of one who did not mean it",
+    401: "Missing or invalid credentials",
+    403: "A page of another site sent this with the user's cookie",
     404: "Nothing there, or nothing for this caller",
     409: "The same Idempotency-Key with another body",
     413: "The body is too large",
@@ -29,13 +29,13 @@ _ERRORS = {
 
 _LAG = {
     "Hubbub-Lag": {
-        "description": "What is acknowledged and not stored yet may be missing from this answer, for some seconds.",
+        "description": "For some seconds, this answer may lack writes that are acknowledged and not stored yet.",
         "schema": {"type": "string", "const": "queue"},
     }
 }
 _TRUNCATED = {
     "Hubbub-Truncated": {
-        "description": "The search would have taken too much work or time: there may be more to find, or better.",
+        "description": "The search ended early, as it took too much work or time: there may be more or better results.",
         "schema": {"type": "string", "const": "true"},
     }
 }
@@ -83,7 +83,7 @@ def _operation(route: Route, schema_of: dict[str, Any]) -> dict[str, Any]:
         **{str(status): {"description": _ERRORS[status], "content": problem} for status in route.errors},
     }
     if route.roles:
-        responses["403"]["description"] = "Someone who may not do this, or a page of another site"
+        responses["403"]["description"] = "The caller may not do this, or a page of another site sent it"
     if route.lags:
         for status in {str(route.status), "404"} - {"204"}:
             responses[status]["headers"] = _LAG
@@ -117,7 +117,7 @@ def _parameters(route: Route) -> list[dict[str, Any]]:
             schema = msgspec.json.schema(field.type)
             parameters.append({"name": field.encode_name, "in": "query", "required": field.required, "schema": schema})
     if route.streams:
-        description = "Go on behind this message; a browser's EventSource sends it by itself."
+        description = "Continue after this message; a browser's EventSource sends it by itself."
         schema = {"type": "integer", "minimum": 0}
         where = {"name": "Last-Event-ID", "in": "header", "required": False}
         parameters.append({**where, "description": description, "schema": schema})

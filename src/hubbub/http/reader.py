@@ -143,7 +143,7 @@ class Reader:
                     raise _invalid()
                 self._head_is_whole(fields, raw)
             elif self.taken == MAX_HEAD:
-                raise Refused(problem(431, f"The request line and headers may take {MAX_HEAD} bytes."))
+                raise Refused(problem(431, f"The request line and headers may have at most {MAX_HEAD} bytes."))
             self._tail = b"" if ended else (self._tail + piece[-3:])[-3:]
             at += len(piece)
         return at
@@ -164,7 +164,7 @@ class Reader:
         except httptools.HttpParserError:
             raise _invalid() from None
         if len(fields.headers) > MAX_HEADERS:
-            raise Refused(problem(431, f"A request may have {MAX_HEADERS} headers."))
+            raise Refused(problem(431, f"A request may have at most {MAX_HEADERS} headers."))
 
     def _head_is_whole(self, fields: _Fields, raw: bytes) -> None:
         request = self._request = Request()
@@ -172,7 +172,7 @@ class Reader:
         request.method = self._parser.get_method()
         version = self._parser.get_http_version()
         if version not in ("1.1", "1.0"):
-            raise Refused(problem(505, "HTTP/1.1 and HTTP/1.0 are spoken here."))
+            raise Refused(problem(505, "This service speaks HTTP/1.1 and HTTP/1.0."))
         request.target, request.headers = resolved(request.method, fields.target, fields.headers, version)
         self._parser = None
         framing, wishes = _NONE, b""
@@ -201,7 +201,7 @@ def _body_of(headers: dict[bytes, bytes], version: str) -> Body:
     if version == "1.0" or b"content-length" in headers:
         raise _invalid()
     if coding.lower() != b"chunked":
-        raise Refused(problem(501, "Of transfer codings only chunked is known."))
+        raise Refused(problem(501, "The only transfer coding that works is chunked."))
     return Chunked()
 
 

@@ -202,7 +202,7 @@ class _Methods:
         if route is None:
             self._anonymous.count_request(request, len(await request.body()))
             allowed = self._allow.decode()
-            return response(problem(405, f"This path takes {allowed}.", headers=b"allow: %b\r\n" % self._allow))
+            return response(problem(405, f"This path allows {allowed}.", headers=b"allow: %b\r\n" % self._allow))
         request.scope[ROUTE] = route.name
         if request.method not in SAFE:
             must_be_own_page(dict(request.scope["headers"]))
@@ -210,7 +210,7 @@ class _Methods:
             size = len(await request.body())
             self._anonymous.count_request(request, size)
             if route.request is not None and size > MAX_OPEN_BODY:
-                return response(problem(413, f"The body of this request may take {MAX_OPEN_BODY} bytes."))
+                return response(problem(413, f"The body of this request may have at most {MAX_OPEN_BODY} bytes."))
         try:
             answer: Response = await route.endpoint(request)
         except Unauthenticated:

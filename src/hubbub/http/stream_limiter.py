@@ -28,7 +28,7 @@ class StreamLimiter:
         """
         if self._users[user_id] >= self._of_user:
             raise RateLimited(
-                f"You listen to {self._of_user} streams here, as many as one user may. Close one first.",
+                f"You have {self._of_user} streams open here, as many as one user may have. Close one first.",
                 limit=self._of_user,
                 retry_after=_AGAIN_S,
             )

@@ -89,7 +89,7 @@ class Channel:
                 self._writer.write(_answer(key, mine, theirs))
                 answer = await self._reader.readexactly(_CHALLENGE)
         except (TimeoutError, OSError, asyncio.IncompleteReadError) as error:
-            raise ChannelClosed("the other side said nothing sensible: is it a performance test?") from error
+            raise ChannelClosed("the other side sent no message of a performance test: is it one?") from error
         if not hmac.compare_digest(answer, _answer(key, other, challenge)):
             self.close()
             raise ChannelClosed("the other side has another key")

@@ -203,13 +203,13 @@ def as_text(comparison: Comparison, tolerance: float) -> str:
     if comparison.between_runs:
         lines.append(
             f"\nThe noise is that between {runs_a} runs of A and {runs_b} of B; "
-            f"{tolerance:.0%} of difference is let pass."
+            f"{tolerance:.0%} of difference is accepted."
         )
     else:
         lines.append(
             f"\nWith {runs_a} and {runs_b} runs only the noise between the seconds of a run is known,\n"
             f"not that between runs, which is often larger: use --runs {_FEW_RUNS} or more. "
-            f"{tolerance:.0%} of difference is let pass."
+            f"{tolerance:.0%} of difference is accepted."
         )
     lines.append(f"B is {'✗ worse' if comparison.worse else '✓ not worse'} than A.")
     return "\n".join(lines)

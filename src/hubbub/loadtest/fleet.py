@@ -67,7 +67,7 @@ class Fleet:
                 elif isinstance(message, PhaseDone):
                     done.append(message)
                 else:
-                    raise GeneratorLost(getattr(message, "why", "a generator lost its place"))
+                    raise GeneratorLost(getattr(message, "why", "a generator sent a message of another phase"))
             if seconds:
                 seen(run, run.add(seconds))
         run.took_s = max(each.took_s for each in done)
@@ -83,7 +83,7 @@ class Fleet:
         findings = Findings(examples=[])
         for answer in await self._all():
             if not isinstance(answer, Findings):
-                raise GeneratorLost(getattr(answer, "why", "a generator lost its place"))
+                raise GeneratorLost(getattr(answer, "why", "a generator sent a message of another phase"))
             findings.add(answer)
         return findings
 
@@ -92,7 +92,7 @@ class Fleet:
         try:
             return await asyncio.gather(*(channel.receive() for channel in self._channels))
         except ChannelClosed as error:
-            raise GeneratorLost("a generator has gone in mid-run") from error
+            raise GeneratorLost("a generator was lost during the run") from error
 
     def close(self) -> None:
         for channel in self._channels:

@@ -34,7 +34,7 @@ async def generate(host: str, port: int, key: str) -> None:
         channel = Channel(*await asyncio.wait_for(asyncio.open_connection(host, port), 10))
         await channel.prove(key, coordinator=False)
     except (TimeoutError, OSError) as error:
-        raise Unconnected(f"{host}:{port} takes no connection: {error}") from error
+        raise Unconnected(f"{host}:{port} accepts no connection: {error}") from error
     except ChannelClosed as error:
         raise Unconnected(f"{host}:{port}: {error}") from error
     try:
@@ -48,7 +48,7 @@ async def generate(host: str, port: int, key: str) -> None:
 async def _serve(channel: Channel) -> None:
     task = await channel.receive()
     if not isinstance(task, Task):
-        raise ChannelClosed("no task came")
+        raise ChannelClosed("no task arrived")
     runner = Runner(task.url, channel.send)
     texts = Texts(task.workload)
     scenarios = [
@@ -60,7 +60,7 @@ async def _serve(channel: Channel) -> None:
         for place in range(0, len(scenarios), _CONNECT_AT_ONCE):
             await asyncio.gather(*(each.connect() for each in runner.workers[place : place + _CONNECT_AT_ONCE]))
     except (TimeoutError, OSError) as error:
-        channel.send(Broken(f"{task.url} takes no connection: {error}"))
+        channel.send(Broken(f"{task.url} accepts no connection: {error}"))
         await channel.flush()
         return
     channel.send(Ready())

@@ -276,7 +276,7 @@ def _limit(run: Run) -> str | None:
     """Why the generators could not send what was due, if it was their own doing."""
     due = sum(run.plan.targets) * run.plan.seconds
     if (lagged := _lagged(run)) > _SHORT * due:
-        return f"{lagged} requests were over 100 ms late because it came to them late itself"
+        return f"{lagged} requests were over 100 ms late because the generator itself was late"
     cpus = [cores for moment in run.moments for cores in moment.cores]
     busy = sum(cores >= _BUSY_CORES for cores in cpus)
     short = sum(sum(recorder.late) + recorder.unsent for recorder in run.sides)

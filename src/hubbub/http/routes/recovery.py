@@ -19,7 +19,7 @@ from hubbub.http.routing import body_fields, json_response, route
 from hubbub.http.sessions import Sessions
 
 _TEXT = """\
-Somebody, you we hope, asked for a new password for your account at {url}.
+Somebody, hopefully you, asked for a new password for your account at {url}.
 
 This link sets it, once and within an hour:
 

@@ -46,5 +46,5 @@ class SetupRoutes:
         except UsedUp as refusal:
             await self._log.locked(refusal, address, None, "Codes")
             raise
-        answer = json_response(schemas.Done("The operator's account is made."), 201)
+        answer = json_response(schemas.Done("The operator's account was created."), 201)
         return with_cookie(answer, self._sessions.begin(user), request)
