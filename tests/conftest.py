@@ -75,14 +75,14 @@ class Service:
         self.url = found[0]
 
     def setup_link(self) -> str:
-        """What a service without an operator prints behind its URL; to be asked for once."""
+        """The link that a service without an operator prints after its URL. May be called once."""
         assert self.process.stdout is not None
         found = re.search(r"https?://\S+/setup#\S+", self.process.stdout.readline())
         assert found
         return found[0]
 
     def make_operator(self) -> httpx.Client:
-        """The operator, by the link."""
+        """Create the operator's account by the link."""
         operator = httpx.Client(base_url=self.url + "/api/v1", timeout=30)
         account = {"name": "Operator", "email": OPERATOR, "password": "correct horse"}
         answer = operator.post("/auth/setup", json={"code": self.setup_link().partition("#")[2], **account})
@@ -109,7 +109,7 @@ class Service:
 
 
 def serve(data: Path) -> subprocess.CompletedProcess[str]:
-    """``hubbub serve`` where it is expected to refuse to."""
+    """``hubbub serve``, which is expected to refuse to start."""
     return subprocess.run(
         [sys.executable, "-m", "hubbub", "serve", "--port", "0", "--data", str(data)],
         capture_output=True,
@@ -120,7 +120,7 @@ def serve(data: Path) -> subprocess.CompletedProcess[str]:
 
 
 def new_metrics(url: str) -> str:
-    """What ``/metrics`` says that was not made before this was called: for some milliseconds it is the same."""
+    """The content of ``/metrics``, made after this was called: the service repeats it for some milliseconds."""
 
     def text() -> str:
         answer = httpx.get(url + "/metrics", timeout=30)
@@ -138,7 +138,7 @@ def new_metrics(url: str) -> str:
 
 
 def eventually(holds: Callable[[], bool], within_s: float = 10.0) -> None:
-    """Wait until it holds; fail when it does not in time."""
+    """Wait until it is true; fail if it is not in time."""
     until = time.monotonic() + within_s
     while not holds():
         assert time.monotonic() < until, f"did not come true within {within_s} s"
@@ -146,7 +146,7 @@ def eventually(holds: Callable[[], bool], within_s: float = 10.0) -> None:
 
 
 async def eventually_async(holds: Callable[[], bool], within_s: float = 10.0) -> None:
-    """As ``eventually``, while the loop goes on."""
+    """Like ``eventually``, while the event loop runs."""
     async with asyncio.timeout(within_s):
         while not holds():
             await asyncio.sleep(0.02)
@@ -215,14 +215,14 @@ def cluster(mailbox: Mailbox) -> Iterator[ClusterStack]:
 
 @pytest.fixture(scope="session", params=["embedded", "cluster"])
 def service(request: pytest.FixtureRequest) -> Served:
-    """What holds for one mode holds for the other."""
+    """A service of each mode: what is true for one is true for the other."""
     running: Served = request.getfixturevalue(request.param)
     return running
 
 
 @pytest.fixture
 def own_service(tmp_path: Path) -> Iterator[Service]:
-    """A service of the test's own, to be hurt."""
+    """A service of the test's own, which it may damage."""
     service = Service(tmp_path / "data")
     service.start()
     yield service

@@ -35,8 +35,8 @@ class Sizes:
 
 
 def fill(path: Path, sizes: Sizes) -> None:
-    """Chat 1 has as many messages, without the first, so that pages can't be reckoned; the longest are at both ends.
-    Chat 2 has what takes a search longest. The user 1 has sent them all."""
+    """Chat 1 has this many messages, without the first, so that the offset of a page can't be computed; the longest are
+    at both ends. Chat 2 has what takes a search longest. The user 1 has sent them all."""
     folder = DataFolder.open(path)
     store = SqliteStore(folder.database)
     passwords = Argon2Passwords()

@@ -1,4 +1,4 @@
-"""A mail server of the tests: speaks SMTP, and keeps what it is sent."""
+"""A mail server for tests: it speaks SMTP, and keeps the mails that it gets."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Mailbox:
 
     @property
     def settings(self) -> dict[str, str]:
-        """What makes a service send its mails here."""
+        """The settings with which a service sends its mails here."""
         port = self._server.server_address[1]
         return {
             "HUBBUB_SMTP_URL": f"smtp://hubbub:pass%20word@127.0.0.1:{port}",

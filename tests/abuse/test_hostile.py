@@ -92,7 +92,7 @@ def test_slow_clients_hold_up_nobody(own_service: Service) -> None:
 
 
 def test_garbage_leaves_nothing_behind(own_service: Service) -> None:
-    """A thousand connections that say nothing to the end, then an ordinary one."""
+    """A thousand connections that never send a whole request, then an ordinary one."""
     parts = urlsplit(own_service.url)
     for turn in range(1000):
         with socket.create_connection((parts.hostname, parts.port)) as connection:

@@ -17,7 +17,7 @@ MOST_BYTES = 512 * 1024 * 1024
 
 
 def attacked(stack: ExitStack, service: Service, data: bytes, count: int) -> Iterator[socket.socket]:
-    """So many connections; each has sent of ``data`` what the service takes, and reads nothing."""
+    """This many connections. Each has sent as much of ``data`` as the service accepts, and reads nothing."""
     parts = urlsplit(service.url)
     for _ in range(count):
         connection = stack.enter_context(socket.create_connection((parts.hostname, parts.port), timeout=10))

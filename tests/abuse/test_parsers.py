@@ -121,7 +121,7 @@ def test_the_load_testers_answers(buffer: bytes) -> None:
 
 
 class Pipe:
-    """A transport that keeps what is written, and calls nobody back."""
+    """A transport that keeps what is written, and never calls its protocol."""
 
     def __init__(self) -> None:
         self.written = b""
@@ -193,7 +193,7 @@ def _edge() -> Edge:
 
 
 async def _answers(edge: Edge, pieces: list[bytes]) -> bytes:
-    """What a new connection answers."""
+    """The answer of a new connection."""
     connection, pipe = Connection(edge), Pipe()
     connection.connection_made(cast(Any, pipe))
     for piece in pieces:

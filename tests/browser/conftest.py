@@ -26,7 +26,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def screenshots() -> Path | None:
-    """Where HUBBUB_SCREENSHOTS says that pictures of the pages shall go, to be looked at."""
+    """The folder for screenshots of the pages, if HUBBUB_SCREENSHOTS names one."""
     folder = os.environ.get("HUBBUB_SCREENSHOTS")
     if folder is None:
         return None

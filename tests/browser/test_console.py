@@ -20,7 +20,7 @@ _SIZES = {"phone": (390, 844), "desktop": (1440, 900)}
 
 
 class Visitor:
-    """Somebody with a browser of their own. ``complaints`` are what the page's console and policy had to say."""
+    """A person with their own browser. ``complaints`` are the errors in the page's console."""
 
     def __init__(self, context: BrowserContext, url: str) -> None:
         self.page: Page = context.new_page()
@@ -36,11 +36,11 @@ class Visitor:
             self.complaints.append(text)
 
     def field(self, label: str) -> Locator:
-        """Of the form that is shown: a page may have others."""
+        """A field of the form that is shown: a page may have others."""
         return self.page.get_by_label(label, exact=True).locator("visible=true")
 
     def fill(self, name: str) -> str:
-        """An account into the form that is shown; its email."""
+        """Fill a new account into the form that is shown. Returns its email."""
         email = f"visitor{next(_numbers)}.{id(self)}@example.com"
         self.field("Name").fill(name)
         self.field("Email").fill(email)

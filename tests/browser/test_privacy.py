@@ -68,7 +68,7 @@ class Held:
 
 
 def with_two_chats(visitor: Visitor, name: str) -> None:
-    """Signed up, with the chats One and Two; Two is open."""
+    """A user who has signed up and has the chats One and Two; Two is open."""
     visitor.sign_up(name)
     visitor.make_application(f"{name}'s")
     visitor.open_new_chat("One")

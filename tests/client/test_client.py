@@ -108,7 +108,7 @@ def test_messages_are_sent_once_through_kills(part: Part) -> None:
         done = threading.Event()
 
         def restart() -> None:
-            """Kill it as often as it has taken some more, and the client has seen that."""
+            """Kill it each time it has accepted some more messages and the client has seen them."""
             while not done.is_set():
                 before = len(sent)
                 while len(sent) < before + 60 and not done.wait(0.01):

@@ -1,5 +1,5 @@
 """What can happen to a cluster while people use it. Each fault is a function of a Field and makes its choices from the
-field's seed; when it returns everything it hurt may work again.
+field's seed; when it returns, everything that it broke may work again.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class Field:
             part.settings[setting] = part.settings[setting].replace(f":{port}/", f":{proxy.port}/")
 
     def some_links(self, kind: str, server: str) -> list[Proxy]:
-        """Of the APIs or the writers, to a server: one of them, or all."""
+        """The links of API processes or writers to a server: of one process, or of all."""
         every = [proxy for (part, to), proxy in sorted(self.links.items()) if part.startswith(kind) and to == server]
         return every if self.rng.random() < 0.4 else [self.rng.choice(every)]
 
@@ -108,7 +108,7 @@ class Field:
                 del self.links[name, server]
 
     def second_redis(self) -> Redis:
-        """Another one, with the first one's password."""
+        """Another server, with the password of the first."""
         if self._second is None:
             folder = self.stack.folder / "second"
             folder.mkdir()
@@ -138,7 +138,7 @@ class Field:
         return time.monotonic() - begun
 
     def fix(self) -> None:
-        """Whatever a fault has left: everything runs, and the next fault finds it as the first did."""
+        """Repair everything that a fault has left, so that the next fault starts from the same state."""
         for proxy in self.links.values():
             proxy.release()
             proxy.fix()
@@ -195,7 +195,7 @@ def _restart(part: Restartable, away_s: float) -> None:
 
 @_fault("planned")
 def replace_writers(field: Field) -> None:
-    """One after another, as docs/operations.md describes."""
+    """Replace processes one after another, as docs/operations.md describes."""
     for _ in range(2):
         for part in field.stack.writers:
             assert part.stop() == 0
@@ -247,7 +247,7 @@ def kill_redis(field: Field) -> None:
 
 @_fault("kill", redis=True)
 def kill_two(field: Field) -> None:
-    """Any two at once, which come back in any order."""
+    """Any two faults at once, which end in any order."""
     _kill_together(field, field.rng.sample([*field.parts, *field.servers], 2))
 
 
@@ -293,7 +293,7 @@ def freeze_api(field: Field) -> None:
 
 @_fault("freeze", slow=True)
 def freeze_writer(field: Field) -> None:
-    """Another writer has taken over when it goes on."""
+    """When it continues, another writer has taken over."""
     _freeze(field.rng.choice(field.stack.writers))
 
 
@@ -315,7 +315,7 @@ def freeze_redis(field: Field) -> None:
 
 @_fault("freeze", redis=True)
 def freeze_shortly(field: Field) -> None:
-    """Any part, for less than anybody gives it up."""
+    """Freeze any part, for less time than the others wait for it."""
     parts: list[Restartable] = [*field.parts, *field.servers]
     with _paused(field.rng.choice(parts)):
         time.sleep(field.rng.uniform(0.2, 2.5))
@@ -325,7 +325,7 @@ def freeze_shortly(field: Field) -> None:
 
 
 def _stall(field: Field, kind: str, server: str, seconds: float) -> None:
-    """Whole, or one way only; what was held arrives late."""
+    """Cut a network link, in both directions or in one; what was held arrives late."""
     links = field.some_links(kind, server)
     questions, answers = field.rng.choice([(True, True), (True, False), (False, True)])
     for link in links:
@@ -369,7 +369,7 @@ for _kind, _server in product(("api", "writer"), _SERVERS):
 
 @_fault("network", slow=True)
 def stall_writer_rabbitmq_long(field: Field) -> None:
-    """For longer than a heartbeat: the broker has given its shards away, and then all that it said arrives."""
+    """Cut it for longer than a heartbeat: the broker gives its shards to others, and then all that it sent arrives."""
     _stall(field, "writer", "rabbitmq", _FROZEN_S)
 
 
@@ -405,7 +405,7 @@ def redis_full(field: Field) -> None:
 
 @_fault("redis", redis=True)
 def redis_read_only(field: Field) -> None:
-    """A replica of a master that is not there, or a master without the replicas it is told to have."""
+    """A replica whose master is away, or a master without the replicas that it must have."""
     redis = field.stack.redis
     begin, end = field.rng.choice(
         [
@@ -427,7 +427,7 @@ def script_flush(field: Field) -> None:
 
 @_fault("redis", redis=True)
 def old_copy(field: Field) -> None:
-    """Redis dies and comes back with what it held some time ago."""
+    """Redis dies and comes back with the data of some time ago."""
     redis = field.stack.redis
     redis.command("SAVE")
     kept = Path(shutil.copy(redis.folder / "dump.rdb", redis.folder / "kept.rdb"))
@@ -447,7 +447,7 @@ def _replicates(redis: Redis, source: Redis) -> None:
 
 @_fault("redis", redis=True)
 def redis_fails_over(field: Field) -> None:
-    """To a copy and back, which lack the last of what the other was told; some may go on with the one before."""
+    """Fail over to a copy and back. Each lacks the latest writes of the other; some processes may stay behind."""
     first, second, rng = field.stack.redis, field.second_redis(), field.rng
     links = [proxy for (_, server), proxy in sorted(field.links.items()) if server == "redis"]
     _replicates(second, first)
@@ -500,7 +500,7 @@ def _connect(field: Field) -> pymysql.Connection[pymysql.cursors.Cursor]:
 
 @_fault("database")
 def no_connections(field: Field) -> None:
-    """Others have taken all that the database gives; those that our processes had are gone."""
+    """Others have taken all connections of the database; those of our processes are gone."""
     mariadb = field.stack.mariadb
     mariadb.root("SET GLOBAL max_connections = 10; KILL CONNECTION USER hubbub")
     others = []

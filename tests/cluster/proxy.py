@@ -46,7 +46,7 @@ class Proxies:
         self.run(once())
 
     def to(self, target: int) -> Proxy:
-        """A proxy that listens, and passes everything on to this port."""
+        """A proxy that listens, and forwards everything to this port."""
         proxy = Proxy(self, target)
         self.run(proxy.listen())
         return proxy
@@ -73,7 +73,7 @@ class Proxy:
     # What a test does ------------------------------------------------------------------------------------------------
 
     def hold(self, *, questions: bool = True, answers: bool = True) -> None:
-        """Nothing arrives any more, of either side or of one; connections stay, and new ones are taken."""
+        """From now on nothing arrives, from both sides or one. Connections stay open, and new ones are accepted."""
 
         def now() -> None:
             if questions:
@@ -91,11 +91,11 @@ class Proxy:
         self._proxies.call(now)
 
     def reset(self) -> None:
-        """Break every connection that there is."""
+        """Break all connections."""
         self._proxies.call(self._break)
 
     def cut(self) -> None:
-        """Break every connection, and each that comes until ``fix``."""
+        """Break all connections, and each new one until ``fix``."""
 
         def now() -> None:
             self._cut = True
@@ -145,7 +145,7 @@ class Proxy:
 
 
 async def _carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, may: asyncio.Event) -> None:
-    """Read at once and send when it may be."""
+    """Read at once, and send when sending is allowed."""
     kept: asyncio.Queue[bytes] = asyncio.Queue()
 
     async def take() -> None:

@@ -1,4 +1,4 @@
-"""While the database is away, posts to live chats are taken and shown, and nothing is lost."""
+"""While the database is away, posts to live chats are accepted and shown, and nothing is lost."""
 
 from __future__ import annotations
 

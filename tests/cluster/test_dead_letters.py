@@ -1,4 +1,4 @@
-"""A command that can't be stored leaves the way, is kept with its reason, and can be sent again."""
+"""A command that can't be stored is set aside with its reason, blocks nothing, and can be sent again."""
 
 from __future__ import annotations
 

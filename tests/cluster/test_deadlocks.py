@@ -16,7 +16,7 @@ from tests.servers import new_database
 
 
 def test_a_command_that_meets_another_is_run_again(mariadb: MariaDb) -> None:
-    """Who deletes an account locks it before its links, who sets its password by a link the link first."""
+    """Deleting an account locks the account before its links; setting its password by a link locks the link first."""
     with closing(ClusterStore(new_database(mariadb))) as store, ThreadPoolExecutor(1) as thread:
         store.apply([AddUser("ref", "a@x", "A", "hash", 1), AddLink(Purpose.RESET, "a@x", hash_of("code"), 2**40)])
         connection = store.database.engine.raw_connection()

@@ -1,4 +1,4 @@
-"""What is deleted while posts to it are queued: nothing of it comes back, and the writers go on."""
+"""Something is deleted while posts to it are queued: nothing of it comes back, and the writers continue."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def place_of(chat: str) -> tuple[str, int]:
 
 
 def left_of(cluster: ClusterStack, chat: str) -> int:
-    """Rows in the database of what was in a chat."""
+    """How many rows of the chat's content the database has."""
     tables = ("messages", "idempotency_keys", "set_aside")
     return sum(
         int(rows(cluster, f"SELECT COUNT(*) FROM {table} WHERE token = %s AND chat = %s", place_of(chat))[0][0])
@@ -38,7 +38,7 @@ def left_of(cluster: ClusterStack, chat: str) -> int:
 
 
 def entries_of(cluster: ClusterStack, chat: str) -> int:
-    """Fields in Redis that a chat has."""
+    """How many fields the chat has in Redis."""
     ((generation,),) = rows(cluster, "SELECT MAX(generation) FROM generations")
     names = Keys(generation).of(ChatKey(*place_of(chat)))
     return sum(int(cluster.redis.command("HLEN", name)[1:]) for name in (names.chat, names.old))

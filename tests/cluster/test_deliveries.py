@@ -67,7 +67,7 @@ def post(number: int, *, epoch: int = 1, body: str = "x", key: str | None = None
 
 
 def applied(store: ClusterStore, *commands: Queued) -> list[Any]:
-    """The outcomes of commands that come in a delivery of their own."""
+    """The outcomes of commands that are sent in a delivery of their own."""
     (outcomes,) = store.deliveries.apply(0, 4, [Delivery(secrets.token_hex(8), 1, list(commands), 0)]).outcomes
     assert outcomes is not None
     return outcomes
@@ -149,7 +149,7 @@ async def test_what_is_behind_one_that_nobody_was_told_of_is_set_aside(store: Cl
 
 
 async def test_a_change_of_what_is_set_aside_is_set_aside_too(store: ClusterStore) -> None:
-    """Else an operator who sends the message again brings back what somebody has deleted."""
+    """Otherwise an operator who sends the message again would bring back what somebody has deleted."""
     edit, delete = Edit(CHAT, 1, 1, "changed", 9, order=order_of(1, 1)), Delete(CHAT, 2, 1, False, order=order_of(1, 2))
     applied(store, post(7, key="k"))
     other = msgspec.structs.replace(post(2, key="k"), body_hash=b"another")
@@ -217,7 +217,7 @@ async def test_opening_a_chat_tells_what_was_before_it_and_ends_older_epochs(sto
 
 
 async def test_what_is_applied_in_between_ends_an_opening(store: ClusterStore) -> None:
-    """Else the number that was given in the old epoch would be given again in the new one."""
+    """Otherwise a number of the old epoch would be given again in the new one."""
     opening = opened(store)
     assert applied(store, post(opening.last_number + 1, epoch=1)) == [1]
     assert not live(store, opening.epoch)
@@ -378,7 +378,7 @@ async def test_what_comes_for_a_deleted_chat_is_dropped_and_not_set_aside(store:
 
 
 async def test_no_statement_on_an_applications_tables_crosses_applications(mariadb: MariaDb) -> None:
-    """So that the tables can be split by token: read in the server's own log of what it was asked."""
+    """So that the tables can be split by token. The server's log shows which statements it got."""
     url = new_database(mariadb)
     store = ClusterStore(url)
     mariadb.root("SET GLOBAL log_output = 'TABLE'; TRUNCATE mysql.general_log; SET GLOBAL general_log = ON")

@@ -1,4 +1,4 @@
-"""What a cluster goes through while people write: nothing acknowledged is lost, and no number is given twice.
+"""Faults in a cluster while people write: nothing acknowledged is lost, and no number is given twice.
 
 Every fault has users of its own, whose messages are looked for in the database after it, and once more at the end of
 its group, after Redis was emptied and every process restarted. `--fault-rounds` has each fault at least 20 times;
@@ -41,7 +41,7 @@ def stack(field: Field) -> ClusterStack:
 
 
 def _chosen(group: str, config: pytest.Config, rng: random.Random) -> list[Fault]:
-    """The faults of the group to be had, in order."""
+    """The faults of the group that are run, in order."""
     named = config.getoption("--fault")
     if unknown := set(named or ()) - {fault.name for fault in FAULTS}:
         pytest.fail(f"there is no fault named {', '.join(sorted(unknown))}: see tests/cluster/faults.py", pytrace=False)
@@ -57,7 +57,7 @@ def _chosen(group: str, config: pytest.Config, rng: random.Random) -> list[Fault
 
 
 class Run:
-    """One fault, once."""
+    """Run one fault once."""
 
     def __init__(self, field: Field, fault: Fault, seed: int) -> None:
         self.fault = fault
@@ -106,7 +106,7 @@ class Run:
         return f"| {self.fault.name} | {figures} | {self.verdict.seconds:.1f} | {'; '.join(self.verdict.examples)}"
 
     def look_again(self, stack: ClusterStack) -> None:
-        """When everything that could hide a loss is gone; what was broken before is known."""
+        """Check after everything that could hide a loss is gone; what was broken before is known."""
         if not self.verdict.broken:
             self._look(stack)
 

@@ -1,4 +1,4 @@
-"""Rule 4 on a real Redis: what comes late changes nothing that is newer. Each interleaving was once found broken."""
+"""Rule 4 on a real Redis: what arrives late changes nothing that is newer. Each of these cases was broken once."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Quiet:
 
 
 class Words:
-    """Says what API processes and writers say, in any order that a test wants."""
+    """Sends what API processes and writers send, in any order that a test needs."""
 
     def __init__(self, store: ClusterStore, servers: Servers, token: str) -> None:
         self.store = store

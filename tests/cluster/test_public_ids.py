@@ -23,7 +23,7 @@ CALLER = Caller(User(1, "ref", "a@x", "A", 1))
 
 
 def as_before(confirmed: Confirmed) -> Confirmed:
-    """As a process of the version before queues and shows it."""
+    """Queue and show it as a process of the version before does."""
     entry = confirmed.entry.replace(b'"senderId":"ref",', b"")
     assert entry != confirmed.entry
     command = confirmed.command
@@ -84,7 +84,7 @@ async def test_who_listens_reads_such_a_message_again(
     servers: Servers,  # noqa: F811
     redis: Redis,
 ) -> None:
-    """The event lacks the public id, and a reading has it."""
+    """The event lacks the public id, and a read has it."""
     feed = RedisFeed([redis.url], servers)
     await feed._clients[0].connected(10)
     with feed.feed.listen(words.chat) as listener:

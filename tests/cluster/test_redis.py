@@ -287,7 +287,7 @@ async def test_numbers_are_refused_before_redis_is_full(redis: Redis) -> None:
 
 
 async def test_data_of_another_server_is_another_data_set(redis: Redis, tmp_path: Path) -> None:
-    """Without a connection being lost: a server takes over what another holds, and is by itself again."""
+    """No connection is lost: a server becomes the replica of another, and then a master again."""
     need_servers()
     other = Redis(tmp_path)
     other.start()

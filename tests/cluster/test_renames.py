@@ -1,4 +1,4 @@
-"""What Redis holds under the name that a user had before, a user who was renamed or deleted."""
+"""What Redis holds under the old name of a user who was renamed or deleted."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def store(mariadb: MariaDb) -> Iterator[ClusterStore]:
 
 
 class Hot:
-    """A post with the old name is shown after the first pass, as its request was let in before."""
+    """A post with the old name is shown after the first pass, because its request was accepted before."""
 
     def __init__(self) -> None:
         self.shown = ["Ann"]

@@ -1,4 +1,4 @@
-"""Reads from a replica that is behind: nobody misses what was acknowledged."""
+"""Reads from a replica that is behind: they have everything that was acknowledged."""
 
 from __future__ import annotations
 

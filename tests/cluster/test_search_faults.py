@@ -23,7 +23,7 @@ def opensearch(cluster: ClusterStack) -> SearchServer:
 
 
 def found(person: Person, chat: str, q: str) -> list[Any]:
-    """Empty while it can't be searched."""
+    """The search's result, empty while search is impossible."""
     answer = person.get(f"{chat}/messages/search", params={"q": q, "limit": 100})
     return answer.json() if answer.status_code == 200 else []
 

@@ -43,8 +43,8 @@ class Problem(NamedTuple):
 
 @dataclass
 class Message:
-    """An acknowledged one. ``states`` are those it may be in: a text, or None when it is deleted. More than one are
-    left where the outcome of a change is not known; then it is not changed any more.
+    """An acknowledged message. ``states`` are those that it may be in: a text, or None when it is deleted. There are
+    several when the outcome of a change is not known; then it is not changed any more.
     """
 
     chat: str
@@ -80,7 +80,7 @@ class Record:
 
 @dataclass
 class Verdict:
-    """What a run has shown; ``broken`` must be empty for a test to pass."""
+    """The result of a run; ``broken`` must be empty for a test to pass."""
 
     acknowledged: int = 0
     refused: int = 0
@@ -100,7 +100,7 @@ class Verdict:
 
 
 class Traffic:
-    """A context manager: senders are at work inside it. Everyone writes in every chat; each chat has an application of
+    """A context manager: senders run inside it. Everyone writes in every chat; each chat has an application of
     its own, so that several shards are busy.
     """
 
@@ -131,7 +131,7 @@ class Traffic:
         self._owner.close()
 
     def wait_for(self, more: int, within_s: float = 60.0) -> float:
-        """Wait until so many more messages are acknowledged; the seconds it took."""
+        """Wait until this many more messages are acknowledged. Returns the seconds that it took."""
         start, wanted = time.monotonic(), self.record.acknowledged + more
         eventually(lambda: self.record.acknowledged >= wanted, within_s)
         return time.monotonic() - start
@@ -153,7 +153,7 @@ class Traffic:
         return verdict
 
     def problems(self) -> list[Problem]:
-        """What was seen to be broken while it was going on."""
+        """What was found broken during the run."""
         found = list(self.record.problems)
         for (chat, sender), numbers in self.record.order.items():
             found += [
@@ -334,7 +334,7 @@ class _Sender:
             self._mine.remove(message)
 
     def _again(self, message: Message) -> None:
-        """A retry of what was acknowledged gets the first number, and adds nothing."""
+        """A retry of an acknowledged message gets the first number, and adds nothing."""
         if message.key is None:
             return
         _, answer, _ = self._send("POST", f"{message.chat}/messages", body=message.body, key=message.key)
@@ -375,7 +375,7 @@ class _Sender:
         self, method: str, path: str, *, body: str = "", key: str | None = None, content: Any = None, but: int = -1
     ) -> tuple[str, httpx.Response | None, int]:
         """What happened, the answer, and the process that was asked last. A request that may be made twice, or has not
-        reached a process, goes to the next. ``but`` is the process not to ask first.
+        reached a process, goes to the next. ``but`` is the process that is not asked first.
         """
         record, lock = self._record, self._traffic.lock
         content = {"body": body} if body else content

@@ -1,4 +1,4 @@
-"""What a cluster's database holds, after everything that could hide a loss was taken away."""
+"""What a cluster's database holds, after everything that could hide a loss was removed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _DRAINED_S = 60.0
 def rows(
     stack: ClusterStack, sql: str, parameters: tuple[Any, ...] = (), *, commit: bool = False
 ) -> list[tuple[Any, ...]]:
-    """What the database answers, asked over a connection of the test's own."""
+    """The database's answer, over a connection of the test's own."""
     connection = pymysql.connect(
         host="127.0.0.1", port=stack.mariadb.port, user="hubbub", password=stack.mariadb.password, database="hubbub"
     )
@@ -47,7 +47,7 @@ def bare(stack: ClusterStack) -> None:
 
 
 def drained(stack: ClusterStack) -> None:
-    """Wait until all that is queued by now is applied: until a marker behind it is, as the database says.
+    """Wait until everything that is queued now is applied: until the database has a marker that is sent behind it.
 
     The broker's own count of a queue lags, and may be 0 while deliveries are there.
     """

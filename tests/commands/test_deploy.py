@@ -68,7 +68,7 @@ def behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 
 def check_proxied(url: str, service: Service, who: str) -> httpx.Response:
-    """What a client at 127.0.0.2 meets behind the proxy; the answer to its registration."""
+    """Check the service behind the proxy as a client at 127.0.0.2. Returns the answer to its registration."""
     transport = httpx.HTTPTransport(local_address="127.0.0.2", verify=False)
     with httpx.Client(base_url=url, transport=transport, timeout=10) as client:
         account = {"name": "Ann", "email": f"{who}@example.com", "password": "correct horse"}

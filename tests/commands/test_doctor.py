@@ -1,4 +1,4 @@
-"""``hubbub doctor``: what it finds in good and in bad order, and the fix it names."""
+"""``hubbub doctor``: what it finds when all is well and when something is wrong, and the fix that it names."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_a_redis_that_evicts_is_found(cluster: ClusterStack) -> None:
 
 
 def found(part: str, **settings: Any) -> list[Finding]:
-    """The findings on one part that are no good news."""
+    """The findings on one part that name a fault."""
     return [finding for finding in examine(Settings(**settings)) if finding.part == part and finding.fix]
 
 
@@ -146,7 +146,7 @@ def test_a_database_that_takes_too_little_is_found(mariadb: MariaDb) -> None:
 
 
 def test_a_session_that_would_keep_its_locks_is_found() -> None:
-    """As behind a proxy that keeps the setting to itself."""
+    """As behind a proxy that does not pass the setting on."""
     (finding,) = _sessions(lambda sql: "28800" if "wait_timeout" in sql else "16777216")
     assert finding.said == "a session that has lost its process keeps its locks for 28800 s"
 

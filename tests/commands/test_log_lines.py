@@ -1,4 +1,4 @@
-"""What a service writes while it lives: who came, who failed to log in, when it started and why it stopped."""
+"""What a service logs: its requests, failed logins, when it started and why it stopped."""
 
 from __future__ import annotations
 

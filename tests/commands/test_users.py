@@ -33,7 +33,7 @@ def hubbub(environment: dict[str, str], *arguments: str) -> subprocess.Completed
 
 @pytest.fixture
 def users(request: pytest.FixtureRequest, service: Service | ClusterStack) -> Run:
-    """The command, on what the running service of each mode serves."""
+    """The command, on the data of the running service of each mode."""
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         if isinstance(service, Service):

@@ -22,7 +22,7 @@ _OWN_NETWORK = ["unshare", "--net", "bash", "-c", 'ip link set lo up && exec "$@
 
 
 def own_network() -> bool:
-    """Whether this machine lets a test have one."""
+    """Whether this machine lets a test have its own network."""
     if shutil.which("unshare") is None or shutil.which("ip") is None:
         return False
     return subprocess.run([*_OWN_NETWORK, "true"], capture_output=True, check=False).returncode == 0
@@ -57,7 +57,7 @@ def script(page: str) -> str:
 
 
 def run(session: str, folder: Path) -> str:
-    """What it prints. A command that fails fails the test; what goes on in the background is ended with it."""
+    """The output of the session. A failed command fails the test; processes in the background end with the session."""
     process = subprocess.Popen(
         [*_OWN_NETWORK, "bash", "-euo", "pipefail", "-c", session],
         cwd=folder,

@@ -87,7 +87,7 @@ def test_a_folder_of_the_version_before_is_taken_as_it_is(own_service: Service) 
 
 
 def unready(service: Service) -> str:
-    """What /readyz says of the store; empty when all is well."""
+    """What /readyz reports about the store; empty when all is well."""
     answer = httpx.get(service.url + "/readyz")
     part: str = answer.json()["parts"]["store"].get("detail", "")
     assert answer.status_code == (503 if part else 200)

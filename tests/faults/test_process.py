@@ -1,4 +1,4 @@
-"""What happens to the process, and what must be there afterwards."""
+"""Kills and restarts of the process, and what must be there afterwards."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_a_number_stays_taken_after_delete_and_restart(own_service: Service) -> 
 
 
 def test_what_was_ended_stays_so_also_when_the_clock_was_wrong_for_a_while(tmp_path: Path) -> None:
-    """It is eight days ahead at one start, by when the tokens would have been over, and right again at the next."""
+    """The clock is eight days ahead at one start, when tokens would have expired, and right again at the next."""
     service = Service(tmp_path / "data")
     clock = tmp_path / "clock"
     path = [str(Path(__file__).parents[1] / "history" / "clock"), os.environ.get("PYTHONPATH", "")]

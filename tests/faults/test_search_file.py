@@ -76,7 +76,7 @@ class Filled:
         eventually(lambda: is_whole(self.service) and self._finds_all(), 30)
 
     def _finds_all(self) -> bool:
-        """Whether every message is found; until then an answer is 503 and says when to come back."""
+        """Whether every message is found; until then an answer is 503 and says when to retry."""
         for number in (0, 7, 75, 149):
             answer = self.search(f"walrus{number}")
             if answer.status_code == 503:
@@ -91,7 +91,7 @@ class Filled:
         return httpx.get(f"{self.service.url}/api/v1{self.chat}/messages/search?q={word}", cookies=self.cookies)
 
     def restart(self, damage: Callable[[Path], None] = lambda _: None) -> None:
-        """Stop, damage the index's file, start."""
+        """Stop the service, damage the index's file, and start it."""
         assert self.service.stop() == 0
         damage(index_of(self.service))
         self.service.start()
@@ -161,7 +161,7 @@ def test_damage_while_it_serves(filled: Filled, damage: Callable[[Path], None]) 
 
 
 def test_an_index_of_other_data_is_not_used(filled: Filled, own_service: Service) -> None:
-    """Another's index says of other messages that they are in it, and of these that they are."""
+    """The index of another service: it has other messages, and its position says that these are indexed."""
     with closing(Person(own_service.url)) as ann:
         chat = ann.chat()
         ann.post(f"{chat}/messages", json={"body": "porcupine"})

@@ -28,7 +28,7 @@ def free_port() -> int:
 
 @pytest.fixture
 def service(tmp_path: Path) -> Iterator[Service]:
-    """One that keeps its port when it is started again."""
+    """A service that keeps its port when it is restarted."""
     service = Service(tmp_path / "data", port=free_port())
     service.start()
     yield service
@@ -37,7 +37,7 @@ def service(tmp_path: Path) -> Iterator[Service]:
 
 
 class Chat:
-    """A chat of somebody's, for clients that do without httpx."""
+    """A user's chat, for clients that don't use httpx."""
 
     def __init__(self, service: Service) -> None:
         with closing(Person(service.url)) as ann:

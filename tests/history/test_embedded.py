@@ -50,7 +50,7 @@ class Victim:
         await asyncio.to_thread(self.start)
 
     async def torn_write(self) -> None:
-        """Killed while the last frame was on its way to the log: half of it is there, with what was there before."""
+        """Killed while it wrote the last frame to the log: half of the frame is there, behind older content."""
         self.service.kill()
         _tear(self.service.data / "hubbub.db-wal", self.rng)
         await asyncio.to_thread(self.start)

@@ -18,7 +18,7 @@ _LIMIT = 20
 
 
 class Workload:
-    """An async context manager: the clients are at work inside it. ``urls`` is asked again after every fault, so that
+    """An async context manager: the clients run inside it. ``urls`` is asked again after every fault, so that
     a service may come back at another port.
     """
 
@@ -50,7 +50,7 @@ class Workload:
         return sum(each.done for each in self.history.operations if each.kind == "post")
 
     async def more(self, count: int, within_s: float = 30.0, after: str = "the last fault") -> None:
-        """Wait until so many more posts were acknowledged."""
+        """Wait until this many more posts were acknowledged."""
         wanted, until = self.acknowledged + count, time.monotonic() + within_s
         while self.acknowledged < wanted:
             assert time.monotonic() < until, f"no {count} writes were acknowledged within {within_s} s of {after}"
@@ -163,11 +163,11 @@ class _Client:
             await self._read_it(chat, operation.number)
 
     async def _again(self, post: Operation) -> None:
-        """A retry of what was acknowledged, and may have been deleted since."""
+        """A retry of a post that was acknowledged, and may have been deleted since."""
         await self._send(Operation(self._number, "post", post.chat, 0, body=post.body, key=post.key))
 
     async def _read_it(self, chat: int, number: int) -> None:
-        """Straight after its acknowledgement, often, and through another process."""
+        """Read a message right after its acknowledgement, often through another process."""
         ways: tuple[Kind | None, ...] = ("one", "newest", "after", None)
         way = self._rng.choice(ways)
         if way is None:
@@ -198,7 +198,7 @@ class _Client:
             await self._send(Operation(self._number, "one", chat, 0, number=number))
 
     async def _send(self, operation: Operation, *, elsewhere: bool = False) -> None:
-        """Do it, and fill in what was told. A client that was refused waits a moment before the next."""
+        """Do it, and record the answer. A client that was refused waits a moment before the next."""
         processes = self._workload.processes
         step = self._rng.randrange(1, processes) if elsewhere and processes > 1 else self._rng.randrange(processes)
         self._at = operation.at = (self._at + step) % processes

@@ -11,7 +11,7 @@ from tests.http.test_accounts import problem
 
 @pytest.fixture
 def house(ann: Person, bob: Person) -> str:
-    """The token of an application of Ann's, of which Bob is a member, with a chat in which both have written."""
+    """The token of Ann's application. Bob is a member, and both have written in its chat."""
     chat = ann.chat()
     token = chat.split("/")[2]
     assert ann.post(f"/applications/{token}/members", json={"email": bob.email, "role": "member"}).is_success

@@ -14,7 +14,7 @@ from tests.conftest import Person, Served, eventually
 
 
 def raw(service: Served, data: bytes, *, ends: bool = False) -> bytes:
-    """All that the service answers until it closes, to a client that ``ends`` what it sends, or does not."""
+    """What the service answers until it closes the connection. With ``ends`` the client closes its side first."""
     parts = urlsplit(service.url)
     assert parts.hostname is not None
     assert parts.port is not None

@@ -38,7 +38,7 @@ def reads_of(chat: str) -> list[str]:
 
 
 def must_be_there(person: Person, chat: str) -> None:
-    """So that all of it is remembered."""
+    """Request everything once, so that the service caches all of it."""
     *others, search, _ = reads_of(chat)
     assert all(person.get(path).is_success for path in others)
     assert person.get(search).status_code in (200, 503)  # there may be no search server, or no index yet
@@ -61,7 +61,7 @@ def delete_me(person: Person, content: dict[str, str] | None = None, **query: st
 
 @pytest.fixture
 def house(ann: Person, bob: Person) -> str:
-    """The token of an application of Ann's, of which Bob is a member, with a chat in which both have written."""
+    """The token of Ann's application. Bob is a member, and both have written in its chat."""
     chat = ann.chat()
     token = chat.split("/")[2]
     assert ann.post(f"/applications/{token}/members", json={"email": bob.email, "role": "member"}).is_success
@@ -198,7 +198,7 @@ def test_erased_messages_are_found_nowhere(house: str, ann: Person, bob: Person)
 
 
 async def test_a_message_that_is_stored_late_is_erased_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its request was let in before the account was deleted, and the commit stalls."""
+    """Its request was accepted before the account was deleted, and the commit stalls."""
     let_in, go, looked = (asyncio.Event() for _ in range(3))
     stalls, goes_on = threading.Event(), threading.Event()
     post, accept, apply = DirectIntake.post, DirectIntake.accept, store.SqliteStore.apply

@@ -63,7 +63,7 @@ def house(service: Served) -> Iterator[House]:
 
 @pytest.fixture(scope="module")
 def unchanged() -> Iterator[dict[str, House]]:
-    """A house of each service, by its URL, in which nothing is changed."""
+    """For each service, by its URL, users and an application that no test changes."""
     houses: dict[str, House] = {}
     yield houses
     for house in houses.values():
@@ -149,7 +149,7 @@ def test_wrong_members_are_refused(house: House) -> None:
 
 @pytest.mark.parametrize("more", ["%20", "%09", "%00", "%C3%A9", "A", "%2F"])
 def test_what_only_looks_like_a_token_is_nothing(ann: Person, more: str) -> None:
-    """Some databases pass over blanks at the end when they compare; nothing of the kind may reach one."""
+    """Some databases ignore trailing blanks when they compare; no such text may reach one."""
     chat = ann.chat()
     token = chat.split("/")[2]
     assert ann.post(f"{chat}/messages", json={"body": "one"}).status_code == 200

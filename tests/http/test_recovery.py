@@ -20,7 +20,7 @@ NEW = "a new password"
 
 @pytest.fixture
 def asker(service: Served) -> Iterator[httpx.Client]:
-    """Somebody at an address that nothing was asked for from yet."""
+    """A client at an address that has not sent any request yet."""
     address = "127.{}.{}.{}".format(*(random.randrange(1, 255) for _ in range(3)))
     transport = httpx.HTTPTransport(local_address=address)
     with httpx.Client(base_url=service.url + "/api/v1", timeout=30, transport=transport) as client:

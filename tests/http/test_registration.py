@@ -22,7 +22,7 @@ ACCOUNT = {"name": "Ann", "email": "ann@example.com", "password": "correct horse
 
 
 def operators(*arguments: str, status: int = 0, settings: dict[str, str] | None = None) -> str:
-    """What the command says."""
+    """The output of the command."""
     done = CliRunner().invoke(main, ["operators", *arguments], env=settings)
     assert done.exit_code == status, done.output
     return done.output
@@ -115,7 +115,7 @@ def test_operators_are_added_and_removed_while_it_serves(own_service: Service) -
 
 
 def test_the_operators_of_a_folder_that_was_moved_are_those_of_the_cluster(tmp_path: Path) -> None:
-    """What is changed in the folder alone would be lost."""
+    """A change in the folder alone would be lost."""
     folder = DataFolder.open(tmp_path)
     SqliteStore(folder.database).close()
     folder.mark_moved("mysql://there")
@@ -126,7 +126,7 @@ def test_the_operators_of_a_folder_that_was_moved_are_those_of_the_cluster(tmp_p
 
 
 def test_an_email_that_makes_an_operator_is_nobodys_to_register(own_service: Service) -> None:
-    """Nobody has shown that it is theirs."""
+    """Nobody has proved that the email is theirs."""
     data, setting = ("--data", str(own_service.data)), {"HUBBUB_OPERATORS": f'["{OPERATOR}"]'}
     own_service.stop()
     own_service.start(**setting)

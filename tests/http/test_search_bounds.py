@@ -119,7 +119,7 @@ def test_many_that_are_gone_hide_nothing(own_service: Service) -> None:
 
 
 def _hidden(ann: Any) -> None:
-    """1,100 newer ones that were deleted or edited away."""
+    """1,100 newer messages that were deleted or edited."""
     chat = ann.chat()
 
     def search(q: str) -> list[int]:

@@ -20,7 +20,7 @@ from tests.conftest import Person, Served, Service, eventually, new_metrics
 
 @dataclass
 class Heard:
-    """What one listener was told: kind, id, content and when."""
+    """What one listener received: kind, id, content and when."""
 
     events: list[tuple[str, str, dict[str, object], float]] = field(default_factory=list)
     ended: bool = False
@@ -246,7 +246,7 @@ def test_members_only_and_only_while_they_are(ann: Person, bob: Person, stranger
 
 @contextmanager
 def talking(person: Person, chat: str) -> Iterator[None]:
-    """Somebody who posts without a pause."""
+    """A user who posts without a pause."""
     over = threading.Event()
 
     def talk() -> None:

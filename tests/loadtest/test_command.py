@@ -33,7 +33,7 @@ SMALL = ("--writes", "50", "--reads", "100", "--duration", "4", "--workers", "5"
 
 @contextmanager
 def running(*arguments: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
-    """The command while it runs; killed if it outlives the block."""
+    """The command while it runs; it is killed at the end of the block."""
     process = subprocess.Popen(
         [sys.executable, "-m", "hubbub", "perftest", *arguments],
         stdout=subprocess.PIPE,

@@ -1,4 +1,4 @@
-"""What a load test may change, and what it leaves in a service that it was told to test."""
+"""What a load test may change, and what it leaves in a service that it tests."""
 
 from __future__ import annotations
 

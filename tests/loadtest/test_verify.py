@@ -21,7 +21,7 @@ RUN = "run1"
 
 
 class Field:
-    """Two users of one application and two of another, who have written and been answered."""
+    """Two users of one application and two of another, whose messages were acknowledged."""
 
     def __init__(self, url: str, scenarios: list[Scenario], outsider: str) -> None:
         self.url = url
@@ -45,7 +45,7 @@ class Field:
 
 
 async def exchange(url: str, scenario: Scenario, *, answered: bool = True) -> None:
-    """Send the scenario's next write; it hears of the answer, or not."""
+    """Send the scenario's next write. With ``answered`` the scenario gets the answer."""
     parts = urlsplit(url)
     reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
     writer.write(scenario.write())

@@ -40,12 +40,12 @@ def gate(request: pytest.FixtureRequest) -> Gate:
 
 @pytest.fixture
 def user() -> int:
-    """One that was never seen before."""
+    """A user that was never seen before."""
     return next(_users)
 
 
 async def passed(enter: Callable[[], Awaitable[object]], tries: int) -> int:
-    """How many of so many at once come through."""
+    """How many of this many requests at once are admitted."""
     refusals = []
     for _ in range(tries):
         try:
@@ -112,7 +112,7 @@ async def test_who_waits_may_go_on(gate: Gate, user: int) -> None:
 
 
 async def test_refused_requests_cost_nothing(gate: Gate, user: int) -> None:
-    """Who never stops trying gets the rate."""
+    """A user who never stops trying gets exactly the rate."""
     count, until = 0, time.monotonic() + 3
     while time.monotonic() < until:
         count += await passed(lambda: gate.enter(user), 5)

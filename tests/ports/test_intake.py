@@ -74,7 +74,7 @@ class Harness:
 
 
 class Stuck(SqliteStore):
-    """One that can be made to refuse."""
+    """An intake that can be made to refuse."""
 
     stuck = False
 
@@ -97,7 +97,7 @@ class Embedded(Harness):
         self.sqlite.stuck = False
 
     async def stored(self) -> None:
-        """It has: what is acknowledged is stored."""
+        """Nothing to wait for: what is acknowledged is stored."""
 
 
 class Cluster(Harness):

@@ -49,7 +49,7 @@ def logins(counts: Counts) -> Logins:
 
 @pytest.fixture
 def address() -> str:
-    """One that nothing came from yet."""
+    """An address that has sent nothing yet."""
     return secrets.token_hex(8)
 
 
@@ -62,7 +62,7 @@ def ann() -> str:
 async def attempt(
     logins: Logins, address: str, email: str, ends: ChatError | None = None, *, proven: bool = False
 ) -> UsedUp | None:
-    """Why it was not tried; None when it was."""
+    """Why the login was not tried; None if it was."""
     try:
         async with logins.attempt(address, email, proven=proven):
             if ends is not None:
@@ -75,7 +75,7 @@ async def attempt(
 
 
 async def until_refused(limit: Limit, again: Callable[[int], Awaitable[UsedUp | None]]) -> UsedUp:
-    """It is refused after as many as the limit says, and those that have become free meanwhile."""
+    """It is refused after as many tries as the limit says, plus those that became free meanwhile."""
     begun, tried = time.monotonic(), 0
     while (refused := await again(tried)) is None:
         tried += 1
@@ -99,7 +99,7 @@ async def test_so_many_may_fail_for_an_account_and_then_none_is_tried(logins: Lo
 
 
 async def test_who_guesses_one_account_locks_nobody_else_out(logins: Logins, address: str, ann: str) -> None:
-    """Not the others at the address, and not the owner elsewhere."""
+    """Other users at the address are not locked out, nor is the owner at another one."""
     await fail_often(logins, address, ann)
     assert await attempt(logins, address, "b" + ann) is None
     assert await attempt(logins, address + "0", ann) is None
@@ -190,7 +190,7 @@ async def test_one_that_is_given_up_while_its_password_is_looked_at_counts(
 
 
 async def try_code(logins: Logins, address: str, ends: ChatError | None = None) -> UsedUp | None:
-    """Why it was not tried; None when it was."""
+    """Why the login was not tried; None if it was."""
     try:
         async with logins.code(address):
             if ends is not None:
@@ -235,7 +235,7 @@ async def register(logins: Logins, address: str) -> UsedUp | None:
 
 
 async def use_up(counts: Counts, limit: Limit, address: str) -> None:
-    """As if far too many had come, so that it stays so during the test."""
+    """As if far too many requests had arrived, so that the limit stays reached during the test."""
     await counts.take([(limit._replace(most=10, each_ms=5 * limit.each_ms * limit.most), address)])
 
 

@@ -263,7 +263,7 @@ async def test_it_rolls_over_and_finds_in_both(
 
 
 class Meanwhile:
-    """A request that has something happen just before the first one to a path, as another process might do it."""
+    """Does something just before the first request to a path, as another process might."""
 
     def __init__(self, server: SearchServer, path: str, happens: Callable[[], object]) -> None:
         self._request = connect(server.url)
@@ -318,7 +318,7 @@ async def test_an_index_that_vanishes_is_made_again_by_the_next_write(
 
 @pytest.mark.parametrize("taken", ["hubbub-messages", "hubbub-messages-next"])
 async def test_a_rebuild_mends_what_has_an_alias_name(server: SearchServer, taken: str) -> None:
-    """So left behind by version 0.1.0."""
+    """As version 0.1.0 left it."""
     chat = new_chat()
     request = connect(server.url)
     for index in indices(server):

@@ -68,7 +68,7 @@ async def test_a_session_ends_alone_or_with_all_of_its_users(store: Store) -> No
 
 
 async def test_an_ended_session_is_known_for_long_after_its_time(store: Store) -> None:
-    """So that a clock which is ahead for a while brings none back."""
+    """So that a clock which is ahead for a while brings no session back."""
     day = 24 * 3600 * 1000
     store.apply([EndSession("one", 7 * day)])
     store.forget_sessions((7 + 89) * day)

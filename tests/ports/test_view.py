@@ -73,7 +73,7 @@ class Harness:
         raise NotImplementedError
 
     async def catch_up(self) -> None:
-        """The store has everything from now on."""
+        """From now on the store has everything."""
 
     async def bodies(self, limit: int = 10) -> list[str]:
         page = await self.view.newest(CALLER, self.chat, limit)

@@ -46,7 +46,7 @@ class Routes:
 
     @route("GET", "/guarded")
     async def guarded(self, request: Request) -> Response:
-        """Of who has a session."""
+        """Hot routes for a client that has a session."""
         if "cookie" not in request.headers:
             raise Unauthenticated("Log in.")
         return Response()
@@ -122,7 +122,7 @@ async def test_a_large_body_is_refused_where_no_session_is_needed(app: Any, monk
 
 
 class Stranger:
-    """Hot routes to who has no session."""
+    """Hot routes for a client without a session."""
 
     async def refuse(self, _call: Any) -> Any:
         raise Unauthenticated("Log in.")

@@ -89,7 +89,7 @@ async def test_a_new_session_may_be_refreshed_for_seven_days() -> None:
 
 
 async def test_a_session_keeps_its_era_through_refreshes() -> None:
-    """Else one that has ended would count again, or one that has not would end."""
+    """Otherwise a session that has ended would count again, or one that has not would end."""
     sessions = made()
     of_later = msgspec.structs.replace(ANN, era="later")
     session = await sessions.of(None, f"Bearer {sessions.begin(of_later).value}".encode())
@@ -197,7 +197,7 @@ async def test_who_is_refused_a_change_is_remembered_as_before() -> None:
 
 
 class Counting(LocalGate):
-    """A gate that lets a user in for as often as is ``left``."""
+    """A gate that admits a user ``left`` more times."""
 
     def __init__(self) -> None:
         super().__init__(1000)

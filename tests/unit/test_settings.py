@@ -335,7 +335,7 @@ def test_a_url_in_the_wrong_place_is_refused_and_not_shown(name: str, value: str
 
 
 def check_told(attempt: Callable[[], Any]) -> None:
-    """It goes well, or there is one line for each fault; and no secret is told."""
+    """It works, or there is one line for each fault; and no secret is shown."""
     told = []
     try:
         told = list(shown(attempt()).values())

@@ -222,7 +222,7 @@ class Lists:
 
 
 def held(asked: list[tuple[Connection, Transport]], body: int) -> int:
-    """The bytes that the answers take in memory: those which are not written to their end are kept whole."""
+    """The bytes that the answers take in memory. An answer is kept whole until all of it is written."""
     return sum(
         transport.held + (body if protocol.busy else 0) for protocol, transport in asked if not transport.aborted
     )

@@ -33,7 +33,7 @@ _CHANGED = re.compile(rb'event: (edited|deleted)\ndata: {"messageNumber":(\d+)[,
 
 
 class Restarting(Unavailable):
-    """A refusal of an adapter's own kind."""
+    """An error of an adapter's own class."""
 
 
 async def stream(ports: Ports, feed: Feed, caller: Caller = MEMBER, after: int = 0) -> Stream:

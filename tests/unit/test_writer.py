@@ -1,4 +1,4 @@
-"""What Redis could not be told is told later (rule 8)."""
+"""When Redis could not be informed of what is stored, it is informed later (rule 8)."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Store:
 
 
 class Redis:
-    """Hears of nothing while it ``refuses``; ``heard`` has the rest."""
+    """Raises an error while it ``refuses``; ``heard`` has what it received otherwise."""
 
     def __init__(self) -> None:
         self.refuses = True

@@ -1,4 +1,4 @@
-"""A Hubbub that is broken on purpose: Redis' counter is believed, also when it starts from nothing."""
+"""A Hubbub that is broken on purpose: it trusts Redis' counter, also when that starts from zero."""
 
 from hubbub.cluster.redis import keys
 
