@@ -21,6 +21,7 @@ from hubbub.logs import without_passwords
 
 _LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
 _EMAIL = re.compile(r"[^\s@,:/]+@[^\s@,:/]+")
+_SENDER = re.compile(rf"{_EMAIL.pattern}|[^<>@]*<{_EMAIL.pattern}>")
 _HIDDEN = re.compile(r":.*@", re.DOTALL)  # as before a password and behind it, wherever a URL was written
 _LONGEST_NAME = 255  # bytes of a file's name
 _LONGEST_SHOWN = 200
@@ -188,7 +189,8 @@ def _smtp(text: str) -> None:
 
 
 def _sender(text: str) -> None:
-    if not _EMAIL.fullmatch(parseaddr(text)[1]) or not text.isprintable():
+    # parseaddr also finds an address in other texts, such as a part of a URL.
+    if not _SENDER.fullmatch(text) or not _EMAIL.fullmatch(parseaddr(text)[1]) or not text.isprintable():
         raise ValueError(f"{quoted(text)} is neither an email address nor NAME <ADDRESS>.")
 
 

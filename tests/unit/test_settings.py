@@ -96,6 +96,7 @@ def test_what_is_a_password(text: str, said: str) -> None:
         ({"smtp_url": "smtp://mail:no"}, "smtp_url (flag --smtp-url): This URL has no host, or a port that is not a"),
         ({"smtp_url": "smtp://mail/x"}, "smtp_url (flag --smtp-url): This URL has something after its host and port"),
         ({"mail_from": "Ann"}, "mail_from (flag --mail-from): 'Ann' is neither an email address nor NAME <ADDRESS>."),
+        ({"mail_from": "=x:y@h://z["}, "mail_from (flag --mail-from): The value is neither an email address nor NAME"),
         (
             {"smtp_url": "smtp://mail", "public_url": "https://chat"},
             "smtp_url (flag --smtp-url): This needs mail_from beside it. Set all three, or none.",
