@@ -73,7 +73,7 @@ class Visitor:
 
 
 def look_at(page: Page, name: str, screenshots: Path | None) -> None:
-    """Nothing serious is found, and the page is no wider than the screen."""
+    """Check the page: no serious finding of axe, and it is not wider than the screen."""
     page.wait_for_timeout(100)
     if screenshots is not None:
         page.screenshot(path=screenshots / f"{name}.png")

@@ -23,7 +23,7 @@ def ann(cluster: ClusterStack) -> Iterator[Person]:
 
 
 def elsewhere(cluster: ClusterStack, person: Person) -> httpx.Client:
-    """The same user at the other process."""
+    """The same user, with requests to the other process."""
     return httpx.Client(base_url=cluster.apis[1].url + "/api/v1", cookies=dict(person.cookies), timeout=30)
 
 

@@ -51,7 +51,7 @@ LISTS = [
 
 @pytest.fixture
 def made(service: Served, ann: Person) -> dict[str, str]:
-    """What the paths name: an application, a chat and a message of Ann's."""
+    """Values for the paths: an application, a chat and a message of Ann's."""
     chat = ann.chat()
     ann.post(f"{chat}/messages", json={"body": "x"})
     return {"token": chat.split("/")[2], "number": "1", "message": "1"}

@@ -79,7 +79,7 @@ def test_a_stream_says_by_id_who_sent_a_message(two: Two) -> None:
 
 
 def next_event(lines: Iterator[str]) -> tuple[str, str]:
-    """Its kind, and the id of the message's sender."""
+    """The kind of the next event, and the id of the message's sender."""
     kind = ""
     for line in lines:
         kind = line.removeprefix("event: ") if line.startswith("event: ") else kind

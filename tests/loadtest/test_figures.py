@@ -114,7 +114,7 @@ def test_the_json_has_what_scripts_rely_on() -> None:
 
 
 def fast(count: int, *, failed: int = 0, ms: float = 1) -> Result:
-    """Of ten writes a second asked for, so many in ten seconds."""
+    """A run of ten seconds with this many writes, when ten a second were asked for."""
     routes = {SEND: answers([round(ms * 1000)] * count, {"status 503": failed} if failed else None)}
     return judged(a_run(second(0, routes), reads=0))
 

@@ -1,4 +1,4 @@
-"""Tells what happens in the schedule of a seed: ``python -m tests.model SEED [RULE …]``, without these rules."""
+"""Describes what happens in the schedule of a seed: ``python -m tests.model SEED [RULE …]``, without these rules."""
 
 from __future__ import annotations
 

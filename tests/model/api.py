@@ -73,7 +73,7 @@ class Api(Process):
     # Generations ----------------------------------------------------------------------------------------------
 
     def _renew(self) -> Steps:
-        """Learn the newest generation, when the last time is long ago."""
+        """Read the newest generation, if the last time is long ago."""
         world = self.world
         for _ in range(2):
             if self.usable and world.now < self.read_at + self.lease // 2:

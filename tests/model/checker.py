@@ -208,7 +208,7 @@ class Checker:
     # In the end -----------------------------------------------------------------------------------------------
 
     def ends(self, store: Any) -> None:
-        """Everything has drained, Redis is empty: what is in the store is what there is."""
+        """Check the store at the end, when all queues are drained and Redis is empty."""
         places: dict[int, int] = {}
         for chat, rows in enumerate(store.rows):
             for number, row in rows.items():

@@ -30,7 +30,7 @@ class Faults:
     # Processes ------------------------------------------------------------------------------------------------
 
     def crash_api(self) -> None:
-        """It forgets everything; another one takes its place."""
+        """It loses its memory; another process takes its place."""
         world = self.world
         index = world.below(len(world.apis))
         api = world.apis[index]
@@ -55,7 +55,7 @@ class Faults:
         world.writers[index].redis = writer.redis
 
     def _notice(self, writer: Writer) -> Steps:
-        """The broker sees some time later that the connection is gone."""
+        """The broker notices some time later that the connection is lost."""
         yield
         self.world.broker.close(writer.channel)
 

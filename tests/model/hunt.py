@@ -16,14 +16,14 @@ PIECE = 2000
 
 
 class Found(NamedTuple):
-    """The first violation that was come upon."""
+    """The first violation that was found."""
 
     seed: int
     kind: str
 
 
-class Tally(NamedTuple):
-    """What many schedules came to. ``broken`` has seeds and what was violated."""
+class Summary(NamedTuple):
+    """The results of many schedules. ``broken`` has the seeds that failed, and what they violated."""
 
     counts: Counter[str]
     faults: Counter[str]
@@ -43,12 +43,12 @@ def find(
     return None
 
 
-def tally(base: int, schedules: int) -> Tally:
+def summary(base: int, schedules: int) -> Summary:
     """Seeds from ``base``, with every rule, under all profiles in turn."""
     with ProcessPoolExecutor(PROCESSES) as pool:
         starts = range(base, base + schedules, PIECE)
         ends = [min(start + PIECE, base + schedules) for start in starts]
-        whole = Tally(Counter(), Counter(), [])
+        whole = Summary(Counter(), Counter(), [])
         for piece in pool.map(_piece, starts, ends):
             whole.counts.update(piece.counts)
             whole.faults.update(piece.faults)
@@ -56,8 +56,8 @@ def tally(base: int, schedules: int) -> Tally:
     return whole
 
 
-def _piece(start: int, end: int) -> Tally:
-    piece = Tally(Counter(), Counter(), [])
+def _piece(start: int, end: int) -> Summary:
+    piece = Summary(Counter(), Counter(), [])
     counts = piece.counts
     for seed in range(start, end):
         violation, world = run_seed(seed, ALL, PROFILES)

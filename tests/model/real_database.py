@@ -335,7 +335,7 @@ def _plain(outcome: Any) -> Any:
 
 
 def compare(database: Database, shard: int, chat: ChatKey, tables: Tables) -> None:
-    """What the tables have is what the reference has."""
+    """The tables have the same content as the reference."""
 
     def work(cursor: Any) -> list[Any]:
         found = []

@@ -66,7 +66,7 @@ def small_scripts() -> dict[str, str]:
 
 
 class Wrong(AssertionError):
-    """What must not be."""
+    """A difference between the real code and the reference."""
 
 
 class Queue:
@@ -93,7 +93,7 @@ _LATE: ContextVar[Late | None] = ContextVar("late", default=None)
 
 
 class SlowView(RedisView):
-    """One whose answers from Redis are late, where the reader has said so."""
+    """A view whose answers from Redis are late, if the test asks for that."""
 
     async def _read(self, key: ChatKey, at: int, step: int, wanted: int) -> _Hot:
         hot = await super()._read(key, at, step, wanted)
@@ -111,7 +111,7 @@ class SlowView(RedisView):
 
 
 class Api:
-    """An API process: what it remembers is its own."""
+    """An API process with its own caches."""
 
     def __init__(self, drive: Drive) -> None:
         queue = cast(Any, Queue(drive))
@@ -121,7 +121,7 @@ class Api:
 
 
 class Said(NamedTuple):
-    """What a writer is about to say of a transaction."""
+    """What a writer is about to report of a transaction."""
 
     commands: list[tuple[Post | Edit | Delete, Outcome]]
     position: Position
@@ -251,7 +251,7 @@ class Drive:
         return self.random.choice(self.apis)
 
     def _take(self, items: list[Any]) -> Any:
-        """One of them, most often the first."""
+        """Take one of the items, most often the first."""
         at = 0 if self.random.random() < 0.6 else self.random.randrange(len(items))
         return items.pop(at)
 
@@ -686,7 +686,7 @@ class Drive:
                 assert changed >= order, f"{number} shows change {place_of(changed)} and not {place_of(order)}"
 
     async def _lifetimes(self) -> None:
-        """What is not stored must not expire before the rest."""
+        """Entries that are not stored must not expire before the others."""
         names = self.client.named()
         left, beside = await asyncio.gather(
             self.client.call("PTTL", names.chat(self.chat)), self.client.call("PTTL", names.old(self.chat))
@@ -752,7 +752,7 @@ class Drive:
         self._kept(messages, reading.told, low, high)
 
     async def end(self) -> None:
-        """Everything comes through: then the store has what was told, and Redis shows the same."""
+        """Let everything arrive. Then the store has what was acknowledged, and Redis shows the same."""
         await self._fill(False)
         while self.reading is not None:
             await self.go_on_reading()

@@ -121,7 +121,7 @@ class Reference:
         return order_of(self.epoch, self.place), shown
 
     def show(self, command: Post | Edit | Delete, shown: MessagesRead) -> bool:
-        """Whether it may be told."""
+        """Whether the client may get this answer."""
         number = command.number
         if isinstance(command, Post):
             if not self.open or self.epoch != command.epoch:
@@ -242,7 +242,7 @@ class Reference:
     # Opening --------------------------------------------------------------------------------------------------
 
     def lost(self) -> None:
-        """Everything goes at once."""
+        """Lose everything at once."""
         self.there = self.live = False
         self.epoch = 0
         self.entries, self.beside, self.notes, self.keys, self.announced = {}, {}, {}, {}, set()
@@ -283,7 +283,7 @@ class Reference:
 
 
 def words_of(command: Post | Edit | Delete, outcome: Outcome) -> Words | None:
-    """What a writer says of a command."""
+    """What a writer reports of a command."""
     if isinstance(outcome, Failed | Straggler | AppliedBefore):
         return None
     if isinstance(command, Edit | Delete):
@@ -297,7 +297,7 @@ def words_of(command: Post | Edit | Delete, outcome: Outcome) -> Words | None:
 
 
 def words_again(commands: Sequence[Post | Edit | Delete], rows: dict[int, Row], aside: set[int]) -> list[Words]:
-    """What a writer says of commands that had been applied before, by what the store has now."""
+    """What a writer reports of commands that had been applied before, by what the store has now."""
     words = []
     for command in commands:
         number, row = command.number, rows.get(command.number)

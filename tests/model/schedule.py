@@ -22,7 +22,7 @@ DRAIN = 3000  # steps; far more than it takes
 
 
 class Ran(NamedTuple):
-    """What a schedule came to."""
+    """The result of a schedule."""
 
     violation: Violation | None
     world: World
@@ -64,7 +64,7 @@ def run(draw: Callable[[], float], rules: Rules, profile: Profile, trace: list[s
 
 
 def _drain(world: World) -> None:
-    """Nothing fails any more; processes that were away are back, and all talk to one Redis."""
+    """End all faults: processes that were away are back, and all use one Redis."""
     world.note("— no more faults —")
     world.calls_hold = 2.0
     world.pause_after = frozenset()

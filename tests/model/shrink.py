@@ -1,4 +1,4 @@
-"""Shrinks a failing schedule, and tells what happens in it."""
+"""Shrinks a failing schedule, and describes what happens in it."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def shrunk(choices: list[float], rules: Rules, profile: Profile, kind: str, trie
 
 
 def explain(seed: int, rules: Rules, profiles: tuple[Profile, ...] = PROFILES) -> str:
-    """What happens in a failing schedule, after it was made small."""
+    """Describe what happens in a failing schedule, after shrinking it."""
     profile = profiles[seed % len(profiles)]
     recorder = Recorder(seed)
     violation = run(recorder, rules, profile).violation

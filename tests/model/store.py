@@ -36,7 +36,7 @@ class Row:
 
 
 class Applied:
-    """What became of some deliveries. ``outcomes`` has one for each that was applied or skipped: "stored", "known",
+    """The outcome of some deliveries. ``outcomes`` has one for each that was applied or skipped: "stored", "known",
     "skipped", "aside", or what an opening has found. ``gap`` is the first that came too early, if one did.
     """
 
@@ -138,13 +138,13 @@ class Store:
         return applied
 
     def put_aside(self, delivery: Delivery) -> None:
-        """Go on behind a gap that nobody was told of."""
+        """Continue behind a gap whose commands were never acknowledged."""
         if delivery.sequence > self.publishers.get(delivery.name, 0):
             self.publishers[delivery.name] = delivery.sequence
             self.aside.append(delivery.command)
 
     def set_aside(self, deliveries: list[Delivery]) -> None:
-        """What a writer does that takes every error for the commands' fault."""
+        """As a writer does that takes every error for a fault of the commands."""
         for delivery in deliveries:
             self.put_aside(delivery)
 

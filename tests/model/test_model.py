@@ -13,7 +13,7 @@ from dataclasses import fields, replace
 
 import pytest
 
-from tests.model.hunt import find, tally
+from tests.model.hunt import find, summary
 from tests.model.profiles import named
 from tests.model.rules import ALL, Rules
 from tests.model.schedule import run, run_seed
@@ -25,7 +25,7 @@ SEED = int(os.environ.get("HUBBUB_MODEL_SEED", secrets.randbelow(1 << 40)))
 
 def test_the_rules_hold() -> None:
     begun = time.monotonic()
-    found = tally(SEED, SCHEDULES)
+    found = summary(SEED, SCHEDULES)
     took = time.monotonic() - begun
     print(f"\nseeds from {SEED}: {took:.0f} s, {SCHEDULES / took:.0f} schedules a second")
     print(", ".join(f"{count:,} {what}" for what, count in found.counts.items()))

@@ -35,7 +35,7 @@ class Process:
 
 
 class Task:
-    """What one process does in one thread of thought."""
+    """One sequence of steps of a process."""
 
     __slots__ = ("process", "steps")
 

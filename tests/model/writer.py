@@ -64,7 +64,7 @@ class Writer(Process):
                 return
 
     def _read(self, channel: Channel) -> Steps:
-        """Until the channel is closed, the shard is given up, or a delivery is missing."""
+        """Read until the channel is closed, the shard is given up, or a delivery is missing."""
         world = self.world
         while channel.open and not self.give_up:
             waiting = channel.waiting
@@ -145,7 +145,7 @@ class Writer(Process):
         return applied.gap
 
     def _as_it_is(self, before: list[Command], chats: dict[int, list[tuple[Any, ...]]]) -> Steps:
-        """Add what is to be said of commands that had been applied before: each may have been set aside then, or
+        """Add the report of commands that had been applied before: each may have been set aside then, or
         changed since, so the store is asked."""
         for command in before:
             chat, number, kind = command.chat, command.number, command.kind

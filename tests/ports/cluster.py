@@ -66,7 +66,7 @@ class Way:
         self.store.stuck = self.publisher.full = refusing
 
     async def stored(self) -> None:
-        """Until a marker that is sent now has come through every queue."""
+        """Wait until a marker that is sent now has passed through every queue."""
         marker = f"test.{secrets.token_hex(8)}"
         await send_markers(self.url, _SHARDS, marker)
         processes = Processes(self.store.database)
@@ -76,7 +76,7 @@ class Way:
 
 
 async def purge(url: str) -> None:
-    """What an earlier test has left is for a database that is not there any more."""
+    """Empty the queues: an earlier test's content is for a database that is gone."""
     connection = await connect(url, "test")
     channel = await connection.channel()
     for shard in range(_SHARDS):

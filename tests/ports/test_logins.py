@@ -251,7 +251,7 @@ async def test_an_address_may_register_so_often(logins: Logins, counts: Counts, 
 
 
 async def test_logins_that_succeed_are_bounded_too(logins: Logins, counts: Counts, address: str, ann: str) -> None:
-    """Each costs as much as one that fails."""
+    """Each login costs as much as one that fails."""
     await use_up(counts, REQUESTS_OF_ADDRESS, address)
     refused = await attempt(logins, address, ann)
     assert refused is not None

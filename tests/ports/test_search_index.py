@@ -317,7 +317,7 @@ async def test_an_index_that_vanishes_is_made_again_by_the_next_write(
 
 
 @pytest.mark.parametrize("taken", ["hubbub-messages", "hubbub-messages-next"])
-async def test_a_rebuild_mends_what_has_an_alias_name(server: SearchServer, taken: str) -> None:
+async def test_a_rebuild_repairs_what_has_an_alias_name(server: SearchServer, taken: str) -> None:
     """As version 0.1.0 left it."""
     chat = new_chat()
     request = connect(server.url)

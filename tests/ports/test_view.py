@@ -97,7 +97,7 @@ class InMemory(Harness):
 
 
 class WithoutCopies(SqliteStore):
-    """One that is always as far as can be, and knows no orders."""
+    """A store that is always up to date, and knows no orders."""
 
     async def message(self, key: ChatKey, number: int, *, at: Position | None = None) -> Message | None:
         return await super().message(key, number)

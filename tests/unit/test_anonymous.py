@@ -35,7 +35,7 @@ def _few(monkeypatch: pytest.MonkeyPatch) -> None:
 class Routes:
     @route("GET", "/open", guarded=False)
     async def open(self, request: Request) -> Response:
-        """Of everybody."""
+        """A hot route that is open to everybody."""
         return Response()
 
     @route("POST", "/open", guarded=False, request=UserName)

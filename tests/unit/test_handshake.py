@@ -37,7 +37,7 @@ def context(tmp_path: Path) -> ssl.SSLContext:
 
 
 class Client:
-    """Has agreed on TLS."""
+    """A client that has completed its TLS handshake."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader

@@ -65,7 +65,7 @@ class Flooded:
 
 @pytest.fixture
 def steps(monkeypatch: pytest.MonkeyPatch) -> list[list[Document]]:
-    """What is added to an index, step by step."""
+    """Record what is added to an index, step by step."""
     steps: list[list[Document]] = []
     add = IndexFile.add
 

@@ -11,7 +11,7 @@ from tests.conftest import eventually_async
 
 
 def over(lag: LoopLag, seconds: float) -> float:
-    """How many of the measured lags were longer."""
+    """How many of the measured lags were longer than this."""
     counts = lag.lags.series.get((), [0.0])
     return sum(
         count for bound, count in zip((*lag.lags.bounds[1:], 1e9), counts[1:-1], strict=False) if bound > seconds

@@ -72,7 +72,7 @@ class Listening:
 
     @property
     def changes(self) -> list[tuple[str, int]]:
-        """What happened to which number."""
+        """The kind of each change, and its number."""
         return [(kind.decode(), int(number)) for kind, number in _CHANGED.findall(b"".join(self.pieces))]
 
 

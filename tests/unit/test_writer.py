@@ -25,7 +25,7 @@ COMMANDS: list[Post | Edit | Delete] = [
 
 
 class Store:
-    """Takes everything."""
+    """A store that accepts everything."""
 
     def apply(self, shard: int, shards: int, deliveries: Sequence[Delivery]) -> Applied:
         return Applied(Position(shards, shard, 9), [[None for _ in each.commands] for each in deliveries])

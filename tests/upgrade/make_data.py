@@ -119,7 +119,7 @@ def nobodys(entry: tarfile.TarInfo) -> tarfile.TarInfo:
 
 
 def until_stored(stack: ClusterStack, record: Record) -> None:
-    """Until the database has what was told."""
+    """Wait until the database has what was acknowledged."""
     wanted = {
         (*place, number): message.body for place in record.titles for number, message in record.there(place).items()
     }

@@ -50,7 +50,7 @@ class Record:
         self.keys: list[Key] = []
 
     def there(self, place: Place) -> dict[int, Message]:
-        """What a chat has, by number."""
+        """The messages of a chat, by number."""
         return {number: message for number, message in self.messages[place].items() if message is not None}
 
     def next_number(self, place: Place) -> int:

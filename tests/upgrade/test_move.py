@@ -107,7 +107,7 @@ def database(mariadb: MariaDb) -> str:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """One that was served and stopped."""
+    """A data folder that was served, and is stopped."""
     path = tmp_path / "data"
     chat = ChatKey("token", 1)
     taken = DataFolder.open(path)

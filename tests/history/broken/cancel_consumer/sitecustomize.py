@@ -44,7 +44,7 @@ def apply(self: deliveries.Deliveries, shard: int, shards: int, deliveries: Sequ
 
 
 def decided(cursor: Any, shard: int, delivery: Delivery, expected: int) -> str:
-    """What is missing counts as applied."""
+    """Count what is missing as applied."""
     return "accepted"
 
 
