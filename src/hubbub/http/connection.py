@@ -226,7 +226,7 @@ class Connection(asyncio.Protocol):
         """The deadline has passed."""
         if self.paused or self.transport.is_closing():
             self.transport.abort()
-        elif self.busy:
+        elif self.busy or self._ahead:
             self.deadline = self.edge.clock + SEND_S  # the service's own time, not the client's
         elif self._reader.taken and not self._closing:
             self._refuse(problem(408, "The request took too long to arrive."))
