@@ -109,7 +109,9 @@ class Connection(asyncio.Protocol):
         self._ahead = b""
         self.edge.hold(self, -self._held, 0)
         self._held = 0
+        self._waiting = 0
         self._take_note()
+        self._count_unsent()
         if self._turn is not None and not self._turn.done():  # so that the answer is not held until its turn
             self._turn.set_result(None)
         if self._exchange is not None:
@@ -163,6 +165,8 @@ class Connection(asyncio.Protocol):
         is ``more``. Until then the data is held, and counts, unless it is ``shared``: in memory once for all clients. A
         large answer waits for its turn, as a request does.
         """
+        if self.transport.is_closing():  # nobody takes it any more
+            data = b""
         self._waiting = 0 if shared else len(data)
         self._count_unsent()
         if len(data) > PIECE and self._request is not None:
