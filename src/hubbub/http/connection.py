@@ -244,8 +244,9 @@ class Connection(asyncio.Protocol):
 
     # Requests ----------------------------------------------------------------------------------------------------
 
-    def _read(self, data: bytes, at: int) -> None:
-        """Take the bytes from ``at`` up to the end of a request, and handle the request if it is complete."""
+    def _read(self, data: bytes, at: int, came: float = 0.0) -> None:
+        """Take the bytes from ``at`` up to the end of a request, and handle the request if it is complete. ``came`` is
+        perf_counter's when they could have been read; 0 is now."""
         begun = self._reader.taken
         begun_at = perf_counter()
         try:
@@ -267,6 +268,7 @@ class Connection(asyncio.Protocol):
             self._reader.expects = False
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         if request is not None:
+            request.begun = came or begun_at
             self._handle(request)
         elif self.ended:
             self._close()
@@ -299,12 +301,12 @@ class Connection(asyncio.Protocol):
         """Read what has come, once the client has taken the answer before it: in its address's turn, as the user is not
         known before."""
         if self._ahead and not (self.busy or self.paused or self._closing):
-            self.edge.turns.begin(self._read_ahead, lambda: self.address or id(self))
+            self.edge.turns.begin(partial(self._read_ahead, perf_counter()), lambda: self.address or id(self))
 
-    def _read_ahead(self) -> None:
+    def _read_ahead(self, came: float) -> None:
         if self._ahead and not (self.busy or self.paused or self._closing):
             data, self._ahead = self._ahead, b""
-            self._read(data, self._at)
+            self._read(data, self._at, came)
             if not (self._ahead or self.ended):
                 self.transport.resume_reading()
 
@@ -320,7 +322,8 @@ class Connection(asyncio.Protocol):
     def _handle(self, request: Request) -> None:
         self.busy = True
         self._request = request
-        request.begun = perf_counter()
+        begun = perf_counter()
+        request.begun = request.begun or begun
         if request.refused is not None:
             self._reply(request, request.refused)
             return
@@ -331,7 +334,7 @@ class Connection(asyncio.Protocol):
         turns = self.edge.turns
         if turns.free:
             self._begin(request, match)
-            turns.spend(max(perf_counter() - request.begun, least_s))
+            turns.spend(max(perf_counter() - begun, least_s))
         else:
             turns.begin(partial(self._begin, request, match), partial(self._owner, request), least_s)
 
@@ -397,7 +400,8 @@ class Connection(asyncio.Protocol):
             self._reply(request, reply)
 
     def _handle_asgi(self, request: Request) -> None:
-        self._exchange = AsgiExchange(self, self._scope(request), request.body, keep_alive=request.keep_alive)
+        scope, begun = self._scope(request), request.begun
+        self._exchange = AsgiExchange(self, scope, request.body, begun=begun, keep_alive=request.keep_alive)
         self.edge.start(self._exchange.run(self.edge.app))
 
     def _scope(self, request: Request) -> dict[str, Any]:
