@@ -232,6 +232,24 @@ async def test_a_large_answer_counts_until_it_is_written_and_is_not_held_for_a_c
     assert sum(len(transport.written) > len(LargeRoutes.body) for _, transport in sides) >= 2
 
 
+@pytest.mark.parametrize("routes", [NoRoutes, RefusingRoutes])
+async def test_the_wait_to_be_read_and_for_a_turn_is_part_of_how_long_a_request_took(routes: type) -> None:
+    noted: list[float] = []
+
+    class Access:
+        def add(self, *about: Any) -> None:
+            noted.append(about[-1])
+
+    edge = Edge(cast(Any, routes()), App(), access=cast(Any, Access()))
+    edge.tick()
+    protocol, _ = connected(App(), edge)
+    edge.turns.spend(1)
+    protocol.data_received(GET)
+    came = time.perf_counter()
+    await eventually_async(lambda: len(noted) == 1)
+    assert noted[0] <= came
+
+
 async def test_a_request_whose_client_left_before_its_turn_is_not_begun() -> None:
     app = App()
     edge = edge_for(app)

@@ -12,7 +12,7 @@ import pytest
 from hubbub.http import connection
 from hubbub.http.connection import Connection
 from hubbub.http.edge import Edge
-from tests.unit.test_connection import App, connected, edge_for
+from tests.unit.test_connection import GET, App, connected, edge_for, settled
 
 
 class NoRoutes:
@@ -97,3 +97,17 @@ async def test_the_services_own_slowness_is_not_the_clients_fault(monkeypatch: p
     async with served(Edge(cast(Any, NoRoutes()), slow)) as (reader, writer):
         writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
         assert (await asyncio.wait_for(reader.readline(), 10)).startswith(b"HTTP/1.1 204 ")
+
+
+@pytest.mark.parametrize("cut", [len(GET), 10])
+async def test_what_came_in_time_and_waits_for_its_turn_is_answered(cut: int) -> None:
+    app = App()
+    protocol, transport = connected(app)
+    protocol.data_received(GET[: len(GET) - cut])
+    protocol.edge.turns.spend(1)
+    protocol.data_received(GET[len(GET) - cut :])
+    protocol.edge.clock = protocol.deadline + 1
+    protocol.expire()
+    await settled()
+    assert transport.written.startswith(b"HTTP/1.1 200 ")
+    assert not transport.closed

@@ -15,6 +15,7 @@ from hubbub.chat.commands import (
     AddChat,
     AddUser,
     Command,
+    DeleteChat,
     DeleteMessage,
     DeleteUser,
     PostMessage,
@@ -75,6 +76,14 @@ async def test_counts_are_true_however_few_chats_are_held(store: SqliteStore, ma
     expected[1] -= 1
     assert await counts(cache, "one") == expected
     assert await counts(cache, "other") == dict.fromkeys(range(1, 13), 5)
+
+
+async def test_a_chat_whose_deletion_is_not_reported_yet_is_not_listed(store: SqliteStore) -> None:
+    cache = MemoryCache(store, Feed(), max_chats=2)
+    chats = new_chats(store, "one", 3)
+    assert len(await counts(cache, "one")) == 3
+    store.apply([DeleteChat(chats[0], 1)])
+    assert list(await counts(cache, "one")) == [3, 2]
 
 
 async def test_numbers_under_way_survive_a_full_cache(store: SqliteStore) -> None:

@@ -280,6 +280,35 @@ async def test_who_takes_an_answer_keeps_it_while_another_address_takes_none(mon
     assert its_transport.written.endswith(body)
 
 
+async def test_no_more_clients_are_cut_off_than_have_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(edge, "MAX_UNSENT", 5_000_000)
+    shared = edge_for(App(b"x" * 2_000_000))
+    asked = [connected(App(), shared, address) for address in ("192.0.2.1", "192.0.2.1", "192.0.2.2")]
+    for protocol, transport in asked:
+        transport.full = True
+        protocol.data_received(GET)
+    await settled()
+    assert [transport.aborted for _, transport in asked].count(True) == 1
+
+
+async def test_an_answer_to_a_client_that_has_left_counts_no_more_and_takes_no_turn() -> None:
+    body = b"x" * 2_000_000
+    shared = edge_for(App(body))
+    protocol, transport = connected(App(), shared)
+    transport.full = True
+    protocol.data_received(GET)
+    await settled()
+    assert shared._not_taken.used > len(body)
+    transport.closed = True
+    protocol.connection_lost(None)
+    assert shared._not_taken.used == 0
+    await settled()
+    shared.turns.spend(1)
+    await protocol.write(body)
+    assert not shared.turns.free, "this turn of the loop goes on"
+    assert shared._not_taken.used == 0
+
+
 async def test_a_document_that_many_ask_for_counts_by_what_is_written() -> None:
     shared = edge_for(App(b"x" * 10_000_000, [(b"cache-control", b"no-cache"), (b"content-length", b"10000000")]))
     asked = [connected(App(), shared) for _ in range(30)]

@@ -52,6 +52,21 @@ async def test_in_one_turn_of_the_loop_no_more_is_begun_than_it_has_time_for() -
         await asyncio.sleep(0)
 
 
+async def test_what_work_has_counted_itself_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "TURN_S", 1000.0)  # far more than it takes here
+    loop = Loop()
+
+    def work() -> None:
+        loop.begun.append("bob")
+        loop.turns.spend(250)
+
+    loop.ask("ann", least_s=1000)
+    for _ in range(8):
+        loop.turns.begin(work, lambda: "bob", 250)
+    await asyncio.sleep(0)
+    assert loop.begun.count("bob") == 4
+
+
 async def test_nobody_waits_for_all_that_another_has_asked_for() -> None:
     loop = Loop()
     for _ in range(50):

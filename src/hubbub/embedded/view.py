@@ -348,7 +348,9 @@ class MemoryCache:
         changes = application.changes
         items = []
         for key in keys:
-            chat = await self._chat(key)
+            chat = self._chats.get(key) or await self._load(key)
+            if chat is None:  # it was deleted, which is not reported yet
+                continue
             if chat.count is None:
                 await self._recount(chat)
             items.append(encode_chat(key.number, chat.title, chat.count or 0))

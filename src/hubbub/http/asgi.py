@@ -20,10 +20,13 @@ log = logging.getLogger("hubbub.http")
 class AsgiExchange:
     """A request that an ASGI application answers. Its body is complete before the application starts; ``receive`` then
     waits for the client to leave. ``endless`` is a response that ends only when its listener leaves or the service ends
-    it; ``watched`` is one that the application gives up when the client leaves.
+    it; ``watched`` is one that the application gives up when the client leaves. ``begun`` is perf_counter's when the
+    request had come.
     """
 
-    def __init__(self, connection: Connection, scope: dict[str, Any], body: bytes, *, keep_alive: bool) -> None:
+    def __init__(
+        self, connection: Connection, scope: dict[str, Any], body: bytes, *, begun: float, keep_alive: bool
+    ) -> None:
         self._connection = connection
         self._scope = scope
         self._body: bytes | None = body
@@ -35,7 +38,7 @@ class AsgiExchange:
         self._shared = False
         self.endless = False
         self.watched = False
-        self._begun = perf_counter()
+        self._begun = begun
         self._status = 500
         tracing = connection.edge.tracing
         self._span = tracing.begin(scope["method"].encode(), dict(scope["headers"])) if tracing is not None else None

@@ -109,7 +109,9 @@ class Connection(asyncio.Protocol):
         self._ahead = b""
         self.edge.hold(self, -self._held, 0)
         self._held = 0
+        self._waiting = 0
         self._take_note()
+        self._count_unsent()
         if self._turn is not None and not self._turn.done():  # so that the answer is not held until its turn
             self._turn.set_result(None)
         if self._exchange is not None:
@@ -163,6 +165,8 @@ class Connection(asyncio.Protocol):
         is ``more``. Until then the data is held, and counts, unless it is ``shared``: in memory once for all clients. A
         large answer waits for its turn, as a request does.
         """
+        if self.transport.is_closing():  # nobody takes it any more
+            data = b""
         self._waiting = 0 if shared else len(data)
         self._count_unsent()
         if len(data) > PIECE and self._request is not None:
@@ -226,7 +230,7 @@ class Connection(asyncio.Protocol):
         """The deadline has passed."""
         if self.paused or self.transport.is_closing():
             self.transport.abort()
-        elif self.busy:
+        elif self.busy or self._ahead:
             self.deadline = self.edge.clock + SEND_S  # the service's own time, not the client's
         elif self._reader.taken and not self._closing:
             self._refuse(problem(408, "The request took too long to arrive."))
@@ -240,8 +244,9 @@ class Connection(asyncio.Protocol):
 
     # Requests ----------------------------------------------------------------------------------------------------
 
-    def _read(self, data: bytes, at: int) -> None:
-        """Take the bytes from ``at`` up to the end of a request, and handle the request if it is complete."""
+    def _read(self, data: bytes, at: int, came: float = 0.0) -> None:
+        """Take the bytes from ``at`` up to the end of a request, and handle the request if it is complete. ``came`` is
+        perf_counter's when they could have been read; 0 is now."""
         begun = self._reader.taken
         begun_at = perf_counter()
         try:
@@ -263,6 +268,7 @@ class Connection(asyncio.Protocol):
             self._reader.expects = False
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         if request is not None:
+            request.begun = came or begun_at
             self._handle(request)
         elif self.ended:
             self._close()
@@ -295,12 +301,12 @@ class Connection(asyncio.Protocol):
         """Read what has come, once the client has taken the answer before it: in its address's turn, as the user is not
         known before."""
         if self._ahead and not (self.busy or self.paused or self._closing):
-            self.edge.turns.begin(self._read_ahead, lambda: self.address or id(self))
+            self.edge.turns.begin(partial(self._read_ahead, perf_counter()), lambda: self.address or id(self))
 
-    def _read_ahead(self) -> None:
+    def _read_ahead(self, came: float) -> None:
         if self._ahead and not (self.busy or self.paused or self._closing):
             data, self._ahead = self._ahead, b""
-            self._read(data, self._at)
+            self._read(data, self._at, came)
             if not (self._ahead or self.ended):
                 self.transport.resume_reading()
 
@@ -316,7 +322,8 @@ class Connection(asyncio.Protocol):
     def _handle(self, request: Request) -> None:
         self.busy = True
         self._request = request
-        request.begun = perf_counter()
+        begun = perf_counter()
+        request.begun = request.begun or begun
         if request.refused is not None:
             self._reply(request, request.refused)
             return
@@ -327,7 +334,7 @@ class Connection(asyncio.Protocol):
         turns = self.edge.turns
         if turns.free:
             self._begin(request, match)
-            turns.spend(max(perf_counter() - request.begun, least_s))
+            turns.spend(max(perf_counter() - begun, least_s))
         else:
             turns.begin(partial(self._begin, request, match), partial(self._owner, request), least_s)
 
@@ -393,7 +400,8 @@ class Connection(asyncio.Protocol):
             self._reply(request, reply)
 
     def _handle_asgi(self, request: Request) -> None:
-        self._exchange = AsgiExchange(self, self._scope(request), request.body, keep_alive=request.keep_alive)
+        scope, begun = self._scope(request), request.begun
+        self._exchange = AsgiExchange(self, scope, request.body, begun=begun, keep_alive=request.keep_alive)
         self.edge.start(self._exchange.run(self.edge.app))
 
     def _scope(self, request: Request) -> dict[str, Any]:

@@ -23,7 +23,8 @@ HEADER_COST = 150  # bytes that a parsed header takes beside its text
 
 class Request:
     """A request. ``refused`` is the answer to one that can't be read to its end; ``raw`` is its head if that came at
-    once, and ``known`` is what is remembered of a head that was seen before: ``headers`` is empty then.
+    once, and ``known`` is what is remembered of a head that was seen before: ``headers`` is empty then. ``begun`` is
+    perf_counter's when it had come.
     """
 
     __slots__ = (

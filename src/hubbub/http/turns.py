@@ -91,11 +91,13 @@ class Turns:
             asyncio.get_running_loop().call_soon(self._next)
 
     def _do(self, work: Callable[[], None], least_s: float) -> None:
-        begun = perf_counter()
+        begun, counted = perf_counter(), self._spent
         try:
             work()
         finally:
-            self.spend(max(perf_counter() - begun, least_s))
+            # What the work has counted itself, as requests do that it reads and begins, counts once.
+            took = max(perf_counter() - begun, least_s)
+            self.spend(max(took - (self._spent - counted), 0.0))
 
     def _next(self) -> None:
         """A turn of the loop begins."""
