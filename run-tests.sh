@@ -2,7 +2,8 @@
 # Every check and every test, from nothing. Arguments go to pytest: ./run-tests.sh tests/unit -k latency
 # ./run-tests.sh --quick             before a commit, in two minutes: ruff, mypy, the units, and one process over HTTP
 # ./run-tests.sh --faults [ROUNDS]   the long runs of the fuzzers and of faults: so many at random (default: 300), and
-#                                    each of a cluster's at least 20 times. --fault NAME has one alone.
+#                                    each of a cluster's at least 20 times. --fault NAME has one alone. Every run draws
+#                                    others, by a seed that it prints; all other runs draw the same each time.
 set -euo pipefail
 cd "$(dirname "$0")"
 check() {
@@ -11,7 +12,8 @@ check() {
     .venv/bin/mypy
 }
 if [ "${1:-}" = --faults ]; then
-    set -- tests/history tests/faults tests/abuse tests/cluster -s --fault-rounds "${2:-300}" "${@:3}"
+    fuzzers=(tests/abuse tests/model tests/unit/test_settings.py tests/loadtest/test_{plan,gauges,figures}.py)
+    set -- tests/history tests/faults tests/cluster "${fuzzers[@]}" -s --fault-rounds "${2:-300}" "${@:3}"
 fi
 scripts/setup.sh requirements-dev.lock
 if [ "${1:-}" = --quick ]; then

@@ -31,24 +31,41 @@ _numbers = itertools.count(1)
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--fault-rounds", type=int, help="How many random faults the tests in tests/history do.")
-    parser.addoption("--fault-seed", type=int, help="The seed of an earlier run, to make the same choices again.")
+    parser.addoption("--fault-seed", type=int, help="The seed of an earlier run, to draw the same again.")
     parser.addoption("--fault", action="append", help="One of tests/cluster/faults.py, by name, and no other.")
     parser.addoption(
         "--fault-source", help="The src of another build, for the cluster of tests/cluster/test_faults.py."
     )
 
 
+_SEED = pytest.StashKey[int]()
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Before the modules of tests are read: a test keeps the settings that were loaded when it was defined."""
-    many = config.getoption("--fault-rounds") is not None
-    settings.register_profile("fuzz", max_examples=20_000 if many else 200, deadline=None)
+    """One seed decides what the fuzzers draw, which faults there are, and the order of the tests: the same always, but
+    with --fault-rounds. Before the modules of tests are read: a test keeps the settings that were loaded when
+    it was defined.
+    """
+    given, many = config.getoption("--fault-seed"), config.getoption("--fault-rounds") is not None
+    seed = given if given is not None else random.SystemRandom().randrange(2**32) if many else 1
+    config.stash[_SEED] = seed
+    # Of the two plugins, as if their options had been given.
+    if config.option.randomly_seed == "default":
+        config.option.randomly_seed = seed
+    if config.option.hypothesis_seed is None:
+        config.option.hypothesis_seed = str(seed)
+    settings.register_profile("fuzz", max_examples=20_000 if many else 200, deadline=None, database=None)
     settings.load_profile("fuzz")
 
 
-@pytest.fixture
+def pytest_report_header(config: pytest.Config) -> str:
+    return f"--fault-seed {config.stash[_SEED]} draws the same again"
+
+
+@pytest.fixture(scope="session")
 def fault_seed(request: pytest.FixtureRequest) -> int:
-    given = request.config.getoption("--fault-seed")
-    return int(given) if given is not None else random.SystemRandom().randrange(2**32)
+    return request.config.stash[_SEED]
 
 
 class Service:

@@ -55,15 +55,17 @@ message = 1
 """
 
 
-def test_every_operation_does_what_the_document_says(service: Served, tmp_path: Path, fuzz_examples: int) -> None:
-    _fuzz(service, tmp_path, fuzz_examples, "a chat that is there")
+def test_every_operation_does_what_the_document_says(
+    service: Served, tmp_path: Path, fuzz_examples: int, fault_seed: int
+) -> None:
+    _fuzz(service, tmp_path, fuzz_examples, fault_seed, "a chat that is there")
 
 
-def test_nothing_is_anywhere_else(embedded: Service, tmp_path: Path, fuzz_examples: int) -> None:
-    _fuzz(embedded, tmp_path, fuzz_examples, "anywhere")
+def test_nothing_is_anywhere_else(embedded: Service, tmp_path: Path, fuzz_examples: int, fault_seed: int) -> None:
+    _fuzz(embedded, tmp_path, fuzz_examples, fault_seed, "anywhere")
 
 
-def _fuzz(service: Served, tmp_path: Path, fuzz_examples: int, place: str) -> None:
+def _fuzz(service: Served, tmp_path: Path, fuzz_examples: int, seed: int, place: str) -> None:
     with closing(Person(service.url)) as ann:
         token = ann.application()
         chat = ann.chat(token)
@@ -78,7 +80,7 @@ def _fuzz(service: Served, tmp_path: Path, fuzz_examples: int, place: str) -> No
             *("--header", f"Authorization: Bearer {bearer}"),
             *(word for name in _LEFT_OUT for word in ("--exclude-operation-id", name)),
             *("--phases", "examples,coverage,fuzzing"),
-            *("--max-examples", str(fuzz_examples), "--exclude-checks", _UNFIT),
+            *("--max-examples", str(fuzz_examples), "--seed", str(seed), "--exclude-checks", _UNFIT),
             *("--generation-database", "none", "--no-color"),
         ],
         capture_output=True,

@@ -1,15 +1,14 @@
 """The model's words, carried out by the real code: the scripts in a real Redis, and what the store applies in a real
 database, each beside a reference.
 
-``HUBBUB_MODEL_REAL`` says how many schedules are run in Redis (there are fewer in the database), ``HUBBUB_MODEL_SEED``
-where they begin; a failure names its seed.
+``HUBBUB_MODEL_REAL`` says how many schedules are run in Redis (there are fewer in the database), ``--fault-seed`` where
+they begin; a failure names its seed.
 """
 
 from __future__ import annotations
 
 import os
 import random
-import secrets
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -33,7 +32,6 @@ from tests.model.real_store import KEPT
 from tests.servers import new_database
 
 SCHEDULES = int(os.environ.get("HUBBUB_MODEL_REAL", "100"))
-SEED = int(os.environ.get("HUBBUB_MODEL_SEED", secrets.randbelow(1 << 40)))
 IN_DATABASE, AT_ONCE = max(1, SCHEDULES * 2 // 5), max(1, SCHEDULES // 10)
 STEPS = 250
 DELIVERIES = 60
@@ -48,8 +46,8 @@ async def client(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
     await client.close()
 
 
-async def test_the_scripts_show_what_the_reference_says(client: RedisClient) -> None:
-    for seed in range(SEED, SEED + SCHEDULES):
+async def test_the_scripts_show_what_the_reference_says(client: RedisClient, fault_seed: int) -> None:
+    for seed in range(fault_seed, fault_seed + SCHEDULES):
         await Drive(client, seed).run(STEPS)
 
 
@@ -73,9 +71,9 @@ def new_chat(store: MySqlStore, seed: int) -> ChatKey:
     return ChatKey(token, 1)
 
 
-async def test_the_store_applies_what_the_reference_does(databases: list[Database]) -> None:
+async def test_the_store_applies_what_the_reference_does(databases: list[Database], fault_seed: int) -> None:
     store = MySqlStore(databases[0])
-    for shard, seed in enumerate(range(SEED, SEED + IN_DATABASE)):
+    for shard, seed in enumerate(range(fault_seed, fault_seed + IN_DATABASE)):
         chat = new_chat(store, seed)
         applying = Applying(databases, seed, shard, chat, DELIVERIES)
         try:
@@ -91,10 +89,10 @@ async def test_the_store_applies_what_the_reference_does(databases: list[Databas
             raise AssertionError(f"seed {seed}: {error}") from error
 
 
-async def test_two_writers_at_once_apply_what_the_reference_does(databases: list[Database]) -> None:
+async def test_two_writers_at_once_apply_what_the_reference_does(databases: list[Database], fault_seed: int) -> None:
     """Both go through the queue, in steps of their own, and go back now and then."""
     store = MySqlStore(databases[0])
-    for shard, seed in enumerate(range(SEED, SEED + AT_ONCE)):
+    for shard, seed in enumerate(range(fault_seed, fault_seed + AT_ONCE)):
         chat = new_chat(store, seed)
         queue = Sequence(random.Random(seed), chat, DELIVERIES, markers=False).deliveries
         tables = Tables()

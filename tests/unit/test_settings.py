@@ -208,7 +208,7 @@ def test_every_command_refuses_a_wrong_setting(command: str, tmp_path: Path) -> 
 
 
 def test_a_variable_that_is_no_setting_is_warned_of_and_names_the_nearest() -> None:
-    with environment(HUBBUB_PROT="1", hubbub_port="2", HUBBUB_ZZZ="3", HUBBUB_CONFIG="", HUBBUB_MODEL_SEED="4"):
+    with environment(HUBBUB_PROT="1", hubbub_port="2", HUBBUB_ZZZ="3", HUBBUB_CONFIG="", HUBBUB_MODEL_REAL="4"):
         assert warnings() == [
             "environment HUBBUB_PROT: No such setting; it is ignored. Did you mean HUBBUB_PORT?",
             "environment HUBBUB_ZZZ: No such setting; it is ignored. hubbub config shows all there are.",
