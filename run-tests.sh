@@ -7,38 +7,43 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 check() {
-    .venv/bin/ruff check .
-    .venv/bin/ruff format --check .
-    .venv/bin/mypy
+    .venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy
 }
 if [ "${1:-}" = --faults ]; then
     fuzzers=(tests/abuse tests/model tests/unit/test_settings.py tests/loadtest/test_{plan,gauges,figures}.py)
     set -- tests/history tests/faults tests/cluster "${fuzzers[@]}" -s --fault-rounds "${2:-300}" "${@:3}"
 fi
-scripts/setup.sh requirements-dev.lock
 if [ "${1:-}" = --quick ]; then
+    scripts/setup.sh requirements-dev.lock
     check
     exec .venv/bin/pytest tests/unit tests/http/test_accounts.py tests/http/test_chats.py tests/http/test_connection.py \
         tests/http/test_permissions.py -k "not cluster" "${@:2}"
 fi
-scripts/install-servers.sh || echo "Tests that need these servers will be skipped." >&2
-scripts/install-servers.sh nginx-light caddy || echo "Tests that need these proxies will be skipped." >&2
-for server in opensearch elasticsearch; do
-    scripts/install-search.sh "$server" || echo "Tests that need $server will be skipped." >&2
-done
-scripts/install-browser.sh || echo "Tests that need a browser will be skipped." >&2
+install() {
+    scripts/install-servers.sh || echo "Tests that need these servers will be skipped." >&2
+    scripts/install-servers.sh nginx-light caddy || echo "Tests that need these proxies will be skipped." >&2
+    for server in opensearch elasticsearch; do
+        scripts/install-search.sh "$server" || echo "Tests that need $server will be skipped." >&2
+    done
+    scripts/install-browser.sh || echo "Tests that need a browser will be skipped." >&2
+}
+install &
+installing=$!
+scripts/setup.sh requirements-dev.lock
+wait "$installing"
 if [ $# -eq 0 ]; then
-    check
-    # Three groups at once, as the tests of faults wait more than they compute; what waits for little has the lowest
-    # priority. A whole run takes long enough.
-    computing=(tests/model tests/unit tests/ports tests/docs tests/loadtest tests/commands tests/client tests/upgrade
-        tests/abuse/test_parsers.py)
+    # The checks and three groups at once, as the tests of faults wait more than they compute; what waits for little has
+    # the lowest priority. A whole run takes long enough.
+    # tests/commands and tests/client are with tests/http, whose cluster they use.
+    computing=(tests/model tests/unit tests/ports tests/docs tests/loadtest tests/upgrade tests/abuse/test_parsers.py)
     waiting=(tests/cluster tests/faults tests/history)
     rest=("${computing[@]/#/--ignore=}" "${waiting[@]/#/--ignore=}")
     said=$(mktemp -d)
     trap 'rm -rf "$said"' EXIT
-    nice -n 10 .venv/bin/pytest -p no:cacheprovider "${computing[@]}" >"$said/computing" 2>&1 &
+    (renice -n 10 "$BASHPID" >/dev/null && check) >"$said/check" 2>&1 &
     groups=("$!")
+    nice -n 10 .venv/bin/pytest -p no:cacheprovider "${computing[@]}" >"$said/computing" 2>&1 &
+    groups+=("$!")
     .venv/bin/pytest -p no:cacheprovider "${rest[@]}" >"$said/rest" 2>&1 &
     groups+=("$!")
     status=0
@@ -46,7 +51,7 @@ if [ $# -eq 0 ]; then
     for group in "${groups[@]}"; do
         wait "$group" || status=$?
     done
-    cat "$said/computing" "$said/rest"
+    cat "$said/computing" "$said/rest" "$said/check"
     tail -n 1 "$said/waiting"
     exit "$status"
 fi
