@@ -6,6 +6,8 @@
 #                                    others, by a seed that it prints; all other runs draw the same each time.
 set -euo pipefail
 cd "$(dirname "$0")"
+# The tests start hundreds of processes, each of which would compile all of Hubbub anew.
+unset PYTHONDONTWRITEBYTECODE
 check() {
     .venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy
 }

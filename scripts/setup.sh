@@ -23,8 +23,9 @@ echo "Setting up .venv from $lock ..." >&2
 with_pip() {
     .venv/bin/python -m pip install --quiet --disable-pip-version-check "$@" >&2
 }
+# As a rule Python keeps what it compiles at the first import; where it may not, it would compile all at every start.
 with_uv() {
-    .venv/bin/uv pip install --quiet --python .venv/bin/python "$@" >&2
+    .venv/bin/uv pip install --quiet --python .venv/bin/python ${PYTHONDONTWRITEBYTECODE:+--compile-bytecode} "$@" >&2
 }
 install() {
     with_uv "$@" || with_pip "$@"
