@@ -328,7 +328,7 @@ _ANY = settings(
 )
 
 
-@pytest.mark.parametrize("name", ["data", "tls_cert", "operators", "host"])
+@pytest.mark.parametrize("name", ["data", "tls_cert", "operators", "host", "mail_from"])
 @pytest.mark.parametrize("value", [f"mysql://u:{SECRET}@h/d", f"redis:/u:{SECRET}@h", f"x:{SECRET}@h"])
 def test_a_url_in_the_wrong_place_is_refused_and_not_shown(name: str, value: str) -> None:
     with environment():
