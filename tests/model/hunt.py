@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
@@ -60,13 +59,7 @@ def summary(base: int, schedules: int) -> Summary:
 def _piece(start: int, end: int) -> Summary:
     piece = Summary(Counter(), Counter(), [])
     counts = piece.counts
-    # The parts of a schedule refer to each other. To look for what is garbage while one runs takes a quarter of the time;
-    # what was there before is none, and need not be looked through.
-    gc.disable()
-    gc.freeze()
     for seed in range(start, end):
-        if seed % 20 == 0:
-            gc.collect()
         violation, world = run_seed(seed, ALL, PROFILES)
         counts["schedules"] += 1
         counts["steps"] += world.now

@@ -102,22 +102,21 @@ class World:
     def step(self) -> None:
         """Resume one task, if there is one that is not frozen."""
         ready = self.ready
-        self.now += 1
+        self.now = now = self.now + 1
         if not ready:
             return
         index = int(self.draw() * len(ready))
         task = ready[index]
-        if task.process.frozen > self.now:
+        if task.process.frozen > now:
             return
-        try:
-            parked = next(task.steps)
-        except StopIteration:
-            parked = True
-        if parked and self.ready is ready:  # it is another list after a crash, and has none of the dead
+        # Ends where somebody else will wake it, or for good.
+        if not next(task.steps, PARKED):
+            return
+        if self.ready is ready:  # it is another list after a crash, and has none of the dead
             last = ready.pop()
             if last is not task:
                 ready[index] = last
-        elif parked and not task.process.dead:
+        elif not task.process.dead:
             self.ready.remove(task)
 
     def ask(self, process: Process, operation: Callable[..., Any], *words: Any) -> Steps:
