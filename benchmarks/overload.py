@@ -55,12 +55,12 @@ class Hostile(NamedTuple):
     reads: bool
 
 
-def hostiles(url: str) -> list[Hostile]:
+def hostiles(url: str, token: str = TOKEN) -> list[Hostile]:
     """One way of each kind. Those with an account are all of one user, whose chats have the longest texts."""
     file = largest_file(url)
     account = {"email": EMAIL, "password": PASSWORD}
     cookie = httpx.post(url + "/api/v1/auth/login", json=account).raise_for_status().cookies["auth_token"]
-    chats = f"/api/v1/applications/{TOKEN}/chats"
+    chats = f"/api/v1/applications/{token}/chats"
 
     def asked(method: str, path: str, content: bytes = b"") -> bytes:
         head = f"{method} {path} HTTP/1.1\r\nHost: x\r\nCookie: auth_token={cookie}\r\n"
@@ -75,14 +75,17 @@ def hostiles(url: str) -> list[Hostile]:
         *(Hostile(way.__name__.replace("_", " "), way(file), 400, reads=False) for way in WAYS),
         Hostile("wrong passwords", guesses, 50, reads=True),
         Hostile("lists of the longest texts", lists, 50, reads=True),
+        Hostile("second pages of these", asked("GET", f"{chats}/1/messages?page=2&limit=100"), 50, reads=True),
         Hostile("lists that are not read", lists * 20, 50, reads=False),
         Hostile("deep pages", asked("GET", f"{chats}/1/messages?page=900&limit=100"), 50, reads=True),
         Hostile("streams from the beginning", asked("GET", f"{chats}/1/messages/stream?after=0"), 50, reads=True),
         Hostile("the worst searches", asked("GET", search), 50, reads=True),
         Hostile("the longest posts", asked("POST", f"{chats}/3/messages", _POST), 50, reads=True),
+        Hostile("posts of 40 KB", asked("POST", f"{chats}/3/messages", _WIDE_POST), 50, reads=True),
     ]
 
 
+_WIDE_POST = json.dumps({"body": "\U0001f600" * 10_000}, ensure_ascii=False).encode()
 _POST = json.dumps({"body": LONGEST}).encode()
 
 
@@ -90,8 +93,9 @@ async def _attack(url: str, hostile: Hostile, address: str) -> None:
     parts = urlsplit(url)
 
     async def discard(reader: asyncio.StreamReader) -> None:
-        while await reader.read(262_144):
-            pass
+        with suppress(OSError):
+            while await reader.read(262_144):
+                pass
 
     async def client() -> None:
         while True:
@@ -114,7 +118,7 @@ async def _attack(url: str, hostile: Hostile, address: str) -> None:
     await asyncio.gather(*(client() for _ in range(hostile.connections)))
 
 
-def _attacker(url: str, among: list[Hostile]) -> None:
+def attacker(url: str, among: list[Hostile]) -> None:
     os.nice(10)
 
     async def attack() -> None:
@@ -130,7 +134,7 @@ def run(
     """The result of a run, None if it had none. The hostile clients come with the warmup, in a process of their own."""
     options = ("--writes", writes, "--reads", reads, "--workers", workers, "--duration", seconds, "--json", out)
     command = [sys.executable, "-m", "hubbub", "perftest", "--url", url, "--keep", *map(str, options)]
-    attack = multiprocessing.Process(target=_attacker, args=(url, among))
+    attack = multiprocessing.Process(target=attacker, args=(url, among))
     out.unlink(missing_ok=True)
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
         assert running.stdout is not None

@@ -51,6 +51,17 @@ async def enter_in_turn(gates: list[RedisGate], times: int) -> None:
         await gates[turn % len(gates)].enter(1)
 
 
+async def test_so_many_commands_may_wait_for_redis(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with connected(redis.url) as servers:
+        (client,) = servers.clients
+        monkeypatch.setattr(connection, "_MOST_PENDING", len(client._pending) + 3)
+        waiting = [client.call("PING") for _ in range(3)]
+        with pytest.raises(Unavailable, match="too busy"):
+            client.call("PING")
+        assert await asyncio.gather(*waiting) == [b"PONG"] * 3
+        assert await client.call("PING") == b"PONG"
+
+
 async def test_one_users_rate_counts_at_every_process(redis: Redis) -> None:
     redis.command("FLUSHALL")
     async with connected(redis.url) as one, connected(redis.url) as other:

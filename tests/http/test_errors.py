@@ -96,7 +96,22 @@ def test_an_unknown_field_beside_good_ones_stores_nothing(ann: Person) -> None:
     problem(many, 422)
     assert len(many.content) < 10_000
     assert many.json()["errors"][-1] == "80 further names are not fields of this request"
+    very_many = ann.post(messages, json={"body": "x"} | dict.fromkeys(map(str, range(2000)), 1))
+    problem(very_many, 422)
+    assert very_many.json()["errors"] == ["there are fields that are not of this request; it has: body"]
     assert ann.post(messages, json={"body": "x"}).json() == {"messageNumber": 1}
+
+
+def test_a_text_of_colons_is_no_list_of_fields(ann: Person) -> None:
+    messages = ann.chat() + "/messages"
+    assert ann.post(messages, json={"body": ":" * 10_000}).status_code == 200
+    answer = ann.post(messages, json={"body": ":" * 10_001})
+    problem(answer, 422)
+    assert answer.json()["errors"] == ["body must be a string of 1 to 10000 characters"]
+    edited = ann.patch(messages + "/1", json={"body": "x" + ":" * 9_999})
+    assert edited.status_code == 200
+    assert edited.json()["body"] == "x" + ":" * 9_999
+    problem(ann.post(messages, content=b'{"body": "' + b":" * 2000, headers={"Content-Type": "application/json"}), 400)
 
 
 @pytest.mark.parametrize(("method", "path"), WITH_BODY)

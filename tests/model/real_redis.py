@@ -95,8 +95,8 @@ _LATE: ContextVar[Late | None] = ContextVar("late", default=None)
 class SlowView(RedisView):
     """A view whose answers from Redis are late, if the test asks for that."""
 
-    async def _read(self, key: ChatKey, at: int, step: int, wanted: int) -> _Hot:
-        hot = await super()._read(key, at, step, wanted)
+    async def _read(self, key: ChatKey, at: int, step: int, wanted: int, *, skipped: int = 0) -> _Hot:
+        hot = await super()._read(key, at, step, wanted, skipped=skipped)
         late = _LATE.get()
         if late is not None:
             await late.wait()

@@ -9,6 +9,7 @@ from hubbub.chat.caller import Caller
 from hubbub.chat.commands import Command
 from hubbub.chat.encoding import encode_chats, encode_page
 from hubbub.chat.errors import ChatError
+from hubbub.chat.large_pages import LargePages
 from hubbub.chat.model import Application, Chat, ChatKey, Member, Message, MessagesRead, Page, Role, User
 from hubbub.chat.ports import Candidates, Ports
 from hubbub.chat.quotas import Hourly, Quotas
@@ -58,6 +59,7 @@ class FakeView:
     """Messages 1 to 5 of the chat, by the member; ``lag`` goes with every answer. ``asked`` are the methods called."""
 
     def __init__(self) -> None:
+        self.large_pages = LargePages()
         self.lag = False
         self.sender = 3
         self.texts = {number: f"message {number}" for number in range(1, 6)}

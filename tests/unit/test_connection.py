@@ -171,6 +171,24 @@ async def test_a_user_holds_up_no_other_at_the_same_address() -> None:
     assert asked.index(b"ann") <= 2 * AT_ONCE
 
 
+async def test_a_user_waits_for_no_crowd_that_comes_through_the_same_proxy() -> None:
+    app = App()
+    edge = edge_for(app, trusted=("192.0.2.7",))
+    edge.user_of = lambda cookie, _: "ann" if cookie else ""
+    ann, _ = connected(app, edge, "192.0.2.7")
+    places = []
+    for _ in range(2):  # who she is, is not known before her first request is read
+        app.scopes.clear()
+        for _ in range(50):
+            connected(app, edge, "192.0.2.7")[0].data_received(GET)
+        ann.data_received(GET[:-2] + b"Cookie: hers\r\n\r\n")
+        await settled()
+        assert len(app.scopes) == 51
+        names = [dict(scope["headers"]) for scope in app.scopes]
+        places.append(next(at for at, headers in enumerate(names) if b"cookie" in headers))
+    assert places[1] <= AT_ONCE + 1
+
+
 async def test_of_large_answers_few_are_written_in_one_turn_of_the_loop_and_nobody_waits_for_all(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

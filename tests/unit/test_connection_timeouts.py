@@ -49,6 +49,18 @@ async def test_a_request_that_never_ends_gets_408(monkeypatch: pytest.MonkeyPatc
         assert (await asyncio.wait_for(reader.read(), 10)).startswith(b"HTTP/1.1 408 ")
 
 
+async def test_a_refused_client_that_goes_on_sending_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "DISCARD_S", 0.1)
+    edge = Edge(cast(Any, NoRoutes()), _big)
+    async with served(edge) as (reader, writer):
+        writer.write(b"GET / HTTP/1.1\r\n" + b"a:\r\n" * 1000)
+        assert (await asyncio.wait_for(reader.readline(), 10)).startswith(b"HTTP/1.1 431 ")
+        async with asyncio.timeout(10):
+            while edge.connections:
+                writer.write(b"a:\r\n")
+                await asyncio.sleep(0.01)
+
+
 async def test_many_that_are_late_together_are_answered_in_several_turns_of_the_loop() -> None:
     edge = edge_for(App())
     late = [connected(App(), edge) for _ in range(500)]

@@ -33,7 +33,7 @@ class Slow(Fakes):
 
 
 async def page(fakes: Fakes, caller: Caller, offset: int) -> Page:
-    return await (await Chats(fakes.ports).enter(caller, CHAT)).messages(limit=10, offset=offset)
+    return await (await Chats(fakes.ports).enter(caller, CHAT)).messages(limit=100, offset=offset)
 
 
 async def test_one_of_a_users_deep_pages_is_read_at_a_time() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import tracemalloc
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from hubbub.chat.commands import (
     DeleteChat,
     DeleteMessage,
     DeleteUser,
+    EditMessage,
     PostMessage,
     RenameChat,
     RenameUser,
@@ -168,3 +170,40 @@ async def test_a_post_that_was_on_its_way_when_its_sender_was_renamed_has_the_ne
     cache.settled(late, store.apply([late])[0])
     assert await names() == [name, name]
     assert [each.sender_name for each in await store.messages(chat, limit=10)] == [name, name]
+
+
+@pytest.mark.parametrize("change", ["post", "edit", "delete", "rename", "nothing"])
+async def test_what_is_reported_while_a_large_page_is_encoded_is_in_the_next(store: SqliteStore, change: str) -> None:
+    cache = MemoryCache(store, Feed())
+    (chat,) = new_chats(store, "one", 1)
+    store.apply([PostMessage(chat, number, 1, "ref", "A", "\x01" * 10_000, 1) for number in range(1, 102)])
+    commands: dict[str, Command] = {
+        "edit": EditMessage(chat, 60, 1, "edited", 2),
+        "delete": DeleteMessage(chat, 60, 1, any_sender=False),
+        "rename": RenameUser(1, "Ann"),
+    }
+    listing = asyncio.ensure_future(cache.newest(ANN, chat, 100))
+    await asyncio.sleep(0)
+    assert not listing.done()
+    if change == "post":
+        await post(cache, store, chat)
+    elif change in commands:
+        cache.settled(commands[change], store.apply([commands[change]])[0])
+    await listing
+    expected = [
+        {"number": each.number, "name": each.sender_name, "body": each.body}
+        for each in await store.messages(chat, limit=100)
+    ]
+    for _ in range(2):  # read, then from the cache
+        page = json.loads((await cache.newest(ANN, chat, 100)).body)
+        shown = [{"number": each["messageNumber"], "name": each["senderName"], "body": each["body"]} for each in page]
+        assert shown == expected
+    assert cache.misses == (1 if change == "nothing" else 2)
+
+
+async def test_readers_of_one_large_page_share_it(store: SqliteStore) -> None:
+    cache = MemoryCache(store, Feed())
+    (chat,) = new_chats(store, "one", 1)
+    store.apply([PostMessage(chat, number, 1, "ref", "A", "\x01" * 10_000, 1) for number in range(1, 102)])
+    pages = await asyncio.gather(*[cache.newest(ANN, chat, 100) for _ in range(20)])
+    assert len({id(page.body) for page in pages[5:]}) == 1

@@ -46,8 +46,8 @@ SECRET = b"k" * 64
 DAY_S = 24 * 3600
 
 
-def made() -> Sessions:
-    return Sessions(cast(Accounts, Known()), SECRET, LocalGate(1000))
+def made(accounts: Known | None = None) -> Sessions:
+    return Sessions(cast(Accounts, accounts or Known()), SECRET, LocalGate(1000))
 
 
 def bearer(**changed: float) -> bytes:

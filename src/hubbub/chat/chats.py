@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 from hubbub.chat.applications import must_manage, no_application
 from hubbub.chat.caller import Caller
 from hubbub.chat.commands import DeleteChat, DeleteMessage, EditMessage, RenameChat
-from hubbub.chat.encoding import encode_page
+from hubbub.chat.deep_pages import DEEP
 from hubbub.chat.errors import Forbidden, NotFound, Unavailable
 from hubbub.chat.model import Chat, ChatKey, Message, MessagesRead, Page, Role, is_token
 from hubbub.chat.ports import Ports
@@ -80,12 +81,17 @@ class ChatHandle:
         """A page of messages. The parameters are those of chat.ports.Store.messages."""
         if offset == 0 and before is None and after is None:
             return await self.newest(limit)
-        if after is None:
-            async with self._ports.deep_pages.turn(self._caller.user.id, offset):
-                shown = await self._ports.view.messages(self._key, limit=limit + 1, offset=offset, before=before)
-            return encode_page(shown.messages, limit)._replace(lag=shown.lag)
-        shown = await self._ports.view.messages(self._key, limit=limit, after=after)
-        return encode_page(shown.messages, limit)._replace(more=after > 0, lag=shown.lag)
+        ports, user_id = self._ports, self._caller.user.id
+        read = partial(ports.view.messages, self._key)
+        large_pages = ports.view.large_pages
+        if after is not None:
+            page = await large_pages.page(user_id, partial(read, limit=limit, after=after), limit)
+            return page._replace(more=after > 0)
+        read = partial(read, limit=limit + 1, offset=offset, before=before)
+        if offset <= DEEP:
+            return await large_pages.page(user_id, read, limit)
+        async with ports.deep_pages.turn(user_id, offset):  # so that the user's other pages don't wait for this one
+            return await large_pages.encoded(user_id, read, limit)
 
     async def since(self, after: int, limit: int) -> MessagesRead:
         """Up to ``limit`` messages above a number, oldest first."""

@@ -3,11 +3,11 @@ few threads, or connections, that such reads share."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from hubbub.chat.errors import RateLimited, Unavailable
+from hubbub.chat.user_turns import OneOfEach
 
 DEEP = 1000  # rows to pass over; a page with no more than that costs next to nothing
 MOST_OF_USER = 20  # reads of one user that run or wait
@@ -15,11 +15,10 @@ MOST_USERS = 100
 
 
 class DeepPages:
-    """The reads of deep pages that run or wait. Invariant: ``_users`` has each user with such a read, a lock for it and
-    the number of the user's reads."""
+    """The reads of deep pages that run or wait."""
 
     def __init__(self) -> None:
-        self._users: dict[int, tuple[asyncio.Lock, int]] = {}
+        self._turns = OneOfEach()
 
     @asynccontextmanager
     async def turn(self, user_id: int, offset: int) -> AsyncIterator[None]:
@@ -33,7 +32,7 @@ class DeepPages:
         if offset <= DEEP:
             yield
             return
-        lock, count = self._users.get(user_id, (None, 0))
+        count = self._turns.of(user_id)
         if count >= MOST_OF_USER:
             raise RateLimited(
                 f"{count} of your requests for deep pages are not answered yet. Send one after another, or, for"
@@ -41,17 +40,7 @@ class DeepPages:
                 limit=MOST_OF_USER,
                 retry_after=1,
             )
-        if lock is None:
-            if len(self._users) >= MOST_USERS:
-                raise Unavailable("Too many deep pages are requested. Try again a little later.")
-            lock = asyncio.Lock()
-        self._users[user_id] = lock, count + 1
-        try:
-            async with lock:
-                yield
-        finally:
-            count = self._users[user_id][1] - 1
-            if count:
-                self._users[user_id] = lock, count
-            else:
-                del self._users[user_id]
+        if not count and len(self._turns) >= MOST_USERS:
+            raise Unavailable("Too many deep pages are requested. Try again a little later.")
+        async with self._turns.turn(user_id):
+            yield

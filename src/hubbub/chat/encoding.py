@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
@@ -28,6 +28,8 @@ class ChatItem(msgspec.Struct, rename="camel"):
     messages_count: int
 
 
+Item = tuple[int, bytes]  # a message's number, and the message as the API sends it
+
 _encode = msgspec.json.Encoder().encode
 
 
@@ -52,12 +54,29 @@ def encode_chats(chats: Sequence[Chat]) -> bytes:
     return b"[" + b",".join(encode_chat(chat.number, chat.title, chat.messages_count) for chat in chats) + b"]"
 
 
+def encode_messages(messages: Iterable[Message]) -> list[Item]:
+    return [(message.number, encode_message(message)) for message in messages]
+
+
+def page_of(items: Sequence[Item], *, more: bool) -> Page:
+    """The page of these messages, newest first."""
+    return Page(
+        body=_array([encoded for _, encoded in items]),
+        oldest=items[-1][0] if items else None,
+        newest=items[0][0] if items else None,
+        more=more,
+    )
+
+
+def _array(encoded: list[bytes]) -> bytes:
+    """A JSON array. It is made by one join: to copy the largest page takes milliseconds."""
+    if not encoded:
+        return b"[]"
+    encoded[0] = b"[" + encoded[0]
+    encoded[-1] += b"]"
+    return b",".join(encoded)
+
+
 def encode_page(messages: Sequence[Message], limit: int) -> Page:
     """A page of the messages, newest first; one more than ``limit`` of them says that there are older ones."""
-    shown = messages[:limit]
-    return Page(
-        body=b"[" + b",".join(encode_message(message) for message in shown) + b"]",
-        oldest=shown[-1].number if shown else None,
-        newest=shown[0].number if shown else None,
-        more=len(messages) > limit,
-    )
+    return page_of(encode_messages(messages[:limit]), more=len(messages) > limit)

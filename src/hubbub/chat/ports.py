@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 from hubbub.chat.caller import Caller
 from hubbub.chat.commands import Command, Outcome
 from hubbub.chat.deep_pages import DeepPages
+from hubbub.chat.large_pages import LargePages
 from hubbub.chat.limits import Limit
 from hubbub.chat.model import (
     Application,
@@ -182,6 +183,8 @@ class View(Protocol):
     Losing the cache loses nothing: missing data is read from the store again. The parameters of ``messages`` and
     ``numbered`` are those of Store.
     """
+
+    large_pages: LargePages
 
     async def role(self, caller: Caller, token: str) -> Role | None: ...
 

@@ -8,8 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from hubbub.chat import search
-from hubbub.chat.encoding import encode_page
+from hubbub.chat.encoding import encode_messages, page_of
 from hubbub.chat.errors import Unavailable
+from hubbub.chat.large_pages import encode_in_slices, is_large
 from hubbub.chat.model import ChatKey, Message, Page
 from hubbub.chat.ports import SearchIndex, View
 from hubbub.chat.ranking import SLICE, Ranking
@@ -45,7 +46,7 @@ class Searches:
         """
         query = search.parse(q)
         if not query.terms:
-            return encode_page([], limit)
+            return page_of([], more=False)
         with self.limiter.held(user_id):
             return await _Search(self, user_id, key, query).page(offset, limit)
 
@@ -86,7 +87,8 @@ class _Search:
         if not messages.keys() >= set(found):
             messages = {message.number: message for message in await self._turn(self._read(found))}
         shown = [messages[number] for number in found if number in messages]
-        return encode_page(shown, limit)._replace(lag=self._lag, truncated=ranking.truncated)
+        items = await self._turn(encode_in_slices(shown)) if is_large(shown) else encode_messages(shown)
+        return page_of(items, more=False)._replace(lag=self._lag, truncated=ranking.truncated)
 
     def _turn(self, work: Coroutine[Any, Any, T]) -> Coroutine[Any, Any, T]:
         return self._searches.limiter.turn(self._user_id, work)

@@ -105,7 +105,7 @@ class Publisher:
         *,
         max_commands: int = 20_000,
         max_bytes: int = 64 * 1024 * 1024,
-        max_user_bytes: int = 4 * 1024 * 1024,
+        max_user_bytes: int = 1024 * 1024,
     ) -> None:
         self._url = url
         self._max_commands = max_commands

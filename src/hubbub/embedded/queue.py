@@ -51,7 +51,7 @@ class EmbeddedQueue:
         *,
         max_commands: int = 20_000,
         max_bytes: int = 64 * 1024 * 1024,
-        max_user_bytes: int = 4 * 1024 * 1024,
+        max_user_bytes: int = 1024 * 1024,
         max_batch: int = 1000,
         max_batch_bytes: int = 4 * 1024 * 1024,
         housekeeping_s: float = 1.0,

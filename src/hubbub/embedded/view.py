@@ -37,9 +37,10 @@ from hubbub.chat.commands import (
     RenameChat,
     RenameUser,
 )
-from hubbub.chat.encoding import encode_chat, encode_message
+from hubbub.chat.encoding import Item, encode_chat, encode_message, encode_messages, page_of
 from hubbub.chat.errors import NotFound
 from hubbub.chat.feed import Event, Feed
+from hubbub.chat.large_pages import LargePages, encode_in_slices, is_large
 from hubbub.chat.model import DELETED_USER, Chat, ChatKey, Joined, Message, MessagesRead, Page, Role
 from hubbub.chat.ports import Store
 
@@ -84,11 +85,13 @@ class _Chat:
     Invariants: ``next`` is above every number ever given here. ``count`` is None, or counts exactly the stored messages
     up to ``counted_to``. ``messages`` is None, or has exactly the stored messages up to ``listed_to``, ascending, from
     some number on; if ``whole``, from the chat's first. They have the names that their senders had after the first
-    ``renames`` renames of all users.
+    ``renames`` renames of all users. ``changes`` rises with every report that changes the messages, so that none is
+    missed by a list that is being made.
     """
 
     __slots__ = (
         "application",
+        "changes",
         "count",
         "counted_to",
         "in_flight",
@@ -109,14 +112,20 @@ class _Chat:
         self.title = chat.title
         self.count: int | None = chat.messages_count
         self.counted_to = chat.last_number
+        self.changes = 0
         self.listed_to = 0
         self.next = chat.last_number + 1
         self.in_flight = 0
-        self.messages: list[tuple[int, bytes]] | None = None
+        self.messages: list[Item] | None = None
         self.weight = 0  # bytes that the messages cost
         self.whole = False
         self.page: tuple[int, Page] | None = None
         self.renames = 0
+
+    def listed(self, limit: int) -> list[Item] | None:
+        """The messages, if they are enough for a page of ``limit``."""
+        messages = self.messages
+        return None if messages is None or (len(messages) <= limit and not self.whole) else messages
 
 
 class MemoryCache:
@@ -137,6 +146,7 @@ class MemoryCache:
         self._chats: OrderedDict[ChatKey, _Chat] = OrderedDict()
         self._listed: OrderedDict[ChatKey, _Chat] = OrderedDict()  # the chats whose messages are held
         self._bytes = 0
+        self.large_pages = LargePages()
         self._renames = 0
         self._names: OrderedDict[int, str] = OrderedDict()  # of users who were renamed, the latest last
         self.hits = 0
@@ -268,15 +278,15 @@ class MemoryCache:
         page = self._held_page(chat, limit)
         if page is None:
             self.misses += 1
-            page = self._page_of(chat, await self._read_newest(chat, limit), limit)
+            page = self._page_of(chat, await self._read_newest(caller, chat, limit), limit)
         return page
 
     def _held_page(self, chat: _Chat, limit: int) -> Page | None:
         """The chat's newest messages; None if they are not held."""
         if chat.renames != self._renames:
             self._drop_messages(chat)
-        messages = chat.messages
-        if messages is None or (len(messages) <= limit and not chat.whole):
+        messages = chat.listed(limit)
+        if messages is None:
             return None
         self.hits += 1
         self._listed.move_to_end(chat.key)
@@ -284,34 +294,46 @@ class MemoryCache:
         return known[1] if known is not None and known[0] == limit else self._page_of(chat, messages, limit)
 
     @staticmethod
-    def _page_of(chat: _Chat, messages: list[tuple[int, bytes]], limit: int) -> Page:
-        shown = messages[: -limit - 1 : -1]
-        page = Page(
-            body=b"[" + b",".join([item for _, item in shown]) + b"]",
-            oldest=shown[-1][0] if shown else None,
-            newest=shown[0][0] if shown else None,
-            more=len(messages) > limit,
-        )
-        if chat.messages is messages:
-            chat.page = limit, page
-        return page
+    def _page_of(chat: _Chat, messages: list[Item], limit: int) -> Page:
+        known = chat.page  # another reader may have made it meanwhile
+        if known is None or known[0] != limit:
+            known = limit, page_of(messages[: -limit - 1 : -1], more=len(messages) > limit)
+            if chat.messages is messages:
+                chat.page = known
+        return known[1]
 
-    async def _read_newest(self, chat: _Chat, limit: int) -> list[tuple[int, bytes]]:
+    async def _read_newest(self, caller: Caller, chat: _Chat, limit: int) -> list[Item]:
         stored = await self._store.messages(chat.key, limit=limit + 1)
-        messages = [(message.number, encode_message(message)) for message in reversed(stored)]
-        if self._chats.get(chat.key) is not chat:  # dropped in the meantime: it would miss later posts
+        if not is_large(stored):
+            messages = encode_messages(reversed(stored))
+            self._list(chat, messages, whole=len(stored) <= limit)
             return messages
+        del stored  # it is read again, see LargePages
+        async with self.large_pages.turns.turn(caller.user.id):
+            known = chat.listed(limit) if chat.renames == self._renames else None
+            if known is not None:  # another reader has encoded it meanwhile
+                return known
+            before = chat.changes, self._renames
+            stored = await self._store.messages(chat.key, limit=limit + 1)
+            messages = await encode_in_slices(stored[::-1])
+            if (chat.changes, self._renames) == before:
+                self._list(chat, messages, whole=len(stored) <= limit)
+        return messages
+
+    def _list(self, chat: _Chat, messages: list[Item], *, whole: bool) -> None:
+        """Keep messages that were read; the caller has made sure that nothing was reported since."""
+        if self._chats.get(chat.key) is not chat:  # dropped in the meantime: it would miss later posts
+            return
         self._drop_messages(chat)
         chat.renames = self._renames
         chat.messages = messages
         chat.listed_to = messages[-1][0] if messages else 0
-        chat.whole = len(stored) <= limit
+        chat.whole = whole
         chat.weight = sum(len(item) + _OVERHEAD for _, item in messages)
         self._bytes += chat.weight
         self._listed[chat.key] = chat
         if self._bytes > self._max_bytes:
             self._shrink()
-        return messages
 
     async def chats(self, caller: Caller, token: str, limit: int) -> bytes:
         application = self._application(token)
@@ -419,6 +441,7 @@ class MemoryCache:
         number = command.number
         if outcome != number:  # refused, or a retry that found its first try stored
             return
+        chat.changes += 1
         item = None
         if self._feed.heard(command.chat):
             item = self._encoded(command)
@@ -486,6 +509,7 @@ class MemoryCache:
         self._listed.pop(chat.key, None)
         self._bytes -= chat.weight
         chat.weight = 0
+        chat.changes += 1
         chat.messages = None
         chat.whole = False
         chat.page = None

@@ -44,9 +44,9 @@ SEND_S = 30.0  # for a client to take an answer, or the next piece of a large on
 
 class Connection(asyncio.Protocol):
     """One client's connection: ``busy`` from a request's start until its reply is written completely; ``paused`` while
-    written bytes wait for the client. ``_request`` is the request that is being answered. ``_waiting`` is the size in
-    bytes of an answer that is written in pieces and has pieces left. ``deadline`` is when ``expire`` may be called, on
-    the Edge's clock.
+    written bytes wait for the client. ``_request`` is the request that is being answered, ``_user`` who sent the latest
+    that has waited, empty if that is not known. ``_waiting`` is the size in bytes of an answer that is written in
+    pieces and has pieces left. ``deadline`` is when ``expire`` may be called, on the Edge's clock.
 
     Invariants: the transport reads only while ``_ahead`` is empty, which has the bytes that came behind the request
     that is handled, from ``_at`` on. ``_held`` is how many bytes have come and are not handled, as the edge counts
@@ -63,6 +63,7 @@ class Connection(asyncio.Protocol):
         "_reader",
         "_request",
         "_turn",
+        "_user",
         "_waiting",
         "address",
         "busy",
@@ -90,6 +91,7 @@ class Connection(asyncio.Protocol):
         self._reader = Reader()
         self._request: Request | None = None
         self._turn: asyncio.Future[None] | None = None  # that a large answer waits for
+        self._user = ""
         self._waiting = 0
 
     # asyncio -----------------------------------------------------------------------------------------------------
@@ -244,16 +246,16 @@ class Connection(asyncio.Protocol):
 
     # Requests ----------------------------------------------------------------------------------------------------
 
-    def _read(self, data: bytes, at: int, came: float = 0.0) -> None:
-        """Take the bytes from ``at`` up to the end of a request, and handle the request if it is complete. ``came`` is
-        perf_counter's when they could have been read; 0 is now."""
+    def _read(self, data: bytes, at: int, came: float = 0.0) -> Request | None:
+        """Take the bytes from ``at`` up to the end of a request; handle and return the request if it is complete.
+        ``came`` is perf_counter's when they could have been read; 0 is now."""
         begun = self._reader.taken
         begun_at = perf_counter()
         try:
             request, at = self._reader.read(data, at)
         except Refused as refused:
             self._refuse(refused.reply)
-            return
+            return None
         finally:
             self.edge.turns.spend(perf_counter() - begun_at)
         if at < len(data):
@@ -263,7 +265,7 @@ class Connection(asyncio.Protocol):
             too_much = self._hold()
             if too_much is not None:
                 self._refuse(too_much)
-                return
+                return None
         if self._reader.expects:
             self._reader.expects = False
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -274,6 +276,7 @@ class Connection(asyncio.Protocol):
             self._close()
         elif not begun:
             self.deadline = self.edge.clock + REQUEST_S
+        return request
 
     def _hold(self) -> Reply | None:
         """Let the edge count what has come and is not handled; the refusal if that is too much."""
@@ -298,15 +301,17 @@ class Connection(asyncio.Protocol):
         return not (self.busy or self.paused or self._ahead or self._closing)
 
     def _next(self) -> None:
-        """Read what has come, once the client has taken the answer before it: in its address's turn, as the user is not
-        known before."""
+        """Read what has come, once the client has taken the answer before it: in the turn of the connection's latest
+        user, because the request's own is not known before."""
         if self._ahead and not (self.busy or self.paused or self._closing):
-            self.edge.turns.begin(partial(self._read_ahead, perf_counter()), lambda: self.address or id(self))
+            self.edge.turns.begin(partial(self._read_ahead, perf_counter()), lambda: self._user or self.address)
 
     def _read_ahead(self, came: float) -> None:
         if self._ahead and not (self.busy or self.paused or self._closing):
             data, self._ahead = self._ahead, b""
-            self._read(data, self._at, came)
+            request = self._read(data, self._at, came)
+            if request is not None:
+                self._owner(request)  # is remembered: the next one is read in this user's turn
             if not (self._ahead or self.ended):
                 self.transport.resume_reading()
 
@@ -339,10 +344,11 @@ class Connection(asyncio.Protocol):
             turns.begin(partial(self._begin, request, match), partial(self._owner, request), least_s)
 
     def _owner(self, request: Request) -> Hashable:
-        """The client whose turn the request takes: its user as far as that is remembered, else its address."""
+        """The client whose turn the request takes: its user as far as that is remembered, else its address. Those who
+        are not logged in and come through a proxy are all one: else each of their connections would have a turn."""
         headers = request.known.headers if request.known is not None else dict(request.headers)
-        user = self.edge.user_of(headers.get(b"cookie"), headers.get(b"authorization"))
-        return user or self.address or id(self)
+        self._user = self.edge.user_of(headers.get(b"cookie"), headers.get(b"authorization"))
+        return self._user or self.address
 
     def _begin(self, request: Request, match: Match | None) -> None:
         """It is the request's turn."""

@@ -18,6 +18,7 @@ _MISSING = object()
 _NESTED = object()
 _decode = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _fields_of = cache(msgspec.structs.fields)
+_MOST_FIELDS = 1000  # of a body whose unknown fields are named
 # Of unknown fields, so that a refusal costs little.
 _MOST_NAMED = 20
 _LONGEST_NAME = 100
@@ -32,14 +33,41 @@ def fields(kind: type[S], body: bytes) -> S:
     """
     try:
         body.decode()  # what is in no field is not looked at below, and JSON is UTF-8
-        given = _decode(body or b"{}")
-        has = [field.encode_name for field in _fields_of(kind)]
-        content = {name: _plain(given[name]) for name in has if name in given}
+        given, unknown = _given(kind, body or b"{}")
+        content = {name: _plain(value) for name, value in given.items()}
     except msgspec.ValidationError:
         raise Malformed("The body must be a JSON object.") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Malformed(f"The body is not valid JSON: {error}.") from None
-    return convert(kind, content, _unknown(given, has))
+    return convert(kind, content, unknown)
+
+
+def _given(kind: type[msgspec.Struct], body: bytes) -> tuple[dict[str, msgspec.Raw], list[str]]:
+    """The fields of a ``kind`` that the body has, and a sentence for each other field. If the body may have many
+    fields, one sentence is for all others: to make a list of them would hold the event loop.
+    """
+    has = [field.encode_name for field in _fields_of(kind)]
+    if body.count(b":") <= _MOST_FIELDS:
+        given = _decode(body)
+        return {name: given[name] for name in has if name in given}, _unknown(given, has)
+    found = zip(has, msgspec.structs.astuple(_raw(kind, closed=False).decode(body)), strict=True)
+    try:
+        _raw(kind, closed=True).decode(body)
+        unknown = []
+    except msgspec.ValidationError:
+        unknown = [f"there are fields that are not of this request; it has: {', '.join(has)}"]
+    return {name: value for name, value in found if value}, unknown
+
+
+@cache
+def _raw(kind: type[msgspec.Struct], *, closed: bool) -> msgspec.json.Decoder[msgspec.Struct]:
+    """Decodes the values of a kind's fields as JSON, empty where a field is missing. Other fields are an error if it is
+    ``closed``, else ignored."""
+    members = [
+        (field.name, msgspec.Raw, msgspec.field(default=msgspec.Raw(), name=field.encode_name))
+        for field in _fields_of(kind)
+    ]
+    return msgspec.json.Decoder(msgspec.defstruct(kind.__name__, members, forbid_unknown_fields=closed))
 
 
 def _plain(value: msgspec.Raw) -> Any:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Iterable
+
 import msgspec
 
 from hubbub.chat.encoding import encode_message
+from hubbub.chat.large_pages import SLICE
 from hubbub.chat.model import Message
 
 
@@ -62,3 +66,16 @@ def message_of(number: int, entry: bytes) -> Message:
         int(created_at),
         int(edited_at) or None,
     )
+
+
+async def messages_of(entries: Iterable[tuple[int, bytes]]) -> list[Message]:
+    """The messages of numbered entries. Large ones are decoded in slices, and other work runs between these."""
+    messages: list[Message] = []
+    size = 0
+    for number, entry in entries:
+        messages.append(message_of(number, entry))
+        size += len(entry)
+        if size >= SLICE:
+            size = 0
+            await asyncio.sleep(0)
+    return messages

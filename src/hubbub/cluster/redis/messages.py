@@ -14,12 +14,13 @@ from contextlib import suppress
 from typing import Any, NamedTuple, Protocol
 
 from hubbub.chat.caller import Caller
-from hubbub.chat.encoding import encode_chats, encode_page
+from hubbub.chat.encoding import encode_chats
 from hubbub.chat.errors import ChatError, Unavailable
+from hubbub.chat.large_pages import LargePages
 from hubbub.chat.model import ChatKey, Message, MessagesRead, Page, Role
 from hubbub.cluster.protocol import Position
 from hubbub.cluster.publisher import Publisher
-from hubbub.cluster.redis.entries import is_deleted, json_of, message_of, names_sender
+from hubbub.cluster.redis.entries import is_deleted, json_of, message_of, messages_of, names_sender
 from hubbub.cluster.redis.gate import Seen, unique
 from hubbub.cluster.redis.keys import Keys
 from hubbub.cluster.redis.numbers import Numbers, position_of
@@ -77,6 +78,7 @@ class RedisView:
         self._publisher = publisher
         self._applications = applications
         self._pages = pages
+        self.large_pages = LargePages()
         self._existing: dict[ChatKey, bytes] = {}  # the application's version at which a chat existed
         self._going: set[asyncio.Task[None]] = set()
         self._looking: set[tuple[str, int]] = set()
@@ -194,6 +196,10 @@ class RedisView:
     # The newest page ---------------------------------------------------------------------------------------------
 
     async def newest(self, caller: Caller, key: ChatKey, limit: int) -> Page:
+        async with self.large_pages.reading(caller.user.id, limit):
+            return await self._newest(caller, key, limit)
+
+    async def _newest(self, caller: Caller, key: ChatKey, limit: int) -> Page:
         seen = caller.brought
         if isinstance(seen, Seen) and seen.limit == limit and seen.newest is not None:
             found, generation = seen.newest, seen.generation
@@ -206,27 +212,30 @@ class RedisView:
                 generation = names.generation
                 found = await client.vouched("newest", 2, *keys, limit, known)
             except Unavailable:
-                shown = MessagesRead(await self._store.messages(key, limit=limit + 1), lag=True)
-                return encode_page(shown.messages, limit)._replace(lag=True)
+                return (await self._stored_page(caller, key, limit))._replace(lag=True)
         if isinstance(found, int):
             self._open_later(key)
-            return encode_page(await self._store.messages(key, limit=limit + 1), limit)._replace(
-                lag=not found or await self._lags(key, generation)
-            )
+            page = await self._stored_page(caller, key, limit)
+            return page._replace(lag=not found or await self._lags(key, generation))
         if len(found) == 1:
-            page = self._pages.get(key, found[0])
-            if page is not None:
-                return await self._vouched(page.page, key, generation)
+            known_page = self._pages.get(key, found[0])
+            if known_page is not None:
+                return await self._vouched(known_page.page, key, generation)
             found = []  # this process's page has changed since the request was sent
         elif found[1] and all(map(names_sender, found[3::2])):
             words = found[2:]
             items = [(number, json_of(entry)) for number, entry in zip(words[::2], words[1::2], strict=True)]
-            page = NewestPage(found[0], limit, items)
+            newest = NewestPage(found[0], limit, items)
             if limit == self._pages.limit:
-                self._pages.put(key, page)
-            return await self._vouched(page.page, key, generation)
-        shown = await self.messages(key, limit=limit + 1)
-        return encode_page(shown.messages, limit)._replace(lag=shown.lag)
+                self._pages.put(key, newest)
+            return await self._vouched(newest.page, key, generation)
+        return await self.large_pages.encoded(caller.user.id, lambda: self.messages(key, limit=limit + 1), limit)
+
+    async def _stored_page(self, caller: Caller, key: ChatKey, limit: int) -> Page:
+        async def read() -> MessagesRead:
+            return MessagesRead(await self._store.messages(key, limit=limit + 1))
+
+        return await self.large_pages.encoded(caller.user.id, read, limit)
 
     async def _vouched(self, page: Page, key: ChatKey, generation: int) -> Page:
         return page._replace(lag=True) if await self._lags(key, generation) else page
@@ -327,13 +336,13 @@ class RedisView:
             return closed.lag  # not known: the caller reads again
         return True
 
-    async def _read(self, key: ChatKey, at: int, step: int, wanted: int) -> _Hot:
-        """Read entries from the number ``at`` on. Raises _NotLive."""
+    async def _read(self, key: ChatKey, at: int, step: int, wanted: int, *, skipped: int = 0) -> _Hot:
+        """Read entries from the number ``at`` on; the first ``skipped`` of them are empty. Raises _NotLive."""
         client = self._servers.of(key.token)
         try:
             names = client.named()
             keys = names.chat(key), names.old(key), self._drained(names, key)
-            reply: Any = await client.vouched("read", 3, *keys, at, step, wanted)
+            reply: Any = await client.vouched("read", 3, *keys, at, step, wanted, skipped)
         except Unavailable:
             raise _NotLive(lag=True) from None
         if isinstance(reply, int):
@@ -356,12 +365,13 @@ class RedisView:
         entries: list[tuple[int, bytes]] = []
         at = 0 if before is None else before - 1
         while True:
-            hot = await self._read(key, at, -1, offset + limit - len(entries))
+            skipped = max(0, offset - len(entries))
+            hot = await self._read(key, at, -1, offset + limit - len(entries), skipped=skipped)
             entries += hot.found
             if not hot.rest or len(entries) == offset + limit:
                 break
             at = hot.rest
-        found = [message_of(number, entry) for number, entry in entries[offset:]]
+        found = await messages_of(entries[offset:])
         if len(found) == limit:
             return found
         # The floor may have risen between two slices. Everything above the last slice's first number is read already.
@@ -405,7 +415,7 @@ class RedisView:
                         continue
                 else:
                     found += _over([row for row in rows if row.number <= hot.floor], old)[::-1]
-            found += [message_of(number, entry) for number, entry in hot.found]
+            found += await messages_of(hot.found)
             if not hot.rest:
                 break
             after = hot.rest - 1

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 
+from hubbub.chat.encoding import page_of
 from hubbub.chat.model import ChatKey, Page, Role
 
 _APPLICATIONS = 50_000
@@ -66,13 +67,7 @@ class NewestPage:
     def page(self) -> Page:
         """The page; it is encoded when it is first asked for."""
         if self._page is None:
-            shown = self.items[: self.limit]
-            self._page = Page(
-                body=b"[" + b",".join([item for _, item in shown]) + b"]",
-                oldest=shown[-1][0] if shown else None,
-                newest=shown[0][0] if shown else None,
-                more=len(self.items) > self.limit,
-            )
+            self._page = page_of(self.items[: self.limit], more=len(self.items) > self.limit)
         return self._page
 
     def add(self, version: bytes, number: int, item: bytes) -> None:
