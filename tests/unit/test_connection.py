@@ -159,6 +159,18 @@ async def test_who_asks_over_many_connections_holds_up_nobody() -> None:
     assert asked.index("198.51.100.1") <= AT_ONCE + 1
 
 
+async def test_a_user_holds_up_no_other_at_the_same_address() -> None:
+    app = App()
+    edge = Edge(cast(Any, NoRoutes()), app, user_of=lambda cookie, _: (cookie or b"").decode())
+    edge.tick()
+    for user in [b"bob"] * 50 + [b"ann"]:
+        connected(app, edge)[0].data_received(b"GET / HTTP/1.1\r\nHost: x\r\nCookie: %b\r\n\r\n" % user)
+    await settled()
+    asked = [dict(scope["headers"])[b"cookie"] for scope in app.scopes]
+    assert len(asked) == 51
+    assert asked.index(b"ann") <= 2 * AT_ONCE
+
+
 async def test_of_large_answers_few_are_written_in_one_turn_of_the_loop_and_nobody_waits_for_all(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

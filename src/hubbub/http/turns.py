@@ -85,7 +85,7 @@ class Turns:
     def spend(self, seconds: float) -> None:
         """Count work that was begun in this turn of the loop and took ``seconds``."""
         self._spent += seconds
-        self.free = self._spent < TURN_S and not self._row
+        self.free = self._spent < TURN_S and not self._work
         if not self._noted:
             self._noted = True
             asyncio.get_running_loop().call_soon(self._next)
