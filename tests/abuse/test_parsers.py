@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any, cast
 
@@ -192,11 +193,14 @@ def _edge() -> Edge:
     return edge
 
 
-async def _answers(edge: Edge, pieces: list[bytes]) -> bytes:
-    """The answer of a new connection."""
+async def _answers(edge: Edge, pieces: list[bytes], busy: Iterable[bool] = itertools.repeat(False)) -> bytes:
+    """The answer of a new connection. The event loop has no time left in the turn in which a piece comes that is
+    ``busy``."""
     connection, pipe = Connection(edge), Pipe()
     connection.connection_made(cast(Any, pipe))
-    for piece in pieces:
+    for piece, is_busy in zip(pieces, busy, strict=False):
+        if is_busy:
+            edge.turns.spend(1)
         connection.data_received(piece)
         while edge.tasks or ((connection.busy or pipe.reading_paused) and not pipe.closed):
             await asyncio.sleep(0)
@@ -205,11 +209,14 @@ async def _answers(edge: Edge, pieces: list[bytes]) -> bytes:
 
 
 @given(STREAMS, st.data())
-async def test_a_stream_of_bytes_means_the_same_however_it_is_cut(stream: bytes, data: st.DataObject) -> None:
+async def test_a_stream_of_bytes_means_the_same_however_it_is_cut_and_waits(stream: bytes, data: st.DataObject) -> None:
     cuts = sorted(data.draw(st.sets(st.integers(0, len(stream)), max_size=6)))
-    pieces = [stream[low:high] for low, high in zip([0, *cuts], [*cuts, len(stream)], strict=True)]
+    pieces = [stream[low:high] for low, high in zip([0, *cuts], [*cuts, len(stream)], strict=True) if low < high]
     whole = await _answers(_edge(), [stream])
-    assert await _answers(_edge(), pieces) == whole
+    busy = data.draw(st.lists(st.booleans(), min_size=len(pieces), max_size=len(pieces)))
+    edge = _edge()
+    assert await _answers(edge, pieces, busy) == whole
+    assert (edge._arriving.used, edge._not_taken.used) == (0, 0)
     assert b"HTTP/1.1 500 " not in whole
 
 
