@@ -194,7 +194,7 @@ def _edge() -> Edge:
 
 
 async def _answers(edge: Edge, pieces: list[bytes], busy: Iterable[bool] = itertools.repeat(False)) -> bytes:
-    """What a new connection answers. The event loop has no time left in the turn in which a piece comes that is
+    """The answer of a new connection. The event loop has no time left in the turn in which a piece comes that is
     ``busy``."""
     connection, pipe = Connection(edge), Pipe()
     connection.connection_made(cast(Any, pipe))
