@@ -15,7 +15,7 @@ from hubbub.chat.model import ChatKey
 from hubbub.http import connection
 from hubbub.http.body import MAX_BODY, MAX_FRAMING
 from hubbub.http.connection import Connection
-from hubbub.http.edge import Edge
+from hubbub.http.edge import ADDRESS_ARRIVING, Edge
 from hubbub.http.problems import LATE_S
 from hubbub.http.reader import MAX_HEADERS
 from hubbub.http.reply import PIECE, Reply
@@ -234,6 +234,28 @@ async def test_who_sends_what_is_dear_to_read_holds_up_nobody(monkeypatch: pytes
         each.data_received(b"0\r\n\r\n")
     await settled()
     assert app.bodies.count(b"x" * 1000) == len(dear)
+
+
+async def test_bodies_count_until_the_turn_of_their_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hubbub.http.turns.TURN_S", 1e-6)
+    app = App()
+    edge = edge_for(app)
+    body = b"x" * (100 * 1024)
+    post = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+    sides = [connected(app, edge) for _ in range(100)]
+    for protocol, _ in sides:
+        protocol.data_received(post)
+    most = 0
+    while len(app.bodies) + sum(b" 429 " in transport.written for _, transport in sides) < len(sides):
+        waiting = sum(protocol.busy and protocol._exchange is None for protocol, _ in sides)
+        most = max(most, waiting)
+        assert waiting * len(body) <= edge._arriving.used <= ADDRESS_ARRIVING
+        await asyncio.sleep(0)
+    assert most > 20
+    assert app.bodies == [body] * len(app.bodies)
+    assert len(app.bodies) >= 70
+    await settled()
+    assert edge._arriving.used == 0
 
 
 async def test_a_large_answer_counts_until_it_is_written_and_is_not_held_for_a_client_that_left(

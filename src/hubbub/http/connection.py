@@ -50,7 +50,8 @@ class Connection(asyncio.Protocol):
 
     Invariants: the transport reads only while ``_ahead`` is empty, which has the bytes that came behind the request
     that is handled, from ``_at`` on. ``_held`` is how many bytes have come and are not handled, as the edge counts
-    them. Once ``_closing``, nothing more that comes is a request. Once ``ended``, nothing more comes.
+    them, and the body of a request that is ``_queued`` for its turn. Once ``_closing``, nothing more that comes is a
+    request. Once ``ended``, nothing more comes.
     """
 
     __slots__ = (
@@ -60,6 +61,7 @@ class Connection(asyncio.Protocol):
         "_drained",
         "_exchange",
         "_held",
+        "_queued",
         "_reader",
         "_request",
         "_turn",
@@ -88,6 +90,7 @@ class Connection(asyncio.Protocol):
         self.ended = False
         self._exchange: AsgiExchange | None = None
         self._held = 0
+        self._queued = False
         self._reader = Reader()
         self._request: Request | None = None
         self._turn: asyncio.Future[None] | None = None  # that a large answer waits for
@@ -281,6 +284,8 @@ class Connection(asyncio.Protocol):
     def _hold(self) -> Reply | None:
         """Let the edge count what has come and is not handled; the refusal if that is too much."""
         size = self._reader.size + len(self._ahead)
+        if self._queued and self._request is not None:
+            size += len(self._request.body)
         refused = self.edge.hold(self, size - self._held, self._reader.announced)
         if refused is None:
             self._held = size
@@ -340,8 +345,14 @@ class Connection(asyncio.Protocol):
         if turns.free:
             self._begin(request, match)
             turns.spend(max(perf_counter() - begun, least_s))
-        else:
-            turns.begin(partial(self._begin, request, match), partial(self._owner, request), least_s)
+            return
+        self._queued = True
+        too_much = self._hold()
+        if too_much is not None:
+            self._queued = False
+            self._refuse(too_much)
+            return
+        turns.begin(partial(self._begin, request, match), partial(self._owner, request), least_s)
 
     def _owner(self, request: Request) -> Hashable:
         """The client whose turn the request takes: its user as far as that is remembered, else its address. Those who
@@ -354,6 +365,9 @@ class Connection(asyncio.Protocol):
         """It is the request's turn."""
         if self.transport.is_closing():  # its client has left while it waited
             return
+        if self._queued:
+            self._queued = False
+            self._hold()
         known = request.known
         if known is not None:
             self._handle_hot(request, known.match, known.headers)
