@@ -36,8 +36,8 @@ wait "$installing"
 if [ $# -eq 0 ]; then
     # The checks and three groups at once, as the tests of faults wait more than they compute; what waits for little has
     # the lowest priority. A whole run takes long enough.
-    # tests/commands and tests/client are with tests/http, whose cluster they use.
-    computing=(tests/model tests/unit tests/ports tests/docs tests/loadtest tests/upgrade tests/abuse/test_parsers.py)
+    # tests/commands and tests/client are with tests/http, whose cluster they use; a load generator needs its CPU.
+    computing=(tests/model tests/unit tests/ports tests/docs tests/upgrade tests/abuse/test_parsers.py)
     waiting=(tests/cluster tests/faults tests/history)
     rest=("${computing[@]/#/--ignore=}" "${waiting[@]/#/--ignore=}")
     said=$(mktemp -d)
