@@ -52,7 +52,7 @@ def pytest_configure(config: pytest.Config) -> None:
     seed = given if given is not None else random.SystemRandom().randrange(2**32) if many else 1
     config.stash[_SEED] = seed
     # Of the two plugins, as if their options had been given.
-    if config.option.randomly_seed == "default":
+    if getattr(config.option, "randomly_seed", None) == "default":
         config.option.randomly_seed = seed
     if config.option.hypothesis_seed is None:
         config.option.hypothesis_seed = str(seed)

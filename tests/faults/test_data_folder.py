@@ -119,7 +119,7 @@ def test_nothing_is_acknowledged_once_the_database_is_gone(own_service: Service,
         assert int(answers[0].headers["retry-after"]) > 0
         assert "deleted, moved or replaced" in unready(own_service)
         assert httpx.get(own_service.url + "/metrics").status_code == 200
-    assert own_service.log.count("No more writes are taken") == 1
+    assert own_service.log.count("No more writes are accepted") == 1
 
 
 def test_an_idle_service_notices_too(own_service: Service) -> None:
@@ -149,7 +149,7 @@ def test_a_damaged_database_is_said_by_readyz_and_takes_no_more(own_service: Ser
         assert client.post(f"{chat}/messages", json={"body": "x"}).status_code == 503
         assert client.post("/applications", json={"name": "Ours"}).status_code == 503
     assert "is damaged" in unready(own_service)
-    assert own_service.log.count("No more writes are taken") == 1
+    assert own_service.log.count("No more writes are accepted") == 1
     assert "Traceback" not in own_service.log
 
 

@@ -230,7 +230,7 @@ def test_a_generator_that_dies_ends_the_run_with_a_word(embedded: Service) -> No
             other.kill()
             assert process.wait(30) == 3
         assert process.stderr is not None
-        assert "a generator has gone" in process.stderr.read()
+        assert "a generator was lost" in process.stderr.read()
 
 
 def test_the_highest_rate_is_searched_for(embedded: Service, tmp_path: Path) -> None:
