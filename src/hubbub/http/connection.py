@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 IDLE_S = 75.0
 REQUEST_S = 20.0  # for a request to arrive whole
 DISCARD_S = 2.0  # for a refused client to read why, while what it still sends is discarded
+_SMALL = 4096  # bytes of a body that waits uncounted: some 40 MB of all connections
 _WRITING_S = 2e-9  # that it takes to write a byte of a large answer
 SEND_S = 30.0  # for a client to take an answer, or the next piece of a large one
 
@@ -50,8 +51,8 @@ class Connection(asyncio.Protocol):
 
     Invariants: the transport reads only while ``_ahead`` is empty, which has the bytes that came behind the request
     that is handled, from ``_at`` on. ``_held`` is how many bytes have come and are not handled, as the edge counts
-    them, and the body of a request that is ``_queued`` for its turn. Once ``_closing``, nothing more that comes is a
-    request. Once ``ended``, nothing more comes.
+    them, and the body of a request that is ``_queued`` for its turn, unless it is small. Once ``_closing``, nothing
+    more that comes is a request. Once ``ended``, nothing more comes.
     """
 
     __slots__ = (
@@ -346,8 +347,9 @@ class Connection(asyncio.Protocol):
             self._begin(request, match)
             turns.spend(max(perf_counter() - begun, least_s))
             return
-        self._queued = True
-        too_much = self._hold()
+        # A small body need not fit: what hostile clients hold must not refuse the posts of others.
+        self._queued = len(request.body) > _SMALL
+        too_much = self._hold() if self._queued else None
         if too_much is not None:
             self._queued = False
             self._refuse(too_much)
