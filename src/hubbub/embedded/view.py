@@ -290,12 +290,11 @@ class MemoryCache:
             return None
         self.hits += 1
         self._listed.move_to_end(chat.key)
-        known = chat.page
-        return known[1] if known is not None and known[0] == limit else self._page_of(chat, messages, limit)
+        return self._page_of(chat, messages, limit)
 
     @staticmethod
     def _page_of(chat: _Chat, messages: list[Item], limit: int) -> Page:
-        known = chat.page  # another reader may have made it meanwhile
+        known = chat.page  # made before, or by another reader while this one read
         if known is None or known[0] != limit:
             known = limit, page_of(messages[: -limit - 1 : -1], more=len(messages) > limit)
             if chat.messages is messages:

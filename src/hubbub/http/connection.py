@@ -12,7 +12,7 @@ a request to arrive and for an answer to be taken here (``Edge.sweep`` calls ``e
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Hashable
+from collections.abc import Hashable
 from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, cast
@@ -392,12 +392,10 @@ class Connection(asyncio.Protocol):
         except Exception as error:  # noqa: BLE001 - every failure becomes a problem, and is logged there
             self._handled_hot(request, error)
             return
-        if type(result) is Reply:
-            self._reply(request, result)
-        elif type(result) is Ticket:
-            result.then(partial(self._posted, request))
+        if isinstance(result, Reply | Ticket):
+            self._handled_hot(request, result)
         else:
-            run(cast("Coroutine[Any, Any, Answer]", result), partial(self._handled_hot, request))
+            run(result, partial(self._handled_hot, request))
 
     def _handled_hot(self, request: Request, result: Answer | Exception) -> None:
         if type(result) is Reply:

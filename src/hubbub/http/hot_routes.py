@@ -110,21 +110,20 @@ class HotRoutes:
         headers = call.headers
         if b"origin" in headers or b"sec-fetch-site" in headers:
             must_be_own_page(headers)
-        message = None
+        message: NewMessage | None
         try:
             message = self._decode_message(call.body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            pass  # see _post_message
-        else:
-            # A number is taken only for what nothing will refuse any more.
-            if b"idempotency-key" not in headers and is_json(headers.get(b"content-type")):
-                session = self._remembered_session(headers)
-                if session is not None and self._at_once is not None:
-                    posted = self._at_once.post(session.user, session.mark, call.chat, message.body, call.trace)
-                    if posted is not None:
-                        return posted
-                return self._post_message(call, message, plain=True)
-        return self._post_message(call, message, plain=False)
+            message = None  # _post_message finds the same fault, and has the words for it
+        # A number is taken only for what nothing will refuse any more.
+        plain = message is not None and b"idempotency-key" not in headers and is_json(headers.get(b"content-type"))
+        if plain and message is not None and self._at_once is not None:
+            session = self._remembered_session(headers)
+            if session is not None:
+                posted = self._at_once.post(session.user, session.mark, call.chat, message.body, call.trace)
+                if posted is not None:
+                    return posted
+        return self._post_message(call, message, plain=plain)
 
     async def _post_message(self, call: Call, message: NewMessage | None, *, plain: bool) -> Ticket:
         """``plain``: nothing will refuse the message itself."""
