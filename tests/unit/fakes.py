@@ -56,7 +56,7 @@ class FakeStore:
 
 
 class FakeView:
-    """Messages 1 to 5 of the chat, by the member; ``lag`` goes with every answer. ``asked`` are the methods called."""
+    """A view of messages 1 to 5 of a chat, from the member. Messages are read with ``lag``; ``asked`` lists calls."""
 
     def __init__(self) -> None:
         self.large_pages = LargePages()
@@ -103,7 +103,10 @@ class FakeView:
 
 
 class FakeIntake:
-    """Writes down what comes in. ``outcome`` is every command's; ``posts`` have a sender's id, chat, body and key."""
+    """An intake that records ``accepted`` commands, and the sender's id, chat, body and key of ``posts``.
+
+    Commands get ``outcome``. Posts get the number 6, or ``outcome`` if that is an error.
+    """
 
     def __init__(self) -> None:
         self.accepted: list[Command] = []
@@ -126,7 +129,7 @@ class FakeIntake:
 
 
 class FakeIndex:
-    """Names every message."""
+    """An index that returns every message of the chat, and one that does not exist."""
 
     async def candidates(
         self, chat: ChatKey, query: Query, *, typos: bool, limit: int = CANDIDATES, below: int | None = None

@@ -1,4 +1,4 @@
-"""How clients are accepted."""
+"""Clients that wait are accepted together, but not so many at once that the event loop is blocked."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def connect(listener: socket.socket, count: int, stack: ExitStack) -> None:
 
 
 async def accepted(count: int, stack: ExitStack) -> list[int]:
-    """The turn of the loop in which each of so many clients, who connected together, was accepted."""
+    """Connect this many clients at once and return the turn of the loop in which each was accepted."""
     listener = listen("127.0.0.1", 0)
     turn = 0
     taken: list[int] = []
@@ -44,7 +44,7 @@ async def accepted(count: int, stack: ExitStack) -> list[int]:
     return taken
 
 
-def test_all_who_wait_are_accepted_in_one_turn_of_the_loop() -> None:
+def test_all_waiting_clients_are_accepted_in_one_turn_of_the_loop() -> None:
     async def scene(stack: ExitStack) -> None:
         assert len(set(await accepted(50, stack))) == 1
 
@@ -61,7 +61,7 @@ def test_a_flood_of_clients_leaves_the_loop_to_others(monkeypatch: Any) -> None:
     run(scene)
 
 
-def test_who_has_connected_before_the_stop_is_taken() -> None:
+def test_clients_that_connected_before_the_stop_are_accepted() -> None:
     async def scene(stack: ExitStack) -> None:
         listener = listen("127.0.0.1", 0)
         taken: list[socket.socket] = []

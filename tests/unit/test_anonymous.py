@@ -1,4 +1,4 @@
-"""Requests that come without a session: how many an address may send, and how large they may be."""
+"""Requests without a session: how many an address may send, and how large they may be."""
 
 from __future__ import annotations
 
@@ -35,31 +35,31 @@ def _few(monkeypatch: pytest.MonkeyPatch) -> None:
 class Routes:
     @route("GET", "/open", guarded=False)
     async def open(self, request: Request) -> Response:
-        """A hot route that is open to everybody."""
+        """A route that is open to everybody."""
         return Response()
 
     @route("POST", "/open", guarded=False, request=UserName)
     async def post(self, request: Request) -> Response:
-        """The same."""
+        """A route with a body that is open to everybody."""
         await body_fields(request, UserName)
         return Response()
 
     @route("GET", "/guarded")
     async def guarded(self, request: Request) -> Response:
-        """Hot routes for a client that has a session."""
+        """A route that needs a session."""
         if "cookie" not in request.headers:
             raise Unauthenticated("Log in.")
         return Response()
 
 
-async def asked(app: Any, path: str, method: str = "GET", address: str = "192.0.2.1", **more: Any) -> int:
+async def status_of(app: Any, path: str, method: str = "GET", address: str = "192.0.2.1", **more: Any) -> int:
     transport = httpx.ASGITransport(app, client=(address, 1))
     async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
         return (await client.request(method, path, **more)).status_code
 
 
-async def posted(app: Any, body: bytes) -> int:
-    return await asked(app, "/open", "POST", content=body, headers={"content-type": "application/json"})
+async def status_of_post(app: Any, body: bytes) -> int:
+    return await status_of(app, "/open", "POST", content=body, headers={"content-type": "application/json"})
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def app() -> Any:
     return application(routes_of(Routes(), base=""), AnonymousRate((PROXY,)))
 
 
-def test_each_address_has_its_own() -> None:
+def test_each_address_has_its_own_rate() -> None:
     rate = AnonymousRate()
     for address in ("192.0.2.1", "192.0.2.2"):
         for _ in range(MOST):
@@ -85,44 +85,44 @@ def test_a_large_body_counts_as_many_requests() -> None:
         rate.count("192.0.2.1", 0)
 
 
-async def test_what_needs_no_session_counts_and_what_has_one_does_not(app: Any) -> None:
+async def test_requests_without_a_session_count_and_others_do_not(app: Any) -> None:
     for _ in range(3 * MOST):
-        assert await asked(app, "/guarded", headers={"cookie": "a=b"}) == 200
-    assert await asked(app, "/open") == 200
-    assert await asked(app, "/nowhere") == 404
-    assert await asked(app, "/guarded") == 401
+        assert await status_of(app, "/guarded", headers={"cookie": "a=b"}) == 200
+    assert await status_of(app, "/open") == 200
+    assert await status_of(app, "/nowhere") == 404
+    assert await status_of(app, "/guarded") == 401
     for path in ("/open", "/nowhere", "/guarded"):
-        assert await asked(app, path) == 429
-    assert await asked(app, "/open", "DELETE") == 429
-    assert await asked(app, "/guarded", headers={"cookie": "a=b"}) == 200
-    assert await asked(app, "/open", address="192.0.2.2") == 200
+        assert await status_of(app, path) == 429
+    assert await status_of(app, "/open", "DELETE") == 429
+    assert await status_of(app, "/guarded", headers={"cookie": "a=b"}) == 200
+    assert await status_of(app, "/open", address="192.0.2.2") == 200
 
 
-async def test_a_body_is_not_read_once_it_is_used_up(app: Any) -> None:
+async def test_a_body_is_not_read_once_the_rate_is_used_up(app: Any) -> None:
     for _ in range(MOST):
-        assert await posted(app, b"[]") == 400
-    assert await posted(app, b"[]") == 429
+        assert await status_of_post(app, b"[]") == 400
+    assert await status_of_post(app, b"[]") == 429
 
 
-async def test_who_comes_through_a_proxy_counts_alone(app: Any) -> None:
+async def test_clients_behind_a_proxy_are_counted_separately(app: Any) -> None:
     proxied = ProxyHeadersMiddleware(app, trusted_hosts=[PROXY])
     for _ in range(MOST):
-        assert await asked(proxied, "/open", address=PROXY, headers={"x-forwarded-for": "192.0.2.1"}) == 200
-    assert await asked(proxied, "/open", address=PROXY, headers={"x-forwarded-for": "192.0.2.1"}) == 429
-    assert await asked(proxied, "/open", address=PROXY, headers={"x-forwarded-for": "192.0.2.2"}) == 200
+        assert await status_of(proxied, "/open", address=PROXY, headers={"x-forwarded-for": "192.0.2.1"}) == 200
+    assert await status_of(proxied, "/open", address=PROXY, headers={"x-forwarded-for": "192.0.2.1"}) == 429
+    assert await status_of(proxied, "/open", address=PROXY, headers={"x-forwarded-for": "192.0.2.2"}) == 200
     for _ in range(2 * MOST):
-        assert await asked(proxied, "/open", address=PROXY) == 200
+        assert await status_of(proxied, "/open", address=PROXY) == 200
 
 
 async def test_a_large_body_is_refused_where_no_session_is_needed(app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(anonymous, "RATE", 2000)
     fits = b'{"name":"' + b"x" * 200 + b'"}'
-    assert await posted(app, fits.ljust(MAX_OPEN_BODY)) == 200
-    assert await posted(app, fits.ljust(MAX_OPEN_BODY + 1)) == 413
+    assert await status_of_post(app, fits.ljust(MAX_OPEN_BODY)) == 200
+    assert await status_of_post(app, fits.ljust(MAX_OPEN_BODY + 1)) == 413
 
 
 class Stranger:
-    """Hot routes for a client without a session."""
+    """Hot routes that refuse each request because it has no session."""
 
     async def refuse(self, _call: Any) -> Any:
         raise Unauthenticated("Log in.")
@@ -131,7 +131,7 @@ class Stranger:
         return self.refuse, ChatKey("token", 1), b"", "list"
 
 
-async def test_hot_routes_count_who_has_no_session() -> None:
+async def test_hot_routes_count_clients_without_a_session() -> None:
     edge = Edge(cast(Any, Stranger()), App())
     edge.tick()
     protocol, transport = connected(App(), edge)

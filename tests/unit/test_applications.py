@@ -1,4 +1,4 @@
-"""What a Membership allows each role, and that only those who may get one."""
+"""A Membership allows each role what it may do, and only members get one."""
 
 from __future__ import annotations
 
@@ -89,13 +89,13 @@ async def test_the_owner_alone_hands_over_and_deletes(fakes: Fakes, caller: Call
     assert fakes.intake.accepted == [HandOver(TOKEN, 1, 2), DeleteApplication(TOKEN, by=1)]
 
 
-async def test_nobody_is_made_a_member_unregistered(fakes: Fakes) -> None:
+async def test_nobody_becomes_a_member_without_an_account(fakes: Fakes) -> None:
     owner = await enter(fakes, OWNER)
     with pytest.raises(Invalid):
         await owner.put_member("nobody@example.com", Role.MEMBER)
 
 
-async def test_whether_somebody_has_an_account_is_not_told_by_removing_or_handing_over(fakes: Fakes) -> None:
+async def test_removing_and_handing_over_do_not_reveal_accounts(fakes: Fakes) -> None:
     owner = await enter(fakes, OWNER)
     for email in ("nobody@example.com", user(5).email):
         for attempt in (owner.remove_member(email), owner.hand_over(email)):
@@ -121,7 +121,7 @@ async def test_the_newest_chats_come_from_hot_data(fakes: Fakes) -> None:
     assert fakes.view.asked.count("chats") == 1
 
 
-async def test_a_new_application_is_its_makers(fakes: Fakes) -> None:
+async def test_a_new_application_belongs_to_its_creator(fakes: Fakes) -> None:
     token = await Applications(fakes.ports).add(STRANGER, "Theirs")
     assert is_token(token)
     assert fakes.intake.accepted == [AddApplication(token, "Theirs", 4, NOW)]

@@ -1,4 +1,4 @@
-"""What is answered from memory alone: the same as by the other ports, and only to whom they would answer."""
+"""Answers from memory alone are the same as those of the other ports, and only members get them."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Direct:
 
 
 class Service:
-    """The embedded mode's memory, with Ann's chat, of which it knows nothing yet."""
+    """The embedded mode's memory, still empty, over a store with Ann's chat."""
 
     def __init__(self, store: SqliteStore, rate: int = 1000) -> None:
         self.cache = MemoryCache(store, Feed())
@@ -54,7 +54,7 @@ class Service:
         return (await self.gate.enter(user.id)).mark
 
     async def read(self) -> str:
-        """Ann reads all there is, so that memory has it. Returns her mark."""
+        """Read everything as Ann, so that it is in memory; return her mark."""
         caller = Caller(ANN)
         await self.cache.role(caller, CHAT.token)
         await self.cache.newest(caller, CHAT, 10)
@@ -73,12 +73,12 @@ def store(tmp_path: Path) -> Iterator[SqliteStore]:
 
 def number_of(ticket: Ticket | None) -> Outcome:
     assert ticket is not None
-    told: list[Outcome] = []
-    ticket.then(told.append)
-    return told[0]
+    outcomes: list[Outcome] = []
+    ticket.then(outcomes.append)
+    return outcomes[0]
 
 
-async def test_a_member_is_answered_as_by_the_other_ports(store: SqliteStore) -> None:
+async def test_a_member_gets_the_same_answers_as_from_the_other_ports(store: SqliteStore) -> None:
     service = Service(store)
     mark = await service.read()
     for number in (1, 2):
@@ -90,7 +90,7 @@ async def test_a_member_is_answered_as_by_the_other_ports(store: SqliteStore) ->
         assert b'"messagesCount":%d' % number in listed
 
 
-async def test_what_memory_does_not_hold_is_left_to_the_others(store: SqliteStore) -> None:
+async def test_what_is_not_in_memory_is_left_to_the_other_ports(store: SqliteStore) -> None:
     service = Service(store)
     mark = await service.mark(ANN)
     assert service.at_once.newest(ANN, mark, CHAT, 10) is None
@@ -98,7 +98,7 @@ async def test_what_memory_does_not_hold_is_left_to_the_others(store: SqliteStor
     assert service.at_once.post(ANN, mark, CHAT, "hello", "") is None
 
 
-async def test_who_is_no_member_gets_nothing(store: SqliteStore) -> None:
+async def test_users_who_are_not_members_get_nothing(store: SqliteStore) -> None:
     service = Service(store)
     mark = await service.read()
 
@@ -120,16 +120,16 @@ async def test_a_session_that_may_have_ended_gets_nothing(store: SqliteStore) ->
     for after in (False, True):
         if after:
             await over()
-        for given in (mark, ""):
-            assert service.at_once.newest(ANN, given, CHAT, 10) is None
-            assert service.at_once.chats(ANN, given, CHAT.token, 10) is None
-            assert service.at_once.post(ANN, given, CHAT, "hello", "") is None
+        for sent in (mark, ""):
+            assert service.at_once.newest(ANN, sent, CHAT, 10) is None
+            assert service.at_once.chats(ANN, sent, CHAT.token, 10) is None
+            assert service.at_once.post(ANN, sent, CHAT, "hello", "") is None
     assert service.queue.accepted == []
 
 
-async def test_each_counts_against_the_rate_of_its_user(store: SqliteStore) -> None:
+async def test_each_request_counts_against_the_rate_of_its_user(store: SqliteStore) -> None:
     service = Service(store, rate=1)
-    mark = await service.read()  # one of two
+    mark = await service.read()  # the first of the two requests that are allowed
     assert service.at_once.newest(ANN, mark, CHAT, 10) is not None
     for _ in range(2):
         with pytest.raises(RateLimited):

@@ -1,4 +1,4 @@
-"""What a ChatHandle allows each role, and that only those who may get one."""
+"""A ChatHandle allows each role what it may do, and only members get one."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def numbers(page: Page) -> list[int]:
         (MEMBER, ChatKey(TOKEN, 2), "no such chat"),
     ],
 )
-async def test_strangers_and_those_who_ask_for_what_is_not_there_get_no_handle(
+async def test_a_stranger_gets_no_handle_and_a_missing_chat_has_none(
     fakes: Fakes, caller: Caller, key: ChatKey, sentence: str
 ) -> None:
     with pytest.raises(NotFound, match=sentence):
@@ -44,19 +44,19 @@ async def test_strangers_and_those_who_ask_for_what_is_not_there_get_no_handle(
 
 
 @pytest.mark.parametrize("token", [TOKEN + " ", TOKEN + "\n", "", "é", "x" * 65])
-async def test_what_is_no_token_never_reaches_a_door(fakes: Fakes, token: str) -> None:
+async def test_an_invalid_token_is_never_looked_up(fakes: Fakes, token: str) -> None:
     with pytest.raises(NotFound):
         await Chats(fakes.ports).enter(MEMBER, ChatKey(token, 1))
     assert fakes.view.asked == []
 
 
-async def test_a_stranger_is_told_before_the_chat_is_looked_for(fakes: Fakes) -> None:
+async def test_a_stranger_is_refused_before_the_chat_is_looked_up(fakes: Fakes) -> None:
     with pytest.raises(NotFound):
         await Chats(fakes.ports).enter(STRANGER, CHAT)
     assert fakes.view.asked == ["role"]
 
 
-async def test_the_newest_come_from_hot_data_and_other_pages_by_their_place(fakes: Fakes) -> None:
+async def test_the_newest_page_comes_from_hot_data_and_others_do_not(fakes: Fakes) -> None:
     chat = await enter(fakes)
     fakes.view.asked.clear()
     page = await chat.messages(limit=3)
@@ -74,14 +74,14 @@ async def test_the_newest_come_from_hot_data_and_other_pages_by_their_place(fake
     assert fakes.view.asked.count("newest") == 1
 
 
-async def test_what_a_stream_goes_on_from(fakes: Fakes) -> None:
+async def test_a_stream_reads_messages_above_a_number_and_by_number(fakes: Fakes) -> None:
     chat = await enter(fakes)
     assert [message.number for message in (await chat.since(2, 2)).messages] == [3, 4]
     assert [message.number for message in (await chat.numbered([5, 2, 9])).messages] == [2, 5]
 
 
 @pytest.mark.parametrize("lag", [False, True])
-async def test_lag_goes_along_with_every_answer(fakes: Fakes, lag: bool) -> None:
+async def test_every_answer_says_whether_it_may_lag(fakes: Fakes, lag: bool) -> None:
     fakes.view.lag = lag
     chat = await enter(fakes)
     assert (await chat.message(3)).lag is lag
@@ -98,7 +98,7 @@ async def test_lag_goes_along_with_every_answer(fakes: Fakes, lag: bool) -> None
     ):
         assert page.lag is lag
     for change in (chat.edit(6, "x"), chat.delete(6)):
-        with pytest.raises(Unavailable if lag else NotFound):  # what may be there is not refused for good
+        with pytest.raises(Unavailable if lag else NotFound):  # a message that may exist is not refused for good
             await change
 
 
@@ -120,7 +120,7 @@ async def test_the_sender_and_those_who_manage_delete(fakes: Fakes, caller: Call
     assert fakes.intake.accepted == [DeleteMessage(CHAT, 3, caller.user.id, any_sender=any_sender)]
 
 
-async def test_a_member_deletes_nobody_elses(fakes: Fakes) -> None:
+async def test_a_member_cannot_delete_messages_of_others(fakes: Fakes) -> None:
     fakes.view.sender = 1
     with pytest.raises(Forbidden):
         await (await enter(fakes, MEMBER)).delete(3)
@@ -153,7 +153,7 @@ async def test_search_finds_what_matches_now(fakes: Fakes) -> None:
     fakes.view.texts |= {2: "a needle", 4: "two needles"}
     chat = await enter(fakes)
     page = await chat.search("needle", offset=0, limit=10)
-    assert numbers(page) == [2, 4]  # a word before a beginning
+    assert numbers(page) == [2, 4]  # whole words come before prefixes
     assert numbers(await chat.search("needle", offset=1, limit=10)) == [4]
     assert numbers(await chat.search("nedle", offset=0, limit=10)) == [2]  # a typo
     assert numbers(await chat.search(" ?! ", offset=0, limit=10)) == []

@@ -22,7 +22,7 @@ from hubbub.http.reply import PIECE, Reply
 from hubbub.http.turns import TURN_S, UNKNOWN_S
 from tests.conftest import eventually_async
 
-AT_ONCE = int(TURN_S / UNKNOWN_S)  # requests by ASGI that begin in one turn of the loop
+AT_ONCE = int(TURN_S / UNKNOWN_S)  # ASGI requests that begin in one turn of the loop
 
 
 class NoRoutes:
@@ -31,7 +31,7 @@ class NoRoutes:
 
 
 class RefusingRoutes:
-    """Each request is one too many of its user's."""
+    """Hot routes that refuse each request with a 429."""
 
     async def refuse(self, _call: Any) -> Any:
         raise RateLimited("Slow down.", limit=1, retry_after=1)
@@ -41,7 +41,7 @@ class RefusingRoutes:
 
 
 class LargeRoutes:
-    """Each request is answered at once, with more than a turn of the loop may write."""
+    """Hot routes that answer at once, with more than one turn of the loop may write."""
 
     body = b"x" * 100 * PIECE
 
@@ -53,9 +53,7 @@ class LargeRoutes:
 
 
 class Transport:
-    """Its client takes nothing while ``full``. What is above ``high`` then pauses the protocol, as with a real one, and
-    ``held`` is what that is a part of.
-    """
+    """A transport whose client takes nothing while ``full``. More than ``high`` unsent bytes pause the protocol."""
 
     def __init__(self, protocol: Connection, address: str = "192.0.2.1") -> None:
         self.protocol = protocol
@@ -65,7 +63,7 @@ class Transport:
         self.reading = True
         self.closed = self.aborted = False
         self.written = b""
-        self.unsent = self.held = 0
+        self.unsent = 0
 
     def set_write_buffer_limits(self, high: int) -> None:
         self.high = high
@@ -74,12 +72,11 @@ class Transport:
         self.written += data
         if self.full:
             self.unsent += len(data)
-            self.held += len(data)
             if self.unsent > self.high and not self.protocol.paused:
                 self.protocol.pause_writing()
 
     def taken(self) -> None:
-        self.full, self.unsent, self.held = False, 0, 0
+        self.full, self.unsent = False, 0
         self.protocol.resume_writing()
 
     def get_write_buffer_size(self) -> int:
@@ -110,7 +107,7 @@ class Transport:
 
 
 class App:
-    """Keeps the scope and the body of each request, and answers with ``answer``."""
+    """An ASGI app that records the scope and body of each request, and answers with ``answer``."""
 
     def __init__(self, answer: bytes = b"ok", headers: Sequence[tuple[bytes, bytes]] = ()) -> None:
         self.answer = answer
@@ -139,7 +136,7 @@ def connected(app: App, edge: Edge | None = None, address: str = "192.0.2.1") ->
 
 
 async def settled() -> None:
-    """All that can go on without the client has gone on."""
+    """Let everything run that does not wait for the client."""
     for _ in range(100):
         await asyncio.sleep(0)
 
@@ -147,7 +144,7 @@ async def settled() -> None:
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
-async def test_who_asks_over_many_connections_holds_up_nobody() -> None:
+async def test_a_client_with_many_connections_delays_no_other() -> None:
     app = App()
     edge = edge_for(app)
     for _ in range(50):
@@ -159,7 +156,7 @@ async def test_who_asks_over_many_connections_holds_up_nobody() -> None:
     assert asked.index("198.51.100.1") <= AT_ONCE + 1
 
 
-async def test_a_user_holds_up_no_other_at_the_same_address() -> None:
+async def test_a_user_delays_no_other_at_the_same_address() -> None:
     app = App()
     edge = Edge(cast(Any, NoRoutes()), app, user_of=lambda cookie, _: (cookie or b"").decode())
     edge.tick()
@@ -171,13 +168,13 @@ async def test_a_user_holds_up_no_other_at_the_same_address() -> None:
     assert asked.index(b"ann") <= 2 * AT_ONCE
 
 
-async def test_a_user_waits_for_no_crowd_that_comes_through_the_same_proxy() -> None:
+async def test_a_user_does_not_wait_for_a_crowd_behind_the_same_proxy() -> None:
     app = App()
     edge = edge_for(app, trusted=("192.0.2.7",))
     edge.user_of = lambda cookie, _: "ann" if cookie else ""
     ann, _ = connected(app, edge, "192.0.2.7")
     places = []
-    for _ in range(2):  # who she is, is not known before her first request is read
+    for _ in range(2):  # it is not known who she is before her first request is read
         app.scopes.clear()
         for _ in range(50):
             connected(app, edge, "192.0.2.7")[0].data_received(GET)
@@ -189,7 +186,7 @@ async def test_a_user_waits_for_no_crowd_that_comes_through_the_same_proxy() -> 
     assert places[1] <= AT_ONCE + 1
 
 
-async def test_of_large_answers_few_are_written_in_one_turn_of_the_loop_and_nobody_waits_for_all(
+async def test_few_large_answers_are_written_in_one_turn_of_the_loop_and_nobody_waits_for_all(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("hubbub.http.turns.TURN_S", 0.005)
@@ -211,29 +208,29 @@ async def test_of_large_answers_few_are_written_in_one_turn_of_the_loop_and_nobo
     assert max(after - before for before, after in itertools.pairwise(written)) <= 2
 
 
-async def test_who_sends_what_is_dear_to_read_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What others send is read and answered between two pieces of it."""
+async def test_a_client_whose_bytes_take_long_to_read_delays_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests of others are read and answered between two pieces of its bytes."""
     monkeypatch.setattr("hubbub.http.turns.TURN_S", 1e-6)
     app = App()
     edge = edge_for(app)
     head = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
-    dear = [connected(app, edge)[0] for _ in range(50)]
-    for protocol in dear:
+    costly = [connected(app, edge)[0] for _ in range(50)]
+    for protocol in costly:
         protocol.data_received(head + one_byte_chunks(1000))
     read = [0]
     protocol, transport = connected(app, edge, "198.51.100.1")
     protocol.data_received(GET)
     while not transport.written and len(read) < 200:
         await asyncio.sleep(0)
-        read.append(sum(each.arriving for each in dear))
+        read.append(sum(each.arriving for each in costly))
     assert transport.written.endswith(b"ok")
     assert read[-1] <= 5, "others' bytes were read first"
     await settled()
-    assert all(each.arriving for each in dear)
-    for each in dear:
+    assert all(each.arriving for each in costly)
+    for each in costly:
         each.data_received(b"0\r\n\r\n")
     await settled()
-    assert app.bodies.count(b"x" * 1000) == len(dear)
+    assert app.bodies.count(b"x" * 1000) == len(costly)
 
 
 async def test_bodies_count_until_the_turn_of_their_requests(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -242,12 +239,12 @@ async def test_bodies_count_until_the_turn_of_their_requests(monkeypatch: pytest
     edge = edge_for(app)
     body = b"x" * (100 * 1024)
     post = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
-    sides = [connected(app, edge) for _ in range(100)]
-    for protocol, _ in sides:
+    clients = [connected(app, edge) for _ in range(100)]
+    for protocol, _ in clients:
         protocol.data_received(post)
     most = 0
-    while len(app.bodies) + sum(b" 429 " in transport.written for _, transport in sides) < len(sides):
-        waiting = sum(protocol.busy and protocol._exchange is None for protocol, _ in sides)
+    while len(app.bodies) + sum(b" 429 " in transport.written for _, transport in clients) < len(clients):
+        waiting = sum(protocol.busy and protocol._exchange is None for protocol, _ in clients)
         most = max(most, waiting)
         assert waiting * len(body) <= edge._arriving.used <= ADDRESS_ARRIVING
         await asyncio.sleep(0)
@@ -266,14 +263,14 @@ async def test_a_large_answer_counts_until_it_is_written_and_is_not_held_for_a_c
     edge = Edge(cast(Any, LargeRoutes()), App())
     edge.tick()
     monkeypatch.setattr(edge, "not_taken", counted.__setitem__)
-    sides = [connected(App(), edge) for _ in range(3)]
-    for protocol, _ in sides:
+    clients = [connected(App(), edge) for _ in range(3)]
+    for protocol, _ in clients:
         protocol.data_received(GET)
     for _ in range(200):
         if any(counted.values()):
             break
         await asyncio.sleep(0)
-    (waits, waiting), *_ = [side for side in sides if counted.get(side[0])]
+    (waits, waiting), *_ = [side for side in clients if counted.get(side[0])]
     assert counted[waits] > len(LargeRoutes.body)
     waiting.abort()
     await asyncio.sleep(0)
@@ -281,16 +278,16 @@ async def test_a_large_answer_counts_until_it_is_written_and_is_not_held_for_a_c
     assert not counted[waits]
     await settled()
     assert not any(counted.values())
-    assert sum(len(transport.written) > len(LargeRoutes.body) for _, transport in sides) >= 2
+    assert sum(len(transport.written) > len(LargeRoutes.body) for _, transport in clients) >= 2
 
 
 @pytest.mark.parametrize("routes", [NoRoutes, RefusingRoutes])
-async def test_the_wait_to_be_read_and_for_a_turn_is_part_of_how_long_a_request_took(routes: type) -> None:
-    noted: list[float] = []
+async def test_a_logged_request_includes_the_wait_to_be_read_and_for_a_turn(routes: type) -> None:
+    logged: list[float] = []
 
     class Access:
         def add(self, *about: Any) -> None:
-            noted.append(about[-1])
+            logged.append(about[-1])
 
     edge = Edge(cast(Any, routes()), App(), access=cast(Any, Access()))
     edge.tick()
@@ -298,8 +295,8 @@ async def test_the_wait_to_be_read_and_for_a_turn_is_part_of_how_long_a_request_
     edge.turns.spend(1)
     protocol.data_received(GET)
     came = time.perf_counter()
-    await eventually_async(lambda: len(noted) == 1)
-    assert noted[0] <= came
+    await eventually_async(lambda: len(logged) == 1)
+    assert logged[0] <= came
 
 
 async def test_a_request_whose_client_left_before_its_turn_is_not_begun() -> None:
@@ -322,7 +319,7 @@ async def test_the_next_request_waits_until_the_last_answer_is_taken() -> None:
     await settled()
     assert len(app.scopes) == 1
     assert not transport.reading
-    protocol.data_received(GET)  # it was under way
+    protocol.data_received(GET)  # it was on its way when reading stopped
     await settled()
     assert len(app.scopes) == 1
     transport.taken()
@@ -350,7 +347,7 @@ async def test_nothing_is_read_behind_an_answer_that_is_not_taken() -> None:
     assert protocol.deadline == protocol.edge.clock + connection.SEND_S, "it has to be taken in time"
 
 
-async def test_a_client_who_sends_on_after_a_429_gets_few_of_them() -> None:
+async def test_a_client_that_keeps_sending_after_a_429_gets_few_of_them() -> None:
     edge = Edge(cast(Any, RefusingRoutes()), App())
     edge.tick()
     protocol, transport = connected(App(), edge)
@@ -372,7 +369,7 @@ async def test_a_large_answer_is_written_as_it_is_taken() -> None:
     assert not protocol.busy
 
 
-async def test_who_goes_away_meanwhile_ends_it() -> None:
+async def test_a_client_that_leaves_ends_its_answer() -> None:
     protocol, transport = connected(App(b"x" * 100 * PIECE))
     transport.full = True
     protocol.data_received(GET)
@@ -383,7 +380,7 @@ async def test_who_goes_away_meanwhile_ends_it() -> None:
     assert not protocol.edge.tasks
 
 
-async def test_who_takes_an_answer_slowly_has_time_and_who_takes_nothing_has_not() -> None:
+async def test_a_slow_reader_gets_time_and_one_that_reads_nothing_does_not() -> None:
     body = b"x" * 10 * PIECE
     protocol, transport = connected(App(body))
     transport.full = True
@@ -412,7 +409,7 @@ async def test_the_end_of_an_answer_has_to_be_taken_too() -> None:
 POST = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
-async def test_trailers_are_no_headers() -> None:
+async def test_trailers_are_not_headers() -> None:
     app = App()
     protocol, transport = connected(app)
     protocol.data_received(POST + b"3;a=b\r\nabc\r\n0\r\nCookie: auth_token=x\r\nX-Forwarded-For: y\r\n\r\n" + GET)
@@ -485,7 +482,7 @@ async def test_a_body_is_gathered_however_it_comes(cut: int) -> None:
         (b"GET / HTTP/1.1\r\nHost:\r\n", b"400"),
         (b"GET / HTTP/1.1\r\nHost: a b\r\n", b"400"),
         (b"GET / HTTP/1.1\r\nHost: a/b\r\n", b"400"),
-        (b"GET / HTTP/1.1\r\nHost: a,b\r\n", b"200"),  # the grammar of a name has commas
+        (b"GET / HTTP/1.1\r\nHost: a,b\r\n", b"200"),  # a host may contain commas
         (b"GET / HTTP/1.1\r\nHost: user@a\r\n", b"400"),
         (b"GET / HTTP/1.1\r\nHost: [::1]:3000\r\n", b"200"),
         (b"GET http://a HTTP/1.1\r\nHost: x\r\nHost: x\r\n", b"400"),
@@ -502,7 +499,7 @@ async def test_a_body_is_gathered_however_it_comes(cut: int) -> None:
         (b"GET / HTTP/1.1\r\nHost: x\r\n" + b"a:\r\n" * MAX_HEADERS, b"431"),
     ],
 )
-async def test_a_request_says_whom_it_is_for_and_can_be_read_in_one_way(head: bytes, status: bytes) -> None:
+async def test_a_request_must_name_its_host_and_be_unambiguous(head: bytes, status: bytes) -> None:
     protocol, transport = connected(App())
     protocol.data_received(head + b"\r\n")
     await settled()
@@ -527,7 +524,7 @@ async def test_an_absolute_target_replaces_the_host(target: bytes, path: bytes, 
     assert sorted(scope["headers"]) == [(b"accept", b"y"), (b"host", b"Other:80")]
 
 
-async def test_a_client_that_waits_for_a_word_gets_it_when_its_turn_comes() -> None:
+async def test_a_client_that_waits_for_100_continue_gets_it_when_its_turn_comes() -> None:
     protocol, transport = connected(App())
     body = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n"
     protocol.data_received(GET + body)

@@ -49,7 +49,7 @@ async def test_a_request_that_never_ends_gets_408(monkeypatch: pytest.MonkeyPatc
         assert (await asyncio.wait_for(reader.read(), 10)).startswith(b"HTTP/1.1 408 ")
 
 
-async def test_a_refused_client_that_goes_on_sending_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_refused_client_that_keeps_sending_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "DISCARD_S", 0.1)
     edge = Edge(cast(Any, NoRoutes()), _big)
     async with served(edge) as (reader, writer):
@@ -102,7 +102,7 @@ async def test_the_services_own_slowness_is_not_the_clients_fault(monkeypatch: p
     monkeypatch.setattr(connection, "REQUEST_S", 0.1)
 
     async def slow(_scope: Any, _receive: Any, send: Any) -> None:
-        await asyncio.sleep(2.5)  # the sweep comes by twice
+        await asyncio.sleep(2.5)  # the sweep runs twice meanwhile
         await send({"type": "http.response.start", "status": 204, "headers": []})
         await send({"type": "http.response.body", "body": b""})
 
@@ -112,7 +112,7 @@ async def test_the_services_own_slowness_is_not_the_clients_fault(monkeypatch: p
 
 
 @pytest.mark.parametrize("cut", [len(GET), 10])
-async def test_what_came_in_time_and_waits_for_its_turn_is_answered(cut: int) -> None:
+async def test_a_request_that_came_in_time_and_waits_for_its_turn_is_answered(cut: int) -> None:
     app = App()
     protocol, transport = connected(app)
     protocol.data_received(GET[: len(GET) - cut])

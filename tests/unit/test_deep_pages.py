@@ -1,4 +1,4 @@
-"""Deep pages: one of a user's is read at a time, and no user waits for another's."""
+"""A user's deep pages are read one at a time, and no user waits for another's."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from tests.unit.fakes import CHAT, MEMBER, OWNER, TOKEN, Fakes
 
 
 class Slow(Fakes):
-    """Pages of messages take until they are ``let`` go. ``begun`` counts them."""
+    """Fakes whose pages of messages wait for ``released``. ``begun`` counts the reads."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.let = asyncio.Event()
+        self.released = asyncio.Event()
         self.begun = 0
 
         async def messages(*_: object, **__: object) -> MessagesRead:
             self.begun += 1
-            await self.let.wait()
+            await self.released.wait()
             return MessagesRead([])
 
         self.view.messages = messages  # type: ignore[method-assign]
@@ -36,24 +36,24 @@ async def page(fakes: Fakes, caller: Caller, offset: int) -> Page:
     return await (await Chats(fakes.ports).enter(caller, CHAT)).messages(limit=100, offset=offset)
 
 
-async def test_one_of_a_users_deep_pages_is_read_at_a_time() -> None:
+async def test_deep_pages_of_a_user_are_read_one_at_a_time() -> None:
     fakes = Slow()
     deep = [asyncio.create_task(page(fakes, MEMBER, 5000 + number)) for number in range(MOST_OF_USER)]
     await eventually_async(lambda: fakes.begun == 1)
     with pytest.raises(RateLimited):
         await page(fakes, MEMBER, 5000)
-    with pytest.raises(RateLimited):  # every list shares the turns
+    with pytest.raises(RateLimited):  # all lists share the turns
         await (await Applications(fakes.ports).enter(MEMBER, TOKEN)).chats(offset=DEEP + 1)
     assert fakes.begun == 1
     others = [asyncio.create_task(page(fakes, OWNER, 5000)), asyncio.create_task(page(fakes, MEMBER, DEEP))]
     await eventually_async(lambda: fakes.begun == 3)
-    fakes.let.set()
+    fakes.released.set()
     await asyncio.gather(*deep, *others)
     assert fakes.begun == MOST_OF_USER + 2
     await page(fakes, MEMBER, 5000)
 
 
-async def test_who_fails_or_leaves_makes_room() -> None:
+async def test_a_read_that_fails_or_is_cancelled_makes_room() -> None:
     pages = DeepPages()
     for _ in range(2 * MOST_OF_USER):
         with pytest.raises(ValueError, match="wrong"):
@@ -66,7 +66,7 @@ async def test_who_fails_or_leaves_makes_room() -> None:
                     pass
 
 
-async def test_so_many_users_may_wait() -> None:
+async def test_the_number_of_users_who_wait_is_bounded() -> None:
     pages = DeepPages()
     turns = [pages.turn(number, DEEP + 1) for number in range(MOST_USERS)]
     for turn in turns:

@@ -1,4 +1,4 @@
-"""The documentation against the code."""
+"""The documentation matches the code."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_every_metric_is_documented() -> None:
     assert {name for name in named if not {name, f"{name}_total"} & documented} == set()
 
 
-def test_the_site_is_made_without_a_complaint(tmp_path: Path) -> None:
+def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     made = subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--strict", "-d", str(tmp_path / "site")],
         capture_output=True,

@@ -1,4 +1,4 @@
-"""The API's document."""
+"""The OpenAPI document."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hubbub.http.routes import service
 from hubbub.http.routes.service import ServiceRoutes
 
 
-async def test_it_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_document_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[object] = []
 
     def document(routes: object) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import pytest
 from hubbub.http.eager import run
 
 
-async def test_what_never_waits_is_done_at_once() -> None:
+async def test_a_coroutine_that_never_waits_is_done_at_once() -> None:
     async def work() -> int:
         return 7
 
@@ -16,7 +16,7 @@ async def test_what_never_waits_is_done_at_once() -> None:
     assert results == [7]
 
 
-async def test_what_waits_goes_on_as_a_task() -> None:
+async def test_a_coroutine_that_waits_continues_as_a_task() -> None:
     loop = asyncio.get_running_loop()
     first: asyncio.Future[int] = loop.create_future()
     second: asyncio.Future[int] = loop.create_future()

@@ -20,7 +20,7 @@ def test_attempts_to_connect_do_not_fill_the_memory() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     gc.collect()
-    gc.disable()  # a process that serves collects rarely
+    gc.disable()  # a serving process collects garbage rarely
     try:
         before = contexts()
         for _ in range(10):

@@ -12,7 +12,7 @@ from hubbub.settings import load
 
 
 @pytest.mark.parametrize(
-    ("address", "given", "named"),
+    ("address", "flags", "named"),
     [
         ("127.0.0.1", {}, []),
         ("127.1.2.3", {}, []),
@@ -23,8 +23,8 @@ from hubbub.settings import load
         ("192.0.2.1", {"tls_cert": Path("c"), "tls_key": Path("k")}, ["registration"]),
     ],
 )
-def test_each_risk_is_a_line_that_names_the_setting(address: str, given: dict[str, Any], named: list[str]) -> None:
-    found = risks(load(**given), address)
+def test_each_risk_is_a_line_that_names_the_setting(address: str, flags: dict[str, Any], named: list[str]) -> None:
+    found = risks(load(**flags), address)
     assert len(found) == len(named)
     for line, name in zip(found, named, strict=True):
         assert f"set {name}" in line

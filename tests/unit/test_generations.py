@@ -1,4 +1,4 @@
-"""Generations of Redis, when a process was away, and when the database is away."""
+"""Generations of Redis when a process was frozen, and when the database is away."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Servers:
 
 
 class Processes:
-    """The table. A beat waits while ``answers`` is not set."""
+    """A fake of the table of processes. A beat waits until ``answers`` is set."""
 
     def __init__(self) -> None:
         self.answers = threading.Event()
@@ -79,7 +79,7 @@ async def test_a_process_that_was_frozen_asks_again(processes: Processes, genera
     processes.answers.clear()
     beats = processes.beats
     await eventually_async(lambda: processes.beats > beats)
-    time.sleep(1.0)  # noqa: ASYNC251 - neither the loop nor the thread of the beat goes on meanwhile
+    time.sleep(1.0)  # noqa: ASYNC251 - neither the loop nor the thread of the beat runs meanwhile
     asked = asyncio.ensure_future(generations.vouch(0, 1))
     await eventually_async(lambda: processes.beats > beats + 1)
     processes.answers.set()
@@ -101,7 +101,9 @@ async def test_another_generation_is_used_when_leases_from_before_it_was_seen_ar
 ) -> None:
     await asyncio.sleep(0.7)  # the database has answered for long enough
     seen = time.monotonic()
-    processes.newest = Generation(2, SET, used=False, known=False)  # whenever it was made: it can be seen only now
+    processes.newest = Generation(
+        2, SET, used=False, known=False
+    )  # it may have been made earlier, but is first seen now
     await eventually_async(lambda: generations.fresh(0, 2))
     assert servers.clients[0].keys is None
     await eventually_async(lambda: servers.clients[0].keys is not None)

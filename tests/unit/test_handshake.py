@@ -1,4 +1,4 @@
-"""Clients that connect to a service with TLS and say nothing."""
+"""Clients that connect to a service with TLS and send nothing."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def waiting(edge: Edge) -> list[Handshake]:
     return [each for each in edge.connections if isinstance(each, Handshake)]
 
 
-def test_who_says_nothing_gives_way_and_has_an_end(context: ssl.SSLContext) -> None:
+def test_a_silent_client_gives_way_and_is_closed_in_time(context: ssl.SSLContext) -> None:
     async def scene() -> None:
         edge = edge_for(App())
         edge._places = Share(PLACES, PLACES)
@@ -100,7 +100,7 @@ def test_who_says_nothing_gives_way_and_has_an_end(context: ssl.SSLContext) -> N
         runner.run(scene())
 
 
-def test_who_speaks_no_tls_is_closed(context: ssl.SSLContext) -> None:
+def test_a_client_that_does_not_speak_tls_is_closed(context: ssl.SSLContext) -> None:
     async def scene() -> None:
         edge = edge_for(App())
         listener = listen("127.0.0.1", 0)

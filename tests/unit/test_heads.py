@@ -1,4 +1,4 @@
-"""Which heads of requests are remembered, and which are not."""
+"""Which heads of requests are remembered."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def raw(headers: list[tuple[bytes, bytes]], method: bytes = b"POST") -> bytes:
     return method + b" /x HTTP/1.1\r\n" + b"".join(b"%b: %b\r\n" % header for header in headers) + b"\r\n"
 
 
-def test_a_plain_head_is_known_again() -> None:
+def test_a_plain_head_is_remembered() -> None:
     known = Heads()
     known.learn(raw(PLAIN), b"POST", PLAIN, MATCH)
     head = known.get(raw(PLAIN))
@@ -41,13 +41,13 @@ def test_a_plain_head_is_known_again() -> None:
         [(b"x", b"y" * 5000)],
     ],
 )
-def test_any_other_is_not(headers: list[tuple[bytes, bytes]]) -> None:
+def test_other_heads_are_not_remembered(headers: list[tuple[bytes, bytes]]) -> None:
     known = Heads()
     known.learn(raw(headers), b"POST", headers, MATCH)
     assert known.get(raw(headers)) is None
 
 
-def test_bytes_that_the_parser_read_otherwise_are_not() -> None:
+def test_bytes_that_the_parser_read_differently_are_not_remembered() -> None:
     known = Heads()
     for bytes_ in (b"\r\n" + raw(PLAIN), raw([*PLAIN, (b"more", b"x")]), raw(PLAIN).replace(b"\r\nhost", b"\nhost")):
         known.learn(bytes_, b"POST", PLAIN, MATCH)
@@ -65,7 +65,7 @@ def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(("count", "length"), [(1, 1), (10, 80), (200, 1), (1, 3500)])
-def test_what_is_counted_is_what_is_held(monkeypatch: pytest.MonkeyPatch, count: int, length: int) -> None:
+def test_the_counted_bytes_are_those_in_memory(monkeypatch: pytest.MonkeyPatch, count: int, length: int) -> None:
     monkeypatch.setattr(heads, "_MOST_BYTES", 200_000)
     tracemalloc.start()
     try:
@@ -80,7 +80,7 @@ def test_what_is_counted_is_what_is_held(monkeypatch: pytest.MonkeyPatch, count:
     assert 20_000 < most < 220_000
 
 
-def test_a_head_that_is_known_is_not_counted_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_remembered_head_is_not_counted_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(heads, "_MOST_BYTES", 20_000)
     known = Heads()
     known.learn(raw([(b"x", b"first")]), b"POST", [(b"x", b"first")], MATCH)

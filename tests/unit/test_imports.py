@@ -1,4 +1,4 @@
-"""Imports run one way, as docs/architecture.md has it."""
+"""Packages import only what docs/architecture.md allows."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from pathlib import Path
 
 SOURCE = Path(__file__).parents[2] / "src" / "hubbub"
 
-# What each package may import of ours, besides itself. The modes never import each other, so nothing knows both.
+# The packages of ours that each may import, besides itself. The two modes never import each other.
 SHARED = {"__version__", "loop_lag", "measures", "tracing"}
-MAY = {
+ALLOWED = {
     "chat": set(),
     "http": {"chat", "console"},
     "embedded": {"chat", "http", "schema", "settings"},
@@ -30,18 +30,18 @@ def imports(file: Path) -> set[str]:
     return found
 
 
-def test_every_room_imports_only_what_it_may() -> None:
-    rooms = {path.name for path in SOURCE.iterdir() if path.is_dir() and (path / "__init__.py").exists()}
-    assert rooms == set(MAY)
-    for room, may in MAY.items():
-        for file in (SOURCE / room).rglob("*.py"):
-            wrong = imports(file) - may - {room} - SHARED
+def test_every_package_imports_only_what_it_may() -> None:
+    packages = {path.name for path in SOURCE.iterdir() if path.is_dir() and (path / "__init__.py").exists()}
+    assert packages == set(ALLOWED)
+    for package, allowed in ALLOWED.items():
+        for file in (SOURCE / package).rglob("*.py"):
+            wrong = imports(file) - allowed - {package} - SHARED
             assert not wrong, f"{file} imports {wrong}"
 
 
-def test_what_a_chat_is_knows_neither_wing_in_prose_neither() -> None:
+def test_the_chat_package_mentions_neither_mode_nor_its_servers() -> None:
     for file in (SOURCE / "chat").rglob("*.py"):
         text = file.read_text().lower()
         words = ("redis", "rabbitmq", "mysql", "sqlite", "elasticsearch", "opensearch", "embedded", "cluster")
         found = [word for word in words if word in text]
-        assert not found, f"{file} speaks of {found}"
+        assert not found, f"{file} mentions {found}"

@@ -24,7 +24,7 @@ def changes(sender: int, count: int, size: int) -> list[Change]:
     return [Change(sender, 1, 1, number, size) for number in range(count)]
 
 
-def test_who_has_little_gets_all_of_it_and_the_others_the_same() -> None:
+def test_a_user_with_little_gets_it_all_and_the_others_equal_shares() -> None:
     chosen = shared_out(changes(1, 50, 1000) + changes(2, 30, 1000) + changes(3, 2, 1000), 22_000)
     assert [sum(each.sender == user for each in chosen) for user in (1, 2, 3)] == [10, 10, 2]
     assert [each.number for each in chosen if each.sender == 1] == list(range(10))
@@ -33,11 +33,11 @@ def test_who_has_little_gets_all_of_it_and_the_others_the_same() -> None:
 def test_one_user_alone_gets_all_and_the_longest_text_is_taken() -> None:
     assert len(shared_out(changes(1, 50, 1000), 22_000)) == 22
     assert len(shared_out(changes(1, 2, 10_000), 500)) == 1
-    assert len(shared_out(changes(0, 5000, 0), 3000)) == 100  # what is gone is work too
+    assert len(shared_out(changes(0, 5000, 0), 3000)) == 100  # deleted messages are work too
 
 
 class Flooded:
-    """A store where user 1 posted many long messages and then user 2 one, and its index, empty."""
+    """A store in which user 1 posted many long messages and then user 2 one, and its empty index."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -69,11 +69,11 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> list[list[Document]]:
     steps: list[list[Document]] = []
     add = IndexFile.add
 
-    def noted(file: IndexFile, documents: Iterable[Document], progress: Progress | None = None) -> None:
+    def recorded(file: IndexFile, documents: Iterable[Document], progress: Progress | None = None) -> None:
         steps.append(list(documents))
         add(file, steps[-1], progress)
 
-    monkeypatch.setattr(IndexFile, "add", noted)
+    monkeypatch.setattr(IndexFile, "add", recorded)
     return steps
 
 
@@ -84,7 +84,7 @@ def test_a_flood_waits_in_the_index_and_delays_nobody_elses_message(
     steps.clear()
     flooded.index_until(lambda file: bool(file.position))
     assert FLOOD + 1 in [document.number for document in steps[0]]
-    flooded.store.apply([EditMessage(CHAT, FLOOD, 1, "otter", 2000)])  # it waits by now
+    flooded.store.apply([EditMessage(CHAT, FLOOD, 1, "otter", 2000)])  # it is waiting by now
 
     def all_in(file: IndexFile) -> bool:
         return file.position == flooded.store.last_change() and file.waiting_since() is None

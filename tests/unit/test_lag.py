@@ -24,7 +24,7 @@ MESSAGES = f"/api/v1/applications/{TOKEN}/chats/1/messages"
 
 
 class LoggedIn:
-    """The member's sessions."""
+    """Sessions in which every request is the member's."""
 
     async def of_request(self, _request: object) -> Session:
         return Session("session", MEMBER.user, "", 0, 0, False, "")

@@ -1,4 +1,4 @@
-"""Pages of much text: other work runs while they are encoded, users take turns, and those that wait hold nothing."""
+"""Large pages: other work runs while they are encoded, users take turns, and waiting pages hold no messages."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def texts(count: int, text: str = "\x01" * 10_000) -> list[Message]:
 
 @contextmanager
 def slices(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
-    """The bytes of JSON made in each turn of the loop, the turn that goes on last."""
+    """Record the bytes of JSON made in each turn of the loop; the last entry is the current turn."""
     made = [0]
 
     def counted(messages: tuple[Message, ...]) -> list[tuple[int, bytes]]:
@@ -59,7 +59,7 @@ async def test_an_ordinary_page_never_waits() -> None:
 
 
 class Reader:
-    """Reads pages of the longest messages for users. ``reads`` and ``ended`` have the user of each, in their order."""
+    """A reader of pages of the longest messages. ``reads`` and ``ended`` list the user of each read and end."""
 
     def __init__(self) -> None:
         self.pages = LargePages()

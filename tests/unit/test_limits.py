@@ -23,12 +23,12 @@ ROOT = Path(__file__).parents[2]
 _SOURCE = ROOT / "src" / "hubbub"
 _UNITS = {"KiB": 1024, "MiB": 1024**2, "s": 1, "min": 60, "day": 86400, "days": 86400}
 _BOUND = re.compile(r"^(_?(?:\w+_)?(?:MOST|MAX|REMEMBERED|KNOWN)(?:_\w+)?)(?:: \w+)? = ", re.MULTILINE)
-# Work of ours and not a client's: what the load tester, the client and the doctor bound.
+# The load tester, the client and the doctor bound their own work, not that of a service's clients.
 _OTHER = {"loadtest", "client.py", "doctor.py"}
 
 
 class Row(NamedTuple):
-    """``test`` is a file, or none."""
+    """A row of the page. ``test`` is a file under tests, or none."""
 
     name: str
     default: str
@@ -51,13 +51,13 @@ def rows_for_programs() -> list[Row]:
 
 
 def number(text: str) -> float:
-    """``8 MiB`` is 8388608, ``7 days`` 604800 (seconds), ``1,000`` a thousand."""
+    """Parse a number: ``8 MiB`` is 8388608, ``7 days`` 604800 (seconds), ``1,000`` a thousand."""
     value, _, unit = text.partition(" ")
     return float(value.replace(",", "")) * (_UNITS[unit] if unit else 1)
 
 
 def named(name: str) -> Any:
-    """What the name stands for: a setting's default, a constant, a parameter's default, the most of a type, ..."""
+    """Return what the name stands for: a constant, a field's type, or the default of a setting or parameter."""
     if name in Settings.model_fields:
         return Settings.model_fields[name].default
     path, _, parameter = name.rstrip(")").partition("(")
@@ -92,7 +92,7 @@ def test_a_limit_is_what_the_page_says(row: Row) -> None:
 
 
 @pytest.mark.parametrize("row", rows(), ids=lambda row: row.name)
-def test_a_limits_test_is_there(row: Row) -> None:
+def test_the_test_of_a_limit_exists(row: Row) -> None:
     assert row.test == "none" or (ROOT / "tests" / row.test).is_file()
 
 

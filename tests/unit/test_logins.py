@@ -24,7 +24,7 @@ from hubbub.http.login_log import LoginLog, masked
         ("9" * 5000, ""),
     ],
 )
-def test_an_address_of_ipv6_stands_for_its_network(host: str, network: str) -> None:
+def test_an_ipv6_address_counts_as_its_network(host: str, network: str) -> None:
     assert network_of(host) == network
 
 
@@ -44,7 +44,7 @@ def test_a_log_has_no_email_and_nothing_that_looks_like_a_line(email: str, shown
     assert masked(email) == shown
 
 
-async def test_a_lock_out_is_one_line_however_often_it_is_met(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_lock_out_is_logged_once_however_often_it_is_met(caplog: pytest.LogCaptureFixture) -> None:
     log = LoginLog()
     with caplog.at_level(logging.INFO, "hubbub.logins"):
         for what in ["here:1"] * 50 + ["here:2"]:

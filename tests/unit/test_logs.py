@@ -19,7 +19,7 @@ def line(caught: list[logging.LogRecord]) -> dict[str, Any]:
     return found
 
 
-def test_a_line_is_one_object_with_the_fields_it_was_given() -> None:
+def test_a_line_is_one_object_with_the_fields_of_its_record() -> None:
     record = logging.makeLogRecord(
         {"name": "hubbub.x", "msg": "Took %d\n", "args": (3,), "levelno": 30, "levelname": "WARNING"}
     )

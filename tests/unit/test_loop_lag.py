@@ -11,19 +11,19 @@ from tests.conftest import eventually_async
 
 
 def over(lag: LoopLag, seconds: float) -> float:
-    """How many of the measured lags were longer than this."""
+    """Return how many of the measured lags were longer than this."""
     counts = lag.lags.series.get((), [0.0])
     return sum(
         count for bound, count in zip((*lag.lags.bounds[1:], 1e9), counts[1:-1], strict=False) if bound > seconds
     )
 
 
-async def test_a_loop_that_is_held_is_measured_and_named_once(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_blocked_loop_is_measured_and_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     lag = LoopLag()
     with lag.watched():
         await eventually_async(lambda: bool(lag.lags.series))
         for times in (1, 2):
-            time.sleep(0.4)  # noqa: ASYNC251 - the loop is held
+            time.sleep(0.4)  # noqa: ASYNC251 - the loop is blocked
             await eventually_async(lambda times=times: over(lag, 0.25) >= times)  # type: ignore[misc]
-    said = [record.getMessage() for record in caplog.records if "event loop" in record.getMessage()]
-    assert len(said) == 1
+    warnings = [record.getMessage() for record in caplog.records if "event loop" in record.getMessage()]
+    assert len(warnings) == 1

@@ -57,11 +57,11 @@ async def counts(cache: MemoryCache, token: str) -> dict[int, int]:
 
 
 @pytest.mark.parametrize("max_chats", [2, 5, 20, 22, 40])
-async def test_counts_are_true_however_few_chats_are_held(store: SqliteStore, max_chats: int) -> None:
+async def test_counts_are_true_however_few_chats_are_in_memory(store: SqliteStore, max_chats: int) -> None:
     cache = MemoryCache(store, Feed(), max_chats=max_chats)
     chats = new_chats(store, "one", 12)
     others = new_chats(store, "other", 12)
-    for chat in (*chats[6:], *others):  # the list then meets chats that are held for long beside others that are not
+    for chat in (*chats[6:], *others):  # the list then has chats that are in memory and others that are not
         await post(cache, store, chat)
     expected = {chat.number: int(chat.number > 6) for chat in chats}
     for turn in range(4):
@@ -91,8 +91,8 @@ async def test_a_chat_whose_deletion_is_not_reported_yet_is_not_listed(store: Sq
 async def test_numbers_under_way_survive_a_full_cache(store: SqliteStore) -> None:
     cache = MemoryCache(store, Feed(), max_chats=2)
     chats = new_chats(store, "one", 9)
-    given = [await cache.next_number(chat) for _ in range(3) for chat in chats]
-    assert given == [1] * 9 + [2] * 9 + [3] * 9
+    numbers = [await cache.next_number(chat) for _ in range(3) for chat in chats]
+    assert numbers == [1] * 9 + [2] * 9 + [3] * 9
 
 
 async def test_a_list_that_is_too_large_to_keep_is_read_again(store: SqliteStore) -> None:
@@ -103,7 +103,7 @@ async def test_a_list_that_is_too_large_to_keep_is_read_again(store: SqliteStore
         assert (await cache.newest(ANN, chat, 10)).newest == number
 
 
-async def test_what_is_held_stays_within_the_bounds(store: SqliteStore) -> None:
+async def test_the_cache_stays_within_its_bounds(store: SqliteStore) -> None:
     cache = MemoryCache(store, Feed(), max_bytes=50_000, max_chats=20)
     for number in range(80):
         for chat in new_chats(store, f"app{number}", 2):
@@ -116,7 +116,7 @@ async def test_what_is_held_stays_within_the_bounds(store: SqliteStore) -> None:
     assert cache._bytes == sum(chat.weight for chat in cache._listed.values()) <= 50_000
 
 
-async def test_lists_of_every_length_are_kept_no_more_than_one(store: SqliteStore) -> None:
+async def test_lists_of_all_lengths_take_no_more_memory_than_one(store: SqliteStore) -> None:
     cache = MemoryCache(store, Feed())
     chats = new_chats(store, "one", 100)
     store.apply([RenameChat(chat, "x" * 255) for chat in chats])
@@ -127,18 +127,18 @@ async def test_lists_of_every_length_are_kept_no_more_than_one(store: SqliteStor
     for limit in range(1, 101):
         await cache.newest(ANN, chats[0], limit)
         await cache.chats(ANN, "one", limit)
-    kept = tracemalloc.get_traced_memory()[0]
+    used = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
-    assert kept < 2 * cache._bytes, "it was 50 times as much as the messages"
+    assert used < 2 * cache._bytes, "it was 50 times as much as the messages"
 
 
-async def test_letting_go_is_done_in_small_steps(store: SqliteStore) -> None:
+async def test_entries_are_dropped_in_small_steps(store: SqliteStore) -> None:
     chats = new_chats(store, "one", 3000)
     store.apply([PostMessage(chat, 1, 1, "ref", "A", "x", 1) for chat in chats])
     cache = MemoryCache(store, Feed(), max_bytes=3000 * 1000)
     for chat in chats:
         await cache.newest(ANN, chat, 10)
-    for _ in range(300):  # as much in one chat as all the others have
+    for _ in range(300):  # one chat gets as much as all the others have
         await post(cache, store, chats[0], "y" * 9000)
         before = len(cache._listed)
         await cache.newest(ANN, chats[0], 10)
@@ -173,7 +173,7 @@ async def test_a_post_that_was_on_its_way_when_its_sender_was_renamed_has_the_ne
 
 
 @pytest.mark.parametrize("change", ["post", "edit", "delete", "rename", "nothing"])
-async def test_what_is_reported_while_a_large_page_is_encoded_is_in_the_next(store: SqliteStore, change: str) -> None:
+async def test_a_change_while_a_large_page_is_encoded_is_in_the_next(store: SqliteStore, change: str) -> None:
     cache = MemoryCache(store, Feed())
     (chat,) = new_chats(store, "one", 1)
     store.apply([PostMessage(chat, number, 1, "ref", "A", "\x01" * 10_000, 1) for number in range(1, 102)])
@@ -194,7 +194,7 @@ async def test_what_is_reported_while_a_large_page_is_encoded_is_in_the_next(sto
         {"number": each.number, "name": each.sender_name, "body": each.body}
         for each in await store.messages(chat, limit=100)
     ]
-    for _ in range(2):  # read, then from the cache
+    for _ in range(2):  # first from the store, then from the cache
         page = json.loads((await cache.newest(ANN, chat, 100)).body)
         shown = [{"number": each["messageNumber"], "name": each["senderName"], "body": each["body"]} for each in page]
         assert shown == expected

@@ -38,8 +38,8 @@ def query(request: pytest.FixtureRequest) -> Query:
 
 
 @pytest.mark.parametrize("text", TEXTS)
-def test_a_query_takes_the_work_that_it_may_and_hardly_more(query: Query, text: str) -> None:
-    """CPU time is compared with that of folding plain text, which a step stands for; generously, ten to one."""
+def test_a_query_takes_hardly_more_work_than_it_may(query: Query, text: str) -> None:
+    """Compare the CPU time with that of folding plain text, which a step stands for. Ten times as much is allowed."""
     messages = [Message(number, 1, "ref", "A", TEXTS[text], 0) for number in range(200)]
     plain = "plain text " * 900
     step = cpu(lambda: [spaced(plain) for _ in range(50)]) / (50 * len(plain))
@@ -56,7 +56,7 @@ def test_a_query_takes_the_work_that_it_may_and_hardly_more(query: Query, text: 
 
 
 def cpu(work: Callable[[], object]) -> float:
-    """Seconds of this thread."""
+    """Return the CPU seconds of this thread."""
     begun = time.thread_time()
     work()
     return time.thread_time() - begun
@@ -73,7 +73,7 @@ def test_a_slice_ends_after_some_texts_and_all_work_after_a_few_more() -> None:
     assert short.look(messages) == 0
 
 
-def test_who_ends_it_is_heeded_at_the_next_message() -> None:
+def test_ranking_that_is_ended_stops_at_the_next_message() -> None:
     ranking = Ranking(parse("plain"))
     ranking.end()
     assert ranking.look([Message(1, 1, "ref", "A", "plain", 0)]) == 0

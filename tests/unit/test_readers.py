@@ -1,4 +1,4 @@
-"""Connections for reading are kept, and closed when they are no longer of use."""
+"""Connections for reading are reused, and closed when they are no longer needed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def closed(connection: sqlite3.Connection) -> bool:
     return False
 
 
-def test_one_is_lent_to_one_at_a_time_and_kept() -> None:
+def test_a_connection_is_lent_to_one_reader_at_a_time_and_reused() -> None:
     readers = Readers(lambda: sqlite3.connect(":memory:"))
     with readers.one() as first, readers.one() as second:
         assert first is not second
@@ -25,7 +25,7 @@ def test_one_is_lent_to_one_at_a_time_and_kept() -> None:
         assert third in (first, second)
 
 
-def test_one_that_failed_is_not_lent_again() -> None:
+def test_a_connection_that_failed_is_not_lent_again() -> None:
     readers = Readers(lambda: sqlite3.connect(":memory:"))
     with pytest.raises(sqlite3.OperationalError), readers.one() as failed:
         failed.execute("SELECT * FROM nowhere")
@@ -34,7 +34,7 @@ def test_one_that_failed_is_not_lent_again() -> None:
         assert another is not failed
 
 
-def test_who_reads_while_it_is_closed_reads_on() -> None:
+def test_a_reader_may_finish_after_the_close() -> None:
     readers = Readers(lambda: sqlite3.connect(":memory:"))
     with readers.one() as idle, readers.one() as lent:
         pass

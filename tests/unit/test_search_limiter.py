@@ -12,7 +12,7 @@ from hubbub.chat.search_limiter import AT_ONCE, IN_ALL, OF_ONE_USER, SearchLimit
 from tests.conftest import eventually_async
 
 
-async def test_the_places_of_all_are_many_users() -> None:
+async def test_the_places_suffice_for_many_users() -> None:
     limiter = SearchLimiter()
     with ExitStack() as held:
         for place in range(IN_ALL):
@@ -22,7 +22,7 @@ async def test_the_places_of_all_are_many_users() -> None:
     assert IN_ALL // OF_ONE_USER >= 16
 
 
-async def test_turns_go_round_the_users_whoever_wants_most() -> None:
+async def test_users_take_turns_whoever_wants_most() -> None:
     limiter = SearchLimiter()
     opened, order = asyncio.Event(), list[int]()
 
@@ -38,7 +38,7 @@ async def test_turns_go_round_the_users_whoever_wants_most() -> None:
 
 
 @pytest.mark.parametrize("begun", [True, False])
-async def test_a_turn_of_one_who_left_is_free_once_the_work_has_ended(begun: bool) -> None:
+async def test_the_turn_of_a_user_who_left_is_free_once_the_work_has_ended(begun: bool) -> None:
     limiter = SearchLimiter()
     opened, order = asyncio.Event(), list[int]()
 

@@ -20,9 +20,9 @@ from tests.unit.fakes import CHAT, FakeView
 
 
 class Chat(FakeView):
-    """A view and an index of a chat: ``texts`` are what is there, ``indexed`` the numbers that the index names.
+    """A view and an index of a chat: ``texts`` are its messages, ``indexed`` the numbers that the index returns.
 
-    While ``closed``, nothing can be read. ``read`` are the numbers that were asked for.
+    Reads wait while it is ``closed``. ``read`` lists the numbers that were asked for.
     """
 
     def __init__(self, texts: dict[int, str], indexed: Sequence[int] | None = None) -> None:
@@ -69,7 +69,7 @@ async def test_an_ordinary_search_is_not_truncated() -> None:
         assert len(numbers(page)) == (10 if q != "nothing" else 0)
 
 
-async def test_a_search_for_which_the_work_does_not_suffice_says_so_and_has_the_newest() -> None:
+async def test_a_search_that_runs_out_of_work_says_so_and_has_the_newest() -> None:
     chat = Chat(dict.fromkeys(range(1, CANDIDATES + 1), f"needle {'ab ' * 3000}"))
     page = await find(
         Searches(chat, chat), 1, "needle " + " ".join(f"qqqqqqq{letter}{letter}" for letter in "abcdefghi")
@@ -88,7 +88,7 @@ async def test_an_index_that_left_some_out_truncates() -> None:
     assert numbers(page) == [1]
 
 
-async def test_a_search_in_time_for_nothing_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_search_that_reads_nothing_in_time_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(searches, "DEADLINE_S", 0.01)
     chat = Chat({1: "needle"})
     chat.closed = True
@@ -97,14 +97,14 @@ async def test_a_search_in_time_for_nothing_is_refused(monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("gone", [{}, dict.fromkeys(range(2, 5001), "edited away")], ids=["deleted", "edited"])
-async def test_what_is_gone_hides_nothing(gone: dict[int, str]) -> None:
+async def test_deleted_and_edited_messages_hide_no_others(gone: dict[int, str]) -> None:
     chat = Chat({1: "the needle", **gone}, indexed=range(1, 5001))
     page = await find(Searches(chat, chat), 1)
     assert numbers(page) == [1]
     assert not page.truncated
 
 
-async def test_work_stops_when_who_asked_has_left() -> None:
+async def test_work_stops_when_the_user_has_left() -> None:
     chat = Chat(dict.fromkeys(range(1, 1001), "needle"))
     chat.closed = True
     searching = Searches(chat, chat)
@@ -117,7 +117,7 @@ async def test_work_stops_when_who_asked_has_left() -> None:
     assert chat.read.count(1000 - asked) == 1, "who has left was read for, and who stayed"
 
 
-async def test_a_user_has_so_many_searches_under_way_and_no_more() -> None:
+async def test_the_searches_of_a_user_are_bounded() -> None:
     chat = Chat({1: "needle"})
     chat.closed = True
     searching = Searches(chat, chat)

@@ -1,4 +1,4 @@
-"""Sessions and clocks, and what an unknown user costs."""
+"""Sessions: how long they live, how they end, and what an unknown user costs."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def made(accounts: Known | None = None) -> Sessions:
 
 
 def bearer(**changed: float) -> bytes:
-    """A token as version 0.1.0 issued it, but for what is given: seconds from now."""
+    """Return a token as version 0.1.0 issued it. ``changed`` sets claims, in seconds from now."""
     now = time.time()
     claims = {"sub": ANN.ref, "sid": "s", "jti": "j", "iat": int(now), "exp": int(now) + LIFETIME_S}
     claims |= {name: int(now + seconds) for name, seconds in changed.items()}
@@ -64,14 +64,14 @@ async def test_a_token_of_a_host_whose_clock_is_ahead_a_little_counts() -> None:
         await made().of(None, bearer(iat=75))
 
 
-async def test_a_token_that_is_over_has_no_grace() -> None:
+async def test_an_expired_token_has_no_grace() -> None:
     with pytest.raises(Unauthenticated):
         await made().of(None, bearer(exp=-1))
 
 
 @pytest.mark.parametrize("begun", ["auth_time", "iat"])
 async def test_refreshing_makes_no_session_longer_than_90_days(begun: str) -> None:
-    """Not one of version 0.1.0 either, which counts from the latest refresh there."""
+    """A session of version 0.1.0 is included; its 90 days count from the latest refresh there."""
     sessions = made()
     session = await sessions.of(None, bearer(**{begun: -88 * DAY_S}, exp=DAY_S))
     for _ in range(3):
@@ -89,7 +89,7 @@ async def test_a_new_session_may_be_refreshed_for_seven_days() -> None:
 
 
 async def test_a_session_keeps_its_era_through_refreshes() -> None:
-    """Otherwise a session that has ended would count again, or one that has not would end."""
+    """Otherwise an ended session would count again, or a living one would end."""
     sessions = made()
     of_later = msgspec.structs.replace(ANN, era="later")
     session = await sessions.of(None, f"Bearer {sessions.begin(of_later).value}".encode())
@@ -98,7 +98,7 @@ async def test_a_session_keeps_its_era_through_refreshes() -> None:
 
 
 class Ending(Known):
-    """A store that takes its time: while the end of the sessions is on its way to it, ``meanwhile`` happens."""
+    """A slow store: ``meanwhile`` happens before it has stored the end of a session."""
 
     def __init__(self) -> None:
         self.living = True
@@ -134,8 +134,8 @@ async def test_no_process_goes_on_with_a_session_that_it_checked_while_the_sessi
 
 
 @pytest.mark.parametrize("all_of_them", [True, False])
-async def test_an_end_that_nobody_can_be_told_of_is_refused(all_of_them: bool) -> None:
-    """And not stored: the client asks again, and has to be let in for that."""
+async def test_an_end_that_cannot_be_announced_is_refused(all_of_them: bool) -> None:
+    """It is not stored either, because the client must be let in to ask again."""
 
     class Away(LocalGate):
         async def sessions_change(self, user_id: int) -> Callable[[], Awaitable[None]]:
@@ -154,12 +154,12 @@ async def lost() -> None:
 
 
 async def unheard() -> None:
-    """As a gate that can't be told that a change is over."""
+    """Do nothing, like a gate that can't be told that a change is over."""
 
 
 @pytest.mark.parametrize("stored", [True, False])
-async def test_an_end_counts_at_once_though_nobody_can_be_told_that_it_is_over(stored: bool) -> None:
-    """Or not known whether it is stored, and it is later."""
+async def test_an_end_counts_at_once_though_its_completion_cannot_be_announced(stored: bool) -> None:
+    """This also holds if it is unknown whether the end is stored, and it is stored later."""
 
     class AwayLater(LocalGate):
         async def sessions_change(self, user_id: int) -> Callable[[], Awaitable[None]]:
@@ -181,7 +181,7 @@ async def test_an_end_counts_at_once_though_nobody_can_be_told_that_it_is_over(s
             await process.of(None, token)
 
 
-async def test_who_is_refused_a_change_is_remembered_as_before() -> None:
+async def test_a_refused_change_forgets_no_session() -> None:
     async def refuse(_user: User) -> None:
         raise Forbidden("No.")
 
@@ -236,7 +236,7 @@ async def test_ended_sessions_are_remembered_up_to_a_bound(monkeypatch: pytest.M
     tokens = [f"Bearer {known.begin(ANN).value}".encode() for _ in range(4)]
 
     async def refused(token: bytes) -> int:
-        """How often the store was asked for that."""
+        """Return how often the store was asked before the token was refused."""
         before = store.asked
         with pytest.raises(Unauthenticated):
             await known.of(None, token)
@@ -248,7 +248,7 @@ async def test_ended_sessions_are_remembered_up_to_a_bound(monkeypatch: pytest.M
     assert [await refused(token) for token in tokens] == [0, 1, 1, 1]
 
 
-async def test_what_goes_on_does_so_while_its_session_lives_though_its_user_sends_too_much() -> None:
+async def test_a_running_request_passes_while_its_session_lives_though_its_user_sends_too_much() -> None:
     store, gate = Ending(), Counting()
     known = Sessions(cast(Accounts, store), SECRET, gate)
     request = Request({"type": "http", "headers": [(b"authorization", bearer())]})
@@ -322,7 +322,7 @@ async def test_checking_no_hash_does_the_work_of_checking_one(monkeypatch: pytes
     assert parameters[0] == parameters[1]
 
 
-async def test_a_stream_goes_on_while_its_session_lives_though_its_user_sends_too_much(
+async def test_a_stream_continues_while_its_session_lives_though_its_user_sends_too_much(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("hubbub.http.stream.CHECK_S", 0.0)
@@ -338,19 +338,19 @@ async def test_a_stream_goes_on_while_its_session_lives_though_its_user_sends_to
     }
     answer = await StreamRoutes(resolver, chats, feed, StreamLimiter(1), Turns()).stream_messages(Request(scope))
     assert isinstance(answer, StreamingResponse)
-    told: list[bytes] = []
+    received: list[bytes] = []
 
     async def listen() -> None:
         async for piece in answer.body_iterator:
             assert isinstance(piece, bytes)
-            told.append(piece)
+            received.append(piece)
 
     gate.left = 0
     task = asyncio.create_task(listen())
     await asyncio.sleep(0)
     feed.publish(CHAT, Event(6, b"{}"))
-    await eventually_async(lambda: b"event: message" in b"".join(told))
+    await eventually_async(lambda: b"event: message" in b"".join(received))
     assert store.asked > 1
     store.living = False
     await eventually_async(task.done)
-    assert told[-1].startswith(b'event: end\ndata: {"status":401,')
+    assert received[-1].startswith(b'event: end\ndata: {"status":401,')

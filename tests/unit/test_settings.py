@@ -28,7 +28,7 @@ SECRET = "pa55" + str(2**17)
 
 @contextmanager
 def environment(**variables: str) -> Iterator[None]:
-    """These settings in the environment, and no others."""
+    """Set these settings in the environment, and no others."""
     others = {name: value for name, value in os.environ.items() if not name.upper().startswith("HUBBUB_")}
     with patch.dict(os.environ, others | variables, clear=True):
         yield
@@ -47,7 +47,7 @@ def faults(**flags: str) -> list[str]:
     return raised.value.faults
 
 
-# What is in force ----------------------------------------------------------------------------------------------------
+# Sources -------------------------------------------------------------------------------------------------------------
 
 
 def test_passwords_are_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,7 +72,7 @@ def test_passwords_are_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "expected"),
     [
         ("redis://:a,b@one,redis://:c@two", "redis://:…@one,redis://:…@two"),
         ("mysql://hubbub:se:cr/et@db:3306/hubbub", "mysql://hubbub:…@db:3306/hubbub"),
@@ -85,12 +85,12 @@ def test_passwords_are_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
         ),
     ],
 )
-def test_what_is_a_password(text: str, said: str) -> None:
-    assert without_passwords(text) == said
+def test_passwords_in_texts_are_hidden(text: str, expected: str) -> None:
+    assert without_passwords(text) == expected
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("flags", "expected"),
     [
         ({"smtp_url": "mail.example.com"}, "smtp_url (flag --smtp-url): This URL does not begin with smtp://"),
         ({"smtp_url": "smtp://mail:no"}, "smtp_url (flag --smtp-url): This URL has no host, or a port that is not a"),
@@ -106,9 +106,9 @@ def test_what_is_a_password(text: str, said: str) -> None:
         ({"registration": "sometimes"}, "registration (flag --registration): 'sometimes' is not open or invited or"),
     ],
 )
-def test_a_wrong_setting_of_mail_or_registration_is_told(given: dict[str, str], said: str) -> None:
-    (fault,) = faults(**given)
-    assert fault.startswith(said)
+def test_a_wrong_setting_of_mail_or_registration_is_reported(flags: dict[str, str], expected: str) -> None:
+    (fault,) = faults(**flags)
+    assert fault.startswith(expected)
 
 
 def test_mail_may_come_from_a_name() -> None:
@@ -146,10 +146,10 @@ def test_an_empty_text_takes_away_what_the_file_sets(file: Path, monkeypatch: py
     assert (settings.search_url, settings.proxies, settings.tls_cert, settings.tls_key) == ("", (), None, None)
 
 
-# What is told of a wrong one -----------------------------------------------------------------------------------------
+# Errors --------------------------------------------------------------------------------------------------------------
 
 
-def test_all_faults_of_all_sources_are_told_at_once(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_faults_of_all_sources_are_reported_at_once(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file.write_text('# ours\nprot = 3\nshards = true\n[server]\nport = "x"\n')
     monkeypatch.setenv("HUBBUB_PROXIES", "127.0.0.1, 10.0.0.1/8")
     monkeypatch.setenv("HUBBUB_LOG_FORMAT", "xml")
@@ -167,7 +167,7 @@ def test_all_faults_of_all_sources_are_told_at_once(file: Path, monkeypatch: pyt
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "expected"),
     [
         (b'port = 3\nhost "x"', "file {} line 2: This is not TOML: Expected '=' after a key in a key/value pair."),
         (b"port = " + b"9" * 5000, "file {}: This is not TOML: Exceeds the limit"),
@@ -176,15 +176,15 @@ def test_all_faults_of_all_sources_are_told_at_once(file: Path, monkeypatch: pyt
         (b"#" * 1_100_000, "{} (environment HUBBUB_CONFIG): This file is larger than 1048576 bytes."),
     ],
 )
-def test_a_file_that_can_not_be_read_is_told(content: bytes, said: str, file: Path) -> None:
+def test_a_file_that_cannot_be_read_is_reported(content: bytes, expected: str, file: Path) -> None:
     file.write_bytes(content)
     (fault,) = faults()
-    assert fault.startswith(said.format(file))
+    assert fault.startswith(expected.format(file))
 
 
-def test_a_file_that_is_named_and_not_there_is_told(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    said = "There is no such file. Name one that is there, or unset HUBBUB_CONFIG."
-    assert faults() == [f"{file} (environment HUBBUB_CONFIG): {said}"]
+def test_a_named_file_that_does_not_exist_is_reported(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = "There is no such file. Name one that is there, or unset HUBBUB_CONFIG."
+    assert faults() == [f"{file} (environment HUBBUB_CONFIG): {expected}"]
     monkeypatch.setenv("HUBBUB_CONFIG", str(file.parent))
     assert "can't be read: Is a directory" in faults()[0]
     monkeypatch.chdir(file.parent)
@@ -207,7 +207,7 @@ def test_every_command_refuses_a_wrong_setting(command: str, tmp_path: Path) -> 
     assert [line.split(" (")[0] for line in result.stderr.splitlines()] == ["hubbub: /nope.toml", "hubbub: port"]
 
 
-def test_a_variable_that_is_no_setting_is_warned_of_and_names_the_nearest() -> None:
+def test_a_warning_about_an_unknown_variable_names_the_nearest() -> None:
     with environment(HUBBUB_PROT="1", hubbub_port="2", HUBBUB_ZZZ="3", HUBBUB_CONFIG="", HUBBUB_MODEL_REAL="4"):
         assert warnings() == [
             "environment HUBBUB_PROT: No such setting; it is ignored. Did you mean HUBBUB_PORT?",
@@ -217,7 +217,7 @@ def test_a_variable_that_is_no_setting_is_warned_of_and_names_the_nearest() -> N
         assert CliRunner().invoke(main, ["config"]).stderr.splitlines() == [f"hubbub: {each}" for each in warnings()]
 
 
-def test_variables_of_our_own_are_not_warned_of() -> None:
+def test_our_own_variables_give_no_warning() -> None:
     root = Path(__file__).parents[2]
     named = subprocess.run(
         ["grep", "-rhoE", r'environ[^"]*"HUBBUB_\w+|KEY_VARIABLE = "HUBBUB_\w+', "src", "tests", "benchmarks"],
@@ -244,7 +244,7 @@ def pem(folder: Path, name: str, *more: str) -> tuple[str, str]:
     return cert, key
 
 
-def test_files_of_tls_must_be_there_and_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tls_files_must_exist_and_match(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cert, key = pem(tmp_path, "one")
     _, other = pem(tmp_path, "other")
     _, locked = pem(tmp_path, "locked", "-passout", "pass:secret")
@@ -272,7 +272,7 @@ def test_files_of_tls_must_be_there_and_fit(tmp_path: Path, monkeypatch: pytest.
     assert load(files=True).tls_key == Path(key)
 
 
-# Whatever is written -------------------------------------------------------------------------------------------------
+# Any values ----------------------------------------------------------------------------------------------------------
 
 _SOME = st.sampled_from(
     [
@@ -317,7 +317,7 @@ _SOME = st.sampled_from(
 )
 _TEXTS = st.one_of(
     st.lists(_SOME, max_size=6).map("".join),
-    # hypothesis draws the secret alone too, from the values it has seen: as a name or a host it is no secret.
+    # Hypothesis may draw the secret alone, from values it has seen. As a name or a host it is no secret.
     st.text(max_size=30).filter(lambda text: SECRET not in text),
     st.binary(max_size=30).map(os.fsdecode),
 )
@@ -335,24 +335,24 @@ def test_a_url_in_the_wrong_place_is_refused_and_not_shown(name: str, value: str
         assert SECRET not in faults(**{name: value})[0]
 
 
-def check_told(attempt: Callable[[], Any]) -> None:
-    """It works, or there is one line for each fault; and no secret is shown."""
-    told = []
+def check_reported(attempt: Callable[[], Any]) -> None:
+    """Check that it works, or that there is one line for each fault, and that no secret is shown."""
+    lines = []
     try:
-        told = list(shown(attempt()).values())
+        lines = list(shown(attempt()).values())
     except SettingsWrong as error:
-        told = error.faults
-        assert all(fault.isprintable() for fault in told)
-        assert len({fault.split("): ")[0] for fault in told}) == len(told)  # a setting and its source
-    assert not any(SECRET in each for each in told)
+        lines = error.faults
+        assert all(fault.isprintable() for fault in lines)
+        assert len({fault.split("): ")[0] for fault in lines}) == len(lines)  # a setting and its source
+    assert not any(SECRET in each for each in lines)
 
 
 @_ANY
 @given(values=st.dictionaries(_NAMES, _TEXTS.filter(lambda text: "\0" not in text), max_size=4))
 def test_no_value_in_the_environment_breaks_anything(values: dict[str, str]) -> None:
-    with suppress(UnicodeEncodeError):  # of what the environment can't have
+    with suppress(UnicodeEncodeError):  # the environment can't hold every text
         with environment(**{f"HUBBUB_{name.upper()}": value for name, value in values.items()}):
-            check_told(lambda: load(files=True))
+            check_reported(lambda: load(files=True))
             result = CliRunner().invoke(main, ["config"])
             assert result.exit_code in (0, 2), result.output
             assert SECRET not in result.output
@@ -362,7 +362,7 @@ def test_no_value_in_the_environment_breaks_anything(values: dict[str, str]) -> 
 @given(values=st.dictionaries(_NAMES, _TEXTS, max_size=4))
 def test_no_value_of_a_flag_breaks_anything(values: dict[str, Any]) -> None:
     with environment():
-        check_told(lambda: load(files=True, **values))
+        check_reported(lambda: load(files=True, **values))
 
 
 _TOML = st.one_of(
@@ -384,7 +384,7 @@ def test_no_file_breaks_anything(values: list[tuple[str, str]], tmp_path: Path) 
     file = tmp_path / "any.toml"
     file.write_bytes("\n".join(f"{name} = {value}" for name, value in values).encode("utf-8", "surrogateescape"))
     with environment(HUBBUB_CONFIG=str(file)):
-        check_told(lambda: load(files=True))
+        check_reported(lambda: load(files=True))
 
 
 @_ANY
@@ -397,8 +397,8 @@ def test_no_file_breaks_anything(values: list[tuple[str, str]], tmp_path: Path) 
         ),
     ),
 )
-def test_what_is_accepted_can_be_used(name: str, value: str) -> None:
-    """By the library that gets it in the end."""
+def test_an_accepted_url_or_host_can_be_used(name: str, value: str) -> None:
+    """The library that uses it accepts it too."""
     from elasticsearch import Elasticsearch
     from opensearchpy import OpenSearch
 

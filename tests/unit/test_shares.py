@@ -33,18 +33,18 @@ HALF = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n"
         ("", EXEMPT),
     ],
 )
-def test_whose_share_it_is(host: str, share: str) -> None:
+def test_an_address_has_a_share(host: str, share: str) -> None:
     assert address_of(host, {"10.0.0.1"}) == share
 
 
-def test_what_is_given_back_is_forgotten() -> None:
+def test_a_share_that_is_given_back_is_forgotten() -> None:
     share = Share(10, 5)
     share.take("a", 5)
     share.take("a", -5)
     assert (share.used, share.of("a"), share._by) == (0, 0, {})
 
 
-async def test_an_address_has_so_many_connections_and_its_idle_ones_give_way() -> None:
+async def test_connections_of_an_address_are_bounded_and_idle_ones_give_way() -> None:
     app = App()
     shared = edge_for(app, address_connections=2)
     first, second, third = (connected(app, shared) for _ in range(3))
@@ -56,7 +56,7 @@ async def test_an_address_has_so_many_connections_and_its_idle_ones_give_way() -
     assert len(shared.connections) == 3
 
 
-async def test_who_is_being_answered_does_not_give_way() -> None:
+async def test_a_client_that_is_being_answered_does_not_give_way() -> None:
     app = App()
     shared = edge_for(app, address_connections=2)
     busy = [connected(app, shared) for _ in range(2)]
@@ -72,16 +72,16 @@ async def test_who_is_being_answered_does_not_give_way() -> None:
     assert not transport.closed
 
 
-async def test_all_of_a_busy_address_are_looked_at_once_a_tick() -> None:
-    looked = 0
+async def test_connections_of_a_busy_address_are_checked_once_a_tick() -> None:
+    checks = 0
 
     class Busy(Connection):
         __slots__ = ()
 
         @property
         def waits(self) -> bool:
-            nonlocal looked
-            looked += 1
+            nonlocal checks
+            checks += 1
             return False
 
     shared = edge_for(App(), address_connections=20)
@@ -89,10 +89,10 @@ async def test_all_of_a_busy_address_are_looked_at_once_a_tick() -> None:
         Busy(shared).connection_made(cast(Any, Transport(Connection(shared))))
     for _ in range(10):
         assert connected(App(), shared)[1].written.startswith(b"HTTP/1.1 429 ")
-    assert looked == 20
+    assert checks == 20
     shared.tick()
     connected(App(), shared)
-    assert looked == 40
+    assert checks == 40
 
 
 async def test_proxies_and_this_machine_are_not_counted_as_one_address() -> None:
@@ -112,7 +112,7 @@ async def test_with_no_room_the_longest_idle_of_the_address_with_most_gives_way(
     one[0].deadline -= 100
     many = [connected(app, shared) for _ in range(3)]
     many[1][0].deadline -= 5
-    many[0][0].data_received(b"GET /")  # is not idle, and comes second
+    many[0][0].data_received(b"GET /")  # it is not idle, so it is not the first to go
     many[0][0].deadline -= 10
     connected(app, shared, "192.0.2.8")
     assert [transport.aborted for _, transport in [one, *many]] == [False, False, True, False]
@@ -171,8 +171,8 @@ async def test_half_sent_requests_are_bounded_in_all(monkeypatch: pytest.MonkeyP
         data = heads if number % 2 else HALF + b"x" * 20_000
         protocol.data_received(data)
         sent.append((data, transport))
-    held = sum(len(data) for data, transport in sent if not transport.written)
-    assert 300_000 < held < 1_000_000
+    unsent_bytes = sum(len(data) for data, transport in sent if not transport.written)
+    assert 300_000 < unsent_bytes < 1_000_000
     refused = [transport.written for _, transport in sent if transport.written]
     assert all(each.startswith(b"HTTP/1.1 503 ") for each in refused)
     protocol, transport = connected(app, shared, "127.0.0.1")
@@ -181,7 +181,7 @@ async def test_half_sent_requests_are_bounded_in_all(monkeypatch: pytest.MonkeyP
     assert transport.written.startswith(b"HTTP/1.1 200 "), "a request that comes whole needs no room"
 
 
-async def test_what_is_handled_is_held_no_longer() -> None:
+async def test_handled_bytes_are_released() -> None:
     app = App()
     protocol, _ = connected(app)
     for piece in (HALF, b"x" * 50_000, b"x" * 50_000 + GET * 3 + b"GET"):
@@ -209,7 +209,7 @@ async def test_a_pipeline_behind_an_answer_counts(monkeypatch: pytest.MonkeyPatc
 
 
 class Lists:
-    """A hot route: its answer is the same list every time, and of so many bytes."""
+    """A hot route that always answers with the same list of ``size`` bytes."""
 
     def __init__(self, size: int) -> None:
         self._reply = Reply(200, b"x" * size)
@@ -221,10 +221,10 @@ class Lists:
         return self._reply
 
 
-def held(asked: list[tuple[Connection, Transport]], body: int) -> int:
-    """The bytes that the answers take in memory. An answer is kept whole until all of it is written."""
+def unsent_bytes(asked: list[tuple[Connection, Transport]], body: int) -> int:
+    """Return the bytes that the answers take in memory. An answer is kept whole until all of it is written."""
     return sum(
-        transport.held + (body if protocol.busy else 0) for protocol, transport in asked if not transport.aborted
+        transport.unsent + (body if protocol.busy else 0) for protocol, transport in asked if not transport.aborted
     )
 
 
@@ -243,8 +243,8 @@ async def test_answers_that_nobody_takes_are_bounded_in_all(
         transport.full = True
         protocol.data_received(GET)
         await settled()
-        assert held(lazy, size) <= 5_000_000
-    assert held(lazy, size) > 2_000_000
+        assert unsent_bytes(lazy, size) <= 5_000_000
+    assert unsent_bytes(lazy, size) > 2_000_000
     for _ in range(40):
         for _, transport in lazy:
             if not transport.aborted:
@@ -256,7 +256,9 @@ async def test_answers_that_nobody_takes_are_bounded_in_all(
     assert not shared._unsent
 
 
-async def test_who_takes_an_answer_keeps_it_while_another_address_takes_none(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_client_that_reads_its_answer_keeps_it_while_another_address_reads_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(edge, "MAX_UNSENT", 5_000_000)
     body = b"x" * 2_000_000
     shared = edge_for(App(body))
@@ -320,7 +322,7 @@ async def test_a_document_that_many_ask_for_counts_by_what_is_written() -> None:
     assert shared._not_taken.used == 30 * PIECE
 
 
-async def test_a_slow_body_has_an_end() -> None:
+async def test_a_slow_body_is_cut_off() -> None:
     protocol, transport = connected(App())
     protocol.data_received(HALF)
     began = protocol.deadline

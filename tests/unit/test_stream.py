@@ -28,7 +28,7 @@ from tests.conftest import eventually_async
 from tests.holds import holds
 from tests.unit.fakes import CHAT, MEMBER, STRANGER, TOKEN, Fakes
 
-_TOLD = re.compile(rb'id: (\d+)\nevent: message\ndata: {"messageNumber":(\d+),')
+_SENT = re.compile(rb'id: (\d+)\nevent: message\ndata: {"messageNumber":(\d+),')
 _CHANGED = re.compile(rb'event: (edited|deleted)\ndata: {"messageNumber":(\d+)[,}]')
 
 
@@ -50,12 +50,12 @@ async def received(fakes: Fakes, feed: Feed, caller: Caller = MEMBER, after: int
 
 
 def messages(pieces: list[bytes]) -> list[tuple[int, int]]:
-    """Ids and numbers."""
-    return [(int(identity), int(number)) for identity, number in _TOLD.findall(b"".join(pieces))]
+    """Return the id and the number of each message."""
+    return [(int(identity), int(number)) for identity, number in _SENT.findall(b"".join(pieces))]
 
 
 class Listening:
-    """A stream that is listened to; ``pieces`` are what it sent."""
+    """A listener to a stream. ``pieces`` has what the stream sent."""
 
     def __init__(self, listening: Stream) -> None:
         self.pieces: list[bytes] = []
@@ -72,13 +72,13 @@ class Listening:
 
     @property
     def changes(self) -> list[tuple[str, int]]:
-        """The kind of each change, and its number."""
+        """The kind and the number of each change."""
         return [(kind.decode(), int(number)) for kind, number in _CHANGED.findall(b"".join(self.pieces))]
 
 
 @pytest.fixture
 async def large(tmp_path: Path) -> AsyncIterator[Ports]:
-    """A chat of 20,000 messages, the first of them deleted, as the embedded mode has it."""
+    """The ports of the embedded mode, with a chat of 20,000 messages of which the first is deleted."""
     store = SqliteStore(tmp_path / "hubbub.db")
     store.apply([AddUser("ref", "a@x", "A", "hash", 1), AddUser("r2", "b@x", "B", "hash", 1)])
     store.apply([AddUser("r3", "c@x", "C", "hash", 1), AddApplication(TOKEN, "T", MEMBER.user.id, 1)])
@@ -90,7 +90,7 @@ async def large(tmp_path: Path) -> AsyncIterator[Ports]:
     store.close()
 
 
-async def test_a_long_chat_is_told_once_and_holds_nobody_up(large: Ports) -> None:
+async def test_a_long_chat_is_sent_once_and_blocks_nobody(large: Ports) -> None:
     feed = Feed()
     listening = await stream(large, feed)
     with holds() as seen:
@@ -103,7 +103,7 @@ async def test_a_long_chat_is_told_once_and_holds_nobody_up(large: Ports) -> Non
     assert seen.longest_s < 0.1, seen
 
 
-async def test_many_who_read_at_once_hold_nobody_up_together(large: Ports) -> None:
+async def test_many_readers_at_once_block_nobody(large: Ports) -> None:
     feed, slices = Feed(), Slices(Turns())
     chats = Chats(large)
 
@@ -118,7 +118,7 @@ async def test_many_who_read_at_once_hold_nobody_up_together(large: Ports) -> No
         await asyncio.sleep(0)
         turns += 1
         pieces = sum(len(heard.pieces) for heard in all_heard)
-        if turns > 2:  # the first pieces say how soon to come back
+        if turns > 2:  # the first pieces say how soon to reconnect
             most = max(most, pieces - last)
         last = pieces
     assert all(heard.messages == [(number, number) for number in range(19_001, 20_001)] for heard in all_heard)
@@ -148,10 +148,10 @@ async def test_long_messages_are_sent_few_at_a_time(tmp_path: Path) -> None:
 
 def test_the_first_listener_loads_nothing() -> None:
     code = "import sys, hubbub.http.routes.stream; sys.exit('anyio._backends._asyncio' not in sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)  # here other tests may have loaded it
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)  # other tests may have loaded it here
 
 
-async def test_who_does_not_read_is_not_read_ahead_for(large: Ports) -> None:
+async def test_nothing_is_read_ahead_for_a_client_that_does_not_read(large: Ports) -> None:
     view = large.view
     asked = 0
     real = view.messages
@@ -171,7 +171,7 @@ async def test_who_does_not_read_is_not_read_ahead_for(large: Ports) -> None:
 
 
 class Cluster(Fakes):
-    """A chat in which numbers are ``open``: given, and their messages not shown yet."""
+    """Fakes of a chat in which the numbers in ``open`` are taken but their messages are not shown yet."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -196,7 +196,7 @@ def event(number: int) -> Event:
     return Event(number, b'{"messageNumber":%d,"body":"live"}' % number)
 
 
-async def test_ids_wait_for_what_may_still_come_and_for_nothing_else() -> None:
+async def test_ids_wait_for_messages_that_may_still_come_and_for_nothing_else() -> None:
     fakes, feed = Cluster(), Feed()
     fakes.view.texts = dict.fromkeys((1, 2, 4, 6, 7, 9), "x")  # 3 and 8 are deleted
     fakes.open = [5]
@@ -212,11 +212,11 @@ async def test_ids_wait_for_what_may_still_come_and_for_nothing_else() -> None:
     await heard.task
 
 
-async def test_a_gap_in_what_arrives_is_looked_for_and_told_once() -> None:
+async def test_a_gap_in_the_events_is_read_and_sent_once() -> None:
     fakes, feed = Cluster(), Feed()
     heard = Listening(await stream(fakes.ports, feed, after=5))
     await asyncio.sleep(0)
-    fakes.view.texts |= {7: "unheard", 9: "heard"}  # 6 and 8 were given and refused
+    fakes.view.texts |= {7: "unheard", 9: "heard"}  # 6 and 8 were taken by posts that were refused
     feed.publish(CHAT, event(9))
     await eventually_async(lambda: len(heard.messages) == 2)
     assert heard.messages == [(5, 9), (9, 7)]
@@ -243,7 +243,7 @@ async def test_an_answer_that_may_lag_moves_no_id_over_a_gap() -> None:
     await heard.task
 
 
-async def test_a_removal_while_a_page_is_read_keeps_it_untold() -> None:
+async def test_a_page_is_not_sent_to_a_member_removed_while_it_was_read() -> None:
     fakes = Fakes()
     real = fakes.view.messages
     removed = False
@@ -263,7 +263,7 @@ async def test_a_removal_while_a_page_is_read_keeps_it_untold() -> None:
     assert pieces[-1].startswith(b'event: end\ndata: {"status":404,')
 
 
-async def test_a_long_reading_ends_with_its_session(large: Ports, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_long_read_ends_with_its_session(large: Ports, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hubbub.http.stream.CHECK_S", 0.0)
     listening = await stream(large, Feed(), caller=STRANGER)
     pieces = [piece async for piece in listening.events()]
@@ -271,7 +271,7 @@ async def test_a_long_reading_ends_with_its_session(large: Ports, monkeypatch: p
     assert pieces[-1].startswith(b'event: end\ndata: {"status":404,')
 
 
-async def test_it_ends_with_a_word_why_when_the_service_can_not_tell() -> None:
+async def test_a_stream_ends_with_the_reason_when_it_cannot_read() -> None:
     fakes = Fakes()
 
     async def refuse(*_: object, **__: object) -> object:
@@ -281,12 +281,12 @@ async def test_it_ends_with_a_word_why_when_the_service_can_not_tell() -> None:
     assert (await received(fakes, Feed()))[-1] == b'event: end\ndata: {"status":503,"error":"Try again."}\n\n'
 
 
-async def test_who_is_a_stranger_by_now_is_told_so_within_a_second() -> None:
+async def test_a_removed_member_is_told_so_within_a_second() -> None:
     pieces = await received(Fakes(), Feed(), STRANGER, after=5)
     assert pieces[-1].startswith(b'event: end\ndata: {"status":404,')
 
 
-async def test_it_ends_without_one_when_the_process_stops() -> None:
+async def test_a_stream_ends_without_a_reason_when_the_process_stops() -> None:
     feed = Feed()
     feed.end()
     pieces = await received(Fakes(), feed, MEMBER, after=3)
@@ -304,7 +304,7 @@ async def test_a_listener_that_does_not_read_keeps_little() -> None:
         assert await listener.take(0) == ([], [])
 
 
-async def test_changes_are_told_though_new_messages_are_too_many_to_keep() -> None:
+async def test_changes_are_sent_though_new_messages_are_too_many_to_keep() -> None:
     fakes, feed = Fakes(), Feed()
     fakes.view.texts = dict.fromkeys(range(1, 901), "x" * 100)
     changed = list(range(1, 600, 2))
@@ -328,7 +328,7 @@ async def test_changes_are_told_though_new_messages_are_too_many_to_keep() -> No
     await heard.task
 
 
-async def test_a_message_comes_before_what_became_of_it() -> None:
+async def test_a_message_comes_before_its_change() -> None:
     fakes, feed = Fakes(), Feed()
     heard = Listening(await stream(fakes.ports, feed, after=5))
     await asyncio.sleep(0)
@@ -382,7 +382,7 @@ async def test_more_changes_than_can_be_kept_end_a_stream_with_a_reason() -> Non
     assert b"Load the chat again" in heard.pieces[-1]
 
 
-async def test_the_more_listen_the_less_each_keeps(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_with_more_listeners_each_keeps_less(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hubbub.chat.feed._MOST_BYTES_IN_ALL", 4000)
     monkeypatch.setattr("hubbub.chat.feed._MOST_CHANGED_IN_ALL", 40)
     feed = Feed()

@@ -20,7 +20,7 @@ def test_a_slot_that_is_given_up_can_be_taken_again() -> None:
     assert limiter.taken == 3
 
 
-def test_all_users_together_have_so_many() -> None:
+def test_the_streams_of_all_users_together_are_bounded() -> None:
     limiter = StreamLimiter(MAX_STREAMS)
     taken = [limiter.take(number) for number in range(MAX_STREAMS)]
     with pytest.raises(Unavailable):

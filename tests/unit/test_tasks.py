@@ -34,7 +34,7 @@ asyncio.run(main())
     ],
     ids=["an error", "an end", "cancelled"],
 )
-def test_a_task_that_fails_takes_its_process_along(how: str, then: str, lives: bool) -> None:
+def test_a_failed_task_ends_its_process(how: str, then: str, lives: bool) -> None:
     ended = subprocess.run(
         [sys.executable, "-c", _PROGRAM.format(how=how, then=then)],
         capture_output=True,

@@ -12,7 +12,7 @@ from hubbub.http.turns import TURN_S, Turns
 
 
 class Loop:
-    """What was begun, in order. Each piece of work takes a whole turn, or what it is said to take."""
+    """Turns that record what began, in order. Each piece of work takes a whole turn, or ``least_s``."""
 
     def __init__(self) -> None:
         self.turns = Turns()
@@ -29,13 +29,13 @@ class Loop:
         raise AssertionError(f"{len(self.begun)} of {count} were begun")
 
 
-async def test_what_comes_alone_is_begun_at_once() -> None:
+async def test_work_that_comes_alone_begins_at_once() -> None:
     loop = Loop()
     loop.ask("ann")
     assert loop.begun == ["ann"]
 
 
-async def test_little_is_begun_at_once_however_many_ask() -> None:
+async def test_little_work_begins_at_once_however_many_ask() -> None:
     loop = Loop()
     for number in range(100):
         loop.ask("ann", str(number), least_s=0.0)
@@ -43,7 +43,7 @@ async def test_little_is_begun_at_once_however_many_ask() -> None:
     assert loop.begun == [str(number) for number in range(100)]
 
 
-async def test_in_one_turn_of_the_loop_no_more_is_begun_than_it_has_time_for() -> None:
+async def test_no_more_begins_in_one_turn_of_the_loop_than_it_has_time_for() -> None:
     loop = Loop()
     for _ in range(5):
         loop.ask("ann")
@@ -52,7 +52,7 @@ async def test_in_one_turn_of_the_loop_no_more_is_begun_than_it_has_time_for() -
         await asyncio.sleep(0)
 
 
-async def test_what_work_has_counted_itself_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_time_that_work_counts_itself_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "TURN_S", 1000.0)  # far more than it takes here
     loop = Loop()
 
@@ -76,7 +76,7 @@ async def test_nobody_waits_for_all_that_another_has_asked_for() -> None:
     assert loop.begun.index("bob") <= 2
 
 
-async def test_who_asked_for_much_before_goes_behind_who_asked_for_little() -> None:
+async def test_a_client_that_asked_for_much_goes_behind_one_that_asks_for_little() -> None:
     loop = Loop()
     for _ in range(10):
         loop.ask("ann")
@@ -87,7 +87,7 @@ async def test_who_asked_for_much_before_goes_behind_who_asked_for_little() -> N
         assert f"bob {number}" in loop.begun
 
 
-async def test_each_ones_own_is_begun_in_its_order() -> None:
+async def test_the_work_of_each_client_begins_in_order() -> None:
     loop = Loop()
     for number in range(20):
         loop.ask("ann", f"ann {number}")
@@ -97,7 +97,7 @@ async def test_each_ones_own_is_begun_in_its_order() -> None:
         assert [what for what in loop.begun if what.startswith(owner)] == [f"{owner} {at}" for at in range(20)]
 
 
-async def test_who_asked_for_much_comes_though_others_always_come_anew() -> None:
+async def test_a_client_that_asked_for_much_gets_its_turn_though_new_ones_keep_coming() -> None:
     loop = Loop()
     for _ in range(3):
         loop.ask("ann")
@@ -107,7 +107,7 @@ async def test_who_asked_for_much_comes_though_others_always_come_anew() -> None
     assert loop.begun.count("ann") == 3
 
 
-async def test_work_that_fails_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_work_that_fails_delays_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     loop = Loop()
     loop.ask("ann")
 
@@ -132,7 +132,7 @@ async def test_a_task_waits_for_its_turn_and_may_leave() -> None:
     await loop.all_begun(2)
 
 
-async def test_it_forgets_who_came_long_ago(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_clients_of_long_ago_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_REMEMBERED", 10)
     loop = Loop()
     for number in range(100):

@@ -18,7 +18,7 @@ COUNT = 1500
 
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SqliteStore:
-    """With a chat that has a deep page, which has to be walked to."""
+    """A store with a chat that has a deep page, which takes a walk through the rows."""
     monkeypatch.setattr(wal, "MOST_BYTES", 50_000)
     monkeypatch.setattr(wal, "_AGAIN_S", 0.0)
     store = SqliteStore(tmp_path / "hubbub.db")
@@ -42,7 +42,7 @@ async def test_the_log_is_emptied_between_deep_pages(store: SqliteStore, tmp_pat
     store.close()
 
 
-async def test_who_reads_on_keeps_what_is_seen_and_it_is_tried_again(store: SqliteStore, tmp_path: Path) -> None:
+async def test_an_open_read_keeps_its_snapshot_and_the_log_is_emptied_later(store: SqliteStore, tmp_path: Path) -> None:
     other = store._connect(read_only=True)
     other.execute("BEGIN")
     (before,) = other.execute("SELECT count(*) FROM messages").fetchone()

@@ -32,7 +32,7 @@ class Store:
 
 
 class Redis:
-    """Raises an error while it ``refuses``; ``heard`` has what it received otherwise."""
+    """A Redis that raises an error while it ``refuses``. ``heard`` has what it received."""
 
     def __init__(self) -> None:
         self.refuses = True
@@ -63,7 +63,7 @@ async def writer(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
     await asyncio.gather(telling, return_exceptions=True)
 
 
-async def test_it_hears_of_everything_once_it_takes_words_again(writer: ShardWriter, redis: Redis) -> None:
+async def test_redis_is_informed_of_everything_once_it_answers_again(writer: ShardWriter, redis: Redis) -> None:
     await writer.write(2, [Delivery("api", 1, [*COMMANDS], 0)])
     await eventually_async(lambda: redis.tries > 3)
     assert redis.heard == []
@@ -79,7 +79,7 @@ async def test_it_hears_of_everything_once_it_takes_words_again(writer: ShardWri
     assert len(redis.heard) == 2
 
 
-async def test_what_waits_is_bounded_and_the_oldest_goes(
+async def test_what_waits_is_bounded_and_the_oldest_is_dropped(
     writer: ShardWriter, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_MOST_UNTOLD", 6)
