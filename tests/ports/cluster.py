@@ -1,4 +1,4 @@
-"""A cluster's intake, with a writer behind it, in this process over real servers."""
+"""A cluster's intake and its writer, in this process over real servers."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _SHARDS = 2
 
 
 class Stuck(ClusterStore):
-    """A store that can be made to refuse, as ``Full`` is a queue that can."""
+    """A store that refuses every batch while ``stuck``."""
 
     stuck = False
 
@@ -44,6 +44,8 @@ class Stuck(ClusterStore):
 
 
 class Full(Publisher):
+    """A publisher that refuses every post while ``full``."""
+
     full = False
 
     def hold(self, token: str, characters: int, user_id: int) -> Reservation:
@@ -53,7 +55,7 @@ class Full(Publisher):
 
 
 class Way:
-    """The way in and what is seen, and the ``store`` at its end. ``stored`` waits for the writer."""
+    """A cluster: its intake, the view of what is shown, and the store. ``stored`` waits for the writer."""
 
     def __init__(self, url: str, store: Stuck, publisher: Full, intake: Intake, view: View) -> None:
         self.url = url
@@ -66,7 +68,7 @@ class Way:
         self.store.stuck = self.publisher.full = refusing
 
     async def stored(self) -> None:
-        """Wait until a marker that is sent now has passed through every queue."""
+        """Send a marker and wait until it has passed through every queue."""
         marker = f"test.{secrets.token_hex(8)}"
         await send_markers(self.url, _SHARDS, marker)
         processes = Processes(self.store.database)
@@ -76,7 +78,7 @@ class Way:
 
 
 async def purge(url: str) -> None:
-    """Empty the queues: an earlier test's content is for a database that is gone."""
+    """Empty the queues, because an earlier test's messages are for a database that is gone."""
     connection = await connect(url, "test")
     channel = await connection.channel()
     for shard in range(_SHARDS):

@@ -1,4 +1,4 @@
-"""What several suites need of their adapters: a store, or a Redis."""
+"""Adapters that several suites use: stores, and a Redis."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.servers import new_database
 
 
 class Erasable(Store, Protocol):
-    """What every adapter has. ``erase`` takes out all that is left of what was deleted."""
+    """A store as every adapter has it. ``erase`` removes all that is left of deleted content."""
 
     def erase(self) -> None: ...
 
@@ -37,10 +37,12 @@ async def servers(redis: Redis) -> AsyncIterator[Servers]:
 
 @pytest.fixture(params=["sqlite", "mysql"])
 def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Erasable]:
-    """Users 1 and 2, ``a@x`` and ``b@x``; the first owns the application ``token`` with one chat."""
+    """A store with users 1 and 2, ``a@x`` and ``b@x``. The first owns the application ``token`` with one chat."""
     store: Erasable
     if request.param == "sqlite":
-        monkeypatch.setattr("hubbub.embedded.store._ERASING_S", 60.0)  # all at once, and not for some milliseconds
+        monkeypatch.setattr(
+            "hubbub.embedded.store._ERASING_S", 60.0
+        )  # erases everything in one call, not for some milliseconds
         store = SqliteStore(tmp_path / "hubbub.db")
     else:
         store = ClusterStore(new_database(request.getfixturevalue("mariadb")))

@@ -1,4 +1,4 @@
-"""A cluster's store as the suites of ports see it: what is accepted is stored when ``apply`` returns."""
+"""A cluster's store for the suites of ports: commands are stored when ``apply`` returns."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hubbub.cluster.store import MySqlStore
 
 
 def queued(command: Command) -> Queued:
-    """A message command as it travels, outside of any numbering."""
+    """Return a message command in its queued form, without an epoch or an order."""
     if isinstance(command, PostMessage):
         fields = command.number, command.sender_id, command.sender_name, command.body, command.created_at
         return Post(command.chat, *fields, command.key, command.body_hash, sender_ref=command.sender_ref)
@@ -27,7 +27,7 @@ def queued(command: Command) -> Queued:
 
 
 class ClusterStore(MySqlStore):
-    """A store whose ``apply`` takes messages too, by way of a delivery of their own."""
+    """A store whose ``apply`` takes message commands too, each in a delivery of its own."""
 
     def __init__(self, url: str, replicas: Sequence[str] = ()) -> None:
         self.database = Database(url, replicas)
@@ -39,7 +39,7 @@ class ClusterStore(MySqlStore):
         self.database.close()
 
     def erase(self) -> None:
-        """As the writers do, until nothing is left."""
+        """Erase deleted content as the writers do, until nothing is left."""
         erasing = Erasing(self.database, note_changes=False)
         while (erasure := erasing.next()) is not None:
             erasing.some(erasure)
@@ -50,13 +50,13 @@ class ClusterStore(MySqlStore):
             if isinstance(command, PostMessage | EditMessage | DeleteMessage):
                 applied = self.deliveries.apply(0, 4, [Delivery(secrets.token_hex(8), 1, [queued(command)], 0)])
                 (found,) = applied.outcomes[0] or [None]
-                outcomes.append(_as_told(found))
+                outcomes.append(_as_answered(found))
             else:
                 outcomes += super().apply([command])
         return outcomes
 
 
-def _as_told(outcome: Outcome) -> Outcome:
+def _as_answered(outcome: Outcome) -> Outcome:
     if isinstance(outcome, Gone):
         return NotFound("There is no such chat.")
     if isinstance(outcome, Repeated):

@@ -1,4 +1,4 @@
-"""What every store must do with operators, links and invites."""
+"""The suite of the Store port for operators, links and invites."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ async def used(store: Store, ref: str) -> int:
     return next(each.used for each in await store.invites("token", NOW, offset=0, limit=100) if each.ref == ref)
 
 
-async def test_nobody_is_an_operator_until_it_is_said(store: Store) -> None:
+async def test_nobody_is_an_operator_until_made_one(store: Store) -> None:
     assert not await store.is_operator(1)
     assert store.apply([SetOperator("b@x", operator=True)] * 2) == [None, None]
     assert [await store.is_operator(user) for user in (1, 2, 3)] == [False, True, False]
@@ -95,7 +95,7 @@ async def test_a_link_that_expired_or_is_for_another_email_does_nothing(store: S
     assert await store.operators() == []
 
 
-async def test_an_email_that_a_link_makes_an_operators_is_nobody_elses_to_register(store: Store) -> None:
+async def test_an_email_with_an_operator_link_cannot_be_registered_otherwise(store: Store) -> None:
     invite(store, "invite")
     store.apply([AddLink(Purpose.OPERATOR, "c@x", hash_of("code"), LATER)])
     store.apply([AddLink(Purpose.OPERATOR, "d@x", hash_of("over"), NOW)])
@@ -152,7 +152,7 @@ async def test_an_invite_never_lowers_a_role(store: Store) -> None:
     assert (await used(store, member), await used(store, admin)) == (1, 1)
 
 
-async def test_an_invite_lets_somebody_sign_up_who_is_a_member_at_once(store: Store) -> None:
+async def test_a_user_who_signs_up_by_an_invite_is_a_member_at_once(store: Store) -> None:
     ref = invite(store, "code", Role.ADMIN)
     (taken,) = store.apply([AddInvitedUser(AddUser("r", "a@x", "A", "h", NOW), "token", hash_of("code"))])
     assert isinstance(taken, Invalid)
@@ -187,7 +187,7 @@ async def test_invites_come_page_by_page_the_newest_first(store: Store) -> None:
     assert await store.invites("other", NOW, offset=0, limit=9) == []
 
 
-async def test_what_has_expired_is_forgotten(store: Store) -> None:
+async def test_expired_links_and_invites_are_forgotten(store: Store) -> None:
     invite(store, "one")
     store.apply([AddLink(Purpose.RESET, "a@x", hash_of("two"), LATER)])
     store.forget_links(LATER)
@@ -198,7 +198,7 @@ async def test_what_has_expired_is_forgotten(store: Store) -> None:
     assert await store.link(Purpose.RESET, hash_of("two"), NOW) is None
 
 
-async def test_of_a_deleted_account_no_operator_and_no_link_is_left(store: Store) -> None:
+async def test_a_deleted_account_leaves_no_operator_and_no_link(store: Store) -> None:
     store.apply([SetOperator("b@x", operator=True)])
     for purpose, email, code in (
         (Purpose.RESET, "b@x", "one"),
@@ -221,7 +221,7 @@ async def test_of_a_deleted_account_no_operator_and_no_link_is_left(store: Store
     assert not await store.is_operator(again.id), "the email alone makes none"
 
 
-async def test_who_was_deleted_joins_nothing(store: Store) -> None:
+async def test_a_deleted_user_joins_nothing(store: Store) -> None:
     ref = invite(store, "code", uses=9)
     store.apply([DeleteUser(2, "gone", False)])
     assert isinstance(store.apply([AcceptInvite("token", hash_of("code"), 2, NOW)])[0], NotFound)
@@ -229,7 +229,7 @@ async def test_who_was_deleted_joins_nothing(store: Store) -> None:
     assert await used(store, ref) == 0
 
 
-async def test_an_invite_of_a_deleted_application_is_none(store: Erasable) -> None:
+async def test_invites_of_a_deleted_application_are_gone(store: Erasable) -> None:
     ref = invite(store, "code", uses=9)
     assert store.apply([DeleteApplication("token")]) == [None]
     assert await store.invite_token(hash_of("code")) is None
@@ -247,7 +247,7 @@ async def test_an_invite_of_a_deleted_application_is_none(store: Erasable) -> No
     assert isinstance(store.apply([RemoveInvite("token", ref)])[0], NotFound), "and no row of it is left"
 
 
-def test_an_invite_counts_while_who_made_it_manages_the_application(store: Store) -> None:
+def test_an_invite_counts_while_its_creator_manages_the_application(store: Store) -> None:
     made = Invite("of an admin", Role.ADMIN, 5, 0, NOW, LATER)
     store.apply([somebody("c"), PutMember("token", 2, Role.ADMIN), AddInvite("token", made, hash_of("code"), 2)])
     accepted = AcceptInvite("token", hash_of("code"), 2, NOW)
@@ -258,7 +258,7 @@ def test_an_invite_counts_while_who_made_it_manages_the_application(store: Store
     assert joined == Joined("token", Role.ADMIN)
 
 
-async def test_what_a_session_asked_for_is_refused_once_that_has_ended(store: Store) -> None:
+async def test_a_request_of_a_session_that_has_ended_is_refused(store: Store) -> None:
     assert store.apply([SetPassword(2, "first", "era 1", asked_in=""), EndSessions(2, "era 2")]) == [None, None]
     late = store.apply([SetPassword(2, "late", "era 3", asked_in="era 1"), DeleteUser(2, "era 3", False, asked_in="")])
     assert [type(each) for each in late] == [Unauthenticated, Unauthenticated]

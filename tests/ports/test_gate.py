@@ -1,4 +1,4 @@
-"""What every gate must do: the same suite for the one in memory and for the one in Redis."""
+"""The suite of the Gate port, for the gate in memory and the one in Redis."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _users = itertools.count(1)
 
 
 class Quiet:
-    """What a gate needs of a publisher when nobody posts."""
+    """A publisher for a gate when nobody posts."""
 
     def shard_of(self, token: str) -> int:
         return 0
@@ -40,12 +40,12 @@ def gate(request: pytest.FixtureRequest) -> Gate:
 
 @pytest.fixture
 def user() -> int:
-    """A user that was never seen before."""
+    """A user whom no gate has seen."""
     return next(_users)
 
 
 async def passed(enter: Callable[[], Awaitable[object]], tries: int) -> int:
-    """How many of this many requests at once are admitted."""
+    """Return how many of these requests are admitted."""
     refusals = []
     for _ in range(tries):
         try:
@@ -75,7 +75,7 @@ async def test_nobody_has_anothers_mark(gate: Gate, user: int) -> None:
     assert (await gate.enter(another)).mark == mark
 
 
-async def test_a_session_may_end_of_one_who_never_came(gate: Gate, user: int) -> None:
+async def test_a_session_of_a_user_who_was_never_seen_may_end(gate: Gate, user: int) -> None:
     over = await gate.sessions_change(user)
     assert not (await gate.enter(user)).mark
     await over()
@@ -94,18 +94,18 @@ async def test_a_user_has_no_mark_while_sessions_change(gate: Gate, user: int) -
 
 @pytest.mark.parametrize("first", [0, 1])
 async def test_a_change_that_is_over_ends_no_other(gate: Gate, user: int, first: int) -> None:
-    """The other may be stored later, and fail to say that it is over: see http.sessions, step 4."""
+    """The other may be stored later, and its process may fail to say that it is over: see http.sessions, step 4."""
     changes = [await gate.sessions_change(user) for _ in range(2)]
     await changes[first]()
     assert not (await gate.enter(user)).mark
 
 
-async def test_one_users_requests_are_no_others(gate: Gate, user: int) -> None:
+async def test_requests_count_for_their_user_alone(gate: Gate, user: int) -> None:
     await passed(lambda: gate.enter(user), 4 * RATE)
     assert await passed(lambda: gate.enter(next(_users)), 4 * RATE) == 4 * RATE
 
 
-async def test_who_waits_may_go_on(gate: Gate, user: int) -> None:
+async def test_a_user_who_waits_may_continue(gate: Gate, user: int) -> None:
     await passed(lambda: gate.enter(user), 4 * RATE)
     await asyncio.sleep(1.1)
     assert await passed(lambda: gate.enter(user), 2 * RATE) >= RATE
@@ -120,7 +120,7 @@ async def test_refused_requests_cost_nothing(gate: Gate, user: int) -> None:
     assert 3 * RATE - 2 <= count <= 5 * RATE + 2
 
 
-async def test_after_a_pause_two_seconds_come_at_once(gate: Gate, user: int) -> None:
+async def test_after_a_pause_two_seconds_worth_is_admitted_at_once(gate: Gate, user: int) -> None:
     begun = time.monotonic()
     count = await passed(lambda: gate.enter(user), 4 * RATE)
     assert 2 * RATE <= count <= 2 * RATE + RATE * (time.monotonic() - begun) + 1

@@ -1,4 +1,4 @@
-"""What every count of logins must do: the same suite for the one in memory and for the one in Redis."""
+"""Limits on logins, with counts in memory and in Redis."""
 
 from __future__ import annotations
 
@@ -55,14 +55,14 @@ def address() -> str:
 
 @pytest.fixture
 def ann() -> str:
-    """The email of an account that nobody has tried yet."""
+    """The email of an account that nobody has tried to log in to."""
     return f"{secrets.token_hex(8)}@example.com"
 
 
 async def attempt(
     logins: Logins, address: str, email: str, ends: ChatError | None = None, *, proven: bool = False
 ) -> UsedUp | None:
-    """Why the login was not tried; None if it was."""
+    """Return why the attempt was refused without a try, or None if it was tried."""
     try:
         async with logins.attempt(address, email, proven=proven):
             if ends is not None:
@@ -75,7 +75,7 @@ async def attempt(
 
 
 async def until_refused(limit: Limit, again: Callable[[int], Awaitable[UsedUp | None]]) -> UsedUp:
-    """It is refused after as many tries as the limit says, plus those that became free meanwhile."""
+    """Try until refused. The limit's tries must be allowed, plus those that became free meanwhile, and no more."""
     begun, tried = time.monotonic(), 0
     while (refused := await again(tried)) is None:
         tried += 1
@@ -92,14 +92,14 @@ async def fail_often(logins: Logins, address: str, email: str) -> None:
     await until_refused(FAILURES_HERE, lambda _: attempt(logins, address, email, WRONG))
 
 
-async def test_so_many_may_fail_for_an_account_and_then_none_is_tried(logins: Logins, address: str, ann: str) -> None:
+async def test_an_account_is_locked_after_so_many_failures(logins: Logins, address: str, ann: str) -> None:
     await fail_often(logins, address, ann)
     assert await attempt(logins, address, ann) is not None, "the right password neither"
     assert await attempt(logins, address, ann, proven=True) is not None
 
 
-async def test_who_guesses_one_account_locks_nobody_else_out(logins: Logins, address: str, ann: str) -> None:
-    """Other users at the address are not locked out, nor is the owner at another one."""
+async def test_guessing_one_account_locks_nobody_else_out(logins: Logins, address: str, ann: str) -> None:
+    """Other users at the address are not locked out, nor is the owner at another address."""
     await fail_often(logins, address, ann)
     assert await attempt(logins, address, "b" + ann) is None
     assert await attempt(logins, address + "0", ann) is None
@@ -121,7 +121,9 @@ async def test_a_login_that_succeeds_forgives_nothing(logins: Logins, address: s
     await until_refused(FAILURES_HERE, again)
 
 
-async def test_so_many_may_fail_from_an_address_whatever_the_account(logins: Logins, address: str, ann: str) -> None:
+async def test_the_failures_of_an_address_are_bounded_whatever_the_account(
+    logins: Logins, address: str, ann: str
+) -> None:
     await until_refused(FAILURES_OF_ADDRESS, lambda tried: attempt(logins, address, f"{tried}{ann}", WRONG))
     assert await attempt(logins, address + "0", ann, WRONG) is None
 
@@ -138,7 +140,7 @@ async def test_an_account_that_is_guessed_from_everywhere_is_slowed_but_not_wher
     assert await attempt(logins, address, "b" + ann) is None
 
 
-async def test_who_guesses_with_a_stolen_session_is_slowed_and_does_not_add_to_what_others_failed(
+async def test_guessing_with_a_stolen_session_is_slowed_and_counts_for_no_others(
     logins: Logins, address: str, ann: str
 ) -> None:
     def elsewhere(tried: int) -> Awaitable[UsedUp | None]:
@@ -151,7 +153,9 @@ async def test_who_guesses_with_a_stolen_session_is_slowed_and_does_not_add_to_w
         assert await attempt(logins, f"{address}.{number}", ann, WRONG) is None
 
 
-async def test_those_under_way_count_so_that_all_at_once_gains_nothing(logins: Logins, address: str, ann: str) -> None:
+async def test_attempts_under_way_count_so_trying_all_at_once_gains_nothing(
+    logins: Logins, address: str, ann: str
+) -> None:
     wait, most = asyncio.Event(), FAILURES_HERE.most
     begun, tried = time.monotonic(), 0
 
@@ -172,7 +176,7 @@ async def test_those_under_way_count_so_that_all_at_once_gains_nothing(logins: L
     assert outcomes.count(WRONG) == tried
 
 
-async def test_one_that_is_given_up_while_its_password_is_looked_at_counts(
+async def test_an_attempt_cancelled_while_its_password_is_checked_counts(
     logins: Logins, address: str, ann: str
 ) -> None:
     async def given_up(_: int) -> UsedUp | None:
@@ -190,7 +194,7 @@ async def test_one_that_is_given_up_while_its_password_is_looked_at_counts(
 
 
 async def try_code(logins: Logins, address: str, ends: ChatError | None = None) -> UsedUp | None:
-    """Why the login was not tried; None if it was."""
+    """Return why the attempt was refused without a try, or None if it was tried."""
     try:
         async with logins.code(address):
             if ends is not None:
@@ -202,7 +206,7 @@ async def try_code(logins: Logins, address: str, ends: ChatError | None = None) 
     return None
 
 
-async def test_so_many_codes_may_be_wrong_from_an_address(logins: Logins, counts: Counts, address: str) -> None:
+async def test_the_wrong_codes_of_an_address_are_bounded(logins: Logins, counts: Counts, address: str) -> None:
     wrong = WrongCode("wrong")
     for ends in (None, Unavailable("down")):
         for _ in range(WRONG_CODES_OF_ADDRESS.most // 2 + 10):
@@ -211,7 +215,7 @@ async def test_so_many_codes_may_be_wrong_from_an_address(logins: Logins, counts
     assert await try_code(logins, address + "0", wrong) is None
 
 
-async def test_an_address_may_ask_for_so_many_new_passwords_and_for_few_with_one_email(
+async def test_password_resets_of_an_address_and_of_an_email_are_bounded(
     logins: Logins, address: str, ann: str
 ) -> None:
     async def ask(address: str, email: str) -> UsedUp | None:
@@ -226,7 +230,7 @@ async def test_an_address_may_ask_for_so_many_new_passwords_and_for_few_with_one
 
 
 async def register(logins: Logins, address: str) -> UsedUp | None:
-    """Why it was refused; None when it was not."""
+    """Return why the registration was refused, or None if it was not."""
     try:
         async with logins.registration(address):
             return None
@@ -235,12 +239,14 @@ async def register(logins: Logins, address: str) -> UsedUp | None:
 
 
 async def use_up(counts: Counts, limit: Limit, address: str) -> None:
-    """As if far too many requests had arrived, so that the limit stays reached during the test."""
+    """Count far too many requests at once, so that the limit stays reached during the test."""
     await counts.take([(limit._replace(most=10, each_ms=5 * limit.each_ms * limit.most), address)])
 
 
 @pytest.mark.parametrize("limit", [REQUESTS_OF_ADDRESS, REGISTRATIONS_OF_ADDRESS])
-async def test_an_address_may_register_so_often(logins: Logins, counts: Counts, address: str, limit: Limit) -> None:
+async def test_the_registrations_of_an_address_are_bounded(
+    logins: Logins, counts: Counts, address: str, limit: Limit
+) -> None:
     for _ in range(3000):
         assert await register(logins, address) is None
     await use_up(counts, limit, address)
@@ -251,7 +257,7 @@ async def test_an_address_may_register_so_often(logins: Logins, counts: Counts, 
 
 
 async def test_logins_that_succeed_are_bounded_too(logins: Logins, counts: Counts, address: str, ann: str) -> None:
-    """Each login costs as much as one that fails."""
+    """A login that succeeds costs as much as one that fails."""
     await use_up(counts, REQUESTS_OF_ADDRESS, address)
     refused = await attempt(logins, address, ann)
     assert refused is not None
@@ -269,10 +275,10 @@ async def test_one_address_does_not_take_all_places_for_passwords(logins: Logins
         assert await register(logins, address + "0") is None
         assert await attempt(logins, address + "0", ann) is None
     assert await register(logins, address) is None
-    await fail_often(logins, address, ann)  # none of those that were refused counts
+    await fail_often(logins, address, ann)  # the refused ones were not counted
 
 
-async def test_who_waits_may_go_on(counts: Counts, address: str) -> None:
+async def test_a_client_that_waits_may_continue(counts: Counts, address: str) -> None:
     limit = Limit("soon", 2, 200, failures=True, sentence="Too many.")
     for _ in range(2):
         await counts.take([(limit, address)])
@@ -303,7 +309,7 @@ async def test_a_refusal_counts_nothing_anywhere(counts: Counts, address: str) -
         await counts.take([(first, address)])
 
 
-async def test_only_what_counts_failures_is_taken_back(counts: Counts, address: str) -> None:
+async def test_only_counts_of_failures_are_given_back(counts: Counts, address: str) -> None:
     failures = Limit("failures", 1, 60_000, failures=True, sentence="Too many.")
     all_of_them = Limit("all", 1, 60_000, failures=False, sentence="Too many.")
     give_back = await counts.take([(failures, address), (all_of_them, address)])
@@ -313,7 +319,7 @@ async def test_only_what_counts_failures_is_taken_back(counts: Counts, address: 
         await counts.take([(all_of_them, address)])
 
 
-async def test_what_has_gone_is_kept_nowhere(servers: Servers, ann: str) -> None:
+async def test_expired_counts_are_removed(servers: Servers, ann: str) -> None:
     """Counts that nobody adds to don't fill Redis."""
     soon = Limit("soon", 2, 50, failures=True, sentence="Too many.")
     counts = RedisCounts(servers, MemoryCounts())
@@ -339,7 +345,7 @@ async def test_a_redis_whose_clock_was_set_back_locks_nobody_out_for_longer(
     assert refused.value.retry_after <= 30
 
 
-async def test_memory_is_bounded_and_keeps_who_has_failed_most() -> None:
+async def test_memory_is_bounded_and_keeps_those_who_failed_most() -> None:
     now = 0
     counts = MemoryCounts(lambda: now)
     limit = Limit("here", 10, 30_000, failures=True, sentence="Too many.")
@@ -364,7 +370,7 @@ async def lost(redis: Redis) -> AsyncIterator[Servers]:
     await servers.close()
 
 
-async def test_while_redis_cant_be_asked_each_process_counts(lost: Servers, address: str, ann: str) -> None:
+async def test_each_process_counts_while_redis_is_unreachable(lost: Servers, address: str, ann: str) -> None:
     logins = Logins(RedisCounts(lost, MemoryCounts()))
     for _ in range(20):
         assert await attempt(logins, address, ann) is None

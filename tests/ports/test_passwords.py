@@ -1,4 +1,4 @@
-"""What every adapter for passwords must do. A new adapter is one more fixture parameter."""
+"""The suite of the Passwords port. A new adapter is one more fixture parameter."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def test_the_password_matches_and_no_other(passwords: Passwords, password:
         assert not await passwords.verify(other, hashed)
 
 
-async def test_a_hash_tells_nothing(passwords: Passwords) -> None:
+async def test_a_hash_reveals_nothing(passwords: Passwords) -> None:
     first, second = await passwords.hash("the same"), await passwords.hash("the same")
     assert first != second
     assert "the same" not in first
@@ -39,11 +39,11 @@ async def test_a_hash_tells_nothing(passwords: Passwords) -> None:
 
 
 @pytest.mark.parametrize("stored", [None, "", "nonsense", "$argon2id$v=19$broken"])
-async def test_without_a_sound_hash_nothing_matches(passwords: Passwords, stored: str | None) -> None:
+async def test_nothing_matches_a_missing_or_broken_hash(passwords: Passwords, stored: str | None) -> None:
     assert not await passwords.verify("anything", stored)
 
 
-async def test_the_loop_goes_on_meanwhile(passwords: Passwords) -> None:
+async def test_hashing_does_not_block_the_event_loop(passwords: Passwords) -> None:
     hashing = asyncio.gather(*(passwords.hash("x") for _ in range(20)))
     longest, last = 0.0, time.monotonic()
     while not hashing.done():
@@ -54,7 +54,7 @@ async def test_the_loop_goes_on_meanwhile(passwords: Passwords) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a thread has no priority of its own")
-async def test_all_else_has_the_cpu_first(passwords: Passwords) -> None:
+async def test_everything_else_gets_the_cpu_first(passwords: Passwords) -> None:
     await passwords.hash("x")
     hashing = [thread.native_id for thread in threading.enumerate() if thread.name.startswith("argon2")]
     assert hashing
@@ -71,4 +71,4 @@ async def test_too_many_at_once_are_refused(passwords: Passwords) -> None:
     for each in hashing:
         each.cancel()
     await asyncio.gather(*hashing, return_exceptions=True)
-    assert await passwords.hash("x")  # those that gave up make room
+    assert await passwords.hash("x")  # cancelled ones make room

@@ -1,4 +1,4 @@
-"""What users create is counted, in memory and in Redis."""
+"""The quotas on what users create, with counts in memory and in Redis."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def quotas(request: pytest.FixtureRequest) -> Quotas:
 
 
 async def taken(quotas: Quotas, user: int, what: Made, tries: int) -> tuple[int, RateLimited | None]:
-    """How many came through, and the last refusal."""
+    """Return how many were allowed, and the last refusal."""
     count, refusal = 0, None
     for _ in range(tries):
         try:
@@ -38,7 +38,7 @@ async def taken(quotas: Quotas, user: int, what: Made, tries: int) -> tuple[int,
     return count, refusal
 
 
-async def test_as_many_come_through_as_an_hour_has(quotas: Quotas) -> None:
+async def test_as_many_are_allowed_as_an_hour_has(quotas: Quotas) -> None:
     user = next(_users)
     count, refusal = await taken(quotas, user, Made.APPLICATIONS, 12)
     assert count == 5
@@ -48,21 +48,21 @@ async def test_as_many_come_through_as_an_hour_has(quotas: Quotas) -> None:
     assert "5 applications an hour" in refusal.sentence
 
 
-async def test_each_kind_and_each_user_is_counted_alone(quotas: Quotas) -> None:
+async def test_each_kind_and_each_user_is_counted_separately(quotas: Quotas) -> None:
     user, other = next(_users), next(_users)
     await taken(quotas, user, Made.APPLICATIONS, 9)
     assert (await taken(quotas, user, Made.MEMBERS, 9))[0] == 7
     assert (await taken(quotas, other, Made.APPLICATIONS, 9))[0] == 5
 
 
-async def test_who_waits_may_make_more(quotas: Quotas) -> None:
+async def test_a_user_who_waits_may_create_more(quotas: Quotas) -> None:
     user = next(_users)
     assert (await taken(quotas, user, Made.CHATS, 3700))[0] >= 3600
     await asyncio.sleep(1.1)
     assert (await taken(quotas, user, Made.CHATS, 1))[0] == 1
 
 
-async def test_an_hour_brings_all_back_and_no_more() -> None:
+async def test_an_hour_restores_the_quota_and_no_more() -> None:
     now = 0
     quotas = Quotas(MemoryCounts(lambda: now), HOURLY)
     for _ in range(3):

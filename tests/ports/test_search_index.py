@@ -1,4 +1,4 @@
-"""Every index names at least the messages that match."""
+"""The suite of the SearchIndex port: every index returns at least the messages that match."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ WORDS = (
 
 
 class Filled:
-    """An index, and how documents come into it and are there to be found when ``add`` returns."""
+    """An index with ``add``, which adds documents so that they are found when it returns."""
 
     def __init__(self, index: SearchIndex, add: Callable[[Sequence[Document]], None]) -> None:
         self.index = index
@@ -68,7 +68,9 @@ def filled(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Filled]:
         yield Filled(elastic, add)
 
 
-async def named(index: SearchIndex, chat: ChatKey, query: Query, *, typos: bool, below: int | None = None) -> list[int]:
+async def candidates_of(
+    index: SearchIndex, chat: ChatKey, query: Query, *, typos: bool, below: int | None = None
+) -> list[int]:
     found = await index.candidates(chat, query, typos=typos, below=below)
     assert found.whole
     return found.numbers
@@ -83,7 +85,7 @@ def documents(chat: ChatKey, bodies: Sequence[str]) -> list[Document]:
 
 
 def matching(q: str, bodies: Sequence[str]) -> dict[int, bool]:
-    """The numbers that match, and whether without a typo."""
+    """Return the numbers that match, and whether each matches without a typo."""
     messages = [Message(number, 1, "ref", "A", body, 0, None) for number, body in enumerate(bodies, 1)]
     query = parse(q)
     plain = query._replace(terms=tuple(term._replace(typos=()) for term in query.terms))
@@ -93,7 +95,7 @@ def matching(q: str, bodies: Sequence[str]) -> dict[int, bool]:
     return {number: number in exact.found for number in all_.found}
 
 
-async def test_all_that_matches_is_named(filled: Filled) -> None:
+async def test_every_match_is_returned(filled: Filled) -> None:
     rng = random.Random(5)
     chat = new_chat()
     bodies = [" ".join(rng.choices(WORDS, k=rng.randint(1, 6))) for _ in range(300)]
@@ -105,13 +107,13 @@ async def test_all_that_matches_is_named(filled: Filled) -> None:
         if not parse(q).terms:
             continue
         wanted = matching(q, bodies)
-        found = await named(filled.index, chat, parse(q), typos=False)
+        found = await candidates_of(filled.index, chat, parse(q), typos=False)
         assert {number for number, exact in wanted.items() if exact} <= set(found), q
         assert found == sorted(found, reverse=True)
 
 
 @pytest.mark.parametrize("word", ["performance", "message", "hello", "kubernetes", "chats"])
-async def test_one_typo_anywhere_is_named(filled: Filled, word: str) -> None:
+async def test_a_match_with_one_typo_anywhere_is_returned(filled: Filled, word: str) -> None:
     chat = new_chat()
     filled.add(documents(chat, [f"the {word} here", "nothing at all"]))
     for at in range(len(word)):
@@ -120,25 +122,25 @@ async def test_one_typo_anywhere_is_named(filled: Filled, word: str) -> None:
             wrongs.append(word[:at] + word[at + 1] + word[at] + word[at + 2 :])
         for wrong in wrongs:
             if 1 in matching(wrong, [f"the {word} here"]):
-                assert 1 in await named(filled.index, chat, parse(wrong), typos=True), wrong
+                assert 1 in await candidates_of(filled.index, chat, parse(wrong), typos=True), wrong
 
 
-async def test_another_chat_is_another_matter(filled: Filled) -> None:
+async def test_each_chat_is_searched_alone(filled: Filled) -> None:
     one, other = new_chat(), new_chat()
     filled.add(documents(one, ["porcupine"]) + documents(other, ["x", "porcupine"]))
-    assert await named(filled.index, one, parse("porcupine"), typos=True) == [1]
-    assert await named(filled.index, other, parse("porcupine"), typos=True) == [2]
-    assert await named(filled.index, new_chat(), parse("porcupine"), typos=True) == []
+    assert await candidates_of(filled.index, one, parse("porcupine"), typos=True) == [1]
+    assert await candidates_of(filled.index, other, parse("porcupine"), typos=True) == [2]
+    assert await candidates_of(filled.index, new_chat(), parse("porcupine"), typos=True) == []
 
 
-async def test_the_newest_are_named_when_there_are_too_many(filled: Filled) -> None:
+async def test_the_newest_are_returned_when_there_are_too_many(filled: Filled) -> None:
     chat = new_chat()
     filled.add(documents(chat, ["again and again"] * (CANDIDATES + 50)))
-    found = await named(filled.index, chat, parse("again"), typos=False)
+    found = await candidates_of(filled.index, chat, parse("again"), typos=False)
     assert found == list(range(CANDIDATES + 50, 50, -1))
 
 
-async def test_those_below_a_number_are_named_some_at_a_time(filled: Filled) -> None:
+async def test_those_below_a_number_are_returned_some_at_a_time(filled: Filled) -> None:
     chat = new_chat()
     filled.add(documents(chat, ["again", "another"] * 20))
     found = await filled.index.candidates(chat, parse("again"), typos=False, limit=5, below=30)
@@ -152,37 +154,37 @@ async def test_an_edited_message_is_found_by_its_latest_text_alone(filled: Fille
     filled.add(documents(chat, ["walrus"]))
     for version, text in enumerate(("penguin", "walrus again", "pelican"), 2):
         filled.add([Document(chat, 1, text, version, edited=True)])
-    filled.add([Document(chat, 2, "pelican", 5, edited=True)])  # edited before it was ever seen
+    filled.add([Document(chat, 2, "pelican", 5, edited=True)])  # edited before it was ever indexed
     for q, found in (("pelican", [2, 1]), ("walrus", []), ("penguin", [])):
-        assert await named(filled.index, chat, parse(q), typos=False) == found
+        assert await candidates_of(filled.index, chat, parse(q), typos=False) == found
 
 
-async def test_a_deleted_message_is_not_named(filled: Filled) -> None:
+async def test_a_deleted_message_is_not_returned(filled: Filled) -> None:
     chat = new_chat()
     filled.add(documents(chat, ["gone soon", "gone later", "gone never"]))
     filled.add([Document(chat, 2, "gone, edited", 2, edited=True)])
     filled.add([Document(chat, 1, None, 9), Document(chat, 2, None, 9), Document(chat, 77, None, 9)])
-    assert await named(filled.index, chat, parse("gone"), typos=False) == [3]
+    assert await candidates_of(filled.index, chat, parse("gone"), typos=False) == [3]
 
 
-async def test_those_that_are_gone_take_no_places(filled: Filled) -> None:
+async def test_changed_messages_take_no_places(filled: Filled) -> None:
     chat = new_chat()
     filled.add(documents(chat, ["capybara"] * (CANDIDATES + 101)))
     changed = [
         Document(chat, number, "x" if number % 2 else None, 2, edited=True) for number in range(2, CANDIDATES + 102)
     ]
     filled.add(changed)
-    assert await named(filled.index, chat, parse("capybara"), typos=False) == [1]
+    assert await candidates_of(filled.index, chat, parse("capybara"), typos=False) == [1]
 
 
 async def test_the_same_again_changes_nothing(filled: Filled) -> None:
     chat = new_chat()
     for _ in range(3):
         filled.add(documents(chat, ["flamingo", "flamingo"]))
-    assert await named(filled.index, chat, parse("flamingo"), typos=False) == [2, 1]
+    assert await candidates_of(filled.index, chat, parse("flamingo"), typos=False) == [2, 1]
 
 
-def test_a_few_characters_become_words_and_not_many_a_hundred_thousand() -> None:
+def test_some_characters_become_words_but_a_text_stays_bounded() -> None:
     assert fold("\ufdfa") == "صلى الله عليه وسلم"
     assert fold("Ｈａｎｇｕｌ 각 각") == "hangul 각 각"
     assert len(spaced("\ufdfa" * 10_000)) < 60_000
@@ -197,7 +199,7 @@ def test_grams_of_any_text_are_those_of_its_spaced_form() -> None:
     assert fold("がぎ") == "がぎ"  # these marks make other letters, not accents
 
 
-# What only the search server has --------------------------------------------------------------------------------------
+# Only the search server -----------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(params=["opensearch", "elasticsearch"])
@@ -217,34 +219,34 @@ def refresh(server: SearchServer) -> None:
     connect(server.url)("POST", "/_refresh", None, 30.0)
 
 
-async def test_what_comes_late_replaces_nothing_newer(elastic: ElasticIndex, server: SearchServer) -> None:
+async def test_a_late_document_replaces_nothing_newer(elastic: ElasticIndex, server: SearchServer) -> None:
     chat = new_chat()
     elastic.add([Document(chat, 1, "newer text", 5)])
     elastic.add([Document(chat, 1, "older words", 4)])
     refresh(server)
-    assert await named(elastic, chat, parse("newer"), typos=False) == [1]
-    assert await named(elastic, chat, parse("older"), typos=False) == []
+    assert await candidates_of(elastic, chat, parse("newer"), typos=False) == [1]
+    assert await candidates_of(elastic, chat, parse("older"), typos=False) == []
 
 
-async def test_a_rebuild_takes_the_old_ones_place_with_what_changed_meanwhile(
+async def test_a_rebuild_replaces_the_old_index_and_has_what_changed_meanwhile(
     elastic: ElasticIndex, server: SearchServer
 ) -> None:
     chat = new_chat()
     elastic.add(documents(chat, ["kept one", "stale two"]))
     elastic.start_anew()
     refresh(server)
-    assert await named(elastic, chat, parse("stale"), typos=False) == [2]  # the old one answers meanwhile
+    assert await candidates_of(elastic, chat, parse("stale"), typos=False) == [2]  # the old index answers meanwhile
     ElasticIndex(connect(server.url)).add([Document(chat, 3, "meanwhile three", 1)])  # by another process
     elastic.fill(documents(chat, ["kept one"]))
     elastic.adopt()
     for q, found in (("kept", [1]), ("meanwhile", [3]), ("stale", [])):
-        assert await named(elastic, chat, parse(q), typos=False) == found
+        assert await candidates_of(elastic, chat, parse(q), typos=False) == found
     elastic.add([Document(chat, 4, "afterwards four", 1)])
     refresh(server)
-    assert await named(elastic, chat, parse("afterwards"), typos=False) == [4]
+    assert await candidates_of(elastic, chat, parse("afterwards"), typos=False) == [4]
 
 
-async def test_it_rolls_over_and_finds_in_both(
+async def test_the_index_rolls_over_and_searches_both(
     elastic: ElasticIndex, server: SearchServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chat = new_chat()
@@ -256,14 +258,14 @@ async def test_it_rolls_over_and_finds_in_both(
     elastic.add([Document(chat, 1, "ostrich edited", 2, edited=True), Document(chat, 3, "ostrich after", 2)])
     elastic.add([Document(chat, 2, None)])
     refresh(server)
-    assert await named(elastic, chat, parse("ostrich"), typos=False) == [3, 1]
-    assert await named(elastic, chat, parse("before"), typos=False) == []
+    assert await candidates_of(elastic, chat, parse("ostrich"), typos=False) == [3, 1]
+    assert await candidates_of(elastic, chat, parse("before"), typos=False) == []
     indices: dict[str, Any] = connect(server.url)("GET", "/_alias/hubbub-messages", None, 5.0)
     assert len(indices) >= 2
 
 
 class Meanwhile:
-    """Does something just before the first request to a path, as another process might."""
+    """A connection that does something just before the first request to a path, as another process might."""
 
     def __init__(self, server: SearchServer, path: str, happens: Callable[[], object]) -> None:
         self._request = connect(server.url)
@@ -296,12 +298,12 @@ async def test_a_switch_of_the_index_between_two_requests_loses_nothing(
     ElasticIndex(switched).add([Document(chat, 2, "curlew two", 1)])  # by another process
     assert switched.happened
     refresh(server)
-    assert await named(elastic, chat, parse("curlew"), typos=False) == [2, 1]
+    assert await candidates_of(elastic, chat, parse("curlew"), typos=False) == [2, 1]
     assert "hubbub-messages-next" not in indices(server)
     elastic.start_anew()
     elastic.fill(documents(chat, ["curlew again"]))
     elastic.adopt()
-    assert await named(elastic, chat, parse("curlew"), typos=False) == [1]
+    assert await candidates_of(elastic, chat, parse("curlew"), typos=False) == [1]
 
 
 async def test_an_index_that_vanishes_is_made_again_by_the_next_write(
@@ -312,13 +314,13 @@ async def test_an_index_that_vanishes_is_made_again_by_the_next_write(
         connect(server.url)("DELETE", f"/{index}", None, 30.0)
     elastic.add(documents(chat, ["dunlin"]))
     refresh(server)
-    assert await named(elastic, chat, parse("dunlin"), typos=False) == [1]
+    assert await candidates_of(elastic, chat, parse("dunlin"), typos=False) == [1]
     assert "hubbub-messages" not in indices(server)
 
 
 @pytest.mark.parametrize("taken", ["hubbub-messages", "hubbub-messages-next"])
-async def test_a_rebuild_repairs_what_has_an_alias_name(server: SearchServer, taken: str) -> None:
-    """As version 0.1.0 left it."""
+async def test_a_rebuild_repairs_an_index_that_has_the_name_of_an_alias(server: SearchServer, taken: str) -> None:
+    """Version 0.1.0 left such indices."""
     chat = new_chat()
     request = connect(server.url)
     for index in indices(server):
@@ -329,16 +331,16 @@ async def test_a_rebuild_repairs_what_has_an_alias_name(server: SearchServer, ta
     elastic.start_anew()
     elastic.fill(documents(chat, ["sanderling"]))
     elastic.adopt()
-    assert await named(elastic, chat, parse("sanderling"), typos=False) == [1]
+    assert await candidates_of(elastic, chat, parse("sanderling"), typos=False) == [1]
     elastic.add([Document(chat, 2, "sanderling", 1)])
     refresh(server)
-    assert await named(elastic, chat, parse("sanderling"), typos=False) == [2, 1]
+    assert await candidates_of(elastic, chat, parse("sanderling"), typos=False) == [2, 1]
     assert taken not in indices(server)
     assert "hubbub-messages-of-somebody-else" in indices(server)
     request("DELETE", "/hubbub-messages-of-somebody-else", None, 30.0)
 
 
-def test_what_a_killed_rebuild_left_goes_with_the_next(elastic: ElasticIndex, server: SearchServer) -> None:
+def test_the_next_rebuild_removes_what_a_killed_one_left(elastic: ElasticIndex, server: SearchServer) -> None:
     request = connect(server.url)
     request("PUT", "/hubbub-messages-1700000000000-000001", None, 30.0)
     elastic.start_anew()
@@ -346,7 +348,7 @@ def test_what_a_killed_rebuild_left_goes_with_the_next(elastic: ElasticIndex, se
     assert len(indices(server)) == 1
 
 
-def test_of_two_rebuilds_the_later_counts(elastic: ElasticIndex, server: SearchServer) -> None:
+def test_the_later_of_two_rebuilds_counts(elastic: ElasticIndex, server: SearchServer) -> None:
     other = ElasticIndex(connect(server.url))
     elastic.start_anew()
     other.start_anew()
@@ -357,7 +359,7 @@ def test_of_two_rebuilds_the_later_counts(elastic: ElasticIndex, server: SearchS
         elastic.fill(documents(new_chat(), ["late"]))
 
 
-async def test_a_roll_over_while_a_rebuild_ends_is_overcome(elastic: ElasticIndex, server: SearchServer) -> None:
+async def test_a_rebuild_survives_a_roll_over_at_its_end(elastic: ElasticIndex, server: SearchServer) -> None:
     def roll_over() -> None:
         connect(server.url)("POST", "/hubbub-messages/_rollover", None, 30.0)
 
@@ -368,10 +370,10 @@ async def test_a_roll_over_while_a_rebuild_ends_is_overcome(elastic: ElasticInde
     rebuilding.adopt()
     elastic.add([Document(chat, 2, "godwit", 1)])
     refresh(server)
-    assert await named(elastic, chat, parse("godwit"), typos=False) == [2, 1]
+    assert await candidates_of(elastic, chat, parse("godwit"), typos=False) == [2, 1]
 
 
-async def test_a_document_that_is_refused_for_what_it_is_stops_no_other(
+async def test_an_impossible_document_stops_no_other(
     elastic: ElasticIndex, server: SearchServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     chat = new_chat()
@@ -381,7 +383,7 @@ async def test_a_document_that_is_refused_for_what_it_is_stops_no_other(
         elastic.add(batch)
         assert f"Message {2**63} of chat {chat.number} of application toke… can't be indexed" in caplog.text
     refresh(server)
-    assert await named(elastic, chat, parse("whimbrel"), typos=False) == [2, 1]
+    assert await candidates_of(elastic, chat, parse("whimbrel"), typos=False) == [2, 1]
 
 
 async def test_a_server_that_refuses_all_is_tried_again(elastic: ElasticIndex, server: SearchServer) -> None:
@@ -393,18 +395,18 @@ async def test_a_server_that_refuses_all_is_tried_again(elastic: ElasticIndex, s
     request("PUT", "/hubbub-messages/_settings", {"index.blocks.write": None}, 30.0)
     elastic.add(documents(chat, ["plover"]))
     refresh(server)
-    assert await named(elastic, chat, parse("plover"), typos=False) == [1]
+    assert await candidates_of(elastic, chat, parse("plover"), typos=False) == [1]
 
 
 def heavy(count: int) -> list[str]:
-    """Texts that fill an index: letters of four bytes, and hardly a gram twice."""
+    """Return texts that fill an index: letters of four bytes, with hardly a gram twice."""
     rng = random.Random(7)
     return ["".join(rng.choices([chr(0x10400 + at) for at in range(0x80)], k=10_000)) for _ in range(count)]
 
 
 @pytest.fixture(params=[OpenSearch, Elasticsearch])
 def narrow(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SearchServer]:
-    """A server that takes little at once."""
+    """A server that accepts only small requests."""
     kind: type[SearchServer] = request.param
     absent = kind.absent()
     if absent:
@@ -415,24 +417,24 @@ def narrow(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SearchSer
     server.stop()
 
 
-async def test_a_server_that_takes_little_at_once_gets_little(
+async def test_a_server_with_a_small_limit_gets_small_requests(
     narrow: SearchServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     chat = new_chat()
-    (large,) = heavy(1)  # more than the server takes
+    (large,) = heavy(1)  # more than the server accepts
     bodies = ["turnstone " + " ".join(f"{number}x{word}" for word in range(300)) for number in range(60)]
     elastic = ElasticIndex(connect(narrow.url))
     batch = documents(chat, [*bodies, large, "turnstone last"])
     elastic.add(batch)
     refresh(narrow)
-    found = await named(elastic, chat, parse("turnstone"), typos=False)
+    found = await candidates_of(elastic, chat, parse("turnstone"), typos=False)
     assert found == [62, *range(60, 0, -1)]
     assert caplog.text.count("can't be indexed") == 1
     assert f"Message 61 of chat {chat.number}" in caplog.text
     elastic.start_anew()
     elastic.fill(batch)
     elastic.adopt()
-    assert await named(elastic, chat, parse("turnstone"), typos=False) == found
+    assert await candidates_of(elastic, chat, parse("turnstone"), typos=False) == found
 
 
 def test_a_bulk_request_is_bounded() -> None:
@@ -449,7 +451,7 @@ def test_a_bulk_request_is_bounded() -> None:
     assert max(sizes) <= 5 * 1024 * 1024
 
 
-async def test_a_server_that_is_away_is_said_to_be() -> None:
+async def test_a_server_that_is_away_is_reported() -> None:
     index = ElasticIndex(connect("http://127.0.0.1:9"))
     with pytest.raises(Unavailable):
-        await named(index, new_chat(), parse("x"), typos=False)
+        await candidates_of(index, new_chat(), parse("x"), typos=False)

@@ -1,4 +1,4 @@
-"""What the embedded store must do beyond the port."""
+"""The embedded store beyond its port."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def post(number: int, body: str = "x") -> PostMessage:
     return PostMessage(CHAT, number, 1, "ref", "A", body, 1000 + number)
 
 
-async def test_a_page_behind_the_last_message_walks_past_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_page_past_the_last_message_reads_no_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = SqliteStore(tmp_path / "hubbub.db")
     store.apply([AddUser("ref", "a@x", "A", "hash", 1), AddApplication("token", "T", 1, 2), AddChat("token", None, 3)])
     store.apply([post(number) for number in range(1, 1502)])
@@ -37,7 +37,7 @@ async def test_a_page_behind_the_last_message_walks_past_none(tmp_path: Path, mo
     assert [message.number for message in await store.messages(CHAT, limit=9, offset=1499)] == [1]
 
     def walked(*_: object) -> None:
-        raise AssertionError("it was walked")
+        raise AssertionError("rows were read")
 
     monkeypatch.setattr(store, "_paged", walked)
     for offset in (1500, 999_990):
@@ -55,7 +55,7 @@ async def test_a_batch_is_all_or_nothing(tmp_path: Path) -> None:
     store.close()
 
 
-def test_what_was_posted_edited_or_deleted_is_a_change_for_the_index(tmp_path: Path) -> None:
+def test_posts_edits_and_deletes_are_changes_for_the_index(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path / "hubbub.db")
     store.apply([AddUser("ref", "a@x", "A", "hash", 1), AddApplication("token", "T", 1, 2), AddChat("token", None, 3)])
     store.apply([post(1), post(2), post(3)])
@@ -74,7 +74,7 @@ def test_what_was_posted_edited_or_deleted_is_a_change_for_the_index(tmp_path: P
     store.close()
 
 
-async def test_what_is_posted_behind_a_deletion_is_refused_also_in_the_same_batch(tmp_path: Path) -> None:
+async def test_a_post_after_a_deletion_is_refused_also_in_the_same_batch(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path / "hubbub.db")
     store.apply([AddUser("ref", "a@x", "A", "hash", 1), AddApplication("token", "T", 1, 2), AddChat("token", None, 3)])
     other = PostMessage(ChatKey("other", 1), 1, 1, "ref", "A", "x", 1)

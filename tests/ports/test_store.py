@@ -1,4 +1,4 @@
-"""What every store must do. A new adapter is one more fixture parameter."""
+"""The suite of the Store port. A new adapter is one more fixture parameter."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ async def numbers(store: Store, **where: int) -> list[int]:
     return [message.number for message in await store.messages(CHAT, limit=1000, **where)]
 
 
-async def test_a_session_ends_alone_or_with_all_of_its_users(store: Store) -> None:
+async def test_a_session_ends_alone_or_with_all_of_its_user(store: Store) -> None:
     ann = await store.user_by_ref("ref")
     assert ann is not None
     assert await store.session_lives(ann.id, ann.era, "one")
@@ -68,7 +68,7 @@ async def test_a_session_ends_alone_or_with_all_of_its_users(store: Store) -> No
 
 
 async def test_an_ended_session_is_known_for_long_after_its_time(store: Store) -> None:
-    """So that a clock which is ahead for a while brings no session back."""
+    """Otherwise a clock that is ahead for a while would bring a session back."""
     day = 24 * 3600 * 1000
     store.apply([EndSession("one", 7 * day)])
     store.forget_sessions((7 + 89) * day)
@@ -94,7 +94,7 @@ async def test_commands_of_one_batch_see_each_other(store: Store) -> None:
     assert [(m.body, m.edited_at) for m in await store.messages(CHAT, limit=9)] == [("edited", 9)]
 
 
-async def test_every_read_names_the_senders_public_id(store: Store) -> None:
+async def test_every_read_has_the_senders_public_id(store: Store) -> None:
     store.apply([post(number) for number in range(1, 6)])
     one = await store.message(CHAT, 1)
     assert one is not None
@@ -135,7 +135,7 @@ async def test_keys_are_remembered_for_good(store: Store) -> None:
     assert isinstance(store.apply([post(3, key="k", body_hash=b"other")])[0], KeyReused)
 
 
-async def test_directory(store: Store) -> None:
+async def test_names_roles_and_chats_are_stored(store: Store) -> None:
     assert isinstance(store.apply([AddUser("ref3", "a@x", "Again", "hash", 1)])[0], Invalid)
     assert await store.role("token", 1) is Role.OWNER
     assert await store.role("token", 2) is None
@@ -219,9 +219,7 @@ async def test_a_deleted_chat_is_gone_at_once_and_its_number_is_never_given_agai
     assert store.apply([AddChat("token", "Four", 5)]) == [4]
 
 
-async def test_what_is_left_of_a_long_chat_goes_a_slice_at_a_time(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_long_chat_is_erased_in_slices(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     for mode in ("embedded", "cluster"):
         monkeypatch.setattr(f"hubbub.{mode}.erasing._ROWS", 10)
     store.apply([post(number, key=f"{number}", body_hash=b"h") for number in range(1, 26)])
@@ -235,7 +233,7 @@ async def test_what_is_left_of_a_long_chat_goes_a_slice_at_a_time(
     assert await store.posted(other, 1, "k") == (1, b"h")
 
 
-async def test_a_deleted_application_is_nobodys(store: Store) -> None:
+async def test_a_deleted_application_is_gone(store: Store) -> None:
     store.apply([PutMember("token", 2, Role.ADMIN), post(1), AddChat("token", "Two", 4)])
     store.apply([AddApplication("other", "O", 2, 3)])
     assert store.apply([DeleteApplication("token")]) == [None]
@@ -261,8 +259,8 @@ async def test_a_deleted_application_is_nobodys(store: Store) -> None:
     assert await store.role("other", 2) is Role.OWNER
 
 
-async def test_a_role_counts_as_it_is_when_a_command_is_applied(store: Store) -> None:
-    """The request was checked before: who asked for it may have been removed or demoted meanwhile."""
+async def test_the_role_at_the_time_a_command_is_applied_counts(store: Store) -> None:
+    """The request was checked earlier, and its user may have been removed or demoted since."""
     (cat,) = store.apply([AddUser("ref3", "c@x", "C", "hash", 1)])
     assert isinstance(cat, User)
     kept = Invite("kept", Role.MEMBER, 1, 0, 1, 9)
@@ -325,14 +323,12 @@ async def test_a_deleted_account_is_gone_and_its_messages_stay_under_another_nam
     assert await store.application("theirs") is None
 
 
-async def test_who_has_deleted_an_application_owns_it_no_more(store: Store) -> None:
+async def test_a_user_who_deleted_an_application_does_not_own_it(store: Store) -> None:
     store.apply([DeleteApplication("token")])
     assert store.apply([DeleteUser(1, "era", erase=False)]) == [None]
 
 
-async def test_an_erased_users_messages_are_named_wherever_they_are(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_all_messages_of_an_erased_user_are_listed(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hubbub.embedded.store._AT_ONCE", 3)
     monkeypatch.setattr("hubbub.cluster.store._WALKED_AT_ONCE", 3)
     monkeypatch.setattr("hubbub.embedded.store._UNDER_WAY_MS", -1000)

@@ -1,4 +1,4 @@
-"""What every view of the hot data must do: the same suite for the memory of one process and for Redis."""
+"""The suite of the View port, for the memory of one process and for Redis."""
 
 from __future__ import annotations
 
@@ -51,9 +51,9 @@ CALLER = caller(1)
 
 
 class Harness:
-    """A view over a store. ``carry_out`` does what the way in does: a command is acknowledged when it returns.
+    """A view over a store. A command is acknowledged when ``carry_out`` returns, as by an intake.
 
-    ``lagging`` makes the store follow only when ``catch_up`` is called, where the view can be ahead of it.
+    Where the view can be ahead of the store, the store has messages only after ``catch_up``.
     """
 
     def __init__(self, store: SqliteStore) -> None:
@@ -73,7 +73,7 @@ class Harness:
         raise NotImplementedError
 
     async def catch_up(self) -> None:
-        """From now on the store has everything."""
+        """Bring everything into the store."""
 
     async def bodies(self, limit: int = 10) -> list[str]:
         page = await self.view.newest(CALLER, self.chat, limit)
@@ -97,7 +97,7 @@ class InMemory(Harness):
 
 
 class WithoutCopies(SqliteStore):
-    """A store that is always up to date, and knows no orders."""
+    """A store with a cluster's methods that is always up to date and has no orders."""
 
     async def message(self, key: ChatKey, number: int, *, at: Position | None = None) -> Message | None:
         return await super().message(key, number)
@@ -125,7 +125,7 @@ class WithoutCopies(SqliteStore):
 
 
 class Quiet:
-    """What the view needs of a publisher, and of the generations: nothing is queued, and nothing is wrong."""
+    """A publisher with an empty queue, and generations that are always in use."""
 
     def shard_of(self, token: str) -> int:
         return 0
@@ -163,8 +163,8 @@ class InRedis(Harness):
                 sender_ref="ref",
             )
             assert await self.numbers.show(0, [Confirmed(post, slot.generation, post_entry(post))]) == [True]
-            told = PostMessage(self.chat, slot.number, 1, "ref", "A", post.body, slot.number)
-            self.queued.append((told, post))
+            posted = PostMessage(self.chat, slot.number, 1, "ref", "A", post.body, slot.number)
+            self.queued.append((posted, post))
             numbers.append(slot.number)
         return numbers
 
@@ -213,7 +213,7 @@ async def harness(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
 
 @pytest.fixture(params=["at once", "later"])
 def later(request: pytest.FixtureRequest) -> bool:
-    """Whether the store has everything only after the view was looked at."""
+    """Whether the store gets everything only after the view was read."""
     return bool(request.param == "later")
 
 
@@ -264,7 +264,7 @@ async def test_pages_of_any_depth_fit_together(harness: Harness, later: bool) ->
     assert forwards == found[::-1]
 
 
-async def test_every_read_names_the_senders_public_id(harness: Harness, later: bool) -> None:
+async def test_every_read_has_the_senders_public_id(harness: Harness, later: bool) -> None:
     await harness.carry_out(AddChat(harness.token, None, 3))
     await harness.post(230)
     await harness.catch_up()
@@ -361,7 +361,7 @@ async def test_the_list_of_chats_follows_every_change(harness: Harness) -> None:
     assert len(json.loads(await harness.view.chats(CALLER, harness.token, 2))) == 2
 
 
-async def test_a_number_whose_message_may_still_come_is_named_as_open(harness: Harness, later: bool) -> None:
+async def test_a_number_whose_message_may_still_come_is_reported_as_open(harness: Harness, later: bool) -> None:
     await harness.carry_out(AddChat(harness.token, None, 3))
     await harness.post(5)
     held: list[int] = []
@@ -369,7 +369,7 @@ async def test_a_number_whose_message_may_still_come_is_named_as_open(harness: H
         slot = await harness.numbers.reserve(harness.chat, 7, None)
         assert isinstance(slot, Slot)
         held.append(slot.number)
-    for beside in (False, True):  # at first above the floor of the entries, then below it
+    for beside in (False, True):  # first above the floor of the entries, then below it
         await harness.post(300 if beside else 2)
         await settle(harness, later)
         gone = (await harness.post())[0]
@@ -381,10 +381,10 @@ async def test_a_number_whose_message_may_still_come_is_named_as_open(harness: H
         assert list((await harness.view.numbered(harness.chat, [3, 6, gone, last])).open) == held
 
 
-async def test_a_server_that_was_given_other_data_is_not_believed(
+async def test_a_server_that_got_other_data_is_not_trusted(
     redis: Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It was another's replica for a moment; the connection has stayed, and has not looked again yet."""
+    """It was the replica of another for a moment; the connection stayed open and has not checked again yet."""
     monkeypatch.setattr(connection, "_LOOK_S", 60)
     store = WithoutCopies(tmp_path / "hubbub.db")
     servers = Servers([redis.url])
@@ -409,7 +409,7 @@ async def test_a_server_that_was_given_other_data_is_not_believed(
     for before, after in ((None, None), (3, None), (None, 1)):
         assert (await view.messages(chat, limit=5, before=before, after=after)).lag
     for asked in (harness.numbers.reserve(chat, 8, claim), harness.numbers.reserve(chat, 8, None)):
-        with pytest.raises(Unavailable):  # a retry too: it would be told what was shown in the other data
+        with pytest.raises(Unavailable):  # a retry too, or it would get an answer from the other data
             await asked
     with pytest.raises(Unavailable):
         await harness.numbers.order(chat, 1)
