@@ -1,7 +1,7 @@
-"""What must be found, and what must not: the same for every index.
+"""Searches and what they must find, the same for every index.
 
-Each message has a name; each query lists the names that it must find, all of them and no others, the best first where
-the order is told (a list), in any order where it is not (a set). The fillers have words that no query should find.
+Each message has a name. Each query must find exactly the messages it names, best first if they are a list, and in any
+order if they are a set. The fillers have words that no query should find.
 """
 
 from __future__ import annotations
@@ -99,25 +99,25 @@ QUERIES: list[tuple[str, Expected]] = [
     ("Kubernetes", {"kubernetes"}),
     ("hi", ["hi", "his", "platform"]),
     ("ok", {"ok"}),
-    # Beginnings.
+    # Prefixes.
     ("depl", {"deploy", "redeploy"}),
     ("invoi", {"invoice", "invoices"}),
     ("calen", {"calendar"}),
     ("quart", {"meeting"}),
     ("fe", {"performance"}),
-    # Parts.
+    # Parts of words.
     ("ploy", {"deploy", "redeploy"}),
     ("base", {"database", "databases"}),
     ("port", {"passport", "email"}),
     ("house", {"long"}),
     ("connection", {"camel"}),
     ("retry", {"snake"}),
-    # A word before a beginning before a part.
+    # Whole words come before prefixes, and prefixes before parts.
     ("perform", ["perform", "performance"]),
     ("form", ["platform", "perform", "performance", "email", "invoices"]),  # the last two say "for"
     ("invoice", ["invoice", "invoices"]),
     ("database", ["database", "databases"]),
-    # Several words: all of them, wherever they stand, together first.
+    # Several words: all must be there, in any order; those with the words together come first.
     ("quick lazy", {"fox", "foxes"}),
     ("lazy fox", {"fox", "foxes"}),
     ("brown fox", {"fox"}),
@@ -126,7 +126,7 @@ QUERIES: list[tuple[str, Expected]] = [
     ("alpha comes", ["order1", "order2"]),
     ("red car", ["phrase1", "phrase2"]),
     ("production errors deployment", {"deploy"}),
-    # Typos: a letter wrong, missing, too many, two exchanged.
+    # Typos: a wrong, missing or extra letter, or two exchanged.
     ("deploymant", {"deploy"}),
     ("pasword", {"password"}),
     ("recieve", {"receive"}),
@@ -138,7 +138,7 @@ QUERIES: list[tuple[str, Expected]] = [
     ("perfromance", {"performance"}),
     ("inovice", {"invoice"}),
     ("luncg menu", {"lunch"}),
-    # What is too short, or too far off, has none.
+    # Not typos: too short, or too different.
     ("lxnxh", set()),
     ("okk", set()),
     ("dataxxxx", set()),
@@ -169,7 +169,7 @@ QUERIES: list[tuple[str, Expected]] = [
     ("🎉", {"party"}),
     ("🚀", {"rocket"}),
     ("🍕 way", {"pizza"}),
-    # Numbers, addresses, names of things.
+    # Numbers, addresses and identifiers.
     ("4711", {"invoice"}),
     ("20261124", {"numbers"}),
     ("example.com", {"url"}),
@@ -177,7 +177,7 @@ QUERIES: list[tuple[str, Expected]] = [
     ("v2.19.3", {"version"}),
     ("max_retry_count", {"snake"}),
     ("second line", {"newline"}),
-    # Text, not syntax.
+    # Text that is not query syntax.
     ('"never again"', {"quote"}),
     ("brown*", {"fox"}),
     ("lunch OR passport", set()),

@@ -10,7 +10,7 @@ from tests.http.test_accounts import problem
 
 
 @pytest.fixture
-def house(ann: Person, bob: Person) -> str:
+def token(ann: Person, bob: Person) -> str:
     """The token of Ann's application. Bob is a member, and both have written in its chat."""
     chat = ann.chat()
     token = chat.split("/")[2]
@@ -20,8 +20,8 @@ def house(ann: Person, bob: Person) -> str:
     return token
 
 
-def test_a_new_name_is_on_all_messages(house: str, ann: Person, bob: Person) -> None:
-    messages = f"/applications/{house}/chats/1/messages"
+def test_a_new_name_is_on_all_messages(token: str, ann: Person, bob: Person) -> None:
+    messages = f"/applications/{token}/chats/1/messages"
     assert [each["senderName"] for each in ann.get(messages).json()] == [bob.name, ann.name]
     name = 'Robert "Bob" \\ Bobson é'
     answer = bob.patch("/auth/me", json={"name": name})
@@ -39,16 +39,16 @@ def test_a_new_name_is_on_all_messages(house: str, ann: Person, bob: Person) -> 
     assert bob.patch("/auth/me", json={"name": name}).is_success
     eventually(lambda: [each["senderName"] for each in ann.get(messages).json()] == [name, ann.name])
     assert ann.get(f"{messages}/3").json()["senderName"] == name
-    assert name in [each["name"] for each in ann.get(f"/applications/{house}/members").json()]
+    assert name in [each["name"] for each in ann.get(f"/applications/{token}/members").json()]
 
 
-def test_a_name_must_be_one(bob: Person) -> None:
+def test_a_name_must_be_valid(bob: Person) -> None:
     for name in ("", "  ", "n" * 256, None):
         problem(bob.patch("/auth/me", json={"name": name}), 422)
     assert bob.get("/auth/me").json()["user"]["name"] == bob.name
 
 
-def test_who_changes_a_name_again_and_again_is_held_up(bob: Person) -> None:
+def test_changes_of_a_name_are_rate_limited(bob: Person) -> None:
     def tries(turn: int) -> int:
         status = bob.patch("/auth/me", json={"name": f"Bob {turn}"}).status_code
         return 401 if status == 200 else status
@@ -77,7 +77,7 @@ def test_a_new_password_ends_all_other_sessions(service: Served, bob: Person, no
     assert [status(renewed["token"]), status(token), bob.get("/auth/me").status_code] == [200, 401, 401]
 
 
-def test_only_who_knows_the_password_changes_it(bob: Person) -> None:
+def test_changing_the_password_needs_the_current_one(bob: Person) -> None:
     good = {"currentPassword": "correct horse", "password": "battery staple"}
     for change in ({"password": "short"}, {"password_confirmation": "another"}, {"currentPassword": 1}):
         problem(bob.put("/auth/me/password", json=good | change), 422)
@@ -91,19 +91,19 @@ def test_only_who_knows_the_password_changes_it(bob: Person) -> None:
     assert bob.post("/auth/login", json={"email": bob.email, "password": "correct horse"}).status_code == 429
 
 
-def test_a_member_leaves_and_the_owner_can_not(house: str, ann: Person, bob: Person) -> None:
-    members = f"/applications/{house}/members"
+def test_a_member_can_leave_and_the_owner_cannot(token: str, ann: Person, bob: Person) -> None:
+    members = f"/applications/{token}/members"
     refused = problem(ann.request("DELETE", members, json={"email": ann.email}), 403)
     assert refused["error"] == "The owner can't leave the application. Hand it over first, or delete it."
     assert bob.request("DELETE", members, json={"email": bob.email.upper()}).status_code == 204
     problem(bob.get(members), 404)
-    problem(bob.post(f"/applications/{house}/chats/1/messages", json={"body": "late"}), 404)
+    problem(bob.post(f"/applications/{token}/chats/1/messages", json={"body": "late"}), 404)
     assert bob.get("/applications").json() == []
     assert [each["email"] for each in ann.get(members).json()] == [ann.email]
 
 
-def test_an_application_is_handed_over_to_a_member(house: str, ann: Person, bob: Person, stranger: Person) -> None:
-    owner, members = f"/applications/{house}/owner", f"/applications/{house}/members"
+def test_an_application_is_handed_over_to_a_member(token: str, ann: Person, bob: Person, stranger: Person) -> None:
+    owner, members = f"/applications/{token}/owner", f"/applications/{token}/members"
     problem(ann.put(owner, json={"email": stranger.email}), 404)
     problem(ann.put(owner, json={"email": "not.there@example.com"}), 404)
     problem(bob.put(owner, json={"email": bob.email}), 403)
@@ -114,8 +114,8 @@ def test_an_application_is_handed_over_to_a_member(house: str, ann: Person, bob:
     roles = {each["email"]: each["role"] for each in ann.get(members).json()}
     assert roles == {ann.email: "admin", bob.email: "owner"}
     problem(ann.put(owner, json={"email": ann.email}), 403)
-    problem(ann.delete(f"/applications/{house}"), 403)
+    problem(ann.delete(f"/applications/{token}"), 403)
     assert ann.request("DELETE", members, json={"email": ann.email}).status_code == 204
     gone = ann.request("DELETE", "/auth/me", json={"currentPassword": "correct horse"})
     assert gone.status_code == 204
-    assert bob.delete(f"/applications/{house}").status_code == 204
+    assert bob.delete(f"/applications/{token}").status_code == 204

@@ -71,7 +71,7 @@ def test_wrong_password_and_unknown_email_look_the_same(ann: Person, nobody: htt
     assert wrong.content == unknown.content
 
 
-def test_who_guesses_an_account_is_locked_out_of_it_and_others_at_the_address_are_not(ann: Person, bob: Person) -> None:
+def test_guessing_locks_the_account_and_no_others_at_the_address(ann: Person, bob: Person) -> None:
     answers: list[httpx.Response] = []
 
     def tries(_: int) -> int:
@@ -110,7 +110,7 @@ def test_logout_kills_the_token_and_its_copies(ann: Person, nobody: httpx.Client
     problem(nobody.get("/auth/me", headers={"Authorization": f"Bearer {refreshed.json()['token']}"}), 401)
 
 
-def test_all_sessions_end_at_once_and_nobody_elses(service: Served, ann: Person, bob: Person) -> None:
+def test_all_sessions_of_a_user_end_at_once_and_no_others(service: Served, ann: Person, bob: Person) -> None:
     credentials = {"email": ann.email, "password": "correct horse"}
     bearer = ann.post("/auth/tokens", json=credentials).json()["token"]
     refreshed = httpx.post(service.url + "/api/v1/auth/refresh", headers={"Authorization": f"Bearer {bearer}"})

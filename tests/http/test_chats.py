@@ -23,7 +23,7 @@ def bodies(person: Person, chat: str, query: str = "") -> list[str]:
 
 
 def counts(person: Person, chat: str) -> tuple[int, int]:
-    """The chat's count of messages by itself and in the list of chats."""
+    """Return the chat's count of messages as the chat has it, and as the list of chats has it."""
     listed = person.get(chat.rsplit("/", 1)[0]).json()
     number = int(chat.rsplit("/", 1)[1])
     return (
@@ -150,7 +150,7 @@ def test_any_text_comes_back_as_it_was_sent(ann: Person, body: str) -> None:
     ("content", "status"),
     [(b"{", 400), (b"[]", 400), (b'"x"', 400), (b'{"body":"\xff"}', 400), (b"{}", 422), (b"[" * 100_000, 400)],
 )
-def test_what_is_no_json_object_is_refused(ann: Person, content: bytes, status: int) -> None:
+def test_anything_but_a_json_object_is_refused(ann: Person, content: bytes, status: int) -> None:
     headers = {"Content-Type": "application/json"}
     problem(ann.post(f"{ann.chat()}/messages", content=content, headers=headers), status)
     problem(ann.post("/applications", content=content, headers=headers), status)
@@ -168,7 +168,7 @@ def test_media_size_and_method_are_checked(ann: Person) -> None:
 
 
 @pytest.mark.parametrize("number", ["0", "2", "x", "-1", "1.0", "9" * 30, "%31x"])
-def test_what_is_not_there_is_not_found(ann: Person, number: str) -> None:
+def test_missing_chats_and_messages_are_not_found(ann: Person, number: str) -> None:
     chat = ann.chat()
     send(ann, chat, "x")
     base = chat.rsplit("/", 1)[0]

@@ -1,4 +1,4 @@
-"""What a client does to the connection itself."""
+"""HTTP on a raw connection."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.conftest import Person, Served, eventually
 
 
 def raw(service: Served, data: bytes, *, ends: bool = False) -> bytes:
-    """What the service answers until it closes the connection. With ``ends`` the client closes its side first."""
+    """Send the data and return all answers until the service closes. With ``ends`` the client closes its side first."""
     parts = urlsplit(service.url)
     assert parts.hostname is not None
     assert parts.port is not None
@@ -42,7 +42,7 @@ def test_pipelined_requests_are_answered_in_order(service: Served, ann: Person) 
     assert positions == sorted(positions)
 
 
-def test_a_client_that_ends_what_it_sends_has_its_answers(service: Served, ann: Person) -> None:
+def test_a_client_that_closes_its_side_gets_its_answers(service: Served, ann: Person) -> None:
     chat = "/api/v1" + ann.chat()
     head = f"Host: x\r\nCookie: auth_token={ann.cookies['auth_token']}\r\n"
     json_head = f"{head}Content-Type: application/json\r\nContent-Length: 12\r\n\r\n"
@@ -75,9 +75,7 @@ def test_a_client_that_ends_what_it_sends_has_its_answers(service: Served, ann: 
         ),
     ],
 )
-def test_what_can_not_be_taken_is_refused_and_the_connection_closed(
-    service: Served, data: bytes, status: bytes
-) -> None:
+def test_a_bad_request_is_refused_and_the_connection_closed(service: Served, data: bytes, status: bytes) -> None:
     received = raw(service, data)
     assert received.startswith(b"HTTP/1.1 " + status), received[:200]
     assert b"application/problem+json" in received
@@ -104,7 +102,7 @@ def test_ready_and_document(service: Served) -> None:
 
 
 @pytest.mark.parametrize("path", ["/openapi.json", "/docs", "/"])
-def test_who_has_a_document_already_is_told_so(service: Served, path: str) -> None:
+def test_a_client_that_has_a_document_gets_304(service: Served, path: str) -> None:
     first = httpx.get(service.url + path)
     assert first.status_code == 200
     assert first.headers["cache-control"] == "no-cache"

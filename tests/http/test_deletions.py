@@ -60,7 +60,7 @@ def delete_me(person: Person, content: dict[str, str] | None = None, **query: st
 
 
 @pytest.fixture
-def house(ann: Person, bob: Person) -> str:
+def token(ann: Person, bob: Person) -> str:
     """The token of Ann's application. Bob is a member, and both have written in its chat."""
     chat = ann.chat()
     token = chat.split("/")[2]
@@ -70,9 +70,9 @@ def house(ann: Person, bob: Person) -> str:
     return token
 
 
-def test_a_deleted_chat_is_gone_for_everybody_and_its_number_stays_taken(house: str, ann: Person, bob: Person) -> None:
-    chats = f"/applications/{house}/chats"
-    ann.chat(house)
+def test_a_deleted_chat_is_gone_for_everybody_and_its_number_stays_taken(token: str, ann: Person, bob: Person) -> None:
+    chats = f"/applications/{token}/chats"
+    ann.chat(token)
     for person in (ann, bob):
         must_be_there(person, f"{chats}/1")
         assert len(person.get(chats).json()) == 2
@@ -82,31 +82,31 @@ def test_a_deleted_chat_is_gone_for_everybody_and_its_number_stays_taken(house: 
     for person in (ann, bob):
         must_be_gone(person, f"{chats}/1")
         assert [chat["chatNumber"] for chat in person.get(chats).json()] == [2]
-        assert person.get(f"/applications/{house}").json()["chatsCount"] == 1
+        assert person.get(f"/applications/{token}").json()["chatsCount"] == 1
     assert ann.delete(f"{chats}/2").status_code == 204
-    assert ann.chat(house) == f"{chats}/3"
+    assert ann.chat(token) == f"{chats}/3"
     assert ann.post(f"{chats}/3/messages", json={"body": "goes on"}).json() == {"messageNumber": 1}
 
 
-def test_a_deleted_application_is_gone_for_everybody(house: str, ann: Person, bob: Person) -> None:
-    chat = f"/applications/{house}/chats/1"
+def test_a_deleted_application_is_gone_for_everybody(token: str, ann: Person, bob: Person) -> None:
+    chat = f"/applications/{token}/chats/1"
     for person in (ann, bob):
         must_be_there(person, chat)
-    problem(bob.delete(f"/applications/{house}"), 403)
-    assert ann.delete(f"/applications/{house}").status_code == 204
+    problem(bob.delete(f"/applications/{token}"), 403)
+    assert ann.delete(f"/applications/{token}").status_code == 204
     nowhere = ann.get("/applications/AAAAAAAAAAAAAAAAAAAAAA")
     for person in (ann, bob):
         must_be_gone(person, chat)
         for path in ("", "/members", "/chats"):
-            assert problem(person.get(f"/applications/{house}{path}"), 404) == nowhere.json()
-        problem(person.post(f"/applications/{house}/chats"), 404)
+            assert problem(person.get(f"/applications/{token}{path}"), 404) == nowhere.json()
+        problem(person.post(f"/applications/{token}/chats"), 404)
         assert person.get("/applications").json() == []
-    problem(ann.delete(f"/applications/{house}"), 404)
+    problem(ann.delete(f"/applications/{token}"), 404)
 
 
 @pytest.mark.parametrize("what", ["chat", "application", "account"])
-def test_open_streams_end(house: str, ann: Person, bob: Person, what: str) -> None:
-    chat = f"/applications/{house}/chats/1"
+def test_open_streams_end(token: str, ann: Person, bob: Person, what: str) -> None:
+    chat = f"/applications/{token}/chats/1"
     ends: list[tuple[str, int]] = []
     listening = threading.Event()
 
@@ -123,20 +123,20 @@ def test_open_streams_end(house: str, ann: Person, bob: Person, what: str) -> No
     if what == "account":
         assert delete_me(bob).status_code == 204
     else:
-        assert ann.delete(chat if what == "chat" else f"/applications/{house}").status_code == 204
+        assert ann.delete(chat if what == "chat" else f"/applications/{token}").status_code == 204
     thread.join(20)
     assert ends == [("end", 401 if what == "account" else 404)]
 
 
 @pytest.mark.parametrize("left", [False, True])
 def test_a_deleted_accounts_messages_stay_under_another_name(
-    house: str, ann: Person, bob: Person, nobody: httpx.Client, left: bool
+    token: str, ann: Person, bob: Person, nobody: httpx.Client, left: bool
 ) -> None:
-    messages = f"/applications/{house}/chats/1/messages"
+    messages = f"/applications/{token}/chats/1/messages"
     copy = {"Authorization": f"Bearer {bob.cookies['auth_token']}"}
     assert [each["senderName"] for each in ann.get(messages).json()] == [bob.name, ann.name]
     if left:
-        members = f"/applications/{house}/members"
+        members = f"/applications/{token}/members"
         assert bob.request("DELETE", members, json={"email": bob.email}).status_code == 204
     answer = delete_me(bob)
     assert (answer.status_code, answer.content) == (204, b"")
@@ -149,23 +149,23 @@ def test_a_deleted_accounts_messages_stay_under_another_name(
     eventually(lambda: [each["senderName"] for each in ann.get(messages).json()] == names)
     assert [each["senderName"] for each in ann.get(f"{messages}?limit=5").json()] == names
     assert ann.get(f"{messages}/2").json()["senderName"] == "Deleted user"
-    assert [each["email"] for each in ann.get(f"/applications/{house}/members").json()] == [ann.email]
+    assert [each["email"] for each in ann.get(f"/applications/{token}/members").json()] == [ann.email]
     again = {"name": "Another", "email": bob.email, "password": "correct horse"}
     assert nobody.post("/auth/register", json=again).status_code == 201
     assert nobody.get("/applications").json() == []
     problem(nobody.get(messages), 404)
 
 
-def test_who_owns_applications_is_told_what_to_do_first(house: str, ann: Person) -> None:
+def test_an_owner_of_applications_is_told_what_to_do_first(token: str, ann: Person) -> None:
     refused = problem(delete_me(ann), 422)
     assert "hand over or delete the application that you own first" in str(refused["errors"])
     assert ann.get("/auth/me").is_success
-    assert ann.delete(f"/applications/{house}").status_code == 204
+    assert ann.delete(f"/applications/{token}").status_code == 204
     assert delete_me(ann).status_code == 204
     problem(ann.get("/auth/me"), 401)
 
 
-def test_only_who_knows_the_password_deletes_an_account(service: Served, bob: Person) -> None:
+def test_deleting_an_account_needs_its_password(service: Served, bob: Person) -> None:
     problem(bob.delete("/auth/me"), 422)
     problem(delete_me(bob, messages="burn"), 422)
     refused = problem(delete_me(bob, WRONG), 403)
@@ -178,8 +178,8 @@ def test_only_who_knows_the_password_deletes_an_account(service: Served, bob: Pe
     assert bob.get("/auth/me").is_success
 
 
-def test_erased_messages_are_found_nowhere(house: str, ann: Person, bob: Person) -> None:
-    chat = f"/applications/{house}/chats/1"
+def test_erased_messages_are_gone_everywhere(token: str, ann: Person, bob: Person) -> None:
+    chat = f"/applications/{token}/chats/1"
     for number in range(3, 63):
         bob.post(f"{chat}/messages", json={"body": f"zebra {number}"})
     ann.post(f"{chat}/messages", json={"body": "zebra of ann's"})
@@ -198,33 +198,33 @@ def test_erased_messages_are_found_nowhere(house: str, ann: Person, bob: Person)
 
 
 async def test_a_message_that_is_stored_late_is_erased_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its request was accepted before the account was deleted, and the commit stalls."""
-    let_in, go, looked = (asyncio.Event() for _ in range(3))
-    stalls, goes_on = threading.Event(), threading.Event()
+    """Its request was accepted before the account was deleted, and its commit is slow."""
+    arrived, released, checked = (asyncio.Event() for _ in range(3))
+    commit_begun, commit_released = threading.Event(), threading.Event()
     post, accept, apply = DirectIntake.post, DirectIntake.accept, store.SqliteStore.apply
     ended: list[tuple[int, ...]] = []
 
-    async def held(self: DirectIntake, *what: Any) -> Ticket:
-        let_in.set()
-        await go.wait()
+    async def slow_post(self: DirectIntake, *what: Any) -> Ticket:
+        arrived.set()
+        await released.wait()
         return await post(self, *what)
 
-    def seen(self: DirectIntake, command: Command) -> Ticket:
+    def watched_accept(self: DirectIntake, command: Command) -> Ticket:
         ticket = accept(self, command)
         if isinstance(command, EndErasure):
-            looked.set()
+            checked.set()
             ticket.then(lambda _: ended.append(command.user_ids))
         return ticket
 
-    def stalled(self: store.SqliteStore, batch: Sequence[Command]) -> list[Outcome]:
+    def slow_apply(self: store.SqliteStore, batch: Sequence[Command]) -> list[Outcome]:
         if any(isinstance(command, PostMessage) for command in batch):
-            stalls.set()
-            goes_on.wait(30)
+            commit_begun.set()
+            commit_released.wait(30)
         return apply(self, batch)
 
-    monkeypatch.setattr(DirectIntake, "post", held)
-    monkeypatch.setattr(DirectIntake, "accept", seen)
-    monkeypatch.setattr(store.SqliteStore, "apply", stalled)
+    monkeypatch.setattr(DirectIntake, "post", slow_post)
+    monkeypatch.setattr(DirectIntake, "accept", watched_accept)
+    monkeypatch.setattr(store.SqliteStore, "apply", slow_apply)
     monkeypatch.setattr(erasing, "_LOOK_S", 0.02)
     monkeypatch.setattr(store, "_UNDER_WAY_MS", 10**6)
     async with (
@@ -239,14 +239,14 @@ async def test_a_message_that_is_stored_late_is_erased_too(tmp_path: Path, monke
         await ann.post(f"{path}/members", json={"email": "bob@example.com", "role": "member"})
         assert (await ann.post(f"{path}/chats")).status_code == 201
         late = asyncio.ensure_future(bob.post(f"{path}/chats/1/messages", json={"body": "late"}))
-        await let_in.wait()
+        await arrived.wait()
         gone = await bob.request("DELETE", "/auth/me?messages=erase", json={"currentPassword": "correct horse"})
         assert gone.status_code == 204
-        go.set()
-        assert await asyncio.to_thread(stalls.wait, 20)
+        released.set()
+        assert await asyncio.to_thread(commit_begun.wait, 20)
         monkeypatch.setattr(store, "_UNDER_WAY_MS", -1000)
-        await asyncio.wait_for(looked.wait(), 20)
-        goes_on.set()
+        await asyncio.wait_for(checked.wait(), 20)
+        commit_released.set()
         assert (await late).status_code == 200
         await eventually_async(lambda: any(ended))
         assert (await ann.get(f"{path}/chats/1/messages")).json() == []

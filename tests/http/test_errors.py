@@ -1,4 +1,4 @@
-"""Every route that the document names, with every wrong request that they have in common."""
+"""Every route in the OpenAPI document refuses the same kinds of wrong requests in the same way."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ LISTS = [
 
 @pytest.fixture
 def made(service: Served, ann: Person) -> dict[str, str]:
-    """Values for the paths: an application, a chat and a message of Ann's."""
+    """Create an application, a chat and a message of Ann's, and return the values for the paths."""
     chat = ann.chat()
     ann.post(f"{chat}/messages", json={"body": "x"})
     return {"token": chat.split("/")[2], "number": "1", "message": "1"}
@@ -63,7 +63,7 @@ def call(
     return client.request(method.upper(), service.url + path.format(**made), **more)
 
 
-def test_every_body_is_closed_in_the_document_too() -> None:
+def test_request_bodies_allow_no_other_fields() -> None:
     kinds = [route.request for route in [*ROUTES, *routes_of(OperatorRoutes)] if route.request is not None]
     assert len(kinds) > 10
     assert all(kind.__struct_config__.forbid_unknown_fields for kind in kinds)
@@ -72,9 +72,7 @@ def test_every_body_is_closed_in_the_document_too() -> None:
 
 
 @pytest.mark.parametrize(("method", "path"), WITH_BODY)
-def test_fields_that_a_request_does_not_know_are_named(
-    service: Served, ann: Person, made: dict[str, str], method: str, path: str
-) -> None:
+def test_unknown_fields_are_named(service: Served, ann: Person, made: dict[str, str], method: str, path: str) -> None:
     answer = call(ann, service, method, path, made, json={"replyTo": 1, "senderName": "Zoe"})
     problem(answer, 422)
     for name in ("replyTo", "senderName"):
@@ -102,7 +100,7 @@ def test_an_unknown_field_beside_good_ones_stores_nothing(ann: Person) -> None:
     assert ann.post(messages, json={"body": "x"}).json() == {"messageNumber": 1}
 
 
-def test_a_text_of_colons_is_no_list_of_fields(ann: Person) -> None:
+def test_a_text_of_colons_is_not_taken_for_fields(ann: Person) -> None:
     messages = ann.chat() + "/messages"
     assert ann.post(messages, json={"body": ":" * 10_000}).status_code == 200
     answer = ann.post(messages, json={"body": ":" * 10_001})
@@ -140,7 +138,7 @@ def test_missing_and_wrong_fields_are_named(
 
 
 @pytest.mark.parametrize(("method", "path"), GUARDED)
-def test_credentials_are_asked_for_first(
+def test_credentials_are_checked_first(
     service: Served, nobody: httpx.Client, made: dict[str, str], method: str, path: str
 ) -> None:
     assert problem(call(nobody, service, method, path, made), 401)
@@ -149,7 +147,7 @@ def test_credentials_are_asked_for_first(
 
 
 @pytest.mark.parametrize(("method", "path"), IN_APPLICATION)
-def test_an_application_that_is_not_there_is_not_found(
+def test_a_missing_application_is_not_found(
     service: Served, ann: Person, made: dict[str, str], method: str, path: str
 ) -> None:
     elsewhere = {**made, "token": "no-such-token"}

@@ -1,4 +1,4 @@
-"""No request to any route holds the event loop for long, whatever it asks for and however much is stored."""
+"""No request to any route blocks the event loop for long, whatever it asks for and however much is stored."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from tests.worst import longest_holds
 
 SIZES = Sizes(messages=100_000, chats=20_000, members=20_000, applications=5_000)
 
-# Several times what it takes, because the machine may be busy: a page of the longest messages is made in slices.
+# A page of the longest messages is made in slices. The bound is several times a slice's, as the machine may be busy.
 MOST_S = {("GET", "/api/v1/applications/{token}/chats/{number}/messages"): 0.05}
 
 
-async def test_no_request_holds_the_loop_for_long(tmp_path: Path) -> None:
+async def test_no_request_blocks_the_loop_for_long(tmp_path: Path) -> None:
     await asyncio.to_thread(fill, tmp_path / "data", SIZES)
     found = await longest_holds(tmp_path / "data", SIZES)
     for (method, path), (what, seen) in sorted(found.items(), key=lambda each: -each[1][1].longest_s):

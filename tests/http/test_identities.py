@@ -15,7 +15,7 @@ from tests.conftest import Person, Served, eventually
 
 
 class Two:
-    """Two members of one application, whose names are the same, and a chat with a message of each."""
+    """Two members of one application who have the same name, and a chat with a message of each."""
 
     def __init__(self, url: str) -> None:
         self.first, self.second = Person(url, "Ann Lee"), Person(url, "Ann Lee")
@@ -40,7 +40,7 @@ def two(service: Served) -> Iterator[Two]:
         person.close()
 
 
-def test_an_id_is_the_users_own_stable_and_not_to_be_guessed(two: Two, service: Served) -> None:
+def test_an_id_is_unique_stable_and_unguessable(two: Two, service: Served) -> None:
     assert len({*two.ids}) == 2
     assert all(re.fullmatch(r"[\w-]{16}", each) for each in two.ids), "96 random bits"
     with closing(httpx.Client(base_url=service.url + "/api/v1")) as again:
@@ -49,7 +49,7 @@ def test_an_id_is_the_users_own_stable_and_not_to_be_guessed(two: Two, service: 
         assert again.get("/auth/me").json()["user"]["id"] == two.ids[0]
 
 
-def test_every_read_says_by_id_who_sent_a_message(two: Two) -> None:
+def test_every_read_has_the_senders_id(two: Two) -> None:
     first, second = two.ids
 
     def senders(query: str = "") -> list[tuple[int, str]]:
@@ -65,21 +65,21 @@ def test_every_read_says_by_id_who_sent_a_message(two: Two) -> None:
     eventually(lambda: sorted(senders("/search?q=needle")) == [(1, first), (2, second)])
 
 
-def test_a_stream_says_by_id_who_sent_a_message(two: Two) -> None:
+def test_a_stream_has_the_senders_id(two: Two) -> None:
     first, second = two.ids
-    told: list[tuple[str, str]] = []
+    events: list[tuple[str, str]] = []
     with two.second.stream("GET", f"{two.messages}/stream?after=1") as stream:
         lines = stream.iter_lines()
-        told.append(next_event(lines))
+        events.append(next_event(lines))
         two.first.post(two.messages, json={"body": "while they listen"})
-        told.append(next_event(lines))
+        events.append(next_event(lines))
         two.first.patch(f"{two.messages}/1", json={"body": "edited"})
-        told.append(next_event(lines))
-    assert told == [("message", second), ("message", first), ("edited", first)]
+        events.append(next_event(lines))
+    assert events == [("message", second), ("message", first), ("edited", first)]
 
 
 def next_event(lines: Iterator[str]) -> tuple[str, str]:
-    """The kind of the next event, and the id of the message's sender."""
+    """Return the kind of the next event and the id of the message's sender."""
     kind = ""
     for line in lines:
         kind = line.removeprefix("event: ") if line.startswith("event: ") else kind
@@ -89,7 +89,7 @@ def next_event(lines: Iterator[str]) -> tuple[str, str]:
     raise AssertionError("the stream ended")
 
 
-def test_members_emails_are_for_who_manages(two: Two) -> None:
+def test_only_managers_see_the_emails_of_members(two: Two) -> None:
     emails = {two.first.email, two.second.email}
     assert {member.get("email") for member in two.first.get(two.members).json()} == emails
     assert two.put["email"] == two.second.email
@@ -98,7 +98,7 @@ def test_members_emails_are_for_who_manages(two: Two) -> None:
     assert {member.get("email") for member in two.second.get(two.members).json()} == emails
 
 
-def test_members_are_named_by_the_same_ids(two: Two) -> None:
+def test_the_list_of_members_has_the_same_ids(two: Two) -> None:
     assert (two.put["id"], two.put["role"]) == (two.ids[1], "member")
     assert {member["id"]: member["role"] for member in two.first.get(two.members).json()} == {
         two.ids[0]: "owner",

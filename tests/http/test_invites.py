@@ -1,4 +1,4 @@
-"""Invites over HTTP: who makes them, who joins, and how often."""
+"""Invites over HTTP: who may create them, who joins, and how often."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_a_wrong_used_up_or_revoked_code_is_the_same_404(ann: Person, bob: Perso
 
 
 def test_no_path_has_a_code_in_it(service: Served) -> None:
-    """Proxies log paths."""
+    """Proxies log paths, so a code in one would leak."""
     document = httpx.get(f"{service.url}/openapi.json").json()
     assert "/api/v1/invites/accept" in document["paths"]
     assert [path for path in document["paths"] if "code" in path] == []
@@ -112,7 +112,7 @@ def test_a_wrong_field_is_named(ann: Person, change: dict[str, Any]) -> None:
     assert [error.split()[0] for error in errors] == list(change)
 
 
-def test_no_more_join_at_once_than_an_invite_has_uses(service: Served) -> None:
+def test_concurrent_joins_are_no_more_than_an_invite_has_uses(service: Served) -> None:
     urls = [each.url for each in getattr(service, "apis", [service])]
     with ExitStack() as stack:
         ann = stack.enter_context(closing(Person(urls[0])))
@@ -126,7 +126,7 @@ def test_no_more_join_at_once_than_an_invite_has_uses(service: Served) -> None:
         assert ann.get(f"{path}/invites").json()[0]["used"] == 5
 
 
-def test_what_was_joined_stays_joined_after_a_crash(own_service: Service) -> None:
+def test_a_membership_by_an_invite_survives_a_crash(own_service: Service) -> None:
     with closing(Person(own_service.url)) as ann, closing(Person(own_service.url)) as bob:
         made = invite(ann, ann.application())
         token = accept(bob, made).json()["token"]
@@ -148,7 +148,7 @@ def invited(tmp_path: Path) -> Iterator[Service]:
     service.kill()
 
 
-def test_who_is_invited_may_sign_up_and_is_a_member(invited: Service) -> None:
+def test_an_invited_person_may_sign_up_and_is_a_member(invited: Service) -> None:
     with closing(invited.make_operator()) as operator, httpx.Client(base_url=invited.url + "/api/v1") as nobody:
         token = operator.post("/applications", json={"name": "Ours"}).json()["token"]
         path = f"/applications/{token}/invites"

@@ -1,4 +1,4 @@
-"""``/metrics``: what Prometheus reads matches what happened."""
+"""The figures of ``/metrics`` match what happened."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def read(served: Served) -> dict[str, float]:
     return found
 
 
-def test_what_an_operator_watches_is_there(service: Served) -> None:
+def test_the_figures_that_an_operator_watches_are_there(service: Served) -> None:
     figures = read(service)
     assert figures["process_resident_memory_bytes"] > 1e7
     assert figures["process_cpu_seconds_total"] > 0
@@ -52,7 +52,7 @@ def test_lists_are_counted_as_hits(service: Served) -> None:
     assert after["hubbub_cache_misses_total"] - before["hubbub_cache_misses_total"] <= 2
 
 
-def test_the_index_lag_goes_back_to_nothing(service: Served) -> None:
+def test_the_index_lag_returns_to_zero(service: Served) -> None:
     if isinstance(service, ClusterStack) and service.search is None:
         pytest.skip("not installed: opensearch. With Maven: scripts/install-search.sh")
     with closing(Person(service.url)) as ann:
@@ -61,7 +61,7 @@ def test_the_index_lag_goes_back_to_nothing(service: Served) -> None:
 
 
 def names(text: str) -> set[str]:
-    """What may be asked for in PromQL. A series that has labels is there once something was counted."""
+    """Return the names that PromQL may query. A series with labels exists once something was counted."""
     found = {"up"}
     for family in text_string_to_metric_families(text):
         found |= {sample.name for sample in family.samples}
@@ -70,7 +70,7 @@ def names(text: str) -> set[str]:
     return found
 
 
-def test_every_query_of_the_dashboard_and_the_alerts_asks_for_what_is_there(cluster: ClusterStack) -> None:
+def test_queries_of_the_dashboard_and_the_alerts_use_series_that_exist(cluster: ClusterStack) -> None:
     with closing(Person(cluster.url)) as ann:
         ann.post(f"{ann.chat()}/messages", json={"body": "x"})
     text = [httpx.get(cluster.url + "/metrics").text, *(httpx.get(url).text for url in cluster.writer_metrics)]
@@ -113,7 +113,7 @@ def test_each_request_is_counted_once_by_route_and_status(own_service: Service) 
     assert figures["hubbub_writer_batch_commands_sum"] == 6
 
 
-def test_figures_are_there_without_a_file_handle_to_spare(own_service: Service) -> None:
+def test_metrics_need_no_spare_file_handle(own_service: Service) -> None:
     with httpx.Client(base_url=own_service.url) as client:
         before = client.get("/metrics").text
         pid = own_service.process.pid

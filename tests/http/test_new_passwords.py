@@ -1,4 +1,4 @@
-"""New passwords count against the address that they come from, wherever they are set."""
+"""New passwords count against the address they come from, on every route that sets one."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ TABLE = [
 ]
 
 
-class House:
+class Team:
     def __init__(self, url: str) -> None:
         self.owner, self.admin, self.member, self.stranger, self.other = (Person(url) for _ in range(5))
         self.token = self.owner.application()
@@ -56,25 +56,25 @@ class House:
 
 
 @pytest.fixture
-def house(service: Served) -> Iterator[House]:
-    with closing(House(service.url)) as house:
-        yield house
+def team(service: Served) -> Iterator[Team]:
+    with closing(Team(service.url)) as team:
+        yield team
 
 
 @pytest.fixture(scope="module")
-def unchanged() -> Iterator[dict[str, House]]:
-    """For each service, by its URL, users and an application that no test changes."""
-    houses: dict[str, House] = {}
-    yield houses
-    for house in houses.values():
-        house.close()
+def unchanged() -> Iterator[dict[str, Team]]:
+    """Users and an application that no test changes, by the URL of their service."""
+    teams: dict[str, Team] = {}
+    yield teams
+    for team in teams.values():
+        team.close()
 
 
 @pytest.mark.parametrize("who", ["owner", "admin", "member", "stranger"])
 @pytest.mark.parametrize("row", TABLE, ids=lambda row: f"{row[0]} {row[1] or '/'}")
-def test_who_may(
+def test_each_caller_may_do_what_the_table_says(
     service: Served,
-    unchanged: dict[str, House],
+    unchanged: dict[str, Team],
     request: pytest.FixtureRequest,
     who: str,
     row: tuple[str, str, dict[str, object] | None, int, int, int, int],
@@ -82,74 +82,74 @@ def test_who_may(
     method, path, body, *statuses = row
     status = statuses[["owner", "admin", "member", "stranger"].index(who)]
     if method == "GET" or status >= 400:
-        house = unchanged.get(service.url) or unchanged.setdefault(service.url, House(service.url))
+        team = unchanged.get(service.url) or unchanged.setdefault(service.url, Team(service.url))
     else:
-        house = request.getfixturevalue("house")
-    names = {"{owner}": house.owner.email, "{other}": house.other.email}
+        team = request.getfixturevalue("team")
+    names = {"{owner}": team.owner.email, "{other}": team.other.email}
     content = body and {key: names.get(str(value), value) for key, value in body.items()}
-    person: Person = getattr(house, who)
-    place = f"/applications/{house.token}{path}".replace("{invite}", house.invite)
+    person: Person = getattr(team, who)
+    place = f"/applications/{team.token}{path}".replace("{invite}", team.invite)
     answer = person.request(method, place, json=content)
     assert answer.status_code == status, answer.text
     if not answer.is_success:
         problem(answer, answer.status_code)
 
 
-def test_a_strangers_view_is_that_of_an_application_that_does_not_exist(house: House) -> None:
+def test_an_application_looks_missing_to_a_stranger(team: Team) -> None:
     for path in ("", "/chats", "/chats/1/messages", "/members"):
-        there = house.stranger.get(f"/applications/{house.token}{path}")
-        nowhere = house.stranger.get(f"/applications/AAAAAAAAAAAAAAAAAAAAAA{path}")
+        there = team.stranger.get(f"/applications/{team.token}{path}")
+        nowhere = team.stranger.get(f"/applications/AAAAAAAAAAAAAAAAAAAAAA{path}")
         assert there.content == nowhere.content
-    assert house.stranger.get("/applications").json() == []
+    assert team.stranger.get("/applications").json() == []
 
 
-def test_a_removed_member_is_out_at_once(house: House) -> None:
-    path = f"/applications/{house.token}/chats/1/messages"
-    assert house.member.get(path).is_success
-    gone = house.admin.request("DELETE", f"/applications/{house.token}/members?email={house.member.email}")
+def test_a_removed_member_is_out_at_once(team: Team) -> None:
+    path = f"/applications/{team.token}/chats/1/messages"
+    assert team.member.get(path).is_success
+    gone = team.admin.request("DELETE", f"/applications/{team.token}/members?email={team.member.email}")
     assert gone.status_code == 204
-    problem(house.member.get(path), 404)
-    problem(house.member.post(path, json={"body": "x"}), 404)
+    problem(team.member.get(path), 404)
+    problem(team.member.post(path, json={"body": "x"}), 404)
 
 
-def test_a_role_can_be_changed(house: House) -> None:
-    members = f"/applications/{house.token}/members"
-    assert house.owner.post(members, json={"email": house.member.email, "role": "admin"}).is_success
-    assert house.member.patch(f"/applications/{house.token}", json={"name": "Mine"}).is_success
-    roles = {member["email"]: member["role"] for member in house.owner.get(members).json()}
-    assert roles[house.member.email] == "admin"
+def test_a_role_can_be_changed(team: Team) -> None:
+    members = f"/applications/{team.token}/members"
+    assert team.owner.post(members, json={"email": team.member.email, "role": "admin"}).is_success
+    assert team.member.patch(f"/applications/{team.token}", json={"name": "Mine"}).is_success
+    roles = {member["email"]: member["role"] for member in team.owner.get(members).json()}
+    assert roles[team.member.email] == "admin"
 
 
-def test_members_are_listed_page_by_page(house: House) -> None:
-    members = f"/applications/{house.token}/members"
-    everybody = house.owner.get(members)
+def test_members_are_listed_page_by_page(team: Team) -> None:
+    members = f"/applications/{team.token}/members"
+    everybody = team.owner.get(members)
     assert "link" not in everybody.headers
     found, path, pages = [], f"{members}?limit=2", 0
     while path:
-        answer = house.owner.get(path)
+        answer = team.owner.get(path)
         assert 1 <= len(answer.json()) <= 2
         found += answer.json()
         path = answer.links.get("next", {}).get("url", "").removeprefix("/api/v1")
         pages += 1
     assert found == everybody.json()
     assert pages == (len(found) + 1) // 2 > 1
-    problem(house.owner.get(f"{members}?limit=101"), 422)
+    problem(team.owner.get(f"{members}?limit=101"), 422)
 
 
-def test_wrong_members_are_refused(house: House) -> None:
-    members = f"/applications/{house.token}/members"
+def test_wrong_members_are_refused(team: Team) -> None:
+    members = f"/applications/{team.token}/members"
     for content in (
         {"email": "not.there@example.com", "role": "member"},
-        {"email": house.stranger.email, "role": "owner"},
-        {"email": house.stranger.email},
+        {"email": team.stranger.email, "role": "owner"},
+        {"email": team.stranger.email},
     ):
-        problem(house.owner.post(members, json=content), 422)
-    problem(house.owner.request("DELETE", members, json={"email": house.stranger.email}), 404)
+        problem(team.owner.post(members, json=content), 422)
+    problem(team.owner.request("DELETE", members, json={"email": team.stranger.email}), 404)
 
 
 @pytest.mark.parametrize("more", ["%20", "%09", "%00", "%C3%A9", "A", "%2F"])
-def test_what_only_looks_like_a_token_is_nothing(ann: Person, more: str) -> None:
-    """Some databases ignore trailing blanks when they compare; no such text may reach one."""
+def test_a_text_that_only_looks_like_a_token_is_not_found(ann: Person, more: str) -> None:
+    """Some databases ignore trailing blanks in comparisons, so such a text must never reach one."""
     chat = ann.chat()
     token = chat.split("/")[2]
     assert ann.post(f"{chat}/messages", json={"body": "one"}).status_code == 200

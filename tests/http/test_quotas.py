@@ -1,4 +1,4 @@
-"""What one user may make in an hour, over HTTP."""
+"""What one user may create in an hour, over HTTP."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def must_be_refused(answer: httpx.Response, limit: int, what: str) -> None:
     assert f"user_{what}_per_hour" in answer.json()["error"]
 
 
-def test_one_user_makes_no_more_than_an_hours_share(strict: Service) -> None:
+def test_one_user_creates_no_more_than_the_hourly_quota(strict: Service) -> None:
     with closing(Person(strict.url)) as ann, closing(Person(strict.url)) as bob:
         token, other, _ = [ann.application() for _ in range(3)]
         must_be_refused(ann.post("/applications", json={"name": "One more"}), 3, "applications")
@@ -39,7 +39,7 @@ def test_one_user_makes_no_more_than_an_hours_share(strict: Service) -> None:
         chats = [ann.chat(each) for each in (token, other, token, other)]
         must_be_refused(ann.post(f"/applications/{token}/chats"), 4, "chats")
         assert ann.post(f"{chats[0]}/messages", json={"body": "x"}).status_code == 200, "all else goes on"
-        # Whether an account has an email is told five times an hour, be it a yes or a no.
+        # The answer reveals whether an email has an account, so a yes and a no both count.
         for email in (bob.email, "nobody1@example.com", "nobody2@example.com", bob.email, "nobody3@example.com"):
             answer = ann.post(f"/applications/{token}/members", json={"email": email, "role": "member"})
             assert answer.status_code == (201 if email == bob.email else 422)

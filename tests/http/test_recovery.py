@@ -20,7 +20,7 @@ NEW = "a new password"
 
 @pytest.fixture
 def asker(service: Served) -> Iterator[httpx.Client]:
-    """A client at an address that has not sent any request yet."""
+    """A client at an address that has not sent a request yet."""
     address = "127.{}.{}.{}".format(*(random.randrange(1, 255) for _ in range(3)))
     transport = httpx.HTTPTransport(local_address=address)
     with httpx.Client(base_url=service.url + "/api/v1", timeout=30, transport=transport) as client:
@@ -75,7 +75,7 @@ def test_a_link_of_a_deleted_account_sets_nothing(ann: Person, asker: httpx.Clie
     assert asker.get("/auth/me").is_success
 
 
-def test_a_few_mails_are_sent_to_one_email_whoever_asks(bob: Person, asker: httpx.Client) -> None:
+def test_only_a_few_mails_are_sent_to_one_email_whoever_asks(bob: Person, asker: httpx.Client) -> None:
     for email in (bob.email, f"not.{bob.email}"):
         assert [ask(asker, email).status_code for _ in range(4)] == [202, 202, 202, 429]
 

@@ -1,4 +1,4 @@
-"""Who becomes an operator, and who may make an account."""
+"""Who becomes an operator, and who may create an account."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ACCOUNT = {"name": "Ann", "email": "ann@example.com", "password": "correct horse
 
 
 def operators(*arguments: str, status: int = 0, settings: dict[str, str] | None = None) -> str:
-    """The output of the command."""
+    """Run ``hubbub operators`` and return its output."""
     done = CliRunner().invoke(main, ["operators", *arguments], env=settings)
     assert done.exit_code == status, done.output
     return done.output
@@ -46,7 +46,7 @@ def closed(tmp_path: Path) -> Iterator[Service]:
     service.kill()
 
 
-def test_the_first_account_is_nobody_special(own_service: Service) -> None:
+def test_the_first_account_has_no_special_rights(own_service: Service) -> None:
     with closing(Person(own_service.url)) as first:
         assert not is_operator(first)
         with closing(own_service.make_operator()) as operator:
@@ -114,8 +114,8 @@ def test_operators_are_added_and_removed_while_it_serves(own_service: Service) -
         assert "no data folder" in operators("list", "--data", str(own_service.data / "no"), status=1)
 
 
-def test_the_operators_of_a_folder_that_was_moved_are_those_of_the_cluster(tmp_path: Path) -> None:
-    """A change in the folder alone would be lost."""
+def test_operators_of_a_moved_folder_are_changed_in_the_cluster_only(tmp_path: Path) -> None:
+    """A change to the folder would be lost, so it is refused."""
     folder = DataFolder.open(tmp_path)
     SqliteStore(folder.database).close()
     folder.mark_moved("mysql://there")
@@ -125,8 +125,8 @@ def test_the_operators_of_a_folder_that_was_moved_are_those_of_the_cluster(tmp_p
         assert "was moved to the cluster at mysql://there" in refused
 
 
-def test_an_email_that_makes_an_operator_is_nobodys_to_register(own_service: Service) -> None:
-    """Nobody has proved that the email is theirs."""
+def test_an_operators_email_cannot_be_registered(own_service: Service) -> None:
+    """Registering does not prove that the email is the user's."""
     data, setting = ("--data", str(own_service.data)), {"HUBBUB_OPERATORS": f'["{OPERATOR}"]'}
     own_service.stop()
     own_service.start(**setting)

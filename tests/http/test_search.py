@@ -30,7 +30,7 @@ def with_elasticsearch() -> Iterator[ClusterStack]:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Elasticsearch over HTTP is for the long runs (--fault-rounds); the port's suite has it always."""
+    """Add Elasticsearch in long runs only (--fault-rounds). The port's suite always tests it."""
     if "searched" in metafunc.fixturenames:
         long = metafunc.config.getoption("--fault-rounds") is not None
         modes = ["embedded", "cluster", *(["with_elasticsearch"] if long else [])]
@@ -64,7 +64,7 @@ class Library:
     def __init__(self, person: Person) -> None:
         self.person = person
         self.chat = person.chat()
-        # A search server that has only just started may need a moment.
+        # A search server that has just started may need a moment.
         eventually(lambda: person.get(f"{self.chat}/messages/search?q=x").status_code == 200, within_s=30)
         names = list(MESSAGES)
         self.numbers: dict[int, str] = {}
@@ -84,7 +84,7 @@ def library(searched: Served) -> Iterator[Library]:
 
 
 @pytest.mark.parametrize(("q", "expected"), QUERIES)
-def test_what_must_be_found_is_and_nothing_else(library: Library, q: str, expected: Expected) -> None:
+def test_exactly_the_expected_messages_are_found(library: Library, q: str, expected: Expected) -> None:
     found = [
         library.numbers.get(each["messageNumber"], each["body"]) for each in search(library.person, library.chat, q)
     ]
@@ -92,7 +92,7 @@ def test_what_must_be_found_is_and_nothing_else(library: Library, q: str, expect
     assert len(found) == len(expected)
 
 
-def test_equal_ones_are_newest_first_and_pages_do_not_shift(library: Library) -> None:
+def test_equal_matches_are_newest_first_and_pages_do_not_shift(library: Library) -> None:
     whole = [each["messageNumber"] for each in search(library.person, library.chat, "wombat", limit=100)]
     assert whole == sorted(whole, reverse=True)
     assert len(whole) > 20
@@ -105,7 +105,7 @@ def test_equal_ones_are_newest_first_and_pages_do_not_shift(library: Library) ->
     assert search(library.person, library.chat, "wombat", page=1000) == []
 
 
-def test_nothing_finds_nothing(library: Library) -> None:
+def test_an_empty_query_finds_nothing(library: Library) -> None:
     for q in ("", " ", "\t", "***", "\u200b", "…"):
         assert search(library.person, library.chat, q) == []
     assert library.person.get(f"{library.chat}/messages/search").json() == []
@@ -175,7 +175,7 @@ def test_the_index_catches_up_after_a_kill(own_service: Service) -> None:
         assert again.get(f"{chat}/messages/search", params={"q": "salamander 0"}).json()[0]["body"] == "salamander 0"
 
 
-def test_the_index_is_made_anew_while_serving(own_service: Service) -> None:
+def test_the_index_is_rebuilt_while_serving(own_service: Service) -> None:
     with closing(Person(own_service.url)) as ann:
         chat = ann.chat()
         number = post(ann, chat, "tangerine")
@@ -195,7 +195,7 @@ def test_the_index_is_made_anew_while_serving(own_service: Service) -> None:
         eventually(lambda: len(search(ann, chat, "tangerine")) == 2)
 
 
-def test_a_lost_or_damaged_index_is_made_anew_at_the_start(own_service: Service) -> None:
+def test_a_lost_or_damaged_index_is_rebuilt_at_the_start(own_service: Service) -> None:
     with closing(Person(own_service.url)) as ann:
         chat = ann.chat()
         post(ann, chat, "clementine")

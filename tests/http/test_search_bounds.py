@@ -18,12 +18,12 @@ from tests.conftest import Person, Served, Service, eventually
 from tests.large import SEARCHED
 from tests.worst import QUERIES
 
-# The last is one letter that becomes eighteen.
+# The last text is a letter that folds to eighteen.
 TEXTS = [*SEARCHED, "\ufdfa" * 9990]
 
 
 class Full:
-    """A chat of a thousand messages of ten thousand characters. The newest says when all are indexed."""
+    """A chat of a thousand messages of ten thousand characters. When the newest is found, all are indexed."""
 
     def __init__(self, url: str) -> None:
         self.ann, self.bob = Person(url), Person(url)
@@ -42,7 +42,7 @@ class Full:
 
             async def post(of: int) -> None:
                 for at in range(of, 1000, 10):
-                    text = texts[2 if at % 20 == 0 else at % 2]  # those of most bytes take the index longest
+                    text = texts[2 if at % 20 == 0 else at % 2]  # texts with the most bytes take the index longest
                     answer = await many.post(f"{self.chat}/messages", json={"body": f"{text} {at}"})
                     assert answer.status_code == 200, answer.text
 
@@ -71,13 +71,13 @@ def test_the_worst_query_is_answered(full: Full, q: str) -> None:
         assert answer.json(), "the best of what was looked at"
 
 
-def test_what_is_worth_little_is_whole(full: Full) -> None:
+def test_a_cheap_search_is_not_truncated(full: Full) -> None:
     answer = full.ann.get(full.path("the last"))
     assert "hubbub-truncated" not in answer.headers
     assert [each["body"] for each in answer.json()] == ["the last abc"]
 
 
-async def test_fifty_searches_of_one_user_leave_anothers_answered(full: Full) -> None:
+async def test_fifty_searches_of_one_user_do_not_delay_anothers(full: Full) -> None:
     base = str(full.ann.base_url)
     limits = httpx.Limits(max_connections=100)
     async with (
@@ -96,7 +96,7 @@ async def test_fifty_searches_of_one_user_leave_anothers_answered(full: Full) ->
 
 
 def test_the_work_ends_when_the_client_leaves(full: Full) -> None:
-    """The process says of a search whose client left that it ended with 204, and has its places free again."""
+    """A search whose client left is counted with the status 204, and its places are free again."""
 
     def left() -> int:
         text = full.ann.get(f"{full.ann.base_url.copy_with(path='/metrics')}").text
@@ -113,13 +113,13 @@ def test_the_work_ends_when_the_client_leaves(full: Full) -> None:
     assert full.ann.get(full.path("the last")).status_code == 200
 
 
-def test_many_that_are_gone_hide_nothing(own_service: Service) -> None:
+def test_many_deleted_and_edited_messages_hide_no_others(own_service: Service) -> None:
     with closing(Person(own_service.url)) as ann:
         _hidden(ann)
 
 
 def _hidden(ann: Any) -> None:
-    """1,100 newer messages that were deleted or edited."""
+    """Search for a message that has 1,100 newer ones that were deleted or edited."""
     chat = ann.chat()
 
     def search(q: str) -> list[int]:

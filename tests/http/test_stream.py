@@ -1,4 +1,4 @@
-"""Messages as they arrive: in time, once each, only to members, and from where a listener left off."""
+"""Streams send each message in time and once, only to members, and from where a listener left off."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.conftest import Person, Served, Service, eventually, new_metrics
 
 @dataclass
 class Heard:
-    """What one listener received: kind, id, content and when."""
+    """The events that one listener received: kind, id, content and time."""
 
     events: list[tuple[str, str, dict[str, object], float]] = field(default_factory=list)
     ended: bool = False
@@ -87,7 +87,7 @@ def test_messages_changes_and_their_order(ann: Person, bob: Person, urls: list[s
         assert heard.events[31][2] == {"messageNumber": 4}
 
 
-def test_changes_among_many_messages_at_once_are_told(ann: Person, urls: list[str]) -> None:
+def test_changes_among_many_messages_at_once_are_sent(ann: Person, urls: list[str]) -> None:
     chat = ann.chat()
     for _ in range(20):
         ann.post(f"{chat}/messages", json={"body": "before"})
@@ -111,7 +111,7 @@ def test_changes_among_many_messages_at_once_are_told(ann: Person, urls: list[st
     assert changed == sorted((str(number), "edited" if number < 11 else "deleted") for number in range(1, 21))
 
 
-def test_it_arrives_within_100_ms_of_the_acknowledgement(ann: Person, urls: list[str]) -> None:
+def test_a_message_arrives_soon_after_its_acknowledgement(ann: Person, urls: list[str]) -> None:
     chat = ann.chat()
     delays = []
     with listening(urls[-1], ann, chat) as heard:
@@ -124,7 +124,7 @@ def test_it_arrives_within_100_ms_of_the_acknowledgement(ann: Person, urls: list
 
 
 @pytest.mark.parametrize("way", ["header", "query"])
-def test_who_comes_back_misses_nothing(ann: Person, urls: list[str], way: str) -> None:
+def test_a_listener_that_reconnects_misses_nothing(ann: Person, urls: list[str], way: str) -> None:
     chat = ann.chat()
     for number in range(250):
         ann.post(f"{chat}/messages", json={"body": str(number)})
@@ -135,7 +135,7 @@ def test_who_comes_back_misses_nothing(ann: Person, urls: list[str], way: str) -
         assert heard.bodies() == [*map(str, range(10, 250)), "live"]
 
 
-def test_deleted_messages_hold_no_id_back_and_nothing_is_told_twice(ann: Person, urls: list[str]) -> None:
+def test_deleted_messages_hold_no_id_back_and_nothing_is_sent_twice(ann: Person, urls: list[str]) -> None:
     chat = ann.chat()
     for number in range(1, 121):
         ann.post(f"{chat}/messages", json={"body": str(number)})
@@ -153,7 +153,7 @@ def test_deleted_messages_hold_no_id_back_and_nothing_is_told_twice(ann: Person,
     assert [content["messageNumber"] for _, _, content, _ in heard.events[:61] + again.events] == left
 
 
-def test_an_id_that_was_never_told_hides_nothing(ann: Person, urls: list[str]) -> None:
+def test_an_id_that_was_never_sent_hides_nothing(ann: Person, urls: list[str]) -> None:
     chat = ann.chat()
     ann.post(f"{chat}/messages", json={"body": "before"})
     with listening(urls[-1], ann, chat, last="5000") as heard:
@@ -176,7 +176,7 @@ def test_a_kill_is_survived_without_a_gap(own_service: Service) -> None:
             eventually(lambda: again.bodies() == ["2"])
 
 
-def test_one_user_may_have_so_many_streams_and_closing_one_makes_room(
+def test_the_streams_of_a_user_are_bounded_and_closing_one_makes_room(
     ann: Person, bob: Person, service: Served, urls: list[str]
 ) -> None:
     token = ann.application()
@@ -199,7 +199,7 @@ def test_one_user_may_have_so_many_streams_and_closing_one_makes_room(
 
 @contextmanager
 def asking(url: str, person: Person, chat: str) -> Iterator[bytes]:
-    """A stream that nobody reads; the status of the answer."""
+    """Open a stream that nobody reads, and yield the status of its answer."""
     at = httpx.URL(url)
     with socket.create_connection((at.host, at.port or 80), timeout=30) as connection:
         cookie = f"Cookie: auth_token={person.cookies['auth_token']}"
@@ -226,7 +226,9 @@ def test_a_stop_waits_for_no_listener(own_service: Service) -> None:
             assert time.monotonic() - start < 10
 
 
-def test_members_only_and_only_while_they_are(ann: Person, bob: Person, stranger: Person, urls: list[str]) -> None:
+def test_only_members_may_listen_and_only_while_they_are_members(
+    ann: Person, bob: Person, stranger: Person, urls: list[str]
+) -> None:
     token = ann.application()
     chat = ann.chat(token)
     assert stranger.get(f"{chat}/messages/stream").status_code == 404
@@ -244,7 +246,7 @@ def test_members_only_and_only_while_they_are(ann: Person, bob: Person, stranger
 
 @contextmanager
 def talking(person: Person, chat: str) -> Iterator[None]:
-    """A user who posts without a pause."""
+    """Let a user post without a pause."""
     over = threading.Event()
 
     def talk() -> None:
@@ -263,7 +265,7 @@ def talking(person: Person, chat: str) -> Iterator[None]:
 
 @pytest.mark.parametrize("busy", [False, True])
 @pytest.mark.parametrize("how", ["logout", "all sessions", "removal"])
-def test_who_may_no_longer_listen_hears_nothing_more(
+def test_a_listener_who_loses_access_receives_nothing_more(
     ann: Person, bob: Person, urls: list[str], busy: bool, how: str
 ) -> None:
     token = ann.application()

@@ -1,4 +1,4 @@
-"""Traces, against a collector that keeps what it is sent: one message from its request to the store."""
+"""Traces follow one message from its request to the store."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _CALLER = f"00-{_TRACE}-b7ad6b7169203331-01"
 
 
 class Collector:
-    """``spans`` by the name of the service that sent them."""
+    """A trace collector. Each of its ``spans`` has the name of the service that sent it."""
 
     def __init__(self) -> None:
         self.spans: list[tuple[str, Span]] = []
