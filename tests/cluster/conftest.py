@@ -1,4 +1,4 @@
-"""How many rounds of which faults, and the table that a run of them ends with."""
+"""Print a table of the faults at the end of a run."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""What can happen to a cluster while people use it. Each fault is a function of a Field and makes its choices from the
-field's seed; when it returns, everything that it broke may work again.
+"""Faults that can happen to a cluster while people use it. Each is a function of a Field and draws its choices from the
+field's seed. When it returns, it has removed the cause of everything that it broke.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ class Restartable(Protocol):
 
 
 class Field:
-    """A context manager: a running cluster of three API processes and two writers, each with a proxy of its own to each
-    server. ``links`` has them by the part, "api0" or "writer1", and the server.
+    """A running cluster of three API processes and two writers, each with a proxy of its own to each server; a context
+    manager. ``links`` has the proxies by the part, "api0" or "writer1", and the server.
 
-    Nothing restarts our processes here but ``ready``, which does what a supervisor would; ``ended`` counts how often.
+    Only ``ready`` restarts our processes here, as a supervisor would; ``ended`` counts how often.
     """
 
     def __init__(self, seed: int, *, apis: int = 3, writers: int = 2, settings: dict[str, str] | None = None) -> None:
@@ -81,7 +81,7 @@ class Field:
             part.settings[setting] = part.settings[setting].replace(f":{port}/", f":{proxy.port}/")
 
     def some_links(self, kind: str, server: str) -> list[Proxy]:
-        """The links of API processes or writers to a server: of one process, or of all."""
+        """Choose the links to a server of one API process or writer, or of all of them."""
         every = [proxy for (part, to), proxy in sorted(self.links.items()) if part.startswith(kind) and to == server]
         return every if self.rng.random() < 0.4 else [self.rng.choice(every)]
 
@@ -108,7 +108,7 @@ class Field:
                 del self.links[name, server]
 
     def second_redis(self) -> Redis:
-        """Another server, with the password of the first."""
+        """Return a second server with the password of the first."""
         if self._second is None:
             folder = self.stack.folder / "second"
             folder.mkdir()
@@ -120,9 +120,7 @@ class Field:
     # Waiting ---------------------------------------------------------------------------------------------------------
 
     def ready(self, within_s: float = _READY_S) -> float:
-        """Start again what has ended by itself, and wait until every API process says that it is ready; how long it
-        took.
-        """
+        """Restart processes that have ended, wait until every API process is ready, and return the seconds it took."""
         begun = time.monotonic()
 
         def all_ready() -> bool:
@@ -138,7 +136,7 @@ class Field:
         return time.monotonic() - begun
 
     def fix(self) -> None:
-        """Repair everything that a fault has left, so that the next fault starts from the same state."""
+        """Repair everything, so that the next fault starts from the same state."""
         for proxy in self.links.values():
             proxy.release()
             proxy.fix()
@@ -160,8 +158,8 @@ def is_ready(url: str) -> bool:
 
 
 class Fault(NamedTuple):
-    """``planned``: no client may see it at all. ``redis``: it loses Redis or a part of it, so that reads may lag and
-    say so. ``slow``: takes more than ten seconds.
+    """A fault and its properties. No client may notice a ``planned`` one. One of ``redis`` loses Redis or a part of it,
+    so reads may lag and say so. A ``slow`` one takes more than ten seconds.
     """
 
     name: str
@@ -211,7 +209,7 @@ def replace_apis(field: Field) -> None:
 
 @_fault("planned")
 def join_writer(field: Field) -> None:
-    """A third writer gets its share of the shards, and leaves."""
+    """Start a third writer, which gets its share of the shards, and stop it."""
     with field.another_writer() as part:
         part.start()
         time.sleep(field.rng.uniform(2, 5))
@@ -247,13 +245,13 @@ def kill_redis(field: Field) -> None:
 
 @_fault("kill", redis=True)
 def kill_two(field: Field) -> None:
-    """Any two faults at once, which end in any order."""
+    """Kill any two parts or servers at once, and restart them in any order."""
     _kill_together(field, field.rng.sample([*field.parts, *field.servers], 2))
 
 
 @_fault("kill", redis=True, slow=True)
 def kill_all(field: Field) -> None:
-    """As a power cut does."""
+    """Kill everything, as a power cut does."""
     _kill_together(field, [*field.parts, *field.servers])
 
 
@@ -293,7 +291,7 @@ def freeze_api(field: Field) -> None:
 
 @_fault("freeze", slow=True)
 def freeze_writer(field: Field) -> None:
-    """When it continues, another writer has taken over."""
+    """Freeze a writer. When it continues, the other writer has taken over."""
     _freeze(field.rng.choice(field.stack.writers))
 
 
@@ -304,7 +302,7 @@ def freeze_rabbitmq(field: Field) -> None:
 
 @_fault("freeze", slow=True)
 def freeze_mariadb(field: Field) -> None:
-    """A database that hangs."""
+    """Let the database hang."""
     _freeze(field.stack.mariadb)
 
 
@@ -315,7 +313,7 @@ def freeze_redis(field: Field) -> None:
 
 @_fault("freeze", redis=True)
 def freeze_shortly(field: Field) -> None:
-    """Freeze any part, for less time than the others wait for it."""
+    """Freeze any part or server, for less time than the others wait for it."""
     parts: list[Restartable] = [*field.parts, *field.servers]
     with _paused(field.rng.choice(parts)):
         time.sleep(field.rng.uniform(0.2, 2.5))
@@ -325,7 +323,7 @@ def freeze_shortly(field: Field) -> None:
 
 
 def _stall(field: Field, kind: str, server: str, seconds: float) -> None:
-    """Cut a network link, in both directions or in one; what was held arrives late."""
+    """Hold what a network link carries, in both directions or in one, and let it arrive late."""
     links = field.some_links(kind, server)
     questions, answers = field.rng.choice([(True, True), (True, False), (False, True)])
     for link in links:
@@ -336,7 +334,7 @@ def _stall(field: Field, kind: str, server: str, seconds: float) -> None:
 
 
 def _resets(field: Field, kind: str, server: str) -> None:
-    """Connections break again and again, once for a second."""
+    """Break connections several times, and then refuse new ones for about a second."""
     for _ in range(field.rng.randint(2, 6)):
         for link in field.some_links(kind, server):
             link.reset()
@@ -369,7 +367,7 @@ for _kind, _server in product(("api", "writer"), _SERVERS):
 
 @_fault("network", slow=True)
 def stall_writer_rabbitmq_long(field: Field) -> None:
-    """Cut it for longer than a heartbeat: the broker gives its shards to others, and then all that it sent arrives."""
+    """Stall it for longer than a heartbeat: the broker gives its shards to others, then everything held arrives."""
     _stall(field, "writer", "rabbitmq", _FROZEN_S)
 
 
@@ -391,8 +389,8 @@ def redis_gone(field: Field) -> None:
 @_fault("redis", redis=True)
 def redis_full(field: Field) -> None:
     redis = field.stack.redis
-    said = re.search(rb"used_memory:(\d+)", redis.command("INFO memory"))
-    most = field.rng.choice([1, int(said[1]) - 1000 if said else 1])
+    answer = re.search(rb"used_memory:(\d+)", redis.command("INFO memory"))
+    most = field.rng.choice([1, int(answer[1]) - 1000 if answer else 1])
     try:
         for _ in range(2):
             redis.command(f"CONFIG SET maxmemory {most}")
@@ -405,7 +403,7 @@ def redis_full(field: Field) -> None:
 
 @_fault("redis", redis=True)
 def redis_read_only(field: Field) -> None:
-    """A replica whose master is away, or a master without the replicas that it must have."""
+    """Make Redis a replica whose master is away, or a master without the replicas that it must have."""
     redis = field.stack.redis
     begin, end = field.rng.choice(
         [
@@ -427,20 +425,20 @@ def script_flush(field: Field) -> None:
 
 @_fault("redis", redis=True)
 def old_copy(field: Field) -> None:
-    """Redis dies and comes back with the data of some time ago."""
+    """Kill Redis and start it again with the data of some time ago."""
     redis = field.stack.redis
     redis.command("SAVE")
-    kept = Path(shutil.copy(redis.folder / "dump.rdb", redis.folder / "kept.rdb"))
+    saved = Path(shutil.copy(redis.folder / "dump.rdb", redis.folder / "saved.rdb"))
     for _ in range(field.rng.randint(1, 2)):
         time.sleep(field.rng.uniform(0, 1.5))
         redis.kill()
-        shutil.copy(kept, redis.folder / "dump.rdb")
+        shutil.copy(saved, redis.folder / "dump.rdb")
         redis.start()
     (redis.folder / "dump.rdb").unlink()
 
 
 def _replicates(redis: Redis, source: Redis) -> None:
-    redis.command(f"CONFIG SET masterauth {source.password}")  # each time: a server that was started again forgets it
+    redis.command(f"CONFIG SET masterauth {source.password}")  # each time, as a restarted server forgets it
     redis.command(f"REPLICAOF 127.0.0.1 {source.port}")
     eventually(lambda: b"master_link_status:up" in redis.command("INFO replication"), 30)
 
@@ -500,7 +498,7 @@ def _connect(field: Field) -> pymysql.Connection[pymysql.cursors.Cursor]:
 
 @_fault("database")
 def no_connections(field: Field) -> None:
-    """Others have taken all connections of the database; those of our processes are gone."""
+    """Let others take all connections of the database while those of our processes are closed."""
     mariadb = field.stack.mariadb
     mariadb.root("SET GLOBAL max_connections = 10; KILL CONNECTION USER hubbub")
     others = []
@@ -512,7 +510,7 @@ def no_connections(field: Field) -> None:
         other.close()
 
     def give_back() -> bool:
-        """Our processes may be faster than root."""
+        """Return False if no connection was left for root because our processes were faster."""
         try:
             mariadb.root("SET GLOBAL max_connections = 151")
         except subprocess.CalledProcessError:
@@ -524,14 +522,14 @@ def no_connections(field: Field) -> None:
 
 @_fault("database")
 def deadlocks(field: Field) -> None:
-    """Somebody locks messages, then their chats; the writers do it the other way round. A session that has changed much
-    is not the one that the database gives up.
+    """Lock messages and then their chats, while the writers lock them the other way round. The database rolls back the
+    session with fewer changes, so a session with many wins.
     """
     chats = [(token, int(number)) for _, _, token, _, number in (chat.split("/") for chat in field.chats)]
     before = _deadlocks(field)
     until = time.monotonic() + 20
-    mine = _connect(field)
-    with mine.cursor() as cursor:
+    session = _connect(field)
+    with session.cursor() as cursor:
         cursor.execute("CREATE DATABASE IF NOT EXISTS hubbub_other")
         cursor.execute("CREATE TABLE IF NOT EXISTS hubbub_other.weight (n INT)")
         cursor.execute("SET innodb_lock_wait_timeout = 3")
@@ -548,14 +546,14 @@ def deadlocks(field: Field) -> None:
                     )
                     time.sleep(field.rng.uniform(0, 0.2))
                     cursor.execute("SELECT number FROM hubbub.chats WHERE token = %s AND number = %s FOR UPDATE", key)
-            mine.rollback()
+            session.rollback()
             time.sleep(field.rng.uniform(0, 0.1))
-    mine.close()
+    session.close()
 
 
 def _deadlocks(field: Field) -> int:
-    said = field.stack.mariadb.root("SHOW GLOBAL STATUS LIKE 'Innodb_deadlocks'")
-    return int(said.split()[-1])
+    answer = field.stack.mariadb.root("SHOW GLOBAL STATUS LIKE 'Innodb_deadlocks'")
+    return int(answer.split()[-1])
 
 
 GROUPS = list(dict.fromkeys(fault.group for fault in FAULTS))

@@ -14,7 +14,7 @@ from hubbub.loadtest.servers import free_port
 
 
 class Proxies:
-    """A context manager: the thread in which the proxies run."""
+    """The thread in which the proxies run; a context manager."""
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
@@ -46,15 +46,15 @@ class Proxies:
         self.run(once())
 
     def to(self, target: int) -> Proxy:
-        """A proxy that listens, and forwards everything to this port."""
+        """Start a proxy that forwards everything to this port."""
         proxy = Proxy(self, target)
         self.run(proxy.listen())
         return proxy
 
 
 class Proxy:
-    """While it holds, it takes what comes and keeps it; on release all of it arrives, late, also what came from a side
-    that has gone away meanwhile. What is under way when it cuts is lost.
+    """A TCP proxy. What it receives while it holds arrives on release, also if its sender has gone meanwhile. What is
+    under way when it cuts is lost.
     """
 
     def __init__(self, proxies: Proxies, target: int) -> None:
@@ -70,10 +70,10 @@ class Proxy:
     async def listen(self) -> None:
         await asyncio.start_server(self._serve, "127.0.0.1", self.port)
 
-    # What a test does ------------------------------------------------------------------------------------------------
+    # For tests -------------------------------------------------------------------------------------------------------
 
     def hold(self, *, questions: bool = True, answers: bool = True) -> None:
-        """From now on nothing arrives, from both sides or one. Connections stay open, and new ones are accepted."""
+        """Deliver nothing until ``release``, from one side or both. Connections stay open; new ones are accepted."""
 
         def now() -> None:
             if questions:
@@ -110,7 +110,7 @@ class Proxy:
         self._proxies.call(now)
 
     def point(self, target: int) -> None:
-        """Break every connection; a client that connects again reaches another server."""
+        """Break all connections; a client that reconnects reaches another server."""
 
         def now() -> None:
             self._target = target
@@ -137,7 +137,7 @@ class Proxy:
                     _carry(reader, there[1], self._may_ask), _carry(there[0], writer, self._may_answer)
                 )
         except (OSError, asyncio.CancelledError):
-            pass  # whatever broke it, both ends hear of it
+            pass  # both ends are reset below, whichever broke
         finally:
             self._connections.discard(task)
             for end in ends:
@@ -145,18 +145,18 @@ class Proxy:
 
 
 async def _carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, may: asyncio.Event) -> None:
-    """Read at once, and send when sending is allowed."""
-    kept: asyncio.Queue[bytes] = asyncio.Queue()
+    """Read at once, and send while sending is allowed."""
+    received: asyncio.Queue[bytes] = asyncio.Queue()
 
     async def take() -> None:
         with suppress(OSError):
             while data := await reader.read(65536):
-                kept.put_nowait(data)
-        kept.put_nowait(b"")
+                received.put_nowait(data)
+        received.put_nowait(b"")
 
     taking = asyncio.create_task(take())
     try:
-        while data := await kept.get():
+        while data := await received.get():
             await may.wait()
             writer.write(data)
             await writer.drain()

@@ -22,30 +22,30 @@ def stack() -> Iterator[ClusterStack]:
 
 
 @pytest.mark.parametrize("how", ["killed", "hung"])
-def test_posts_go_on_and_are_shown(stack: ClusterStack, how: str) -> None:
+def test_posts_are_accepted_and_shown(stack: ClusterStack, how: str) -> None:
     with closing(Person(stack.url)) as ann:
         chat = ann.chat()
         other = httpx.Client(base_url=stack.apis[1].url + "/api/v1", cookies=dict(ann.cookies), timeout=30)
         for client in (ann, other):
             assert client.post(f"{chat}/messages", json={"body": "before"}).status_code == 200
         stack.mariadb.kill() if how == "killed" else stack.mariadb.pause()
-        told = {}
+        numbers = {}
         try:
             for turn in range(60):
                 writer, reader = (ann, other) if turn % 2 else (other, ann)
                 answer = writer.post(f"{chat}/messages", json={"body": f"{turn}"})
                 assert answer.status_code == 200, answer.text
-                number = told[turn] = answer.json()["messageNumber"]
+                number = numbers[turn] = answer.json()["messageNumber"]
                 newest = reader.get(f"{chat}/messages")
                 assert (newest.status_code, newest.json()[0]["messageNumber"]) == (200, number)
                 assert "hubbub-lag" not in newest.headers
                 assert reader.get(f"{chat}/messages/{number}").json()["body"] == f"{turn}"
-            edit = {"messageNumber": told[3], "body": "edited"}
+            edit = {"messageNumber": numbers[3], "body": "edited"}
             assert ann.put(f"{chat}/messages", json=edit).status_code in (200, 403)
         finally:
             stack.mariadb.start() if how == "killed" else stack.mariadb.resume()
         truth.drained(stack)
         bodies = dict(truth.stored(stack, chat))
-        assert all(bodies[number] in (f"{turn}", "edited") for turn, number in told.items())
-        eventually(lambda: bool(ann.get(chat).json()["messagesCount"] == len(told) + 2), 30)
+        assert all(bodies[number] in (f"{turn}", "edited") for turn, number in numbers.items())
+        eventually(lambda: bool(ann.get(chat).json()["messagesCount"] == len(numbers) + 2), 30)
         other.close()

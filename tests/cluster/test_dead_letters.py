@@ -45,7 +45,7 @@ def send_raw(cluster: ClusterStack, token: str, *bodies: bytes) -> None:
     asyncio.run(send())
 
 
-def test_poison_is_kept_apart_and_what_is_behind_it_is_stored(cluster: ClusterStack) -> None:
+def test_poison_is_set_aside_and_messages_behind_it_are_stored(cluster: ClusterStack) -> None:
     ann = Person(cluster.url)
     chat = ann.chat()
     token = chat.split("/")[2]
@@ -59,8 +59,8 @@ def test_poison_is_kept_apart_and_what_is_behind_it_is_stored(cluster: ClusterSt
     listed = dead(cluster, "list").splitlines()
     assert "can't be read" in listed[0]
     assert "Duplicate entry" in listed[1]
-    unreadable, kept = (line.split()[0] for line in listed)
-    assert json.loads(dead(cluster, "show", kept))["body"] == "a number that is taken"
+    unreadable, failed = (line.split()[0] for line in listed)
+    assert json.loads(dead(cluster, "show", failed))["body"] == "a number that is taken"
     assert dead(cluster, "drop", unreadable) == "1 dropped\n"
     ann.delete(f"{chat}/messages/1")
     eventually(lambda: bool(ann.get(chat).json()["messagesCount"] == 2))

@@ -1,4 +1,4 @@
-"""Commands that lock the same rows in another order."""
+"""Commands that lock the same rows in opposite orders."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from tests.ports.stores import ClusterStore
 from tests.servers import new_database
 
 
-def test_a_command_that_meets_another_is_run_again(mariadb: MariaDb) -> None:
+def test_a_command_that_deadlocks_with_another_is_run_again(mariadb: MariaDb) -> None:
     """Deleting an account locks the account before its links; setting its password by a link locks the link first."""
     with closing(ClusterStore(new_database(mariadb))) as store, ThreadPoolExecutor(1) as thread:
         store.apply([AddUser("ref", "a@x", "A", "hash", 1), AddLink(Purpose.RESET, "a@x", hash_of("code"), 2**40)])
         connection = store.database.engine.raw_connection()
         deleting = connection.cursor()
-        # The larger of two that wait for each other goes on.
+        # When two transactions wait for each other, the larger one wins.
         deleting.executemany(
             "INSERT INTO ended_sessions (session, expires_at) VALUES (%s, 1)", [(f"{n}",) for n in range(100)]
         )

@@ -1,4 +1,4 @@
-"""Something is deleted while posts to it are queued: nothing of it comes back, and the writers continue."""
+"""When a chat or an application is deleted while posts to it are queued, nothing of it comes back."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def place_of(chat: str) -> tuple[str, int]:
 
 
 def left_of(cluster: ClusterStack, chat: str) -> int:
-    """How many rows of the chat's content the database has."""
+    """Return how many rows of the chat's content the database has."""
     tables = ("messages", "idempotency_keys", "set_aside")
     return sum(
         int(rows(cluster, f"SELECT COUNT(*) FROM {table} WHERE token = %s AND chat = %s", place_of(chat))[0][0])
@@ -38,13 +38,13 @@ def left_of(cluster: ClusterStack, chat: str) -> int:
 
 
 def entries_of(cluster: ClusterStack, chat: str) -> int:
-    """How many fields the chat has in Redis."""
+    """Return how many fields the chat has in Redis."""
     ((generation,),) = rows(cluster, "SELECT MAX(generation) FROM generations")
     names = Keys(generation).of(ChatKey(*place_of(chat)))
     return sum(int(cluster.redis.command("HLEN", name)[1:]) for name in (names.chat, names.old))
 
 
-def test_what_was_queued_when_its_chat_was_deleted_never_comes_back(cluster: ClusterStack, ann: Person) -> None:
+def test_queued_messages_of_a_deleted_chat_never_come_back(cluster: ClusterStack, ann: Person) -> None:
     staying = ann.chat()
     chat = ann.chat(staying.split("/")[2])
     alone = ann.chat()  # its application is deleted
@@ -78,14 +78,14 @@ def test_what_was_queued_when_its_chat_was_deleted_never_comes_back(cluster: Clu
     eventually(lambda: not any(left_of(cluster, path) for path in ended))
     eventually(lambda: not rows(cluster, "SELECT * FROM erasures WHERE token = %s", place_of(alone)[:1]))
     for path in ended:
-        assert entries_of(cluster, path) <= 1  # that it was deleted
+        assert entries_of(cluster, path) <= 1  # the one that says it was deleted
     assert not rows(cluster, "SELECT * FROM members WHERE token = %s", place_of(alone)[:1])
     assert ann.post(f"{staying}/messages", json={"body": "goes on"}).json() == {"messageNumber": 23}
     drained(cluster)
     assert stored(cluster, staying)[-1] == (23, "goes on")
 
 
-def test_deletes_against_posts_at_two_processes(cluster: ClusterStack, ann: Person) -> None:
+def test_a_delete_beside_posts_at_two_processes(cluster: ClusterStack, ann: Person) -> None:
     token = ann.application()
     for _ in range(3):
         chat = ann.chat(token)
@@ -118,9 +118,7 @@ def test_deletes_against_posts_at_two_processes(cluster: ClusterStack, ann: Pers
         eventually(lambda: not left_of(cluster, chat))  # noqa: B023
 
 
-def test_a_writer_that_is_killed_over_a_long_chat_leaves_the_rest_to_the_next(
-    cluster: ClusterStack, ann: Person
-) -> None:
+def test_a_writer_killed_while_it_erases_leaves_the_rest_to_the_next(cluster: ClusterStack, ann: Person) -> None:
     chat = ann.chat()
     token, number = place_of(chat)
     ann.post(f"{chat}/messages", json={"body": "one"})
@@ -140,7 +138,7 @@ def test_a_writer_that_is_killed_over_a_long_chat_leaves_the_rest_to_the_next(
     eventually(lambda: not left_of(cluster, chat), within_s=60)
 
 
-def test_a_process_that_is_killed_between_the_mark_and_redis_leaves_no_chat(cluster: ClusterStack, ann: Person) -> None:
+def test_a_process_killed_between_the_mark_and_redis_leaves_no_chat(cluster: ClusterStack, ann: Person) -> None:
     chat = ann.chat()
     token, number = place_of(chat)
     with elsewhere(cluster, ann) as other:

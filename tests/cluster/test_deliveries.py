@@ -1,4 +1,4 @@
-"""Rules 1, 5, 6 and 9 in the database: deliveries that come again or too early, orders, openings, commands at fault."""
+"""Rules 1, 5, 6 and 9 in the database: repeated and early deliveries, orders, openings, and commands at fault."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def post(number: int, *, epoch: int = 1, body: str = "x", key: str | None = None
 
 
 def applied(store: ClusterStore, *commands: Queued) -> list[Any]:
-    """The outcomes of commands that are sent in a delivery of their own."""
+    """Apply commands in a delivery of their own and return their outcomes."""
     (outcomes,) = store.deliveries.apply(0, 4, [Delivery(secrets.token_hex(8), 1, list(commands), 0)]).outcomes
     assert outcomes is not None
     return outcomes
@@ -93,7 +93,7 @@ async def test_two_writers_that_both_hold_a_shard_apply_it_once(store: ClusterSt
                 try:
                     store.deliveries.apply(0, 4, deliveries[at : at + 7])
                     break
-                except Unavailable:  # a deadlock, as any error that asks for another try
+                except Unavailable:  # a deadlock; a writer tries again after any such error
                     continue
 
     with ThreadPoolExecutor(4) as pool:
@@ -103,7 +103,7 @@ async def test_two_writers_that_both_hold_a_shard_apply_it_once(store: ClusterSt
     assert (chat.messages_count, chat.last_number) == (60, 60)
 
 
-async def test_what_comes_before_an_earlier_one_is_neither_applied_nor_taken_for_applied(store: ClusterStore) -> None:
+async def test_a_delivery_before_an_earlier_one_is_neither_applied_nor_counted(store: ClusterStore) -> None:
     store.deliveries.apply(0, 4, [Delivery("api", 1, [post(1)], 0)])
     with pytest.raises(SequenceGap):
         store.deliveries.apply(0, 4, [Delivery("api", 3, [post(3)], 2)])
@@ -118,7 +118,7 @@ def gap(store: ClusterStore, found: Delivery) -> SequenceGap:
     return raised.value
 
 
-async def test_a_shard_that_lacks_what_was_confirmed_stops_until_somebody_says_go_on(store: ClusterStore) -> None:
+async def test_a_shard_that_lacks_a_confirmed_delivery_stops_until_it_is_accepted(store: ClusterStore) -> None:
     behind = Delivery("api", 2, [post(2)], 1)
     gaps = SequenceGaps(store.database)
     gaps.decide(gap(store, behind), [behind])
@@ -131,7 +131,7 @@ async def test_a_shard_that_lacks_what_was_confirmed_stops_until_somebody_says_g
     assert gaps.stopped() == []
 
 
-async def test_what_is_behind_one_that_nobody_was_told_of_is_set_aside(store: ClusterStore) -> None:
+async def test_a_delivery_behind_an_unconfirmed_one_is_set_aside(store: ClusterStore) -> None:
     behind = Delivery("api", 2, [post(2)], 0)
     SequenceGaps(store.database).decide(gap(store, behind), [behind])
     store.deliveries.apply(0, 4, [behind, Delivery("other", 1, [post(3)], 0)])
@@ -139,7 +139,7 @@ async def test_what_is_behind_one_that_nobody_was_told_of_is_set_aside(store: Cl
     (aside,) = DeadLetters(store.database).list()
     assert (aside.command, aside.acknowledged) == (post(2), False)
     late = Delivery("api", 4, [post(4)], 3)
-    with pytest.raises(ShardStopped):  # a mark that comes after all says that it was confirmed
+    with pytest.raises(ShardStopped):  # a late mark says that it was confirmed after all
         store.deliveries.apply(0, 4, [late])
     gaps = SequenceGaps(store.database)
     assert [(each.shard, each.expected) for each in gaps.stopped()] == [(0, 1)]
@@ -148,8 +148,8 @@ async def test_what_is_behind_one_that_nobody_was_told_of_is_set_aside(store: Cl
     assert sorted(await bodies(store)) == [3, 4]
 
 
-async def test_a_change_of_what_is_set_aside_is_set_aside_too(store: ClusterStore) -> None:
-    """Otherwise an operator who sends the message again would bring back what somebody has deleted."""
+async def test_a_change_of_a_message_that_is_set_aside_is_set_aside_too(store: ClusterStore) -> None:
+    """Otherwise an operator who sends the message again would bring back a deleted one."""
     edit, delete = Edit(CHAT, 1, 1, "changed", 9, order=order_of(1, 1)), Delete(CHAT, 2, 1, False, order=order_of(1, 2))
     applied(store, post(7, key="k"))
     other = msgspec.structs.replace(post(2, key="k"), body_hash=b"another")
@@ -161,14 +161,14 @@ async def test_a_change_of_what_is_set_aside_is_set_aside_too(store: ClusterStor
     assert isinstance(outcome, NotFound)
 
 
-async def test_a_publisher_without_marks_goes_over_what_was_never_confirmed(store: ClusterStore) -> None:
+async def test_a_publisher_without_marks_skips_an_unconfirmed_delivery(store: ClusterStore) -> None:
     behind = Delivery("an earlier version", 2, [post(2)])
     SequenceGaps(store.database).decide(gap(store, behind), [behind])
     store.deliveries.apply(0, 4, [behind])
     assert sorted(await bodies(store)) == [2]
 
 
-async def test_a_number_that_was_overtaken_is_counted_too(store: ClusterStore) -> None:
+async def test_a_message_stored_after_a_higher_number_is_counted_too(store: ClusterStore) -> None:
     applied(store, post(1), post(3))
     store.count_messages()
     applied(store, post(2))
@@ -202,7 +202,7 @@ def live(store: ClusterStore, epoch: int, generation: int = 1) -> bool:
     return store.deliveries.set_live(OpenChat(CHAT, "candidate", generation), epoch, 0)
 
 
-async def test_opening_a_chat_tells_what_was_before_it_and_ends_older_epochs(store: ClusterStore) -> None:
+async def test_opening_a_chat_returns_what_was_before_it_and_ends_older_epochs(store: ClusterStore) -> None:
     applied(store, post(1, body="before"))
     opening = opened(store)
     assert (opening.epoch, opening.last_number, [m.body for m, _ in opening.newest]) == (2, 1, ["before"])
@@ -216,8 +216,8 @@ async def test_opening_a_chat_tells_what_was_before_it_and_ends_older_epochs(sto
     assert await bodies(store) == {1: "before", 3: "x"}
 
 
-async def test_what_is_applied_in_between_ends_an_opening(store: ClusterStore) -> None:
-    """Otherwise a number of the old epoch would be given again in the new one."""
+async def test_a_command_applied_in_between_ends_an_opening(store: ClusterStore) -> None:
+    """Otherwise the new epoch would repeat a number of the old one."""
     opening = opened(store)
     assert applied(store, post(opening.last_number + 1, epoch=1)) == [1]
     assert not live(store, opening.epoch)
@@ -227,7 +227,7 @@ async def test_what_is_applied_in_between_ends_an_opening(store: ClusterStore) -
     assert not live(store, later.epoch), "once"
 
 
-async def test_an_opening_of_a_redis_that_is_not_in_use_any_more_is_over(store: ClusterStore) -> None:
+async def test_an_opening_in_a_redis_no_longer_in_use_is_over(store: ClusterStore) -> None:
     opening = opened(store)
     Processes(store.database).make_generation(0, 2, "another data set")
     assert not live(store, opening.epoch, generation=1)
@@ -247,7 +247,7 @@ async def test_a_command_at_fault_is_set_aside_with_its_number_and_nothing_else_
     assert len(DeadLetters(store.database).list()) == 2
 
 
-async def test_what_is_done_to_a_message_that_is_set_aside_is_set_aside_behind_it(store: ClusterStore) -> None:
+async def test_changes_of_a_message_that_is_set_aside_follow_it_there(store: ClusterStore) -> None:
     applied(store, post(1), post(1, body="at fault"), Delete(CHAT, 1, 1, False, order=order_of(1, 1)))
     kept = [each.command for each in DeadLetters(store.database).list()]
     assert [type(command) for command in kept] == [Post], "the delete was of the message that is stored"
@@ -260,7 +260,7 @@ async def test_what_is_done_to_a_message_that_is_set_aside_is_set_aside_behind_i
     assert isinstance(applied(store, Edit(CHAT, 2, 1, "of nothing", 9, order=order_of(1, 3)))[0], NotFound)
 
 
-async def test_a_row_goes_when_its_command_is_applied_again_and_not_before(store: ClusterStore) -> None:
+async def test_a_dead_letter_goes_when_its_command_is_applied_and_not_before(store: ClusterStore) -> None:
     applied(store, post(1), post(1, body="at fault"))
     (row,) = DeadLetters(store.database).list()
     applied(store, Delete(CHAT, 1, 1, False, order=order_of(1, 1)))
@@ -271,7 +271,7 @@ async def test_a_row_goes_when_its_command_is_applied_again_and_not_before(store
         assert DeadLetters(store.database).list() == []
 
 
-async def test_a_number_that_was_set_aside_is_not_given_again(store: ClusterStore) -> None:
+async def test_a_number_that_was_set_aside_is_not_reused(store: ClusterStore) -> None:
     applied(store, post(1), post(9))
     applied(store, post(9, body="twice"), Delete(CHAT, 9, 1, False))
     assert opened(store).last_number == 9
@@ -285,7 +285,7 @@ async def test_a_key_counts_once_and_outlives_its_message(store: ClusterStore) -
 
 
 async def test_a_second_of_the_longest_messages_is_stored(store: ClusterStore, mariadb: MariaDb) -> None:
-    """1,500 bodies of 10,000 characters of four bytes each: 60 MB, over what one statement may have."""
+    """1,500 bodies of 10,000 characters of four bytes are 60 MB, more than one statement may have."""
     long = "🎉" * 10_000
     for start in range(1, 1501, 500):
         assert applied(store, *(post(number, body=long) for number in range(start, start + 500)))[0] == start
@@ -303,7 +303,7 @@ async def test_a_database_without_its_tables_sets_nothing_aside(store: ClusterSt
     assert DeadLetters(store.database).list() == []
 
 
-def test_what_is_kept_first_stays(store: ClusterStore) -> None:
+def test_the_first_value_that_is_kept_stays(store: ClusterStore) -> None:
     processes = Processes(store.database)
     assert [processes.kept("secret", value) for value in ("first", "second")] == ["first", "first"]
 
@@ -316,7 +316,7 @@ def test_processes_count_each_other(store: ClusterStore) -> None:
     assert processes.heartbeat("writer") == 1
 
 
-def test_a_new_generation_is_known_once_every_process_holds_to_it(store: ClusterStore) -> None:
+def test_a_new_generation_is_known_once_every_process_uses_it(store: ClusterStore) -> None:
     processes = Processes(store.database)
     assert processes.beat("one", {0: 1})[0].known
     assert processes.beat("two", {})[0].known is not False, "one holds to it"
@@ -341,7 +341,7 @@ def test_the_number_of_redis_servers_changes_only_when_no_process_runs(store: Cl
     assert processes.generations() == {0: (2, "")}, "what the first held counts no more"
 
 
-async def test_of_an_erased_user_no_text_is_left_aside(store: ClusterStore, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_no_text_of_an_erased_user_stays_set_aside(store: ClusterStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hubbub.cluster.dead_letters._ROWS", 2)
     theirs, others = Post(CHAT, 1, 2, "B", "x", 1), Post(CHAT, 1, 1, "A", "x", 1)
     for command in (post(1), theirs, others, Edit(CHAT, 1, 2, "y", 2, order=1)):
@@ -351,7 +351,7 @@ async def test_of_an_erased_user_no_text_is_left_aside(store: ClusterStore, monk
     assert [each.command for each in DeadLetters(store.database).list()] == [others]
 
 
-async def test_what_comes_for_a_deleted_chat_is_dropped_and_not_set_aside(store: ClusterStore) -> None:
+async def test_commands_for_a_deleted_chat_are_dropped_and_not_set_aside(store: ClusterStore) -> None:
     applied(store, post(1))
     marker = OpenChat(CHAT, "candidate", 1)
     (opened,) = applied(store, marker)
@@ -378,7 +378,7 @@ async def test_what_comes_for_a_deleted_chat_is_dropped_and_not_set_aside(store:
 
 
 async def test_no_statement_on_an_applications_tables_crosses_applications(mariadb: MariaDb) -> None:
-    """So that the tables can be split by token. The server's log shows which statements it got."""
+    """The tables can then be split by token. The server's log shows the statements that it got."""
     url = new_database(mariadb)
     store = ClusterStore(url)
     mariadb.root("SET GLOBAL log_output = 'TABLE'; TRUNCATE mysql.general_log; SET GLOBAL general_log = ON")

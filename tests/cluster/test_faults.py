@@ -1,8 +1,9 @@
-"""Faults in a cluster while people write: nothing acknowledged is lost, and no number is given twice.
+"""Faults in a cluster while people write: nothing acknowledged is lost, and no number is repeated.
 
-Every fault has users of its own, whose messages are looked for in the database after it, and once more at the end of
-its group, after Redis was emptied and every process restarted. `--fault-rounds` has each fault at least 20 times;
-without it each group has one of its quick ones, by the seed, once. With `-s` each is a line as it is over.
+Every fault has its own users. Their messages must be in the database after it, and again at the end of its group,
+after Redis was emptied and every process restarted. `--fault-rounds` runs each fault at least 20 times. Without it, the
+seed chooses one quick fault of each group, and also a slow one where most are slow. With `-s` each fault prints a line
+when it is over.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def stack(field: Field) -> ClusterStack:
 
 
 def _chosen(group: str, config: pytest.Config, rng: random.Random) -> list[Fault]:
-    """The faults of the group that are run, in order."""
+    """Return the faults of the group to run, in order."""
     named = config.getoption("--fault")
     if unknown := set(named or ()) - {fault.name for fault in FAULTS}:
         pytest.fail(f"there is no fault named {', '.join(sorted(unknown))}: see tests/cluster/faults.py", pytrace=False)
@@ -57,7 +58,7 @@ def _chosen(group: str, config: pytest.Config, rng: random.Random) -> list[Fault
 
 
 class Run:
-    """Run one fault once."""
+    """One run of one fault."""
 
     def __init__(self, field: Field, fault: Fault, seed: int) -> None:
         self.fault = fault
@@ -97,7 +98,7 @@ class Run:
             found = self._traffic.settled(stack) or self._traffic.shown(stack)
         except AssertionError as error:
             found = [Problem("lost", str(error).splitlines()[0])]
-            self._field.fix()  # a shard that stands still would be the next fault's verdict too
+            self._field.fix()  # otherwise a stopped shard would fail the next fault too
         self.verdict.add([problem for problem in found if problem.kind != "cut off" or self.fault.planned])
 
     @property
@@ -106,7 +107,7 @@ class Run:
         return f"| {self.fault.name} | {figures} | {self.verdict.seconds:.1f} | {'; '.join(self.verdict.examples)}"
 
     def look_again(self, stack: ClusterStack) -> None:
-        """Check after everything that could hide a loss is gone; what was broken before is known."""
+        """Check again after everything that could hide a loss is gone, unless something was broken before."""
         if not self.verdict.broken:
             self._look(stack)
 
@@ -139,7 +140,7 @@ def test_nothing_acknowledged_is_lost(
         pytest.fail(f"seed {fault_seed}:\n" + "\n".join(broken), pytrace=False)
 
 
-def test_a_blocked_broker_is_a_503_and_nothing_waits_for_long(stack: ClusterStack) -> None:
+def test_posts_to_a_blocked_broker_get_503_until_it_recovers(stack: ClusterStack) -> None:
     ann = Person(stack.url)
     chat = ann.chat()
     assert ann.post(f"{chat}/messages", json={"body": "before"}).status_code == 200
@@ -153,7 +154,7 @@ def test_a_blocked_broker_is_a_503_and_nothing_waits_for_long(stack: ClusterStac
 
 
 @pytest.mark.parametrize("part", ["rabbitmq", "redis"])
-def test_a_part_that_is_gone_is_a_503_at_once(stack: ClusterStack, part: str) -> None:
+def test_posts_get_503_at_once_while_a_server_is_away(stack: ClusterStack, part: str) -> None:
     ann = Person(stack.url)
     chat = ann.chat()
     assert ann.post(f"{chat}/messages", json={"body": "before"}).status_code == 200

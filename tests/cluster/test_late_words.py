@@ -1,4 +1,4 @@
-"""Rule 4 on a real Redis: what arrives late changes nothing that is newer. Each of these cases was broken once."""
+"""Rule 4 on a real Redis: a late command changes nothing newer. Each of these cases was broken once."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from tests.conftest import eventually_async
 from tests.ports.stores import ClusterStore
 from tests.servers import new_database
 
-_OLD = 450  # messages, so that the first are at or below the floor
+_OLD = 450  # so many messages that the first are at or below the floor
 
 
 class Quiet:
-    """A publisher that sends nothing, and generations in which nothing is wrong."""
+    """A publisher that sends nothing, and generations that are always in use."""
 
     def shard_of(self, token: str) -> int:
         return 0
@@ -40,7 +40,7 @@ class Quiet:
 
 
 class Words:
-    """Sends what API processes and writers send, in any order that a test needs."""
+    """Sends to Redis what API processes and writers send, in any order that a test needs."""
 
     def __init__(self, store: ClusterStore, servers: Servers, token: str) -> None:
         self.store = store
@@ -126,7 +126,7 @@ async def test_a_lower_edit_that_is_shown_late_covers_nothing(words: Words, numb
 
 
 @pytest.mark.parametrize("number", [3, _OLD - 1])
-async def test_an_edit_that_is_stored_first_is_seen_once_it_is_told(words: Words, number: int) -> None:
+async def test_an_edit_that_is_stored_first_is_seen_once_it_is_shown(words: Words, number: int) -> None:
     await many(words)
     edit = await words.edit(number, "edited")
     await words.applied(edit)
@@ -161,7 +161,7 @@ async def test_a_post_that_is_shown_after_its_delete_stays_deleted(words: Words)
     assert (await words.view.messages(words.chat, limit=10)).messages == []
 
 
-async def test_pages_leave_out_what_waits_to_be_deleted_however_deep(words: Words) -> None:
+async def test_pages_leave_out_messages_that_wait_to_be_deleted(words: Words) -> None:
     for _ in range(5):
         await many(words)
     last = 5 * _OLD
@@ -174,7 +174,9 @@ async def test_pages_leave_out_what_waits_to_be_deleted_however_deep(words: Word
     assert found == expected
 
 
-async def test_those_who_listen_hear_of_what_was_stored_first(words: Words, servers: Servers, redis: Redis) -> None:
+async def test_listeners_receive_what_was_stored_before_it_was_shown(
+    words: Words, servers: Servers, redis: Redis
+) -> None:
     feed = RedisFeed([redis.url], servers)
     await feed._clients[0].connected(10)
     assert isinstance(feed.feed, Feed)

@@ -1,4 +1,4 @@
-"""What an operator does through the console's API: sees a dead letter, and sends it again."""
+"""An operator sees dead letters through the console's API, and sends them again."""
 
 from __future__ import annotations
 

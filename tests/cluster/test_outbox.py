@@ -1,4 +1,4 @@
-"""Each change notes what must be indexed, and the index gets it in parts that fit into memory."""
+"""Each change is noted for the index, which gets the changes in parts that fit into memory."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ NOW = 1_800_000_000_000
 
 
 class Noted:
-    """A database with a chat, and the outbox beside it."""
+    """A database with a chat, and its outbox."""
 
     def __init__(self, url: str) -> None:
         self.chat = ChatKey(f"token-{next(_tokens)}-of-the-outbox", 1)
@@ -48,7 +48,7 @@ class Noted:
     def post(self, *bodies: str, first: int = 1) -> None:
         self.apply(*(Post(self.chat, number, 1, "A", body, NOW) for number, body in enumerate(bodies, first)))
 
-    def given(self) -> list[list[Document]]:
+    def documents(self) -> list[list[Document]]:
         parts: list[list[Document]] = []
         while self.outbox.index_changes(parts.append).changes:
             pass
@@ -62,19 +62,19 @@ def noted(mariadb: MariaDb) -> Iterator[Noted]:
     noted.database.close()
 
 
-async def test_messages_are_given_once_as_they_are_now(noted: Noted) -> None:
+async def test_messages_are_indexed_once_as_they_are_now(noted: Noted) -> None:
     noted.post("one", "two", "three")
     noted.apply(Edit(noted.chat, 1, 1, "one more", NOW + 1), Delete(noted.chat, 2, 1, False))
     assert await noted.outbox.index_lag() > 0
-    (documents,) = noted.given()
+    (documents,) = noted.documents()
     assert {document.number: document.body for document in documents} == {1: "one more", 2: None, 3: "three"}
     assert {document.number for document in documents if document.edited} == {1}
     assert [each.number for each in noted.outbox.all_messages((noted.chat.token, 0, 0)) if each.edited] == [1]
-    assert noted.given() == []
+    assert noted.documents() == []
     assert await noted.outbox.index_lag() == 0
 
 
-def test_what_could_not_be_taken_stays_noted(noted: Noted) -> None:
+def test_a_change_that_the_index_refused_stays_noted(noted: Noted) -> None:
     noted.post("one")
 
     def refuse(documents: list[Document]) -> None:
@@ -82,7 +82,7 @@ def test_what_could_not_be_taken_stays_noted(noted: Noted) -> None:
 
     with pytest.raises(Unavailable):
         noted.outbox.index_changes(refuse)
-    assert [[document.body for document in documents] for documents in noted.given()] == [["one"]]
+    assert [[document.body for document in documents] for documents in noted.documents()] == [["one"]]
 
 
 def test_large_texts_come_a_few_at_a_time(noted: Noted) -> None:
@@ -90,7 +90,7 @@ def test_large_texts_come_a_few_at_a_time(noted: Noted) -> None:
     for first in range(1, 401, 50):
         noted.post(*[body] * 50, first=first)
     noted.post("x" * (TEXT_BYTES + 1), "a short one", first=401)
-    parts = noted.given()
+    parts = noted.documents()
     assert sorted(document.number for part in parts for document in part) == list(range(1, 403))
     pages, after = [], (noted.chat.token, 0, 0)
     while page := noted.outbox.all_messages(after):
@@ -104,12 +104,12 @@ def test_large_texts_come_a_few_at_a_time(noted: Noted) -> None:
 def test_many_small_ones_come_together(noted: Noted) -> None:
     for first in range(1, 1001, 100):
         noted.post(*["x"] * 100, first=first)
-    assert [len(part) for part in noted.given()] == [1000]
+    assert [len(part) for part in noted.documents()] == [1000]
     noted.post("x", first=1001)
     assert noted.outbox.index_changes(lambda _: None) == Round(1, more=False)
 
 
-def test_a_great_many_notes_are_taken_some_at_a_time(noted: Noted) -> None:
+def test_very_many_notes_are_taken_in_parts(noted: Noted) -> None:
     for first in range(1, 20_001, 2000):
         noted.post(*["x"] * 2000, first=first)
     taken: list[Document] = []
@@ -117,7 +117,7 @@ def test_a_great_many_notes_are_taken_some_at_a_time(noted: Noted) -> None:
     assert found.changes < 10
     assert found.more
     assert 2000 <= len(taken) < 20_000
-    taken += [document for part in noted.given() for document in part]
+    taken += [document for part in noted.documents() for document in part]
     assert len(taken) == 20_000
 
 
@@ -138,12 +138,12 @@ async def test_an_edit_by_a_slow_clock_is_found(noted: Noted, opensearch: OpenSe
     assert await found("redshank") == [1]
     noted.apply(Edit(noted.chat, 1, 1, "greenshank", NOW - 120_000, order=2))
     assert await found("greenshank") == [1]
-    index.add(late)  # comes again, late
+    index.add(late)  # the same again, late
     assert await found("redshank") == []
     assert await found("greenshank") == [1]
 
 
-async def test_an_edit_from_before_there_were_orders_is_found(noted: Noted, opensearch: OpenSearch) -> None:
+async def test_an_edit_without_an_order_is_found(noted: Noted, opensearch: OpenSearch) -> None:
     index = ElasticIndex(connect(opensearch.url))
     noted.post("dotterel")
     noted.outbox.index_changes(index.add)

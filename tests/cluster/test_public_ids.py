@@ -1,5 +1,5 @@
-"""What a version before public ids has left in Redis and in the queue, and what its processes write there until they
-are replaced: readers get the public id all the same.
+"""Readers get public ids also for messages without them: those that an earlier version left in Redis and in the
+queue, and those that its processes write there until they are replaced.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ CALLER = Caller(User(1, "ref", "a@x", "A", 1))
 
 
 def as_before(confirmed: Confirmed) -> Confirmed:
-    """Queue and show it as a process of the version before does."""
+    """Return what a process of the earlier version queues and shows."""
     entry = confirmed.entry.replace(b'"senderId":"ref",', b"")
     assert entry != confirmed.entry
     command = confirmed.command
@@ -36,7 +36,7 @@ def as_before(confirmed: Confirmed) -> Confirmed:
 
 
 def _shorter(post: Post) -> Any:
-    """The command without the field that the version before did not have."""
+    """Return the command without the field that the earlier version did not have."""
     fields = [getattr(post, name) for name in post.__struct_fields__]
     return [post.__struct_config__.tag, *fields[:-1]]
 
@@ -59,7 +59,7 @@ def when(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-async def test_messages_of_a_process_of_before_have_their_senders_id(words: Words, when: str) -> None:  # noqa: F811
+async def test_messages_of_an_earlier_version_have_their_senders_id(words: Words, when: str) -> None:  # noqa: F811
     posts = [as_before(await words.post(f"message {number}")) for number in range(1, 13)]
     assert not any(isinstance(each.command, Post) and each.command.sender_ref for each in posts)
     if when != "stored before it was shown":
@@ -71,7 +71,7 @@ async def test_messages_of_a_process_of_before_have_their_senders_id(words: Word
     await check(words, 13)
 
 
-async def test_an_edit_of_such_a_message_has_it_too(words: Words) -> None:  # noqa: F811
+async def test_an_edit_of_such_a_message_has_the_id_too(words: Words) -> None:  # noqa: F811
     await words.show(as_before(await words.post()))
     await words.show(await words.edit(1, "edited here"))
     await check(words, 1)
@@ -79,12 +79,12 @@ async def test_an_edit_of_such_a_message_has_it_too(words: Words) -> None:  # no
     await check(words, 1)
 
 
-async def test_who_listens_reads_such_a_message_again(
+async def test_a_listener_reads_such_a_message_again(
     words: Words,  # noqa: F811
     servers: Servers,  # noqa: F811
     redis: Redis,
 ) -> None:
-    """The event lacks the public id, and a read has it."""
+    """The event lacks the public id, but a read has it."""
     feed = RedisFeed([redis.url], servers)
     await feed._clients[0].connected(10)
     with feed.feed.listen(words.chat) as listener:

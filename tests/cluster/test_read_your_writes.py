@@ -1,8 +1,8 @@
-"""What is acknowledged by one API process is in every read that starts afterwards at another.
+"""What one API process has acknowledged is in every read that starts afterwards at another.
 
-Posts go to one of three processes; the message is read at once by its number at another, in the list and behind the
-number before it at the third, and now and then a chat is made and looked for in the lists and counts of the others.
-`--fault-rounds` makes it 100,000 posts.
+Posts go to one of three processes. The message is then read at once, by its number at another process, in the list at
+the third, and after the number before it. From time to time a chat is created, which the lists and counts of the
+others must have. With `--fault-rounds` there are 100,000 posts.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _WRITERS = 8
 @pytest.fixture
 def stack() -> Iterator[ClusterStack]:
     need_servers()
-    many = {"HUBBUB_USER_RATE": "1000000"}  # they are all one user
+    many = {"HUBBUB_USER_RATE": "1000000"}  # all requests are one user's
     with ClusterStack(apis=3, writers=2, search=None, settings=many) as stack:
         yield stack
 
@@ -76,7 +76,7 @@ async def one(clients: list[Client], chat: str, body: str, stale: list[str]) -> 
     )
     if alone["body"] != body:
         stale.append(f"{chat}/messages/{number}")
-    # Ten are listed: others may have pushed it out, but then all of them are above it.
+    # The list has ten. Others may have pushed the message out, but then all of them are above it.
     if number not in [each["messageNumber"] for each in newest] and newest[-1]["messageNumber"] < number:
         stale.append(f"{chat}/messages lacks {number}")
     if behind[-1]["messageNumber"] != number:

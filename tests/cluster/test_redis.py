@@ -1,4 +1,4 @@
-"""Rule 8: whatever Redis answers, a caller gets a reply or Unavailable; and limits that several processes share."""
+"""Rule 8: a caller gets a reply or Unavailable, whatever Redis answers. Also limits that several processes share."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ async def enter_in_turn(gates: list[RedisGate], times: int) -> None:
         await gates[turn % len(gates)].enter(1)
 
 
-async def test_so_many_commands_may_wait_for_redis(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_commands_that_wait_for_redis_are_bounded(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     async with connected(redis.url) as servers:
         (client,) = servers.clients
         monkeypatch.setattr(connection, "_MOST_PENDING", len(client._pending) + 3)
@@ -62,11 +62,11 @@ async def test_so_many_commands_may_wait_for_redis(redis: Redis, monkeypatch: py
         assert await client.call("PING") == b"PONG"
 
 
-async def test_one_users_rate_counts_at_every_process(redis: Redis) -> None:
+async def test_a_users_rate_counts_over_all_processes(redis: Redis) -> None:
     redis.command("FLUSHALL")
     async with connected(redis.url) as one, connected(redis.url) as other:
         gates = [gate_of(servers, 20) for servers in (one, other)]
-        await enter_in_turn(gates, 2 * 20)  # as many at once as two seconds bring, as in one process
+        await enter_in_turn(gates, 2 * 20)  # two seconds' worth at once, as in one process
         with pytest.raises(RateLimited):
             await enter_in_turn(gates, 2 * 20)
         assert (await gates[0].enter(2)).mark == (await gates[1].enter(2)).mark
@@ -74,7 +74,7 @@ async def test_one_users_rate_counts_at_every_process(redis: Redis) -> None:
         assert (await gates[1].enter(2)).mark == (await gates[0].enter(2)).mark != ""
 
 
-async def test_a_mark_stays_empty_where_redis_cant_be_told_that_the_change_is_over(redis: Redis) -> None:
+async def test_a_mark_stays_empty_if_the_end_of_the_change_cannot_reach_redis(redis: Redis) -> None:
     redis.command("FLUSHALL")
     async with connected(redis.url) as one, connected(redis.url) as other:
         gates = [gate_of(servers, 20) for servers in (one, other)]
@@ -84,24 +84,24 @@ async def test_a_mark_stays_empty_where_redis_cant_be_told_that_the_change_is_ov
         assert (await gates[1].enter(2)).mark == ""
 
 
-def test_a_process_that_stood_still_keeps_its_connection(redis: Redis) -> None:
-    async def stand_still() -> None:
+def test_a_process_that_was_blocked_keeps_its_connection(redis: Redis) -> None:
+    async def be_blocked() -> None:
         async with connected(redis.url) as servers:
             (client,) = servers.clients
             connection = client.connection
-            for _ in range(3):  # its watch may be anywhere in its turn
+            for _ in range(3):  # its watch may be at any point
                 answers = [client.call("PING") for _ in range(3)]
                 await asyncio.sleep(0.01)
                 more = [client.call("PING") for _ in range(3)]
-                time.sleep(2.6)  # noqa: ASYNC251 - that it stands still is what is tested
+                time.sleep(2.6)  # noqa: ASYNC251 - the test needs the loop blocked
                 assert await asyncio.gather(*answers, *more) == [b"PONG"] * 6
                 await asyncio.sleep(0.3)
             assert client.connection == connection
 
-    uvloop.run(stand_still())  # the loop of the processes: it looks at its timers before it reads
+    uvloop.run(be_blocked())  # the loop that the processes use: it runs timers before it reads
 
 
-async def test_one_that_was_given_other_data_says_nothing_of_sessions(
+async def test_a_redis_that_got_other_data_vouches_for_no_session(
     redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connection, "_LOOK_S", 60)
@@ -135,7 +135,7 @@ async def test_without_redis_calls_are_refused_at_once_and_limits_still_hold(tmp
         server.start()
         assert await client.connected(10)
         assert client.identity not in ("", identity), "another Redis vouches for nothing of the one before"
-        with pytest.raises(Unavailable):  # until its generation is known
+        with pytest.raises(Unavailable):  # its generation is not known yet
             client.named()
         client.keys = Keys(2)
         assert (await gate.enter(1)).mark not in ("", first)
@@ -143,7 +143,7 @@ async def test_without_redis_calls_are_refused_at_once_and_limits_still_hold(tmp
 
 
 class Reservations:
-    """What a gate needs of a publisher: it counts the reservations that are held."""
+    """A publisher for a gate that counts the reservations that are held."""
 
     def __init__(self) -> None:
         self.held = 0
@@ -160,7 +160,7 @@ class Reservations:
 
 
 def busy_gate(servers: Servers, reservations: Reservations, token: str) -> RedisGate:
-    """User 1 is known as a member of the application."""
+    """Return a gate that knows user 1 as a member of the application."""
     applications = Applications()
     applications.at(token, b"1").roles[1] = time.monotonic() + 60, Role.MEMBER
     alone = LocalGate(1000)
@@ -168,12 +168,12 @@ def busy_gate(servers: Servers, reservations: Reservations, token: str) -> Redis
 
 
 async def scripts_run(servers: Servers) -> int:
-    said = re.search(rb"cmdstat_evalsha:calls=(\d+)", await servers.clients[0].call("INFO", "commandstats"))
-    return int(said[1]) if said else 0
+    stats = re.search(rb"cmdstat_evalsha:calls=(\d+)", await servers.clients[0].call("INFO", "commandstats"))
+    return int(stats[1]) if stats else 0
 
 
 @pytest.mark.parametrize("text", ["t " * 15_000, "token%20", "token ", "t" * 65])
-async def test_text_that_is_no_token_is_kept_nowhere(redis: Redis, text: str) -> None:
+async def test_an_invalid_token_is_stored_nowhere(redis: Redis, text: str) -> None:
     async with connected(redis.url) as servers:
         gate = busy_gate(servers, Reservations(), "token")
         for wants in (Wants(ChatKey(text, 1), newest=10), Wants(ChatKey(text, 1), number=5), Wants(ChatKey(text, 0))):
@@ -192,7 +192,7 @@ class OneApplication:
         return Role.MEMBER if (token, user_id) == ("there", 1) else None
 
 
-async def test_what_strangers_ask_for_is_soon_forgotten(redis: Redis) -> None:
+async def test_applications_that_strangers_ask_for_are_soon_forgotten(redis: Redis) -> None:
     redis.command("FLUSHALL")
     async with connected(redis.url) as servers:
         (client,) = servers.clients
@@ -216,7 +216,7 @@ async def test_what_strangers_ask_for_is_soon_forgotten(redis: Redis) -> None:
         assert await lives("there") > 3600
         assert await asked(2, "there") is None
         assert await lives("there") > 3600
-        # A version that has gone is never there again, so what was read at it isn't used.
+        # A version that is gone never comes back, so what was read at it isn't used.
         before = applications.get("there")
         assert before is not None
         await client.call("DEL", client.named().application("there"))
@@ -229,7 +229,7 @@ async def test_what_strangers_ask_for_is_soon_forgotten(redis: Redis) -> None:
         assert 0 < await lives("random3") <= 60
 
 
-async def test_requests_of_a_turn_go_together_but_few_that_ask_for_messages(redis: Redis) -> None:
+async def test_requests_of_one_turn_share_a_script_but_few_that_read_messages_do(redis: Redis) -> None:
     async with connected(redis.url) as servers:
         gate = busy_gate(servers, Reservations(), "token")
         for wants, least, most in ((Wants(ChatKey("token", 0)), 1, 2), (Wants(ChatKey("token", 1), newest=10), 12, 14)):
@@ -239,7 +239,7 @@ async def test_requests_of_a_turn_go_together_but_few_that_ask_for_messages(redi
             assert least <= await scripts_run(servers) - before <= most
 
 
-async def test_what_one_request_meets_is_not_anothers_affair(redis: Redis) -> None:
+async def test_an_error_of_one_request_does_not_affect_others(redis: Redis) -> None:
     async with connected(redis.url) as servers:
         gate = busy_gate(servers, Reservations(), "token")
         names = servers.clients[0].named()
@@ -248,12 +248,12 @@ async def test_what_one_request_meets_is_not_anothers_affair(redis: Redis) -> No
         assert [bool(entry.mark) for entry in entries] == [True, False, True]
 
 
-async def test_a_request_that_ends_early_keeps_no_place(redis: Redis) -> None:
+async def test_a_cancelled_request_holds_no_reservation(redis: Redis) -> None:
     async with connected(redis.url) as servers:
         reservations = Reservations()
         gate = busy_gate(servers, reservations, "token")
         posts = [asyncio.create_task(gate.enter(1, "", Wants(ChatKey("token", 1), number=5))) for _ in range(20)]
-        await asyncio.sleep(0)  # each goes as far as it can
+        await asyncio.sleep(0)  # each runs until it waits
         assert reservations.held == 20
         for post in posts[:10]:
             post.cancel()
@@ -269,7 +269,7 @@ async def test_scripts_that_were_flushed_are_sent_again(redis: Redis) -> None:
         assert (await gate.enter(5)).mark == before != ""
 
 
-async def test_a_redis_that_refuses_is_a_fault_and_well_again_when_it_takes_writes(redis: Redis) -> None:
+async def test_a_redis_that_refuses_writes_is_a_fault_until_it_takes_them(redis: Redis) -> None:
     async with connected(redis.url) as servers:
         (client,) = servers.clients
         assert client.fault is None
@@ -298,7 +298,7 @@ async def test_numbers_are_refused_before_redis_is_full(redis: Redis) -> None:
 
 
 async def test_data_of_another_server_is_another_data_set(redis: Redis, tmp_path: Path) -> None:
-    """No connection is lost: a server becomes the replica of another, and then a master again."""
+    """A server becomes the replica of another and then a master again, and no connection is lost."""
     need_servers()
     other = Redis(tmp_path)
     other.start()

@@ -1,4 +1,4 @@
-"""What Redis holds under the old name of a user who was renamed or deleted."""
+"""Redis gets the new name of a user who was renamed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def store(mariadb: MariaDb) -> Iterator[ClusterStore]:
 
 
 class Hot:
-    """A post with the old name is shown after the first pass, because its request was accepted before."""
+    """A Redis in which a post with the old name is shown after the first pass. Its request was accepted earlier."""
 
     def __init__(self) -> None:
         self.shown = ["Ann"]
@@ -56,7 +56,7 @@ async def test_a_post_that_is_shown_after_its_sender_was_renamed_gets_the_new_na
     assert hot.passes == 2
 
 
-def test_the_last_pass_comes_when_what_was_under_way_has_ended(store: ClusterStore) -> None:
+def test_the_last_pass_comes_when_earlier_requests_have_ended(store: ClusterStore) -> None:
     erasing = Erasing(store.database, note_changes=False)
     first = erasing.next()
     assert first is not None

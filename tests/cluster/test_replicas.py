@@ -1,4 +1,4 @@
-"""Reads from a replica that is behind: they have everything that was acknowledged."""
+"""Reads that may use a replica have everything that was acknowledged, also if the replica is behind."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Pair:
         self.primary.stop()
 
     def reads(self) -> int:
-        """How many messages were read from the replica so far."""
+        """Return how many SELECTs the replica has run so far."""
         shown = self.replica.root(
             "SELECT VARIABLE_VALUE FROM information_schema.GLOBAL_STATUS WHERE VARIABLE_NAME = 'COM_SELECT'"
         )

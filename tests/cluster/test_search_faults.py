@@ -1,4 +1,4 @@
-"""A search server, or an indexer, that goes away delays search and nothing else."""
+"""The loss of a search server or an indexer delays search and nothing else."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def opensearch(cluster: ClusterStack) -> SearchServer:
 
 
 def found(person: Person, chat: str, q: str) -> list[Any]:
-    """The search's result, empty while search is impossible."""
+    """Return the search's result, or nothing while search is impossible."""
     answer = person.get(f"{chat}/messages/search", params={"q": q, "limit": 100})
     return answer.json() if answer.status_code == 200 else []
 
@@ -33,7 +33,7 @@ def post(person: Person, chat: str, body: str) -> None:
     assert answer.status_code == 200, answer.text
 
 
-def test_without_the_search_server_writes_go_on_and_it_catches_up(
+def test_writes_continue_without_the_search_server_and_it_catches_up(
     cluster: ClusterStack, opensearch: SearchServer
 ) -> None:
     with closing(Person(cluster.url)) as ann:
@@ -52,7 +52,7 @@ def test_without_the_search_server_writes_go_on_and_it_catches_up(
         eventually(lambda: len(found(ann, chat, "pelican")) == 31, within_s=10)
 
 
-def test_without_its_indexer_it_catches_up_with_the_next(cluster: ClusterStack, opensearch: SearchServer) -> None:
+def test_search_catches_up_with_the_next_indexer(cluster: ClusterStack, opensearch: SearchServer) -> None:
     with closing(Person(cluster.url)) as ann:
         chat = ann.chat()
         post(ann, chat, "heron first")

@@ -1,4 +1,4 @@
-"""Writers share the shards, take over from each other, and follow when there are more."""
+"""Writers share the shards, take over from each other, and use new shards."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_more_shards_lose_and_reorder_nothing(stack: ClusterStack) -> None:
             assert everything(ann, chat) == [(1, "1"), (2, "2"), (3, "3")]
 
 
-def test_a_writer_that_dies_is_followed_by_the_other(stack: ClusterStack) -> None:
+def test_the_other_writer_takes_over_when_one_dies(stack: ClusterStack) -> None:
     with closing(Person(stack.url)) as ann:
         chats = [ann.chat() for _ in range(6)]
         for turn, writer in enumerate(stack.writers, 1):
@@ -68,7 +68,7 @@ def test_a_writer_that_dies_is_followed_by_the_other(stack: ClusterStack) -> Non
             for chat in chats:
                 ann.post(f"{chat}/messages", json={"body": "x"})
             for chat in chats:
-                eventually(  # the store has it, so somebody wrote it
+                eventually(  # the count comes from the store, so a writer wrote it
                     lambda chat=chat, turn=turn: bool(ann.get(chat).json()["messagesCount"] == turn)  # type: ignore[misc]
                 )
             writer.start()

@@ -1,4 +1,4 @@
-"""Two API processes are one service."""
+"""Two API processes behave as one service."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def ann(cluster: ClusterStack) -> Iterator[Person]:
 
 
 def elsewhere(cluster: ClusterStack, person: Person) -> httpx.Client:
-    """The same user, with requests to the other process."""
+    """Return a client of the same user at the other process."""
     return httpx.Client(base_url=cluster.apis[1].url + "/api/v1", cookies=dict(person.cookies), timeout=30)
 
 
-def test_what_one_says_the_other_shows_at_once(cluster: ClusterStack, ann: Person) -> None:
+def test_what_one_acknowledges_the_other_shows_at_once(cluster: ClusterStack, ann: Person) -> None:
     chat = ann.chat()
     with elsewhere(cluster, ann) as other:
         for number in range(1, 30):
@@ -42,18 +42,18 @@ def test_what_one_says_the_other_shows_at_once(cluster: ClusterStack, ann: Perso
         assert ann.get(f"{chat}/messages").json()[0]["messageNumber"] == 28
 
 
-def test_one_that_was_frozen_shows_all_and_says_nothing_of_lag(cluster: ClusterStack, ann: Person) -> None:
+def test_a_process_that_was_frozen_shows_everything_without_lag(cluster: ClusterStack, ann: Person) -> None:
     chat = ann.chat()
     ann.post(f"{chat}/messages", json={"body": "before"})
     with elsewhere(cluster, ann) as other:
         assert other.get(f"{chat}/messages").json()[0]["body"] == "before"
         cluster.apis[1].pause()
-        time.sleep(LEASE_S + 0.5)  # it is what is tested
+        time.sleep(LEASE_S + 0.5)  # the test needs its lease to be over
         ann.post(f"{chat}/messages", json={"body": "meanwhile"})
         paths = [f"{chat}/{each}" for each in ("messages", "messages/2", "messages?before=3", "messages?after=1")]
         with ThreadPoolExecutor() as clients:
             asked = [clients.submit(other.get, path) for path in paths * 5]
-            time.sleep(0.2)  # so that they wait for it when it goes on
+            time.sleep(0.2)  # so that the requests are waiting when it continues
             cluster.apis[1].resume()
         for answer in asked:
             assert "meanwhile" in answer.result().text
@@ -72,7 +72,7 @@ def test_a_chat_opened_at_one_is_listed_at_the_other(cluster: ClusterStack, ann:
         assert other.get(chats).json()[0]["title"] == "Another"
 
 
-def test_all_sessions_end_at_both_also_where_redis_is_lost(cluster: ClusterStack, ann: Person) -> None:
+def test_all_sessions_end_at_both_also_when_redis_is_lost(cluster: ClusterStack, ann: Person) -> None:
     credentials = {"email": ann.email, "password": "correct horse"}
     for lost in (False, True):
         with elsewhere(cluster, ann) as other:
@@ -95,7 +95,7 @@ def test_a_logout_at_one_counts_at_the_other(cluster: ClusterStack, ann: Person)
         assert other.get("/auth/me").status_code == 401
 
 
-def test_a_member_removed_at_one_is_out_at_the_other(cluster: ClusterStack, ann: Person) -> None:
+def test_a_member_removed_at_one_has_no_access_at_the_other(cluster: ClusterStack, ann: Person) -> None:
     chat = ann.chat()
     members = chat.rsplit("/", 2)[0] + "/members"
     with closing(Person(cluster.apis[1].url)) as bob:
@@ -108,7 +108,7 @@ def test_a_member_removed_at_one_is_out_at_the_other(cluster: ClusterStack, ann:
         assert bob.post(f"{chat}/messages", json={"body": "hi"}).status_code == 404
 
 
-def test_numbers_are_given_once_over_both(cluster: ClusterStack, ann: Person) -> None:
+def test_numbers_are_unique_over_both(cluster: ClusterStack, ann: Person) -> None:
     chat = ann.chat()
     cookies = dict(ann.cookies)
 

@@ -60,7 +60,7 @@ def test_each_application_is_in_one_of_them(stack: ClusterStack, second: Redis) 
         truth.drained(stack)
         for chat in chats:
             assert [number for number, _ in truth.stored(stack, chat)] == list(range(1, 7))
-        for at in (ann, other):  # both servers know the sessions' versions
+        for at in (ann, other):  # both Redis servers know the marks of the sessions
             for chat in chats:
                 assert at.get(f"{chat}/messages").status_code == 200
         assert other.delete("/auth/logout").status_code == 200
@@ -68,7 +68,7 @@ def test_each_application_is_in_one_of_them(stack: ClusterStack, second: Redis) 
         other.close()
 
 
-def test_a_process_that_names_other_servers_does_not_start(stack: ClusterStack) -> None:
+def test_a_process_with_other_redis_servers_does_not_start(stack: ClusterStack) -> None:
     part = stack.apis[1]
     part.stop()
     part.settings["HUBBUB_REDIS_URL"] = stack.redis.url

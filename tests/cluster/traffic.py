@@ -1,7 +1,7 @@
-"""Users who write and read through every API process of a cluster, and remember what they were told.
+"""Users who write and read through every API process of a cluster, and remember the answers.
 
-They behave as clients behind a proxy do: a process that refuses a connection, or closes it before an answer, is left
-alone for a moment, and another one is asked.
+They behave like clients behind a proxy. When a process refuses a connection, or closes it before an answer, they avoid
+it for a moment and ask another one.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ _TABLE: tuple[Kind, ...] = ("lost", "wrong", "repeated", "disordered", "stale")
 
 
 class Problem(NamedTuple):
-    """A promise that was broken. ``lost``: acknowledged and not in the database; ``wrong``: there with a text that it
-    may not have, or though it was deleted; ``errors``: a 5xx other than 503.
+    """A promise that was broken. ``lost``: an acknowledged message is not in the database. ``wrong``: a message has a
+    text that it may not have, or was deleted. ``errors``: a 5xx other than 503, or a failure of the test itself.
     """
 
     kind: Kind
@@ -44,7 +44,7 @@ class Problem(NamedTuple):
 @dataclass
 class Message:
     """An acknowledged message. ``states`` are those that it may be in: a text, or None when it is deleted. There are
-    several when the outcome of a change is not known; then it is not changed any more.
+    several when the outcome of a change is not known. Then it is not changed any more.
     """
 
     chat: str
@@ -62,8 +62,9 @@ class Message:
 
 @dataclass
 class Record:
-    """What the users were told: by chat, each acknowledged message, and each sender's numbers in order. ``unknown`` are
-    the texts of posts that got no 2xx; ``cut_off`` those whose connection was closed before an answer.
+    """The answers that the users got: each chat's acknowledged messages, and each sender's numbers in order.
+
+    ``unknown`` has the texts of posts that got no 200, ``cut_off`` those whose connection was closed before an answer.
     """
 
     messages: dict[str, dict[int, Message]] = field(default_factory=lambda: defaultdict(dict))
@@ -73,9 +74,9 @@ class Record:
     problems: list[Problem] = field(default_factory=list)
     acknowledged: int = 0
     refused: int = 0  # 503s
-    errors: int = 0  # no process answered, or none in time
+    errors: int = 0  # no process answered, or not in time
     moved: int = 0  # another process was asked
-    lagging: int = 0  # reads that said so
+    lagging: int = 0  # reads that said that they may lag
 
 
 @dataclass
@@ -100,8 +101,8 @@ class Verdict:
 
 
 class Traffic:
-    """A context manager: senders run inside it. Everyone writes in every chat; each chat has an application of
-    its own, so that several shards are busy.
+    """Senders that run inside the context. Everyone writes in every chat. Each chat has an application of its own, so
+    that several shards are busy.
     """
 
     def __init__(self, urls: list[str], *, senders: int = 6, chats: int = 4, seed: int = 0) -> None:
@@ -131,7 +132,7 @@ class Traffic:
         self._owner.close()
 
     def wait_for(self, more: int, within_s: float = 60.0) -> float:
-        """Wait until this many more messages are acknowledged. Returns the seconds that it took."""
+        """Wait until this many more messages are acknowledged, and return the seconds that it took."""
         start, wanted = time.monotonic(), self.record.acknowledged + more
         eventually(lambda: self.record.acknowledged >= wanted, within_s)
         return time.monotonic() - start
@@ -140,11 +141,11 @@ class Traffic:
         with self.lock:
             self.record.problems.append(problem)
 
-    # What is left of it ----------------------------------------------------------------------------------------------
+    # Checks ----------------------------------------------------------------------------------------------------------
 
     def check(self, stack: ClusterStack) -> Verdict:
-        """Compare what was told with what the database holds after Redis was emptied and every process restarted, and
-        then with what the API shows. Fails unless nothing is broken.
+        """Empty Redis, restart every process, and compare the record with the database, and the API with the database.
+        Fail if anything is broken.
         """
         truth.bare(stack)
         verdict = Verdict(self.record.acknowledged, self.record.refused, self.record.errors)
@@ -153,18 +154,18 @@ class Traffic:
         return verdict
 
     def problems(self) -> list[Problem]:
-        """What was found broken during the run."""
+        """Return what was found broken during the run."""
         found = list(self.record.problems)
         for (chat, sender), numbers in self.record.order.items():
             found += [
                 Problem("disordered", f"sender {sender} of {chat} got {later} after {earlier}")
                 for earlier, later in itertools.pairwise(numbers)
-                if later < earlier  # the same one again is a repeated number
+                if later < earlier  # the same number again is "repeated"
             ]
         return found
 
     def settled(self, stack: ClusterStack, within_s: float = 15.0) -> list[Problem]:
-        """What is wrong with the database once everything queued is stored."""
+        """Return what is wrong with the database once everything queued is stored."""
         until = time.monotonic() + within_s
         while found := self.stored(stack):
             if time.monotonic() > until:
@@ -174,21 +175,21 @@ class Traffic:
         return found
 
     def stored(self, stack: ClusterStack) -> list[Problem]:
-        """What is wrong with the database now."""
+        """Return what is wrong with the database now."""
         return [problem for chat in self.chats for problem in self._stored(chat, dict(truth.stored(stack, chat)))]
 
-    def _stored(self, chat: str, held: dict[int, str]) -> Iterator[Problem]:
+    def _stored(self, chat: str, in_database: dict[int, str]) -> Iterator[Problem]:
         record = self.record.messages[chat]
         for number, message in record.items():
-            state = held.get(number)
+            state = in_database.get(number)
             if state in message.states:
                 continue
             if state is None:
                 yield Problem("lost", f"{chat}/messages/{number} {message.body!r}")
             else:
                 yield Problem("wrong", f"{chat}/messages/{number} is {state!r}, may be {message.states}")
-        times = Counter(held.values())
-        for number, body in held.items():
+        times = Counter(in_database.values())
+        for number, body in in_database.items():
             if times[body] > 1:
                 yield Problem("repeated", f"{body!r} is stored {times[body]} times in {chat}, once as {number}")
             elif number not in record and body not in self.record.unknown[chat]:
@@ -198,11 +199,11 @@ class Traffic:
                     "cut off", f"{chat}/messages/{number} was stored and its connection closed without a word"
                 )
         highest = max(record, default=0)
-        if len({*record, *held}) < highest and not any(self.record.unknown.values()):
+        if len({*record, *in_database}) < highest and not any(self.record.unknown.values()):
             yield Problem("gaps", f"{highest} numbers of {chat}, {len(record)} messages, and no write has failed")
 
     def shown(self, stack: ClusterStack, within_s: float = 30.0) -> list[Problem]:
-        """Where the API does not show what is stored in the end. Nothing may be queued any more."""
+        """Return where the API does not show what is stored. Nothing may be queued any more."""
         until = time.monotonic() + within_s
         with httpx.Client(base_url=stack.url + "/api/v1", cookies=self.cookies, timeout=30) as client:
             while True:
@@ -214,23 +215,23 @@ class Traffic:
                 time.sleep(0.2)
 
 
-def _shown(client: httpx.Client, chat: str, held: dict[int, str]) -> list[Problem]:
+def _shown(client: httpx.Client, chat: str, in_database: dict[int, str]) -> list[Problem]:
     listed = everything(client, chat)
     answer = client.get(chat)
     if answer.status_code != 200:
         return [Problem("errors", f"GET {chat} was answered {answer.status_code}: {answer.text[:200]}")]
     found = []
-    if listed != sorted(held.items()):
-        more, less = set(listed) - set(held.items()), set(held.items()) - set(listed)
+    if listed != sorted(in_database.items()):
+        more, less = set(listed) - set(in_database.items()), set(in_database.items()) - set(listed)
         says = f"the list of {chat} differs from the database for good: has {sorted(more)}, lacks {sorted(less)}"
         found.append(Problem("stale", says))
-    if (count := answer.json()["messagesCount"]) != len(held):
-        found.append(Problem("count", f"{chat} counts {count} messages and has {len(held)}"))
+    if (count := answer.json()["messagesCount"]) != len(in_database):
+        found.append(Problem("count", f"{chat} counts {count} messages and has {len(in_database)}"))
     return found
 
 
 class _Sender:
-    """One request at a time. ``mine`` are its messages that it may still change."""
+    """A user who sends one request at a time. ``_mine`` has the messages that it may still change."""
 
     def __init__(self, traffic: Traffic, number: int, rng: random.Random) -> None:
         self._traffic = traffic
@@ -275,8 +276,8 @@ class _Sender:
     # Writing ---------------------------------------------------------------------------------------------------------
 
     def _post(self, chat: str) -> tuple[Message | None, int]:
-        """The acknowledged message and the process that said so. A try that failed is made again with the same key, or
-        where there is none as another message.
+        """Post until it is acknowledged, and return the message and the process that acknowledged it. A failed try is
+        made again with the same key, or without a key as another message.
         """
         record = self._record
         keyed = self._rng.random() < 0.5
@@ -284,12 +285,12 @@ class _Sender:
             body = f"{self._number}/{next(self._turns)}"
             key = f"key {body}" if keyed else None
             while True:
-                said, answer, at = self._send("POST", f"{chat}/messages", body=body, key=key)
+                outcome, answer, at = self._send("POST", f"{chat}/messages", body=body, key=key)
                 if answer is not None and answer.status_code == 200:
                     return self._acknowledged(Message(chat, answer.json()["messageNumber"], body, key, {body})), at
                 with self._traffic.lock:
                     record.unknown[chat].add(body)
-                    if said == "closed" and not keyed:
+                    if outcome == "closed" and not keyed:
                         record.cut_off[chat].add(body)
                 if self._traffic.stopping.is_set():
                     return None, at
@@ -319,9 +320,9 @@ class _Sender:
 
     def _change(self, message: Message, state: str | None, method: str, path: str, content: Any) -> None:
         message.tried(state)
-        said, answer, at = self._send(method, path, content=content)
-        if answer is not None and said == "answered again" and method == "DELETE" and answer.status_code == 404:
-            message.became(state)  # the process that closed the connection had done it
+        outcome, answer, at = self._send(method, path, content=content)
+        if answer is not None and outcome == "answered again" and method == "DELETE" and answer.status_code == 404:
+            message.became(state)  # the process that closed the connection had deleted it
             return
         if answer is not None and answer.status_code in (200, 204):
             message.became(state)
@@ -334,7 +335,7 @@ class _Sender:
             self._mine.remove(message)
 
     def _again(self, message: Message) -> None:
-        """A retry of an acknowledged message gets the first number, and adds nothing."""
+        """Retry an acknowledged message, which must get its first number again."""
         if message.key is None:
             return
         _, answer, _ = self._send("POST", f"{message.chat}/messages", body=message.body, key=message.key)
@@ -345,7 +346,7 @@ class _Sender:
     # Reading ---------------------------------------------------------------------------------------------------------
 
     def _read(self, message: Message, written_at: int) -> None:
-        """Look for what was just acknowledged, through another process."""
+        """Read what was just acknowledged, through another process."""
         path = f"{message.chat}/messages"
         way = self._rng.choice(["one", "newest", "after"])
         query = {"one": f"/{message.number}", "newest": "?limit=20", "after": f"?after={message.number - 1}&limit=5"}
@@ -363,7 +364,7 @@ class _Sender:
             page = answer.json()
             found = {each["messageNumber"]: each["body"] for each in page}
             if way == "newest" and len(page) == 20 and min(found) > message.number:
-                return  # so many are newer
+                return  # it is too old for the page
             state = found.get(message.number)
         if state not in message.states:
             says = f"{way} at {at}: {path} {message.number} is {state!r}, may be {message.states}"
@@ -374,8 +375,8 @@ class _Sender:
     def _send(
         self, method: str, path: str, *, body: str = "", key: str | None = None, content: Any = None, but: int = -1
     ) -> tuple[str, httpx.Response | None, int]:
-        """What happened, the answer, and the process that was asked last. A request that may be made twice, or has not
-        reached a process, goes to the next. ``but`` is the process that is not asked first.
+        """Return what happened, the answer, and the process that was asked last. A request that may be made twice, or
+        has not reached a process, goes to the next. ``but`` is the process that is not asked first.
         """
         record, lock = self._record, self._traffic.lock
         content = {"body": body} if body else content
@@ -386,11 +387,11 @@ class _Sender:
             try:
                 answer = self._clients[at].request(method, path, json=content, headers=headers)
             except (httpx.ConnectError, httpx.ConnectTimeout):
-                said = "refused"
+                outcome = "refused"
             except httpx.TimeoutException:
-                said = "late"
+                outcome = "late"
             except httpx.TransportError:
-                said = "closed"
+                outcome = "closed"
             else:
                 with lock:
                     record.refused += answer.status_code == 503
@@ -401,11 +402,11 @@ class _Sender:
             self._avoid[at] = time.monotonic() + _AVOID_S
             tried.add(at)
             following = self._pick(tried)
-            again = said == "refused" or (said == "closed" and (method != "POST" or key is not None))
+            again = outcome == "refused" or (outcome == "closed" and (method != "POST" or key is not None))
             if not again or following in tried:
                 with lock:
-                    record.errors += not (said == "closed" and method == "POST" and key is None)
-                return said, None, at
+                    record.errors += not (outcome == "closed" and method == "POST" and key is None)
+                return outcome, None, at
             with lock:
                 record.moved += 1
             at = following
@@ -417,7 +418,7 @@ class _Sender:
 
 
 def everything(client: httpx.Client, chat: str) -> list[tuple[int, str]]:
-    """All messages of the chat, oldest first, read page by page."""
+    """Read all messages of the chat page by page, and return them oldest first."""
     found: list[tuple[int, str]] = []
     after = 0
     while True:

@@ -1,4 +1,4 @@
-"""What a cluster's database holds, after everything that could hide a loss was removed."""
+"""Read a cluster's database after everything that could hide a loss was removed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _DRAINED_S = 60.0
 def rows(
     stack: ClusterStack, sql: str, parameters: tuple[Any, ...] = (), *, commit: bool = False
 ) -> list[tuple[Any, ...]]:
-    """The database's answer, over a connection of the test's own."""
+    """Run a statement over a connection of the test's own, and return the rows."""
     connection = pymysql.connect(
         host="127.0.0.1", port=stack.mariadb.port, user="hubbub", password=stack.mariadb.password, database="hubbub"
     )
@@ -34,8 +34,8 @@ def rows(
 
 
 def bare(stack: ClusterStack) -> None:
-    """Empty Redis, restart every process of ours, and wait until nothing is queued: what is acknowledged and is not in
-    the database from then on is lost.
+    """Empty Redis, restart every process of ours, and wait until nothing is queued. Whatever was acknowledged and is
+    not in the database afterwards is lost.
     """
     parts = (*stack.writers, *stack.apis)
     for part in parts:
@@ -47,7 +47,7 @@ def bare(stack: ClusterStack) -> None:
 
 
 def drained(stack: ClusterStack) -> None:
-    """Wait until everything that is queued now is applied: until the database has a marker that is sent behind it.
+    """Wait until everything that is queued now is applied: send a marker behind it, and wait until the database has it.
 
     The broker's own count of a queue lags, and may be 0 while deliveries are there.
     """
@@ -63,7 +63,7 @@ def drained(stack: ClusterStack) -> None:
 
 
 def stored(stack: ClusterStack, chat: str) -> list[tuple[int, str]]:
-    """Each message of the chat with this path, by its number: the number and the text."""
+    """Return the number and the text of each message of the chat with this path, in order."""
     _, _, token, _, number = chat.split("/")
     found = rows(
         stack, "SELECT number, body FROM messages WHERE token = %s AND chat = %s ORDER BY number", (token, int(number))
