@@ -1,4 +1,4 @@
-"""Describes what happens in the schedule of a seed: ``python -m tests.model SEED [RULE …]``, without these rules."""
+"""Describe the schedule of a seed, without the named rules: ``python -m tests.model SEED [RULE …]``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An API process: what it does with a request."""
+"""An API process, and what it does with a request."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ UNKNOWN = "503"
 
 
 class Request:
-    """What a client asks for, see client.py. ``answer`` is None until there is one; ``waiter`` is whom to wake then.
-    ``order`` is that of a change, for the checker.
+    """A client's request, see client.py. ``answer`` is None until there is one, and then ``waiter`` is woken.
+
+    ``order`` is the order of a change, for the checker.
     """
 
     __slots__ = ( "answer", "chat", "claim", "faulty", "kind", "lag", "number", "order", "task", "text", "used",
@@ -38,7 +39,7 @@ class Request:
 
 
 class Api(Process):
-    """``generation`` and ``set_name`` are what it last learned from the store, by a question asked at ``read_at``."""
+    """An API process. It learned ``generation`` and ``set_name`` from the store, with its query at ``read_at``."""
 
     __slots__ = ("generation", "lease", "publisher", "read_at", "requests", "set_name", "usable", "world")
 
@@ -73,7 +74,7 @@ class Api(Process):
     # Generations ----------------------------------------------------------------------------------------------
 
     def _renew(self) -> Steps:
-        """Read the newest generation, if the last time is long ago."""
+        """Read the newest generation, if it was last read long ago."""
         world = self.world
         for _ in range(2):
             if self.usable and world.now < self.read_at + self.lease // 2:
@@ -84,15 +85,15 @@ class Api(Process):
             except Lost:
                 holds = begun <= self.read_at + self.lease or not world.rules.only_prolongs
                 if world.store.down > world.now and self.usable and holds:
-                    self.read_at = begun  # the store answers nobody, so nobody makes another generation
+                    self.read_at = begun  # the store answers nobody, so there can be no new generation
                 return
             usable = usable and (newest == self.generation or newest == 1)
             if newest < self.generation or (newest == self.generation and begun < self.read_at):
-                return  # an answer that is older than what is known
+                return  # the answer is older than what is known
             self.generation, self.set_name, self.usable, self.read_at = newest, name, usable, begun
 
     def _found(self, name: int) -> Steps:
-        """Redis says what its data set is. A process that finds another than the generation names makes the next."""
+        """Handle the name of a data set from Redis. If the generation has another one, make the next generation."""
         world, rules = self.world, self.world.rules
         if name == self.set_name or not rules.data_set:
             return
@@ -106,7 +107,7 @@ class Api(Process):
         self.usable = False
 
     def _vouched(self, generation: int, name: int) -> Steps:
-        """Whether an answer that came from this data set may be told now; asks once more if that was long ago."""
+        """Return whether an answer from this data set may be given now. Read the generation again if it is old."""
         rules = self.world.rules
         if rules.lease and self.usable and self.world.now > self.read_at + self.lease:
             yield from self._renew()
@@ -185,7 +186,7 @@ class Api(Process):
         return number
 
     def _open(self, chat: int, generation: int, name: int) -> Steps:
-        """Announce a marker, then send it. Nobody waits for it here: the client comes again."""
+        """Announce a marker, then send it. The request doesn't wait for it, because the client tries again."""
         candidate = self.world.unique()
         try:
             announced = yield from self.world.ask(self, Redis.announce, generation, chat, candidate)
@@ -204,7 +205,7 @@ class Api(Process):
             self._send_alone(Command("barrier", 0, candidate=candidate, generation=generation))
 
     def _send_alone(self, command: Command) -> None:
-        """Nobody waits for the confirm."""
+        """Send a command without waiting for its confirm."""
         if self.publisher.down > self.world.now:
             return
         request = Request("marker", command.chat)
@@ -246,7 +247,7 @@ class Api(Process):
             return UNKNOWN
         request.order = order
         if rules.order_then_read and not (yield from self._is_there(request)):
-            return UNKNOWN  # a 404; the note stays, and does no harm
+            return UNKNOWN  # a 404; the note stays, which is harmless
         if publisher.down > world.now or (publisher.name != begun_as and rules.new_name):
             return UNKNOWN
         text = GONE if request.kind == "delete" else request.text
@@ -269,7 +270,7 @@ class Api(Process):
     # Reads ----------------------------------------------------------------------------------------------------
 
     def _shown(self, request: Request) -> Steps:
-        """What Redis has of the chat: the floor and the entries; or None, when the store alone is asked."""
+        """Return the chat's floor and entries in Redis, or None if only the store is to be read."""
         world, rules = self.world, self.world.rules
         yield from self._renew()
         generation = self.generation
@@ -311,7 +312,7 @@ class Api(Process):
         return found
 
     def _get(self, request: Request) -> Steps:
-        """The text, 0 for none."""
+        """Return the text, or 0 if there is no message."""
         shown = yield from self._shown(request)
         number = request.number
         if shown is not None:

@@ -1,4 +1,4 @@
-"""RabbitMQ: a quorum queue with a single active consumer, and the connections of publishers."""
+"""RabbitMQ: a quorum queue with a single active consumer, and the publishers' connections."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ PREFETCH = 6
 
 
 class Delivery:
-    """What a publisher sends. ``confirmed``: how far it had confirms, in order, when it sent this."""
+    """A delivery. All up to ``confirmed`` were confirmed, in order, when its publisher sent it."""
 
     __slots__ = ("command", "confirmed", "name", "sequence")
 
@@ -25,7 +25,7 @@ class Delivery:
 
 
 class Channel:
-    """A writer's consumer. ``waiting`` has what was delivered and not begun; ``task`` is whom to wake."""
+    """A writer's consumer. ``waiting`` has deliveries that it has not begun; ``task`` is the task to wake."""
 
     __slots__ = ("consuming", "open", "task", "waiting", "writer")
 
@@ -38,7 +38,7 @@ class Channel:
 
 
 class Broker:
-    """The queue of one shard. ``items`` are in order; beside each, the channel that holds it."""
+    """The queue of one shard. ``items`` are in order, each with the channel that holds it."""
 
     __slots__ = ("acknowledged", "channels", "items", "world")
 
@@ -92,7 +92,7 @@ class Broker:
         self._hand_out()
 
     def close(self, channel: Channel) -> None:
-        """Hand out again, in order and before anything newer, all that it held."""
+        """Close a channel, and hand out all that it held again, in order and before anything newer."""
         if not channel.open:
             return
         channel.open = channel.consuming = False
@@ -108,7 +108,7 @@ class Broker:
         channel.waiting = []
 
     def cancel(self, channel: Channel) -> None:
-        """What the first design did: the consumer goes, what it holds stays with it, and the next one is served."""
+        """Cancel a consumer as the first design did: it keeps what it holds, and the next one is served."""
         channel.consuming = False
         self._hand_out()
 
@@ -117,7 +117,7 @@ class Broker:
         self.close(channel)
 
     def reset(self, again: int) -> None:
-        """All connections break, and the last acknowledged deliveries come once more."""
+        """Break all connections, and deliver the last acknowledged deliveries again."""
         back = self.acknowledged[-again:] if again else []
         if back:
             del self.acknowledged[-again:]
@@ -127,7 +127,7 @@ class Broker:
 
 
 class Link:
-    """A publisher's connection: what it sent arrives in order, confirms come back in any."""
+    """A publisher's connection. Deliveries arrive in order, confirms come back in any order."""
 
     __slots__ = ("confirms", "items", "publisher", "world")
 
@@ -142,10 +142,10 @@ class Link:
         self.world.spawn(self.world.network, self._carry())
 
     def _carry(self) -> Steps:
-        """One of these for each delivery, but each moves whichever is next."""
+        """Carry the next delivery to the broker. There is one such task for each delivery."""
         world = self.world
         yield
-        while self.publisher.link is not self and world.draw() < 0.85:  # what was given up as lost comes late
+        while self.publisher.link is not self and world.draw() < 0.85:  # what was given up as lost arrives late
             yield
         if not self.items:
             return

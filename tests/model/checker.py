@@ -1,4 +1,4 @@
-"""What clients were told, and whether it can all be true: contract, section 2."""
+"""The answers that clients got, checked against section 2 of the contract."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ NEVER = 1 << 60
 
 
 class Violation(Exception):
-    """A promise is broken. ``kind`` names it in few words, the same for every schedule."""
+    """A broken promise. ``kind`` is a short name, the same in every schedule."""
 
     def __init__(self, kind: str, what: str) -> None:
         super().__init__(f"{kind}: {what}")
@@ -18,7 +18,7 @@ class Violation(Exception):
 
 
 class Change:
-    """An edit or a delete that somebody asked for. ``ended``: when there was an answer of any kind."""
+    """An edit or a delete that a client asked for. ``ended`` is when there was an answer of any kind."""
 
     __slots__ = ("acked", "began", "ended", "request", "text")
 
@@ -31,7 +31,7 @@ class Change:
 
 
 class Message:
-    """A message that somebody asked for, with all that is known about it."""
+    """A message that a client posted, and all that is known about it."""
 
     __slots__ = (
         "acked", "began", "chat", "claim", "deletes", "edits", "faulty", "gone", "number", "orders", "seen", "sender",
@@ -52,13 +52,15 @@ class Message:
         self.deletes: list[Change] = []
         self.seen = NEVER  # when the first read that showed it had ended
         self.gone = NEVER  # when the first read ended that did not show it any more
-        self.orders: list[tuple[int, int]] = []  # the newest order that was seen, and when that read had ended
+        self.orders: list[
+            tuple[int, int]
+        ] = []  # when a read ended, and the order that it showed, if it was a new highest
 
     def __repr__(self) -> str:
         return f"message {self.chat}/{self.number or '?'} (text {self.text}, sender {self.sender})"
 
     def older(self, text: int, began: int) -> Change | None:
-        """An acknowledged edit, begun before, that must have replaced this text."""
+        """Return an edit that was acknowledged before ``began`` and must have replaced this text."""
         shown = self.edit_of(text)
         ended = -1 if shown is None else shown.ended
         for edit in self.edits:
@@ -67,7 +69,7 @@ class Message:
         return None
 
     def higher(self, text: int) -> Change | None:
-        """An acknowledged edit of a higher order."""
+        """Return an acknowledged edit of a higher order than this text's."""
         shown = self.edit_of(text)
         order = 0 if shown is None else shown.request.order
         for edit in self.edits:
@@ -83,7 +85,7 @@ class Message:
 
 
 class Checker:
-    """Raises Violation as soon as something can't be right."""
+    """A checker that raises Violation as soon as an answer breaks the contract."""
 
     __slots__ = ("acks", "by_text", "highest", "messages", "reads", "told", "unacked", "world")
 
@@ -92,7 +94,7 @@ class Checker:
         self.messages: list[Message] = []
         self.by_text: dict[int, Message] = {}
         self.told: dict[tuple[int, int], Message] = {}
-        self.highest: dict[tuple[int, int], int] = {}  # the highest number told, by chat and sender
+        self.highest: dict[tuple[int, int], int] = {}  # the highest acknowledged number, by chat and sender
         self.acks = 0
         self.unacked = 0
         self.reads = 0
@@ -108,7 +110,7 @@ class Checker:
         return message
 
     def post_ends(self, message: Message, request: Request) -> bool:
-        """Whether it was acknowledged."""
+        """Check the answer to a post, and return whether it was acknowledged."""
         answer = request.answer
         if not isinstance(answer, int):
             self.unacked += 1
@@ -205,7 +207,7 @@ class Checker:
             message.orders.append((now, order))
         message.seen = min(message.seen, now)
 
-    # In the end -----------------------------------------------------------------------------------------------
+    # At the end -----------------------------------------------------------------------------------------------
 
     def ends(self, store: Any) -> None:
         """Check the store at the end, when all queues are drained and Redis is empty."""

@@ -1,4 +1,4 @@
-"""A client: it sends one request after the other, each through any of the API processes."""
+"""A client that sends one request after the other, each through any of the API processes."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from tests.model.checker import Message
 from tests.model.world import PARKED, Process, Steps, World
 
 BROKEN = "no answer"  # the process crashed
-ABANDONED = "given up"  # the client waited for too long; the request may go on
+ABANDONED = "given up"  # the client waited too long; the request may continue
 
 
 class Client(Process):
-    """``waits_for`` is the request under way, ``at`` the API process that has it."""
+    """A client. ``waits_for`` is its request under way, ``at`` the API process that has it."""
 
     __slots__ = ("at", "index", "left", "task", "waits_for", "world")
 
@@ -100,10 +100,10 @@ class Client(Process):
         self.world.checker.read_ends(request, began)
 
     def give_up(self, answer: str) -> None:
-        """Stop waiting: there is no answer."""
+        """Stop waiting without an answer."""
         request = self.waits_for
         if request is not None and request.answer is None and request.waiter is not None:
-            copy = request.waiter
+            waiter = request.waiter
             request.waiter = None
             request.answer = answer
-            self.world.wake(copy)
+            self.world.wake(waiter)

@@ -1,4 +1,4 @@
-"""What travels through the queue."""
+"""Commands in the queue."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 
 class Command:
-    """A post, an edit, a delete, the marker that opens a chat, or a barrier. ``faulty``: no store would take it."""
+    """A post, an edit, a delete, the marker that opens a chat, or a barrier. No store accepts a ``faulty`` one."""
 
     __slots__ = (
         "candidate",

@@ -1,4 +1,4 @@
-"""Faults between steps."""
+"""Faults that happen between steps."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.model.writer import Writer
 
 
 class Faults:
-    """Picks by the weights of the profile."""
+    """Faults, chosen by the weights of the profile."""
 
     __slots__ = ("copies", "strikes", "world")
 
@@ -30,7 +30,7 @@ class Faults:
     # Processes ------------------------------------------------------------------------------------------------
 
     def crash_api(self) -> None:
-        """It loses its memory; another process takes its place."""
+        """Crash an API process, which loses its memory. Another process takes its place."""
         world = self.world
         index = world.below(len(world.apis))
         api = world.apis[index]
@@ -55,7 +55,7 @@ class Faults:
         world.writers[index].redis = writer.redis
 
     def _notice(self, writer: Writer) -> Steps:
-        """The broker notices some time later that the connection is lost."""
+        """Let the broker notice some time later that the connection is lost."""
         yield
         self.world.broker.close(writer.channel)
 
@@ -75,7 +75,7 @@ class Faults:
             self.world.spawn(self.world.network, self._notice(writer))
 
     def heartbeat(self) -> None:
-        """A writer's connection drops, without its fault."""
+        """Drop a writer's connection while the writer continues."""
         writer = self._one(self.world.writers)
         if writer.channel is not None:
             self.world.count("a writer's connection drops")
@@ -93,7 +93,7 @@ class Faults:
     # Broker ---------------------------------------------------------------------------------------------------
 
     def doubt(self) -> None:
-        """A publisher's connection drops: what is on its way is lost, or comes though nobody hears of it."""
+        """Drop a publisher's connection. What is on its way is lost, or arrives without a confirm."""
         world = self.world
         api = self._one(world.apis)
         world.count("a publisher's connection drops")
@@ -118,7 +118,7 @@ class Faults:
         self._one(self.world.servers).restart()
 
     def copy(self) -> None:
-        """A replica, as it will be found later."""
+        """Keep a copy of Redis, to fail over to later."""
         self.copies.append(self._one(self.world.servers).copy())
 
     def fail_over(self) -> None:
@@ -128,7 +128,7 @@ class Faults:
             self._one(world.servers).become(self._one(self.copies).copy())
 
     def switch(self) -> None:
-        """There are two, and a process goes from one to the other."""
+        """Let a process change to the other of two Redis servers."""
         world = self.world
         if len(world.servers) < 2:
             world.count("there are two Redises")

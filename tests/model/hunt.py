@@ -1,4 +1,4 @@
-"""Runs many schedules, on as many cores as it may use."""
+"""Run many schedules, on up to two cores."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class Summary(NamedTuple):
 def find(
     rules: Rules, profiles: tuple[Profile, ...], schedules: int, kind: str | None = None, first: int = 0
 ) -> Found | None:
-    """Runs seeds below ``schedules`` until something, or something of this kind, is violated. ``first`` goes before the
-    others: with the seed of the last time a test need not search again what has not changed.
+    """Run seeds below ``schedules`` until there is a violation, or one of this kind. The seed ``first`` runs before the
+    others: a test gives the one found last time, and need not search again.
     """
     for seed in (first, *range(schedules)):
         violation = run_seed(seed, rules, profiles).violation
@@ -44,7 +44,7 @@ def find(
 
 
 def summary(base: int, schedules: int) -> Summary:
-    """Seeds from ``base``, with every rule, under all profiles in turn."""
+    """Run seeds from ``base``, with every rule, under all profiles in turn."""
     with ProcessPoolExecutor(PROCESSES) as pool:
         starts = range(base, base + schedules, PIECE)
         ends = [min(start + PIECE, base + schedules) for start in starts]

@@ -1,4 +1,4 @@
-"""How often each fault occurs, and what clients do. Each profile looks for another kind of trouble."""
+"""Profiles: how often each fault occurs, and what clients do. Each one looks for another kind of violation."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """Chances: of a step to be a fault, of a call to break, of a client's request to be of a kind …
+    """Probabilities that a step is a fault, that a call breaks, that a client's request is of a kind, and so on.
 
     ``strikes`` are methods of faults.Faults with their weights.
     """
@@ -224,6 +224,6 @@ PROFILES = (
 
 
 def named(names: str) -> tuple[Profile, ...]:
-    """Those of these names, with commas between."""
+    """Return the profiles with these names, which are separated by commas."""
     by_name = {profile.name: profile for profile in PROFILES}
     return tuple(by_name[name.strip()] for name in names.split(","))

@@ -1,4 +1,4 @@
-"""The publisher in an API process."""
+"""The publisher of an API process."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ PLACES = 3
 
 
 class Publisher:
-    """Numbers deliveries, and reports them in their order. ``down``: until when there is no connection."""
+    """A publisher that numbers deliveries and reports their confirms in order. It has no connection until ``down``."""
 
     __slots__ = ("come", "confirmed", "down", "held", "link", "name", "sequence", "waiting", "world")
 
@@ -33,7 +33,7 @@ class Publisher:
         return self.held >= PLACES
 
     def send(self, owner: Any, command: Any) -> Steps:
-        """Returns whether it is confirmed; if not, it is in doubt."""
+        """Send a command and return whether it is confirmed. If not, it is in doubt."""
         self.sequence += 1
         answer: list[Any] = [None, None]
         self.waiting[self.sequence] = answer
@@ -47,14 +47,14 @@ class Publisher:
         self.come.add(sequence)
         if not self.world.rules.told_in_order:
             self._answer(sequence, True)
-        if not self.world.rules.new_name:  # what was in doubt is not waited for
+        if not self.world.rules.new_name:  # it does not wait for what was in doubt
             self.confirmed = max(self.confirmed, min(self.waiting, default=1) - 1)
         while self.confirmed + 1 in self.come:
             self.confirmed += 1
             self._answer(self.confirmed, True)
 
     def doubt(self) -> None:
-        """What waits may or may not be in the queue."""
+        """Report everything that waits as in doubt: it may or may not be in the queue."""
         for sequence in list(self.waiting):
             self._answer(sequence, False)
         if self.world.rules.new_name:

@@ -1,6 +1,6 @@
-"""Drives the real store's ``apply`` in a real database through a schedule of deliveries that is a function of its seed:
-two writers of which either may hold what the other has applied, deliveries that are lost, commands at fault, openings.
-Beside it a reference that applies each publisher's deliveries 1, 2, 3 … once, in the order in which they came.
+"""Drive the real store's ``apply`` in a real database through a schedule of deliveries, a function of its seed. There
+are two writers, either of which may hold what the other has applied, lost deliveries, commands at fault, and openings.
+A reference applies each publisher's deliveries 1, 2, 3 … once, in the order in which they came.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Stored(NamedTuple):
 
 
 class Tables:
-    """The reference: one chat's rows, and its shard's."""
+    """The reference: the rows of one chat and of its shard."""
 
     def __init__(self) -> None:
         self.messages: dict[int, Stored] = {}
@@ -53,7 +53,7 @@ class Tables:
         self.opening = 0
 
     def apply(self, command: Queued) -> Any:
-        """The outcome, where a reason does not count."""
+        """Apply a command and return its outcome. The words of a reason do not count."""
         if isinstance(command, OpenChat):
             self.epoch += 1
             self.opening = self.epoch
@@ -61,7 +61,7 @@ class Tables:
         assert isinstance(command, Post | Edit | Delete)
         opening, self.opening = self.opening, 0
         outcome = self._post(command) if isinstance(command, Post) else self._change(command)
-        if outcome == "at fault":  # nothing of it has happened
+        if outcome == "at fault":  # it has no effect
             self.opening = opening
             outcome = Failed("")
         if isinstance(outcome, Failed | Straggler):
@@ -106,7 +106,7 @@ class Tables:
 
 
 class Sequence:
-    """A seeded queue: deliveries of some publishers as they came, with all that may be wrong with a command."""
+    """A seeded queue of deliveries by some publishers, with every kind of wrong command."""
 
     def __init__(self, draw: random.Random, chat: ChatKey, count: int, *, markers: bool) -> None:
         self._draw = draw
@@ -124,7 +124,9 @@ class Sequence:
             commands: list[Queued]
             if markers and draw.random() < 0.08:
                 commands = [OpenChat(chat, f"candidate {len(self.deliveries)}", 1)]
-                self._epoch += draw.random() < 0.8  # who numbers goes on in the new one, or does not know of it
+                self._epoch += (
+                    draw.random() < 0.8
+                )  # the process that numbers uses the new epoch, or does not know it yet
             else:
                 commands = [self._command() for _ in range(draw.choice((1, 1, 2, 4, 9)))]
             confirmed = sent[name] - 1 if draw.random() < 0.8 else draw.randint(0, sent[name] - 1)
@@ -156,7 +158,7 @@ class Sequence:
 
 
 class Writer:
-    """One end of the queue: what it holds, from where on, of what it was given."""
+    """A writer that consumes the queue. It holds the deliveries ``held``, which begin at the place ``at``."""
 
     def __init__(self, database: Database) -> None:
         self.deliveries = Deliveries(database, set(), note_changes=True)
@@ -165,7 +167,7 @@ class Writer:
 
 
 class Applying:
-    """One schedule. ``shard`` and the chat are its own."""
+    """One schedule, with a shard and a chat of its own."""
 
     def __init__(self, databases: list[Database], seed: int, shard: int, chat: ChatKey, deliveries: int) -> None:
         self.draw = random.Random(seed)
@@ -182,12 +184,12 @@ class Applying:
         self.transactions = 0
 
     def run(self) -> int:
-        """Returns how many steps there were."""
+        """Run the schedule and return the number of steps."""
         steps = 0
         while self.acknowledged < len(self.queue):
             steps += 1
             kind = self.draw.random()
-            if kind < 0.1:  # the broker gives the shard to the other, which begins behind what is acknowledged
+            if kind < 0.1:  # the broker gives the shard to a writer, which begins behind what is acknowledged
                 self.active = self.draw.choice(self.writers)
                 self.active.held = []
             elif kind < 0.2 and self.openings:
@@ -197,7 +199,7 @@ class Applying:
                 if lives:
                     self.tables.live_epoch, self.tables.opening = epoch, 0
             elif kind < 0.27:
-                idle = self.draw.choice(self.writers)  # one that was frozen goes on with what it holds
+                idle = self.draw.choice(self.writers)  # a frozen one continues with what it holds
                 if idle.held:
                     self._apply(idle, _together(idle.held[: self.draw.randint(1, len(idle.held))]))
             elif kind < 0.31:
@@ -216,7 +218,7 @@ class Applying:
         many = self.draw.choice((1, 2, 5))
         batch = _together(writer.held[:many])
         self._apply(writer, batch)
-        if self.draw.random() < 0.8:  # else it dies between its commit and this
+        if self.draw.random() < 0.8:  # otherwise it dies before it acknowledges
             writer.at += len(batch)
             writer.held = writer.held[len(batch) :]
             self.acknowledged = max(self.acknowledged, writer.at)
@@ -262,7 +264,9 @@ class Applying:
         return "stopped" if any(each.confirmed >= gap.expected for each in behind) else "orphaned"
 
     def _expected(self, batch: list[Delivery]) -> list[Any] | tuple[str, int] | str:
-        """The outcomes, with the reference changed; or the gap, or that the shard stops: then nothing was."""
+        """Apply the batch to the reference and return the outcomes. If there is a gap, or the shard stops, return that
+        and apply nothing.
+        """
         last = dict(self.tables.publishers)
         new: list[str] = []
         for delivery in batch:
@@ -295,7 +299,7 @@ class Applying:
         return outcomes
 
     def _lose_one(self) -> None:
-        """The queue loses a delivery that nobody has applied yet."""
+        """Let the queue lose a delivery that no writer has applied yet."""
         behind = self.draw.randint(self.acknowledged, len(self.queue) - 1)
         lost = self.queue[behind]
         if self.draw.random() < 0.3 and lost.sequence > self.tables.publishers.get(lost.publisher, 0):
@@ -304,7 +308,7 @@ class Applying:
                 writer.held = []
 
     def _come_too_early(self) -> None:
-        """A delivery comes before an earlier one: nothing is applied, nor noted."""
+        """Deliver before an earlier delivery: nothing may be applied or noted."""
         late = self.queue[self.draw.randint(self.acknowledged, len(self.queue) - 1)]
         expected = self.tables.publishers.get(late.publisher, 0) + 1
         if late.sequence <= expected or (late.publisher, expected) in self.decided:
@@ -318,13 +322,13 @@ class Applying:
 
 
 def _together(batch: list[Delivery]) -> list[Delivery]:
-    """A marker is applied alone, as a writer does."""
+    """Return the commands up to a marker, or a marker alone, as a writer applies them."""
     at = next((at for at, each in enumerate(batch) if isinstance(each.commands[0], OpenChat)), len(batch))
     return batch[: max(1, at)]
 
 
 def _plain(outcome: Any) -> Any:
-    """An outcome without its words."""
+    """Return an outcome without the words of its reason."""
     if isinstance(outcome, Failed):
         return "failed"
     if isinstance(outcome, NotFound):
@@ -335,7 +339,7 @@ def _plain(outcome: Any) -> Any:
 
 
 def compare(database: Database, shard: int, chat: ChatKey, tables: Tables) -> None:
-    """The tables have the same content as the reference."""
+    """Check that the tables have the same content as the reference."""
 
     def work(cursor: Any) -> list[Any]:
         found = []
@@ -353,6 +357,6 @@ def compare(database: Database, shard: int, chat: ChatKey, tables: Tables) -> No
     messages, keys, aside, publishers, chats = database.run(work, commit=False)
     assert {row[0]: Stored(*row[1:]) for row in messages} == tables.messages
     assert {(sender, key): (number, bytes(hashed)) for sender, key, number, hashed in keys} == tables.keys
-    assert [(bytes(command), bool(told)) for command, told in aside] == tables.aside
+    assert [(bytes(command), bool(acknowledged)) for command, acknowledged in aside] == tables.aside
     assert dict(publishers) == tables.publishers
     assert chats == [(tables.last_number, tables.epoch, tables.live_epoch, tables.opening)]

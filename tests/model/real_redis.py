@@ -1,5 +1,6 @@
-"""Drives the real scripts, and what speaks to them, through a schedule of words that is a function of its seed; beside
-them a reference (reference.py), and what clients were told."""
+"""Drive the real scripts and their callers through a schedule of words that is a function of its seed. Compare them
+with a reference (reference.py), and with the answers that clients got.
+"""
 
 from __future__ import annotations
 
@@ -42,9 +43,9 @@ from tests.model.real_store import KeptStore, Late
 from tests.model.reference import LEAST, MANY, MARGIN, MOST, Known, Reference, Words, words_of
 
 CALLER = Caller(User(1, "ref", "a@x", "A", 1))
-LIMIT = 5  # of the remembered page
+LIMIT = 5  # of the cached page
 
-# So that a short schedule sees the floor rise often, and everything that is bounded reach its bound.
+# With small bounds, even a short schedule raises the floor often and reaches every bound.
 _SMALL = (
     ("applied", "highest - 200", f"highest - {MARGIN}"),
     ("applied", "floor + 2000", f"floor + {MOST}"),
@@ -70,7 +71,7 @@ class Wrong(AssertionError):
 
 
 class Queue:
-    """What the view needs of a publisher and of the generations: markers go behind what is queued."""
+    """A publisher that puts markers behind what is queued, and generations that are always in use."""
 
     def __init__(self, drive: Drive) -> None:
         self._drive = drive
@@ -93,7 +94,7 @@ _LATE: ContextVar[Late | None] = ContextVar("late", default=None)
 
 
 class SlowView(RedisView):
-    """A view whose answers from Redis are late, if the test asks for that."""
+    """A view whose answers from Redis are late if the schedule says so."""
 
     async def _read(self, key: ChatKey, at: int, step: int, wanted: int, *, skipped: int = 0) -> _Hot:
         hot = await super()._read(key, at, step, wanted, skipped=skipped)
@@ -103,7 +104,7 @@ class SlowView(RedisView):
         return hot
 
     def _open_later(self, key: ChatKey) -> None:
-        """The schedule says when a chat is opened."""
+        """Do nothing, because the schedule says when a chat is opened."""
 
     async def slowly(self, late: Late, key: ChatKey, limit: int, before: int | None, after: int | None) -> MessagesRead:
         _LATE.set(late)
@@ -121,14 +122,14 @@ class Api:
 
 
 class Said(NamedTuple):
-    """What a writer is about to report of a transaction."""
+    """A writer's report of a transaction, which is not sent yet."""
 
     commands: list[tuple[Post | Edit | Delete, Outcome]]
     position: Position
 
 
 class Reading(NamedTuple):
-    """A read that is under way: its limits, and what was told, or sent as a delete, before it began."""
+    """A read that is under way. ``told`` is what clients knew when it began, ``live`` how often Redis had lost all."""
 
     task: asyncio.Task[Any]
     late: Late
@@ -157,7 +158,8 @@ class Drive:
         self.trace: list[str] = []
         self.texts = 0
         self.full = False
-        # Numbers and orders that are given and not sent; sent and not shown; shown; applied, and to be said.
+        # Numbers and orders that were given but not sent; commands that were sent but not shown; those that were shown;
+        # and reports of transactions that are not sent yet.
         self.given: list[tuple[Slot, Claim | None, str]] = []
         self.ordered: list[tuple[Edit | Delete, Message]] = []
         self.unshown: list[tuple[Post | Edit | Delete, bytes, told_by.MessagesRead]] = []
@@ -165,16 +167,16 @@ class Drive:
         self.said: list[Said] = []
         self.done: list[Post | Edit | Delete] = []
         self.aside: list[Post | Edit | Delete] = []
-        self.troubled: set[int] = set()  # numbers of which something was ever set aside
+        self.troubled: set[int] = set()  # numbers of messages of which a command was ever set aside
         self.used: list[Claim] = []
         self.refreshing: tuple[asyncio.Task[None], Late, list[int], dict[int, Any], Position] | None = None
         self.opening: tuple[str, OpenChat, Opened, Position] | None = None
         self.reading: Reading | None = None
-        # What clients know: of each number the order of the last change told, -1 for a delete; whose it is.
+        # What clients know of each number: the order of the last acknowledged change, or -1 for a delete; and its text.
         self.told: dict[int, int] = {}
         self.owners: dict[int, str] = {}
-        self.order_of: dict[str, tuple[int, int]] = {}  # of each text that was sent its number and order
-        self.deletes: set[int] = set()  # numbers of which a delete was sent
+        self.order_of: dict[str, tuple[int, int]] = {}  # the number and order of each text that was sent
+        self.deletes: set[int] = set()  # numbers of messages for which a delete was sent
         self.lives = 0
 
     # The schedule ------------------------------------------------------------------------------------------------
@@ -202,7 +204,7 @@ class Drive:
             (1, self.retry),
             (1, self.more_shards),
         ]
-        # Schedules differ in what is common in them.
+        # Each schedule has its own frequent steps.
         weights = [weight * self.random.choice((0.3, 1, 1, 3)) for weight, _ in words]
         steps_of = [step for _, step in words]
         try:
@@ -222,7 +224,7 @@ class Drive:
             await self._forget()
 
     async def begin(self) -> None:
-        """A chat that was just made. That its shard is known to be drained may be left from a test before."""
+        """Begin with a new chat. An earlier test may have left the note that its shard is drained."""
         await self.client.call("DEL", self.client.named().drained(0))
         await self.client.script("fresh", 3, *self._names(), await self._guard(), LIFETIME_MS)
 
@@ -256,7 +258,7 @@ class Drive:
         return items.pop(at)
 
     async def _refused(self, work: Coroutine[Any, Any, Any]) -> bool:
-        """A full Redis refuses; nothing must have changed."""
+        """Return whether Redis refused because it is full. Then nothing may have changed."""
         try:
             await work
         except Unavailable:
@@ -317,7 +319,7 @@ class Drive:
         if not self.full or claim is None:
             self.reference.release(slot.epoch, slot.number, claim and claim.key)
         elif claim is not None and (known := self.reference.keys.get(claim.key)) is not None:
-            del known  # a full Redis refuses to count; nothing has changed
+            del known  # a full Redis refuses, and nothing has changed
 
     async def send(self) -> None:
         if self.ordered and (not self.given or self.random.random() < 0.5):
@@ -339,7 +341,7 @@ class Drive:
         slot, claim, text = self._take(self.given)
         fields = slot.created_at, claim and claim.key, claim and claim.body_hash, slot.epoch
         if claim is None and self.used and self.random.random() < 0.1:
-            # The same key once more, under a number that nobody is ever told.
+            # The same key again, under a number that no client gets.
             other = self.random.choice(self.used)
             if (1, other.key) in self.store.keys:
                 keyed = other.key, other.body_hash, slot.epoch
@@ -421,7 +423,7 @@ class Drive:
             assert self.full, "show was refused"
             self.note(f"refused to show {[each.number for each, _, _ in some]}")
             return
-        if self.full:  # nothing was to be written, or the epoch is over
+        if self.full:  # there was nothing to write, or the epoch is over
             for (command, _, shown), result in zip(some, results, strict=True):
                 self._same(self.reference.show(command, shown), result)
         else:
@@ -470,7 +472,7 @@ class Drive:
         self.said.append(Said(commands, position))
 
     async def apply_again(self) -> None:
-        """Another writer is given what was applied, and skips it: in one transaction, or in some."""
+        """Deliver what was applied to another writer, which skips it."""
         if not self.done:
             return
         at = max(0, len(self.done) - self.random.choice((1, 3, 10)))
@@ -540,14 +542,16 @@ class Drive:
         self.reference.refreshed(numbers, found, position)
 
     async def drop(self) -> None:
-        """A writer could not tell Redis, or died before."""
+        """Drop a report, as if the writer had died or could not reach Redis."""
         if self.said and self.random.random() < 0.5:
             said = self._take(self.said)
             self.note(f"never said: {[(type(each).__name__, each.number) for each, _ in said.commands]}")
 
     async def retry(self) -> None:
-        """An operator sends what was set aside again, under the number that was kept for it; not while a change of the
-        same message is under way, which would find neither."""
+        """Send a command that was set aside again, as an operator does, under the number that was kept for it.
+
+        Wait while a change of the same message is under way, which would not find the message.
+        """
         under_way = {change.number for change, _ in self.ordered}
         under_way |= {each.number for each in self.queue if isinstance(each, Post | Edit | Delete)}
         if self.aside and self.aside[0].number not in under_way:
@@ -564,7 +568,7 @@ class Drive:
         if self.random.random() < 0.1:
             self.store.shards += 1
             self.store.applied = 0
-            self.said.clear()  # all writers have begun anew
+            self.said.clear()  # all writers have restarted
             self.note(f"{self.store.shards} shards")
 
     # Opening -----------------------------------------------------------------------------------------------------
@@ -574,7 +578,7 @@ class Drive:
             self.note("everything is lost")
             await self._forget()
             self.reference.lost()
-            # What was set aside comes back when an operator says so, and not before.
+            # What was set aside comes back only when an operator sends it again.
             for number in self.troubled:
                 self.told.pop(number, None)
             self.lives += 1
@@ -608,7 +612,7 @@ class Drive:
                 assert self.full, "live was refused"
                 return
             self.note(f"(d) epoch {opened.epoch}")
-            for number in self.troubled:  # what is set aside is not in what was seeded
+            for number in self.troubled:  # the seed lacks what is set aside
                 self.told.pop(number, None)
             self.reference.go_live(opened.epoch)
 
@@ -632,7 +636,7 @@ class Drive:
             raise Wrong(f"{found} instead of {expected}")
 
     async def look(self) -> None:
-        """Whatever way readers look, they see what the reference says, and what clients were told."""
+        """Check that every kind of read agrees with the reference, and with what clients know."""
         stored = self.store.stored(self.reference.position if self.reference.open else None)
         view = self.reference.view(stored)
         expected = [view[number] for number in sorted(view, reverse=True)]
@@ -669,7 +673,7 @@ class Drive:
             await self._lifetimes()
 
     def _kept(self, messages: list[Message], told: dict[int, int], low: int = 0, high: int = 1 << 60) -> None:
-        """What clients were told is there, whatever the reference says."""
+        """Check that what clients know is there, independently of the reference."""
         seen = {message.number: message for message in messages}
         assert [message.number for message in messages] == sorted(seen, reverse=True), "a page is out of order"
         for number, order in told.items():
@@ -686,7 +690,7 @@ class Drive:
                 assert changed >= order, f"{number} shows change {place_of(changed)} and not {place_of(order)}"
 
     async def _lifetimes(self) -> None:
-        """Entries that are not stored must not expire before the others."""
+        """Check that entries that are not stored don't expire before the others."""
         names = self.client.named()
         left, beside = await asyncio.gather(
             self.client.call("PTTL", names.chat(self.chat)), self.client.call("PTTL", names.old(self.chat))
@@ -752,7 +756,7 @@ class Drive:
         self._kept(messages, reading.told, low, high)
 
     async def end(self) -> None:
-        """Let everything arrive. Then the store has what was acknowledged, and Redis shows the same."""
+        """Let everything arrive, and check that the store has what was acknowledged and Redis shows the same."""
         await self._fill(False)
         while self.reading is not None:
             await self.go_on_reading()

@@ -1,5 +1,5 @@
-"""A store for one chat that keeps every state it was ever in, for the real views and scripts: what a copy that is just
-as far as it must be would answer, and questions whose answers are late.
+"""A store of one chat for the real views and scripts. It keeps every state it was in, so it can answer like a replica
+that is just at the required position, and its answers can be late.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from hubbub.cluster.protocol import (
     place_of,
 )
 
-KEPT = 12  # as many as an opening tells of: the 101 of the real one
+KEPT = 12  # messages that an opening returns; the real number is 101
 
 
 class Row(NamedTuple):
@@ -36,7 +36,7 @@ class Row(NamedTuple):
 
 
 class Late:
-    """A task that calls ``wait`` waits until the schedule lets it go on. ``come`` is set once one waits."""
+    """A point at which a task waits until the schedule lets it continue. ``come`` is set once one waits."""
 
     def __init__(self) -> None:
         self.waiting: list[asyncio.Future[None]] = []
@@ -50,10 +50,10 @@ class Late:
 
 
 class KeptStore:
-    """Applies commands as cluster.deliveries does, one transaction after the other.
+    """A store that applies commands as cluster.deliveries does, one transaction after the other.
 
-    ``copies``: a question that says how far a copy must be is answered by one that is just as far. ``faulty`` are the
-    texts of commands that it chokes on. ``late`` holds the next answer of ``ordered`` back, where it is there.
+    With ``copies``, a query that names a position is answered with the state at that position. ``faulty`` has the texts
+    of posts that it can't store. ``late``, if set, holds back the next answer of ``ordered``.
     """
 
     def __init__(self, *, copies: bool) -> None:
@@ -136,7 +136,7 @@ class KeptStore:
         self.rows.setdefault(number, []).append((self.state, row))
 
     def aside_now(self, numbers: Sequence[int]) -> None:
-        """Something is set aside of these alone."""
+        """Set the numbers of which commands are set aside."""
         self.told_aside = set(numbers)
 
     def set_live(self, epoch: int) -> bool:
@@ -154,7 +154,7 @@ class KeptStore:
         return None
 
     def stored(self, at: Position | None = None) -> dict[int, Row]:
-        """What a question is answered with that says that a copy must be at this position."""
+        """Return the rows as a replica at this position has them."""
         state = self.states[at] if at is not None and self.copies else None
         found = {number: self.row(number, state) for number in self.rows}
         return {number: row for number, row in found.items() if row is not None}

@@ -1,4 +1,4 @@
-"""Redis: what the scripts do, each of them atomic. A Redis that dies loses its memory."""
+"""Redis and its scripts, each of them atomic. A Redis that dies loses its memory."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from typing import Any
 
 from tests.model.world import World
 
-LOOK = 60  # ticks that a look into the store counts for: the protocol's 60 s
-KEEP = 70  # ticks that a key's entry stays after it is stored: its ten minutes
-GONE = -1  # the text of a message that is deleted
+LOOK = 60  # ticks for which a look into the store counts: the protocol's 60 s
+KEEP = 70  # ticks for which a key's entry stays after it is stored: the protocol's ten minutes
+GONE = -1  # the text of a deleted message
 
 Entry = tuple[int, int]  # the order of the newest change shown, and the text
 
 
 class Chat:
-    """A chat's hash. ``entries`` and ``beside`` have numbers; None is a number that was given and is not shown.
+    """A chat's hash. ``entries`` and ``beside`` are by number; None is a number that was given and is not shown.
 
-    ``notes`` has the number of each change that is not stored; ``overtaking``, of a number with notes, the order of its
-    last edit that is stored.
+    ``notes`` has the number of each change that is not stored, by its order. ``overtaking`` has the order of the last
+    stored edit of each number with notes.
     """
 
     __slots__ = ("beside", "changes", "entries", "epoch", "floor", "keys", "last", "live", "notes", "overtaking")
@@ -45,7 +45,7 @@ class Chat:
 
 
 class Redis:
-    """One server. ``name`` is what its data set is known by: run id and replication id."""
+    """One server. ``name`` identifies its data set, like the run id and replication id."""
 
     __slots__ = ("announced", "barriers", "chats", "name", "world")
 
@@ -57,14 +57,14 @@ class Redis:
     def empty(self) -> None:
         self.chats: dict[tuple[int, int], Chat] = {}
         self.announced: dict[tuple[int, int], set[int]] = {}
-        self.barriers: dict[int, set[int] | None] = {}  # announced ones; None: one has come through
+        self.barriers: dict[int, set[int] | None] = {}  # the announced ones, or None if one has come through
 
     def restart(self) -> None:
         self.empty()
         self.name = self.world.unique()
 
     def copy(self) -> Redis:
-        """A replica as it is now; what comes later never reaches it."""
+        """Return a replica as it is now. Later writes never reach it."""
         other = Redis(self.world)
         other.chats = {key: chat.copy() for key, chat in self.chats.items()}
         other.announced = {key: set(value) for key, value in self.announced.items()}
@@ -76,7 +76,7 @@ class Redis:
         self.chats, self.announced, self.barriers = other.chats, other.announced, other.barriers
         self.name = self.world.unique()
 
-    # What API processes say -----------------------------------------------------------------------------------
+    # Words of API processes -----------------------------------------------------------------------------------
 
     def number(self, generation: int, chat: int, claim: Any, look: tuple[int, int] | None) -> tuple[Any, ...]:
         found = self.chats.get((generation, chat))
@@ -106,7 +106,7 @@ class Redis:
             return False
         key = found.keys.get(claim)
         if key is not None and key[2] and self.world.rules.shared_is_kept:
-            return False  # another try has it as well
+            return False  # another try has it too
         found.keys.pop(claim, None)
         if number in found.entries and found.entries[number] is None:
             del found.entries[number]
@@ -115,7 +115,7 @@ class Redis:
         return True
 
     def order(self, generation: int, chat: int, number: int) -> tuple[int, int, int]:
-        """The order, the epoch, and the data set's name; no order where the chat is not live."""
+        """Return the order, the epoch and the data set's name. The order is 0 if the chat is not live."""
         found = self.chats.get((generation, chat))
         if found is None or not found.live:
             return 0, 0, self.name
@@ -151,7 +151,7 @@ class Redis:
         above = number > found.floor
         place = found.entries if above else found.beside
         if number not in place and ((above and rules.gone_stays_gone) or (not noted and rules.notes_are_needed)):
-            return True, self.name  # gone; or applied, or overtaken by one that was
+            return True, self.name  # the message is gone, or the change or a later one is stored
         entry = place.get(number)
         if entry is None or not rules.newer_stays:
             place[number] = order, text
@@ -180,14 +180,16 @@ class Redis:
     def read(
         self, generation: int, chat: int
     ) -> tuple[int, dict[int, Entry | None], bool, int] | tuple[None, None, bool, int]:
-        """The floor and what is shown, without a hash None; whether a barrier has come through; the data set's name."""
+        """Return the floor and the entries, or None twice without a hash; whether a barrier has come through; and the
+        data set's name.
+        """
         found = self.chats.get((generation, chat))
         through = self.barriers.get(generation, True) is None
         if found is None or not (found.live or not self.world.rules.pending_is_not_read):
             return None, None, through, self.name
         return found.floor, found.entries | found.beside, through, self.name
 
-    # What writers say -----------------------------------------------------------------------------------------
+    # Words of writers -----------------------------------------------------------------------------------------
 
     def seed(
         self,
@@ -227,8 +229,9 @@ class Redis:
             self.barriers[generation] = None
 
     def applied(self, generation: int, chat: int, words: list[tuple[Any, ...]], floor: int, stored: list[int]) -> None:
-        """The store has these: ("post", number, text, claim) or ("edit" or "delete", number, order). ``stored`` are
-        numbers at or below the new floor that the store has; others are moved beside.
+        """Note what the store has: ("post", number, text, claim) or ("edit" or "delete", number, order, None).
+
+        ``stored`` has the numbers at or below the new floor that are stored. Others are moved beside.
         """
         found = self.chats.get((generation, chat))
         if found is None:

@@ -1,6 +1,6 @@
-"""What the scripts of one chat must do, written from the text of redis/keys.py and the protocol's page, and not from
-the scripts. It is not the model's own machine (redis.py): that has no marks of what is not stored yet, no page
-versions, and is told by its caller what is stored.
+"""A reference for the scripts of one chat, written from the text of redis/keys.py and of the protocol's page, not from
+the scripts. The model's own machine (redis.py) does not suffice: it has no marks of what is not stored yet and no page
+versions, and its caller tells it what is stored.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from hubbub.cluster.protocol import (
 )
 from tests.model.real_store import KEPT, Row
 
-MARGIN, MOST, LEAST, MANY = 6, 8, 2, 14  # of the scripts' 200, 2000, 100, 5000
+MARGIN, MOST, LEAST, MANY = 6, 8, 2, 14  # the scripts have 200, 2000, 100 and 5000
 
 
 @dataclass(frozen=True)
 class MessagesRead:
-    """``message`` is None for one that is deleted; ``waits`` says that the store does not have it yet."""
+    """An entry. ``message`` is None if it is deleted. The store does not have it yet if it ``waits``."""
 
     order: int
     message: Message | None
@@ -39,7 +39,7 @@ class MessagesRead:
 
 
 class Words(NamedTuple):
-    """A post's in the store's words: 'p', 'x', 'a', 'e' or 'd'; see scripts/applied.lua."""
+    """A writer's report of one command. ``kind`` is 'p', 'x', 'a', 'e' or 'd', see scripts/applied.lua."""
 
     kind: str
     number: int
@@ -50,7 +50,7 @@ class Words(NamedTuple):
 
 @dataclass
 class Known:
-    """An Idempotency-Key's entry."""
+    """The entry of an Idempotency-Key."""
 
     epoch: int
     number: int
@@ -63,7 +63,7 @@ class Known:
 
 @dataclass
 class Reference:
-    """``entries`` has the numbers above the floor, ``beside`` those at or below it; None is one that is not shown."""
+    """A chat in Redis. ``entries`` has the numbers above the floor, ``beside`` some below; None is not shown yet."""
 
     there: bool = True
     epoch: int = 1
@@ -73,7 +73,7 @@ class Reference:
     place: int = 0
     position: Position | None = None
     notes: dict[int, set[int]] = field(default_factory=dict)
-    edited: dict[int, int] = field(default_factory=dict)  # of a message the place of the last edit that is stored
+    edited: dict[int, int] = field(default_factory=dict)  # the place of each message's last stored edit
     entries: dict[int, MessagesRead | None] = field(default_factory=dict)
     beside: dict[int, MessagesRead | None] = field(default_factory=dict)
     keys: dict[str, Known] = field(default_factory=dict)
@@ -83,7 +83,7 @@ class Reference:
     def open(self) -> bool:
         return self.there and self.live
 
-    # What API processes say -----------------------------------------------------------------------------------
+    # Words of API processes -----------------------------------------------------------------------------------
 
     def number(self) -> tuple[int, int]:
         self.last += 1
@@ -103,7 +103,7 @@ class Reference:
             del self.entries[number]
 
     def order(self, number: int) -> tuple[int, MessagesRead | None] | str:
-        """The order and the entry, None where the store alone has the message; or why there is none."""
+        """Return the order and the entry, which is None if only the store has the message; or why there is no order."""
         if not self.open:
             return "closed"
         if len(self.beside) >= MANY:
@@ -121,7 +121,7 @@ class Reference:
         return order_of(self.epoch, self.place), shown
 
     def show(self, command: Post | Edit | Delete, shown: MessagesRead) -> bool:
-        """Whether the client may get this answer."""
+        """Show a command, and return whether the client may get its answer."""
         number = command.number
         if isinstance(command, Post):
             if not self.open or self.epoch != command.epoch:
@@ -151,10 +151,10 @@ class Reference:
             self.beside[number] = shown
         return True
 
-    # What writers say -----------------------------------------------------------------------------------------
+    # Words of writers -----------------------------------------------------------------------------------------
 
     def applied(self, words: Sequence[Words], position: Position) -> list[int]:
-        """The numbers that must be looked up."""
+        """Apply a writer's report, and return the numbers that it must look up."""
         if not self.there:
             return []
         newer = self._newer(position)
@@ -222,7 +222,7 @@ class Reference:
         return known is None or (position.shards, position.transactions) > (known.shards, known.transactions)
 
     def _changing(self, number: int, shown: MessagesRead | None) -> bool:
-        """Whether it shows a change that is not stored."""
+        """Return whether the entry shows a change that is not stored."""
         if shown is None or not shown.order:
             return False
         epoch, place = place_of(shown.order)
@@ -270,7 +270,7 @@ class Reference:
     # Reading --------------------------------------------------------------------------------------------------
 
     def view(self, stored: dict[int, Row]) -> dict[int, Message]:
-        """What readers see, over what the store answers."""
+        """Return what readers see, given what the store answers."""
         if not self.open:
             return {number: row.message for number, row in stored.items()}
         found = {number: row.message for number, row in stored.items() if number <= self.floor}
@@ -283,7 +283,7 @@ class Reference:
 
 
 def words_of(command: Post | Edit | Delete, outcome: Outcome) -> Words | None:
-    """What a writer reports of a command."""
+    """Return what a writer reports of a command."""
     if isinstance(outcome, Failed | Straggler | AppliedBefore):
         return None
     if isinstance(command, Edit | Delete):
@@ -297,7 +297,7 @@ def words_of(command: Post | Edit | Delete, outcome: Outcome) -> Words | None:
 
 
 def words_again(commands: Sequence[Post | Edit | Delete], rows: dict[int, Row], aside: set[int]) -> list[Words]:
-    """What a writer reports of commands that had been applied before, by what the store has now."""
+    """Return what a writer reports of commands that were applied before, from what the store has now."""
     words = []
     for command in commands:
         number, row = command.number, rows.get(command.number)

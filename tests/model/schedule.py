@@ -1,4 +1,4 @@
-"""One schedule: it is built, run with faults, drained without faults, and checked."""
+"""Build a schedule, run it with faults, drain it without faults, and check it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.model.store import Store
 from tests.model.world import World
 from tests.model.writer import Writer
 
-DRAIN = 3000  # steps; far more than it takes
+DRAIN = 3000  # steps; far more than are needed
 
 
 class Ran(NamedTuple):
@@ -64,7 +64,7 @@ def run(draw: Callable[[], float], rules: Rules, profile: Profile, trace: list[s
 
 
 def _drain(world: World) -> None:
-    """End all faults: processes that were away are back, and all use one Redis."""
+    """End all faults, let all processes use one Redis, and run until nothing is left to do."""
     world.note("— no more faults —")
     world.calls_hold = 2.0
     world.pause_after = frozenset()

@@ -1,4 +1,4 @@
-"""Shrinks a failing schedule, and describes what happens in it."""
+"""Shrink a failing schedule, and describe what happens in it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.model.schedule import run
 
 
 class Recorder:
-    """Draws from a seed, and keeps what was drawn."""
+    """A source of choices from a seed, which keeps what was drawn."""
 
     def __init__(self, seed: int) -> None:
         self._random = random.Random(seed).random
@@ -24,7 +24,7 @@ class Recorder:
 
 
 class Replay:
-    """Draws what it was given, then 0 for ever: the first who may act acts, and nothing fails."""
+    """A source of the given choices, and then of 0 for ever: the first task acts, and nothing fails."""
 
     def __init__(self, choices: Sequence[float]) -> None:
         self._next = iter(choices)
@@ -39,7 +39,7 @@ def _fails(choices: Sequence[float], rules: Rules, profile: Profile, kind: str) 
 
 
 def shrunk(choices: list[float], rules: Rules, profile: Profile, kind: str, tries: int = 4000) -> list[float]:
-    """Leave out, or make dull, as many choices as may be while the same promise is broken."""
+    """Leave out choices, or set them to 0, while the same promise is still broken."""
     size = max(1, len(choices) // 2)
     while size:
         at = 0
@@ -64,7 +64,7 @@ def shrunk(choices: list[float], rules: Rules, profile: Profile, kind: str, trie
 
 
 def explain(seed: int, rules: Rules, profiles: tuple[Profile, ...] = PROFILES) -> str:
-    """Describe what happens in a failing schedule, after shrinking it."""
+    """Shrink a failing schedule and describe what happens in it."""
     profile = profiles[seed % len(profiles)]
     recorder = Recorder(seed)
     violation = run(recorder, rules, profile).violation

@@ -1,4 +1,4 @@
-"""MySQL: tables, and transactions that are atomic."""
+"""MySQL: tables with atomic transactions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.model.world import Refused, World
 
 
 class TryAgain(Refused):
-    """An error that passes: a deadlock, a lost connection."""
+    """A temporary error, such as a deadlock or a lost connection."""
 
 
 class Chat:
@@ -37,7 +37,7 @@ class Row:
 
 class Applied:
     """The outcome of some deliveries. ``outcomes`` has one for each that was applied or skipped: "stored", "known",
-    "skipped", "aside", or what an opening has found. ``gap`` is the first that came too early, if one did.
+    "skipped", "aside", or what an opening found. ``gap`` is the first delivery that came too early, if any.
     """
 
     __slots__ = ("gap", "generation", "outcomes")
@@ -52,13 +52,15 @@ class Applied:
 
 
 class Store:
-    """All methods are transactions. ``generations`` names a data set for each, from 1; ``made`` is when it was made."""
+    """The tables. Each method is a transaction. ``generations`` has the data set of each generation, from 1 on, and
+    ``made`` is when the newest was made.
+    """
 
     __slots__ = ("aside", "chats", "down", "generations", "keys", "knows", "made", "publishers", "rows", "world")
 
     def __init__(self, world: World, chats: int) -> None:
         self.world = world
-        self.down = 0  # until when it answers nobody
+        self.down = 0  # it answers nobody until then
         self.chats = [Chat() for _ in range(chats)]
         self.rows: list[dict[int, Row]] = [{} for _ in range(chats)]
         self.keys: dict[Any, int] = {}
@@ -71,15 +73,15 @@ class Store:
     # Generations ----------------------------------------------------------------------------------------------
 
     def beat(self, process: str, holds: int) -> tuple[int, int, bool]:
-        """The newest generation, its data set, and whether it may be used; the process says which one it holds."""
+        """Note the generation that a process holds. Return the newest, its data set, and whether it may be used."""
         now, lease = self.world.now, self.world.profile.lease
         newest = len(self.generations)
-        # A process that holds none yet says so, as it may be late: by then it may hold what is the newest no more.
+        # A process says which generation it holds, not which it will: if it is late, that may no longer be the newest.
         known = holds if self.world.rules.says_what_it_holds else newest
         self.knows[process] = known, now
         usable = True
         if newest > 1 and self.world.rules.lease:
-            # Who would use it has asked all the time since: it was not away, and nobody went on because of that.
+            # The wait also begins when the store came back: while it was away, processes prolonged their leases.
             since = max(self.made, self.down) if self.world.rules.waits_from_its_making else -lease
             usable = all(
                 generation >= newest or max(heard, since) + lease < now for generation, heard in self.knows.values()
@@ -87,7 +89,7 @@ class Store:
         return newest, self.generations[-1], usable
 
     def make(self, holds: int, name: int) -> None:
-        """A data set was found that the newest generation does not name."""
+        """Make a generation for a data set that the newest one does not name."""
         if holds == len(self.generations) and self.generations[-1] != name:
             self.generations.append(name)
             self.made = self.world.now
@@ -102,7 +104,7 @@ class Store:
         return 0 if row is None else row.text
 
     def changed(self, chat: int, number: int) -> int | None:
-        """The order of the message's last change; None when there is no such message."""
+        """Return the order of the message's last change, or None if there is no such message."""
         row = self.rows[chat].get(number)
         return None if row is None else row.changed
 
@@ -112,7 +114,7 @@ class Store:
     # Writing --------------------------------------------------------------------------------------------------
 
     def apply(self, deliveries: list[Delivery]) -> Applied:
-        """Apply as many as there are before a gap. Raises TryAgain."""
+        """Apply the deliveries before a gap. Raises TryAgain."""
         world = self.world
         profile, rules = world.profile, world.rules
         if profile.store_errors and world.draw() >= 1 - profile.store_errors:
@@ -144,7 +146,7 @@ class Store:
             self.aside.append(delivery.command)
 
     def set_aside(self, deliveries: list[Delivery]) -> None:
-        """As a writer does that takes every error for a fault of the commands."""
+        """Set deliveries aside, as a writer does that takes every error for a fault of the commands."""
         for delivery in deliveries:
             self.put_aside(delivery)
 

@@ -1,4 +1,4 @@
-"""Errors that driving the real code has found, each in as few words of the model as it takes."""
+"""Errors that driving the real code has found, each with as few words of the protocol as possible."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.model.real_store import KEPT, Late
 
 
 class Words:
-    """A live chat, and what is said of it, word by word."""
+    """A live chat, and the words that a test sends about it."""
 
     def __init__(self, drive: Drive) -> None:
         self.drive = drive
@@ -54,7 +54,7 @@ class Words:
         await self.drive.stored.stored(self.chat, list(zip(commands, outcomes, strict=True)), position)
 
     async def again(self, *commands: Post | Edit | Delete) -> None:
-        """They are delivered once more, and skipped."""
+        """Deliver the commands again, so that they are skipped."""
         position, _ = self.store.transaction([])
         await self.drive.stored.stored(self.chat, [(command, AppliedBefore()) for command in commands], position)
 
@@ -76,15 +76,15 @@ async def words(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[
     await client.close()
 
 
-async def test_what_waits_beside_lives_as_long_as_its_chat(words: Words) -> None:
+async def test_an_entry_beside_lives_as_long_as_its_chat(words: Words) -> None:
     posts = await words.shown(20)
-    await words.applied(*posts[1:])  # the first is applied later, and is beside by now
+    await words.applied(*posts[1:])  # the first is not stored yet, and is beside by now
     names = words.drive.client.named()
     assert await words.drive.client.call("HLEN", names.old(words.chat)) == 1
     assert await words.drive.client.call("PTTL", names.old(words.chat)) > LIFETIME_MS - 600_000
 
 
-async def test_a_post_that_was_set_aside_and_comes_again_is_not_taken_for_stored(words: Words) -> None:
+async def test_a_repeated_post_that_was_set_aside_does_not_count_as_stored(words: Words) -> None:
     posts = await words.shown(20)
     words.store.faulty.add(posts[0].body)
     await words.applied(posts[0])
@@ -93,7 +93,7 @@ async def test_a_post_that_was_set_aside_and_comes_again_is_not_taken_for_stored
     assert posts[0].body in await words.bodies()
 
 
-async def test_a_delete_that_was_set_aside_and_comes_again_takes_nothing_away(words: Words) -> None:
+async def test_a_repeated_delete_that_was_set_aside_removes_nothing(words: Words) -> None:
     (post,) = await words.shown()
     await words.applied(post)
     older = Delete(words.chat, post.number, 1, True, order=order_of(9, 5))
@@ -104,7 +104,7 @@ async def test_a_delete_that_was_set_aside_and_comes_again_takes_nothing_away(wo
     assert await words.bodies() == [post.body], "a change of another epoch says nothing of this one"
 
 
-async def test_what_an_operator_sent_again_does_not_come_back_when_it_is_gone(words: Words) -> None:
+async def test_a_deleted_message_that_an_operator_had_sent_again_stays_gone(words: Words) -> None:
     post = await words.numbered()
     await words.shown()
     await words.numbers.release(words.chat, Slot(1, 1, post.number, 7), None)
@@ -133,8 +133,8 @@ async def test_a_full_redis_forgets_no_change_that_is_stored(words: Words) -> No
     assert (await words.bodies())[-1] == "second"
 
 
-async def test_an_edit_that_is_overtaken_in_the_store_is_not_shown_over_what_the_store_has(words: Words) -> None:
-    """Below the floor, where the word that the older one is stored has been lost."""
+async def test_an_edit_overtaken_in_the_store_is_not_shown_over_a_newer_one(words: Words) -> None:
+    """The message is below the floor, and the report that the older edit is stored was lost."""
     posts = await words.shown(20)
     await words.applied(*posts)
     first, second = await words.ordered(1, "first"), await words.ordered(1, "second")
@@ -157,8 +157,8 @@ async def test_a_delete_is_shown_though_a_later_edit_is_stored(words: Words) -> 
     assert len(await words.bodies()) == 19
 
 
-async def test_a_post_that_was_sent_again_is_stored_as_of_then(words: Words) -> None:
-    """A copy that is as far as the chat says has it, though a late word about its first delivery comes before."""
+async def test_a_post_that_was_sent_again_counts_as_stored_from_then_on(words: Words) -> None:
+    """A replica at the chat's position has it, though a late report of its first delivery arrives earlier."""
     words.store.copies = True
     posts = await words.shown(20)
     words.store.faulty.add(posts[0].body)
@@ -174,7 +174,7 @@ async def test_a_post_that_was_sent_again_is_stored_as_of_then(words: Words) -> 
 
 @pytest.mark.parametrize("upwards", [False, True])
 async def test_the_floor_may_rise_while_a_list_is_read(words: Words, upwards: bool) -> None:
-    """A list takes more than one trip where many numbers are given and not shown."""
+    """A list takes more than one trip if many numbers were given and are not shown."""
     edge = await words.shown(3 if upwards else 30)
     gaps = [await words.numbered() for _ in range(40)]
     rest = await words.shown(30 if upwards else 9)
@@ -193,12 +193,12 @@ async def test_the_floor_may_rise_while_a_list_is_read(words: Words, upwards: bo
     numbers = [message.number for message in reading.result().messages]
     expected = sorted((post.number for post in order), reverse=True)
     assert numbers == sorted(set(numbers), reverse=True)
-    told = [post.number for post in (*edge, *rest)]
-    within = [number for number in told if min(numbers) <= number <= max(numbers)]
+    acknowledged = [post.number for post in (*edge, *rest)]
+    within = [number for number in acknowledged if min(numbers) <= number <= max(numbers)]
     assert set(within) <= set(numbers) <= set(expected)
 
 
-async def test_a_change_of_what_is_set_aside_stays_shown(words: Words) -> None:
+async def test_a_change_of_a_message_that_is_set_aside_stays_shown(words: Words) -> None:
     (post,) = await words.shown()
     words.store.faulty.add(post.body)
     await words.applied(post)

@@ -1,6 +1,6 @@
-"""The rules of docs/decisions/0007-cluster-protocol.md hold, and without any one of them something is lost.
+"""With all rules of docs/decisions/0007-cluster-protocol.md every promise is kept, and without most of them one is not.
 
-``HUBBUB_MODEL_SCHEDULES`` says how many schedules are checked, ``--fault-seed`` where they begin; it is printed.
+``HUBBUB_MODEL_SCHEDULES`` sets the number of schedules, ``--fault-seed`` the first seed, which is printed.
 To see what happens in one of them: ``python -m tests.model SEED``.
 """
 
@@ -33,8 +33,8 @@ def test_the_rules_hold(fault_seed: int) -> None:
     assert found.broken == []
 
 
-# What is taken out; the profiles that look for it; how many schedules at most; what is found, where it is always that;
-# the schedule in which it was found last.
+# The rule; the fields to turn off; the profiles to run; the highest number of schedules; the violation, if it is always
+# the same; and the schedule that found it last.
 WITHOUT = [
     ("1 order", "told_in_order", "publishers", 3000, None, 41),
     ("1 order", "lower_is_skipped", "resets", 3000, None, 106),
@@ -76,7 +76,7 @@ WITHOUT = [
 @pytest.mark.parametrize(
     ("rule", "out", "profiles", "schedules", "kind", "last"), WITHOUT, ids=[row[1] for row in WITHOUT]
 )
-def test_without_it_a_promise_is_broken(
+def test_a_promise_is_broken_without_a_rule(
     rule: str, out: str, profiles: str, schedules: int, kind: str | None, last: int
 ) -> None:
     rules = replace(ALL, **dict.fromkeys(out.split(), False))
@@ -85,11 +85,10 @@ def test_without_it_a_promise_is_broken(
     print(f"\nwithout {out} (rule {rule}): {found.kind}, in schedule {found.seed}")
 
 
-# What the model holds to though no schedule was found in which something else would not have helped as well, or that is
-# too rare to be waited for.
+# Rules whose absence no schedule shows, because another rule helps as well, or shows too rarely to wait for.
 ALONE_WITHOUT_EFFECT = {
-    "only_the_next",  # a queue whose channels are closed brings nothing out of order; see A1
-    "older_changes_aside",  # the order of a change names its epoch; both are taken out together
+    "only_the_next",  # a queue whose channels are closed delivers in order; see A1
+    "older_changes_aside",  # a change's order names its epoch; both are turned off together above
     "order_names_epoch",
     "says_what_it_holds",  # one schedule in 30,000 of "slow news of generations" loses a message
     "waits_from_its_making",
@@ -98,13 +97,13 @@ ALONE_WITHOUT_EFFECT = {
 }
 
 
-def test_every_rule_is_taken_out_or_named() -> None:
+def test_every_rule_is_tested_or_listed() -> None:
     tried = {out for row in WITHOUT for out in row[1].split() if " " not in row[1]}
     assert tried | ALONE_WITHOUT_EFFECT == {field.name for field in fields(Rules)}
     assert not tried & ALONE_WITHOUT_EFFECT
 
 
-# What an audit found in the first design, and what that did otherwise.
+# Errors that an audit found in the first design, and the rules that it lacked.
 FIRST_DESIGN = [
     ("A1", "channel_is_closed only_the_next", "writers", 2000, "an acknowledged message is lost", 12),
     ("A6", "gone_stays_gone newer_stays", "changes", 4000, "a deleted message comes back", 187),
@@ -136,7 +135,7 @@ def test_a_seed_always_gives_the_same_schedule() -> None:
     assert len(traces[0]) > 20
 
 
-def test_a_failing_schedule_is_made_smaller_and_told() -> None:
+def test_a_failing_schedule_is_shrunk_and_explained() -> None:
     rules = replace(ALL, data_set=False)
     profiles = named("two redises")
     found = find(rules, profiles, 300)
@@ -145,5 +144,5 @@ def test_a_failing_schedule_is_made_smaller_and_told() -> None:
     run(recorder, rules, profiles[0])
     small = shrunk(recorder.drawn, rules, profiles[0], found.kind, tries=400)
     assert sum(choice > 0 for choice in small) < sum(choice > 0 for choice in recorder.drawn) / 2
-    told = explain(found.seed, rules, profiles)
-    assert found.kind in told.splitlines()[-1]
+    explanation = explain(found.seed, rules, profiles)
+    assert found.kind in explanation.splitlines()[-1]

@@ -1,8 +1,8 @@
-"""The model's words, carried out by the real code: the scripts in a real Redis, and what the store applies in a real
-database, each beside a reference.
+"""The model's words, carried out by the real code: the scripts in a real Redis, and the store in a real database. Each
+is compared with a reference.
 
-``HUBBUB_MODEL_REAL`` says how many schedules are run in Redis (there are fewer in the database), ``--fault-seed`` where
-they begin; a failure names its seed.
+``HUBBUB_MODEL_REAL`` sets the number of schedules in Redis (there are fewer in the database), ``--fault-seed`` the
+first seed. A failure names its seed.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ async def test_the_scripts_show_what_the_reference_says(client: RedisClient, fau
 
 @pytest.fixture
 def databases(mariadb: MariaDb) -> Iterator[list[Database]]:
-    """Two writers' connections to one database."""
+    """The connections of two writers to one database."""
     url = new_database(mariadb)
     databases = [Database(url), Database(url)]
     migrate(databases[0].engine)
@@ -90,7 +90,7 @@ async def test_the_store_applies_what_the_reference_does(databases: list[Databas
 
 
 async def test_two_writers_at_once_apply_what_the_reference_does(databases: list[Database], fault_seed: int) -> None:
-    """Both go through the queue, in steps of their own, and go back now and then."""
+    """Both go through the queue, each in its own steps, and sometimes go back."""
     store = MySqlStore(databases[0])
     for shard, seed in enumerate(range(fault_seed, fault_seed + AT_ONCE)):
         chat = new_chat(store, seed)
@@ -107,7 +107,7 @@ async def test_two_writers_at_once_apply_what_the_reference_does(databases: list
                 many = draw.choice((1, 3, 8))
                 try:
                     deliveries.apply(shard, 4, queue[at : at + many])
-                except Unavailable:  # a deadlock, as any error that asks for another try
+                except Unavailable:  # a deadlock; a writer tries again after any such error
                     continue
                 at = max(0, at - 3) if draw.random() < 0.15 else at + many
 

@@ -1,4 +1,4 @@
-"""The scheduler: which parts may act, which acts next, and how calls end."""
+"""The scheduler: it chooses which part acts next, and how calls end."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 
 Steps = Generator[Any, None, Any]
 
-PARKED = True  # what a generator yields that somebody else will wake; others yield nothing
+PARKED = True  # a generator yields this if another part will wake it; otherwise it yields nothing
 
 
 class Lost(Exception):
-    """A call has no answer: it may have been carried out, or not, or will be."""
+    """A call without an answer. It may have been carried out, may be later, or never."""
 
 
 class Refused(Exception):
@@ -20,7 +20,7 @@ class Refused(Exception):
 
 
 class Process:
-    """Somebody who can be frozen and can crash. ``redis`` is the index of the Redis it talks to."""
+    """A process, which can be frozen and can crash. ``redis`` is the index of the Redis that it uses."""
 
     __slots__ = ("dead", "frozen", "name", "redis")
 
@@ -31,7 +31,7 @@ class Process:
         self.redis = 0
 
     def paused(self, world: World) -> None:
-        """Somebody may notice."""
+        """Let others notice that the process is frozen."""
 
 
 class Task:
@@ -45,7 +45,7 @@ class Task:
 
 
 class World:
-    """Everything there is in one schedule. ``draw`` gives the choices: 0 is the dullest, just below 1 a fault."""
+    """All parts of one schedule. ``draw`` makes the choices: 0 is the most ordinary one, almost 1 a fault."""
 
     def __init__(self, draw: Callable[[], float], rules: Any, profile: Any, trace: list[str] | None = None) -> None:
         self.draw = draw
@@ -69,7 +69,7 @@ class World:
         self.names = 0
 
     def unique(self) -> int:
-        """A name that nobody has had before."""
+        """Return a new name."""
         self.names += 1
         return self.names
 
@@ -90,7 +90,7 @@ class World:
         self.ready = [task for task in self.ready if task.process is not process]
 
     def note(self, text: str) -> None:
-        """For the trace of a failing schedule; call it only if there is one: making the text costs more than a step."""
+        """Add to the trace of a failing schedule. Call it only if there is one: the text costs more than a step."""
         if self.trace is not None:
             self.trace.append(f"{self.now:4} {text}")
 
@@ -100,7 +100,7 @@ class World:
             self.note(f"! {fault}")
 
     def step(self) -> None:
-        """Resume one task, if there is one that is not frozen."""
+        """Choose a task, and resume it if its process is not frozen."""
         ready = self.ready
         self.now = now = self.now + 1
         if not ready:
@@ -109,10 +109,10 @@ class World:
         task = ready[index]
         if task.process.frozen > now:
             return
-        # Ends where somebody else will wake it, or for good.
+        # It is parked until another part wakes it, or has ended.
         if not next(task.steps, PARKED):
             return
-        if self.ready is ready:  # it is another list after a crash, and has none of the dead
+        if self.ready is ready:  # after a crash it is another list, without the tasks of the dead process
             last = ready.pop()
             if last is not task:
                 ready[index] = last
@@ -120,7 +120,7 @@ class World:
             self.ready.remove(task)
 
     def ask(self, process: Process, operation: Callable[..., Any], *words: Any) -> Steps:
-        """A process asks Redis: ``operation`` is a function of the server and of the words. Raises Lost."""
+        """Call Redis for a process: ``operation`` is a function of the server and of the words. Raises Lost."""
         yield
         server = self.servers[process.redis]
         if self.draw() >= self.calls_hold:
@@ -138,7 +138,7 @@ class World:
         return answer
 
     def query(self, process: Process, operation: Callable[..., Any], *words: Any) -> Steps:
-        """A process asks the store. Raises Lost, or what the operation raises."""
+        """Call the store for a process. Raises Lost, or what the operation raises."""
         yield
         if self.store.down > self.now:
             raise Lost
@@ -157,7 +157,7 @@ class World:
         return answer
 
     def _pause(self, process: Process) -> None:
-        """Frozen between two calls, where it matters most; a writer's connection may be given up meanwhile."""
+        """Freeze a process between two calls, where it matters most. A writer may lose its connection meanwhile."""
         self.count("a process is frozen between two calls")
         process.frozen = self.now + 10 + int(self.draw() * self.profile.pause_ticks)
         process.paused(self)
@@ -178,7 +178,7 @@ class World:
     def _later(self, process: Process, operation: Callable[..., Any], words: tuple[Any, ...], where: str) -> Steps:
         while True:
             yield
-            if self.draw() < 0.2:  # later than chance alone would have it
+            if self.draw() < 0.2:  # later than by chance alone
                 break
         if self.trace is not None:
             self.note(f"{process.name} → {where}, late: {operation.__name__}{words[-6:]}")

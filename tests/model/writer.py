@@ -1,4 +1,4 @@
-"""A writer process: takes deliveries, applies them, and reports that to Redis."""
+"""A writer process, which takes deliveries, applies them, and reports that to Redis."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ GAP_TRIES = 2
 
 
 class Writer(Process):
-    """``give_up``: it is to hand the shard over. ``stopped``: something acknowledged is missing from the queue."""
+    """A writer. It hands the shard over on ``give_up``. It has ``stopped`` if the queue lacks a confirmed delivery."""
 
     __slots__ = ("channel", "gaps", "give_up", "stopped", "stored", "task", "world")
 
@@ -33,7 +33,7 @@ class Writer(Process):
             world.spawn(world.network, self._noticed(self.channel))
 
     def _noticed(self, channel: Channel) -> Steps:
-        """The broker misses the heartbeat."""
+        """Let the broker miss the heartbeat."""
         yield
         self.world.broker.close(channel)
 
@@ -45,7 +45,7 @@ class Writer(Process):
             try:
                 yield from self._read(channel)
             except Lost:
-                # An error that nobody was ready for ends the reader.
+                # An unexpected error ends the reader.
                 if world.rules.dies_loudly:
                     world.broker.close(channel)
                     continue
@@ -87,7 +87,7 @@ class Writer(Process):
             world.broker.acknowledge(channel, batch)
 
     def _gap(self, gap: Delivery, behind: list[Delivery]) -> Steps:
-        """An earlier delivery is missing. That the broker hands out everything again usually brings it."""
+        """Handle a missing delivery. It usually comes when the broker hands out everything again."""
         world = self.world
         missing = world.store.publishers.get(gap.name, 0) + 1
         tries = self.gaps[gap.name, missing] = self.gaps.get((gap.name, missing), 0) + 1
@@ -103,7 +103,7 @@ class Writer(Process):
             return
 
     def _write(self, batch: list[Delivery]) -> Steps:
-        """Returns the delivery before which one is missing, if there is one."""
+        """Apply a batch, and return the delivery before which one is missing, if any."""
         world = self.world
         while True:
             try:
@@ -145,8 +145,9 @@ class Writer(Process):
         return applied.gap
 
     def _as_it_is(self, before: list[Command], chats: dict[int, list[tuple[Any, ...]]]) -> Steps:
-        """Add the report of commands that had been applied before: each may have been set aside then, or
-        changed since, so the store is asked."""
+        """Add the report of commands that were applied before. Each may have been set aside, or its message
+        changed since, so ask the store.
+        """
         for command in before:
             chat, number, kind = command.chat, command.number, command.kind
             try:
@@ -172,7 +173,7 @@ class Writer(Process):
         yield from self._say(Redis.applied, generation, chat, words, floor, gone)
 
     def _say(self, operation: Any, *words: Any) -> Steps:
-        """Redis may be away; the chat stays right, and holds more than it needs."""
+        """Report to Redis, if it answers. Without the report, a chat stays correct but holds more than it needs."""
         try:
             return (yield from self.world.ask(self, operation, *words))
         except Lost:
@@ -181,7 +182,7 @@ class Writer(Process):
             return False
 
     def _open(self, command: Command, opened: tuple[Any, ...]) -> Steps:
-        """Steps (b), (c) and (d); the transaction that has brought ``opened`` was (a)."""
+        """Take the steps (b), (c) and (d) of an opening. ``opened`` is the outcome of (a)."""
         world = self.world
         epoch, last, highest, shown = opened
         changes = 0 if world.rules.order_names_epoch else highest
