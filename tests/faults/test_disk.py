@@ -1,4 +1,4 @@
-"""A disk that fills up: writes are refused, nothing acknowledged is lost, and the service recovers by itself."""
+"""When a disk fills up, writes are refused, nothing acknowledged is lost, and the service recovers by itself."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def own_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of the test's own, in a file, which can be broken as a real disk breaks."""
+    """A file system in a file, which a test can break like a real disk."""
     folder = tmp_path / "disk"
     folder.mkdir()
     image = tmp_path / "disk.img"
@@ -80,7 +80,7 @@ def test_a_disk_that_turns_read_only_refuses_writes_and_loses_none(own_disk: Pat
         with closing(Person(service.url)) as ann:
             chat = ann.chat()
             ann.post(f"{chat}/messages", json={"body": "before"})
-            # What the kernel does by itself after an I/O error: read-only, under files that are open for writing.
+            # After an I/O error, the kernel makes it read-only too, under files that are open for writing.
             subprocess.run(["mount", "-o", "remount,abort", str(own_disk)], check=True)
             refused = [ann.post(f"{chat}/messages", json={"body": "during"}) for _ in range(3)]
             assert [answer.status_code for answer in refused] == [503, 503, 503]

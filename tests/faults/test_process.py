@@ -1,4 +1,4 @@
-"""Kills and restarts of the process, and what must be there afterwards."""
+"""The process is killed and restarted, and nothing acknowledged is lost."""
 
 from __future__ import annotations
 
@@ -90,8 +90,8 @@ def test_a_number_stays_taken_after_delete_and_restart(own_service: Service) -> 
         assert client.get(chat).json()["messagesCount"] == 3
 
 
-def test_what_was_ended_stays_so_also_when_the_clock_was_wrong_for_a_while(tmp_path: Path) -> None:
-    """The clock is eight days ahead at one start, when tokens would have expired, and right again at the next."""
+def test_ended_sessions_stay_ended_though_the_clock_was_wrong_for_a_while(tmp_path: Path) -> None:
+    """The clock is eight days ahead at one start, so all tokens would have expired, and right again at the next."""
     service = Service(tmp_path / "data")
     clock = tmp_path / "clock"
     path = [str(Path(__file__).parents[1] / "history" / "clock"), os.environ.get("PYTHONPATH", "")]
@@ -114,7 +114,7 @@ def test_what_was_ended_stays_so_also_when_the_clock_was_wrong_for_a_while(tmp_p
         service.stop()
 
 
-def test_the_secret_is_its_owners_only(own_service: Service) -> None:
+def test_only_the_owner_can_read_the_secret(own_service: Service) -> None:
     assert (own_service.data / "secret").stat().st_mode & 0o777 == 0o600
     assert own_service.data.stat().st_mode & 0o777 == 0o700
 
@@ -153,7 +153,7 @@ def test_a_taken_port_is_named(own_service: Service, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_finishes_what_was_accepted(own_service: Service, number: signal.Signals) -> None:
+def test_after_a_signal_accepted_requests_are_finished(own_service: Service, number: signal.Signals) -> None:
     with closing(Person(own_service.url)) as ann:
         chat = ann.chat()
         cookies = dict(ann.cookies)
@@ -185,7 +185,7 @@ def test_a_signal_finishes_what_was_accepted(own_service: Service, number: signa
         assert set(acknowledged) <= set(_all(client, chat).values())
 
 
-def test_addresses_are_taken_from_a_proxy_that_is_known_and_from_nobody_else(tmp_path: Path) -> None:
+def test_addresses_are_taken_only_from_a_known_proxy(tmp_path: Path) -> None:
     service = Service(tmp_path / "data")
 
     def tries(address: int) -> int:

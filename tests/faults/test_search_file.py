@@ -76,7 +76,7 @@ class Filled:
         eventually(lambda: is_whole(self.service) and self._finds_all(), 30)
 
     def _finds_all(self) -> bool:
-        """Whether every message is found; until then an answer is 503 and says when to retry."""
+        """Return whether every message is found. Until then, an answer may be a 503 that says when to retry."""
         for number in (0, 7, 75, 149):
             answer = self.search(f"walrus{number}")
             if answer.status_code == 503:
@@ -99,7 +99,7 @@ class Filled:
 
 @pytest.fixture(scope="module")
 def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Filled]:
-    """Each test leaves it with a whole index."""
+    """A service, which each test leaves with a whole index."""
     filled = Filled(tmp_path_factory.mktemp("filled"))
     yield filled
     filled.service.kill()
@@ -135,7 +135,7 @@ def test_damage_while_it_was_stopped(filled: Filled, damage: Callable[[Path], No
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_damage_while_it_serves(filled: Filled, damage: Callable[[Path], None]) -> None:
-    filled.restart()  # what was in the log is in the file now
+    filled.restart()  # moves what was in the log into the file
     filled.eventually_finds_all()
     damage(index_of(filled.service))
     statuses: list[int] = []
@@ -155,20 +155,20 @@ def test_damage_while_it_serves(filled: Filled, damage: Callable[[Path], None]) 
         stop.set()
         posting.join()
     assert set(statuses) == {200}
-    filled.restart()  # damage in a page that nobody has read since is found now
+    filled.restart()  # damage in a page that nobody has read is found now
     filled.eventually_finds_all()
     assert "Traceback" not in filled.service.log
 
 
 def test_an_index_of_other_data_is_not_used(filled: Filled, own_service: Service) -> None:
-    """The index of another service: it has other messages, and its position says that these are indexed."""
+    """The index of another service has other messages, and its position says that all are indexed."""
     with closing(Person(own_service.url)) as ann:
         chat = ann.chat()
         ann.post(f"{chat}/messages", json={"body": "porcupine"})
         cookies = dict(ann.cookies)
     assert own_service.stop() == 0
     index_of(own_service).unlink()
-    filled.restart()  # what was in the log is in the file now
+    filled.restart()  # moves what was in the log into the file
     filled.eventually_finds_all()
     shutil.copy(index_of(filled.service), own_service.data / "search-9.db")
     own_service.start()

@@ -85,7 +85,7 @@ def test_clients_that_post_through_restarts_see_no_error(service: Service) -> No
                 connection.request("POST", chat.path, b'{"body":"x"}', chat.headers)
                 answer = connection.getresponse()
                 content = answer.read()
-            except ConnectionRefusedError:  # a proxy takes another process
+            except ConnectionRefusedError:  # a proxy would use another process
                 connection.close()
                 seen["refused"] += 1
                 time.sleep(0.02)
@@ -118,7 +118,7 @@ def test_clients_that_post_through_restarts_see_no_error(service: Service) -> No
     connection.close()
 
 
-def test_an_open_connection_gets_one_more_answer_that_says_it_is_the_last(service: Service) -> None:
+def test_an_open_connection_gets_one_more_answer_marked_as_the_last(service: Service) -> None:
     chat = Chat(service)
     with connected(service) as hot, connected(service) as slow:
         for connection in (hot, slow):
@@ -133,10 +133,10 @@ def test_an_open_connection_gets_one_more_answer_that_says_it_is_the_last(servic
             assert b"\r\nconnection: close\r\n" in answer
         begun = time.monotonic()
         assert service.process.wait(20) == 0
-        assert time.monotonic() - begun < 2  # once all are gone, nothing is waited for
+        assert time.monotonic() - begun < 2  # once all clients are gone, it does not wait
 
 
-def test_what_was_pipelined_is_answered_whole(service: Service) -> None:
+def test_all_pipelined_requests_are_answered(service: Service) -> None:
     chat = Chat(service)
     with connected(service) as connection:
         connection.sendall(chat.request("GET"))
@@ -158,13 +158,13 @@ def test_a_request_that_has_begun_is_finished(service: Service) -> None:
         connection.sendall(request[:-5])
         time.sleep(0.2)
         service.process.send_signal(signal.SIGTERM)
-        time.sleep(4)  # longer than who is idle is waited for
+        time.sleep(4)  # longer than it waits for idle clients
         connection.sendall(request[-5:])
         assert received(connection).startswith(b"HTTP/1.1 200 ")
     assert service.process.wait(20) == 0
 
 
-def test_who_is_idle_is_closed_after_a_moment(service: Service) -> None:
+def test_idle_connections_are_closed_after_a_moment(service: Service) -> None:
     with connected(service) as connection:
         begun = time.monotonic()
         assert service.stop() == 0
@@ -172,7 +172,7 @@ def test_who_is_idle_is_closed_after_a_moment(service: Service) -> None:
         assert 2 < time.monotonic() - begun < 6
 
 
-def test_listeners_are_told_at_once(service: Service) -> None:
+def test_streams_end_at_once(service: Service) -> None:
     chat = Chat(service)
     with connected(service) as connection:
         connection.sendall(chat.request("GET", path=chat.path + "/stream"))
@@ -180,9 +180,9 @@ def test_listeners_are_told_at_once(service: Service) -> None:
             pass
         begun = time.monotonic()
         service.process.send_signal(signal.SIGTERM)
-        told = received(connection)
-        assert b": this process is stopping" in told
-        assert told.endswith(b"0\r\n\r\n")
+        rest = received(connection)
+        assert b": this process is stopping" in rest
+        assert rest.endswith(b"0\r\n\r\n")
         assert service.process.wait(20) == 0
         assert time.monotonic() - begun < 2
 
