@@ -1,11 +1,11 @@
-"""Does a history keep the promises of the contract's section 2?
+"""Check that a history keeps the promises of section 2 of the contract.
 
     python -m tests.history.check FILE…
 
-Each message has one sender, who waits for each answer; it and one other session of the same user may edit it at the
-same time. So its versions are ordered in part: one that was answered before another was begun comes before it. Of two
-that overlap either may be the last, until a read has shown one and then the other: no later read may show the first
-again. A version is *known* once it was acknowledged; before that, and for good when it was not, it may be there or not.
+Each message has one sender, who waits for each answer. Another session of the same user may edit it at the same time,
+so its versions have a partial order: one that was answered before another began comes before it. Of two that overlap,
+either may be the last, until a read has shown one and then the other. No later read may show the first again. A version
+is *known* once it was acknowledged. Before that, or if it never was, it may be there or not.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ _NEVER = float("inf")
 
 
 class Message:
-    """One message as its sender knows it. ``versions`` are the operations that wrote it. ``shown`` says of each version
-    when the first read that showed it ended, and ``followed`` which were shown after which.
+    """A message as its sender knows it. ``versions`` are the operations that wrote it. ``shown`` has the end of the
+    first read that showed each version, and ``followed`` the pairs of versions of which the second was shown after the
+    first.
     """
 
     def __init__(self, post: Operation) -> None:
@@ -35,7 +36,7 @@ class Message:
         self.followed: set[tuple[int, int]] = set()
 
     def version(self, body: str, before: float) -> int | None:
-        """Which version this body is, the latest of those begun before; None when it is none."""
+        """Return the latest version with this body that began before this time, or None."""
         found = [at for at, each in enumerate(self.versions) if each.body == body and each.begun < before]
         return found[-1] if found else None
 
@@ -48,7 +49,7 @@ class Message:
         return earlier.ended < later.begun and not earlier.late
 
     def replaced(self, version: int, at: float) -> bool:
-        """At that time another one, which comes after it, was known or had been shown."""
+        """Return whether a version that comes after this one was known, or had been shown, at this time."""
         known = [index for index, each in enumerate(self.versions) if each.done and each.ended < at]
         shown = [index for index, ended in self.shown.items() if ended < at]
         return any(self._precedes(version, other) for other in {*known, *shown} - {version})
@@ -67,7 +68,7 @@ class Message:
 
 
 def faults(history: History) -> list[str]:
-    """A sentence for each promise that was broken; empty when all were kept."""
+    """Return a sentence for each broken promise."""
     found: list[str] = []
     chats: dict[int, list[Operation]] = defaultdict(list)
     for operation in history.operations:
@@ -104,7 +105,7 @@ class _Chat:
                 continue
             if message.number not in (0, post.number):
                 yield f"a retry got number {post.number}, the first try {message.number}"
-            if message.answered:  # a retry of what was acknowledged
+            if message.answered:  # a retry of an acknowledged post
                 continue
             message.answered = True
             message.number = post.number
@@ -129,7 +130,7 @@ class _Chat:
             (message.versions if change.kind == "edit" else message.deletes).append(change)
 
     def _deleted(self, edit: Operation) -> bool:
-        """Another session may have deleted it before this edit was over."""
+        """Return whether another session may have deleted the message before this edit ended."""
         return any(
             each.kind == "delete" and each.number == edit.number and each.begun < edit.ended for each in self.operations
         )
@@ -156,7 +157,7 @@ class _Chat:
             if message is None or version is None:
                 yield f"number {number} shows a text that nobody wrote there"
                 continue
-            if read.lag:  # what is stored may be older than what was shown
+            if read.lag:  # the stored text may be older than one that was shown
                 continue
             if message.replaced(version, read.begun):
                 yield f"number {number} went back to a text that was replaced before"
@@ -165,7 +166,7 @@ class _Chat:
             message.show(version, read.begun, read.ended)
 
     def _unanswered(self, number: int, body: str) -> Message | None:
-        """The message of a post that nobody was told the number of."""
+        """Return the message of a post whose number was in no answer."""
         message = self.by_body.get(body)
         if message is None or message.number not in (0, number):
             return None

@@ -1,4 +1,4 @@
-"""Seeds and lengths of the fault runs, and the table that the run ends with."""
+"""The number of rounds of random faults, the check of a run, and the table that pytest prints at the end."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def fault_rounds(request: pytest.FixtureRequest) -> int:
 def judge(
     request: pytest.FixtureRequest, fault_seed: int, tmp_path: Path
 ) -> Callable[[Workload, Counter[str], Stored], Awaitable[None]]:
-    """Ends a run, with a function that looks into the database: its history is kept and checked, and is a row of the
-    table that pytest prints at the end.
+    """Return a function that ends a run: it saves and checks the history, and adds a row to the table that pytest
+    prints at the end. Its last argument reads a chat from the database.
     """
 
     async def end(workload: Workload, done: Counter[str], stored: Stored) -> None:

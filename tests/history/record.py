@@ -1,4 +1,4 @@
-"""What clients did and were told, in the order they began it; one JSON line each in a file, to be checked again."""
+"""What clients did and the answers they got, in the order of the requests. A file has one JSON line for each."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ Kind = Literal["post", "edit", "delete", "newest", "after", "one"]
 class Operation(msgspec.Struct, omit_defaults=True):
     """One request of a client. Times are seconds on one clock. A client has one request under way at a time.
 
-    ``status`` is the answer's, 0 when there was none: then, and with a 5xx, it may have been done or not, and where
-    the client was ``late``, gave up waiting, it may yet be done. ``number`` is what was asked for or, of a post, what
-    was told. ``seen`` has numbers and bodies, ascending. ``lag``: the answer said that it may lack what is queued.
-    ``at`` is the process that was asked.
+    ``status`` is the answer's, or 0 if there was none. Then, and with a 5xx, it may have been done or not. If the
+    client was ``late``, that is, gave up waiting, it may still be done. ``number`` is the requested number, or that in
+    a post's answer. ``seen`` has numbers and bodies, ascending. ``lag`` is whether the answer said that it may lack
+    queued writes. ``at`` is the process that was asked.
     """
 
     client: int
@@ -44,9 +44,7 @@ class Operation(msgspec.Struct, omit_defaults=True):
 
 
 class Final(msgspec.Struct):
-    """A chat when all was over: its messages in the database, ascending, those that are listed, and the count that it
-    says it has.
-    """
+    """A chat at the end: its messages in the database, ascending, those in the list, and its count."""
 
     messages: list[tuple[int, str]]
     listed: list[tuple[int, str]]

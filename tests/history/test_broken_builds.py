@@ -1,4 +1,4 @@
-"""The proof that the checker can fail: services that are broken on purpose are caught, by what they broke."""
+"""The checkers can fail: they find the faults of services that are broken on purpose."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _BROKEN = Path(__file__).parent / "broken"
 
 
 def _build(name: str) -> dict[str, str]:
-    """The environment in which a process is broken in this way."""
+    """Return an environment in which a process is broken in this way."""
     return {"PYTHONPATH": os.pathsep.join([str(_BROKEN / name), os.environ.get("PYTHONPATH", "")])}
 
 
@@ -47,7 +47,7 @@ async def test_acknowledging_before_the_commit_is_caught(tmp_path: Path, fault_s
     assert any("is missing from a read" in fault for fault in found), found[:10]
 
 
-async def test_a_counter_that_is_in_redis_alone_is_caught(fault_seed: int) -> None:
+async def test_a_counter_in_redis_only_is_caught(fault_seed: int) -> None:
     need_servers()
     with ClusterStack(apis=1, writers=1, search=None, settings=_build("count_in_redis")) as stack:
         workload = Workload(lambda: [stack.url], fault_seed, give_up_s=2)

@@ -1,4 +1,4 @@
-"""The checker itself: it accepts what may happen, and rejects everything that may not."""
+"""The checker accepts everything that may happen, and rejects everything that may not."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ GONE = op("delete", 3, 4, 204, number=1)
 EDIT = op("edit", 5, 6, number=1, body="a edited")
 
 
-def test_what_may_happen() -> None:
+def test_allowed_histories_pass() -> None:
     assert not of(A, B, EDIT, final=[(1, "a edited"), (2, "b")])
     assert not of(A, op("newest", 1.5, 1.7), final=[(1, "a")]), "not acknowledged yet, so it need not be there"
     assert not of(A, op("newest", 1.5, 1.7, seen=[(1, "a")]), final=[(1, "a")]), "but it may"
@@ -106,11 +106,11 @@ def test_what_may_happen() -> None:
         ("a post was answered 422", of(op("post", 1, 2, 422, body="a"))),
     ],
 )
-def test_what_may_not(fault: str, found: list[str]) -> None:
+def test_each_broken_promise_is_found(fault: str, found: list[str]) -> None:
     assert any(fault in sentence for sentence in found), found
 
 
-def test_only_reads_that_say_so_may_lag() -> None:
+def test_only_reads_marked_as_lagging_may_lag() -> None:
     assert not of(A, op("newest", 3, 4, lag=True), EDIT, final=[(1, "a edited")])
     assert not of(A, EDIT, op("newest", 7, 8, seen=[(1, "a")], lag=True), final=[(1, "a edited")])
     assert len(of(A, EDIT, op("newest", 7, 8, seen=[(1, "a")]))) == 1
@@ -125,7 +125,7 @@ def saw(body: str, at: float) -> Operation:
     return op("one", at, at + 0.1, client=2, number=1, seen=[(1, body)])
 
 
-def test_of_two_edits_at_the_same_time_either_may_be_the_last() -> None:
+def test_either_of_two_concurrent_edits_may_be_the_last() -> None:
     assert not of(A, ONE, OTHER, final=[(1, "one")])
     assert not of(A, ONE, OTHER, final=[(1, "other")])
     assert not of(A, ONE, OTHER, saw("a", 5), saw("one", 8), saw("one", 9), final=[(1, "one")])
@@ -143,11 +143,11 @@ def test_of_two_edits_at_the_same_time_either_may_be_the_last() -> None:
         of(A, ONE, OTHER, op("edit", 8, 9, number=1, body="last"), saw("one", 10)),
     ],
 )
-def test_but_nobody_sees_one_the_other_and_the_one_again(found: list[str]) -> None:
+def test_a_replaced_text_never_comes_back(found: list[str]) -> None:
     assert any("went back" in sentence for sentence in found), found
 
 
-def test_an_edit_that_was_given_up_may_still_be_made() -> None:
+def test_an_edit_without_an_answer_may_still_happen() -> None:
     late = op("edit", 3, 4, 0, number=1, body="late", late=True)
     edit = op("edit", 5, 6, number=1, body="edited")
     assert not of(A, late, edit, final=[(1, "late")])
@@ -155,11 +155,11 @@ def test_an_edit_that_was_given_up_may_still_be_made() -> None:
     assert of(A, op("edit", 3, 4, 503, number=1, body="refused"), edit, final=[(1, "refused")])
 
 
-def test_an_edit_of_what_another_deletes_is_a_404() -> None:
+def test_an_edit_of_a_message_that_another_deletes_may_get_404() -> None:
     assert not of(A, GONE, op("edit", 3.5, 5, 404, client=1, number=1, body="x"), final=[])
 
 
-def test_a_history_is_the_same_when_it_was_kept(tmp_path: Path) -> None:
+def test_a_saved_history_loads_unchanged(tmp_path: Path) -> None:
     history = History(7, [A, B, op("newest", 3, 4, seen=[(1, "a")])], [Final([(1, "a")], [], 1)])
     history.save(tmp_path / "history")
     assert History.load(tmp_path / "history") == history

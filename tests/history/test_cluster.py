@@ -1,7 +1,7 @@
-"""Random faults to a cluster of three API and two writer processes, from a seed, as in test_embedded.
+"""Random faults in a cluster of three API processes and two writers, from a seed, as in test_embedded.
 
-Reads that say so may lag while a lost Redis is refilled; what is stored in the end is what the database has after Redis
-was emptied and every process restarted.
+Reads that say so may lag while a lost Redis is refilled. The final state is what the database has after Redis was
+emptied and every process restarted.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Random faults to an embedded service, from a seed: whatever it acknowledged and showed must hold.
+"""Random faults in an embedded service, from a seed: whatever it acknowledged and showed must hold.
 
-`--fault-rounds N` has N faults instead of a few, `--fault-seed S` repeats a run's choices.
+`--fault-rounds N` sets the number of faults, `--fault-seed S` repeats a run's choices.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Victim:
         await asyncio.to_thread(self.start)
 
     async def torn_write(self) -> None:
-        """Killed while it wrote the last frame to the log: half of the frame is there, behind older content."""
+        """Kill the service as if it was writing a frame to the log: a part of the frame is there."""
         self.service.kill()
         _tear(self.service.data / "hubbub.db-wal", self.rng)
         await asyncio.to_thread(self.start)
@@ -83,12 +83,12 @@ class Victim:
             return
 
     async def clock_jump(self) -> None:
-        """Up to three days in either direction: tokens live for seven."""
+        """Move the clock by up to three days in either direction; tokens live for seven."""
         self.clock.write_text(str(self.rng.randint(-3 * _DAY_S, 3 * _DAY_S)))
         await asyncio.sleep(0.3)
 
     async def no_files(self) -> None:
-        """The process may open no more files, while others connect."""
+        """Let the process open no more files while clients connect."""
         pid = self.service.process.pid
         limits = resource.prlimit(pid, resource.RLIMIT_NOFILE)
         resource.prlimit(pid, resource.RLIMIT_NOFILE, (psutil.Process(pid).num_fds(), limits[1]))
@@ -116,7 +116,7 @@ class Victim:
 
 
 def stored_in(data: Path, chat: str) -> list[tuple[int, str]]:
-    """What the database of a service has of the chat with this path."""
+    """Return the messages that a service's database has of the chat with this path."""
     _, _, token, _, number = chat.split("/")
     with closing(sqlite3.connect(f"file:{data / 'hubbub.db'}?mode=ro", uri=True)) as database:
         rows = database.execute(
@@ -128,7 +128,7 @@ def stored_in(data: Path, chat: str) -> list[tuple[int, str]]:
 
 
 def _tear(log: Path, rng: random.Random) -> None:
-    """Write a part of a frame behind the last that is whole, with the right salts, as an unfinished write leaves it."""
+    """Write a part of a frame behind the last whole one, with the right salts, as an unfinished write leaves it."""
     content = log.read_bytes() if log.exists() else b""
     if len(content) < _WAL_HEADER:
         return
@@ -172,7 +172,7 @@ async def test_random_faults_break_no_promise(victim: Victim, fault_seed: int, f
     ]
     done: Counter[str] = Counter()
     workload = Workload(lambda: [victim.service.url], fault_seed)
-    every = list(dict.fromkeys(ways))  # each at least once
+    every = list(dict.fromkeys(ways))  # each of them comes once before any is repeated
     async with workload:
         for round_ in range(fault_rounds):
             await workload.more(victim.rng.randint(5, 80))

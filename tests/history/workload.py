@@ -1,4 +1,4 @@
-"""Clients that write, change and read at random, from a seed, and note what they were told."""
+"""Clients that write, change and read at random, from a seed, and record the answers."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _LIMIT = 20
 
 
 class Workload:
-    """An async context manager: the clients run inside it. ``urls`` is asked again after every fault, so that
-    a service may come back at another port.
+    """Clients that run inside the async context. ``urls`` is called for each request, as a service may come back at
+    another port.
     """
 
     def __init__(
@@ -33,7 +33,8 @@ class Workload:
         self.stopping = False
         self.recent: deque[tuple[int, int]] = deque(maxlen=30)  # anybody's messages, by chat and number
         with_owner = Person(urls()[0])
-        self.chats = [with_owner.chat() for _ in range(chats)]  # in an application, and so a shard, of its own each
+        # Each chat has an application of its own, so that several shards are used.
+        self.chats = [with_owner.chat() for _ in range(chats)]
         self._cookies = dict(with_owner.cookies)
         with_owner.close()
 
@@ -73,8 +74,8 @@ class Workload:
         return len(self._urls())
 
     async def finish(self, stored: Callable[[str], list[tuple[int, str]]], patience_s: float = 20) -> None:
-        """Note what is there when all is over, once the lists and counts have caught up: ``stored`` looks into the
-        database, where the chat of this path has these numbers and texts, ascending.
+        """Record the final state, once the lists and counts have caught up. ``stored`` returns the numbers and texts,
+        ascending, that the database has of the chat with a path.
         """
         async with httpx.AsyncClient(base_url=self.url(0), cookies=self._cookies, timeout=30) as client:
             for chat in self.chats:
@@ -107,8 +108,8 @@ async def everything(client: httpx.AsyncClient, chat: str) -> list[tuple[int, st
 
 
 class _Client:
-    """One request at a time. ``mine`` are the chats and numbers of messages that may still be changed, ``keyed`` the
-    posts with an Idempotency-Key that were acknowledged last.
+    """A client with one request at a time. ``_mine`` has the chats and numbers of messages that it may still change,
+    ``_keyed`` the last acknowledged posts with an Idempotency-Key.
     """
 
     def __init__(self, workload: Workload, number: int, rng: random.Random, cookies: dict[str, str]) -> None:
@@ -163,7 +164,7 @@ class _Client:
             await self._read_it(chat, operation.number)
 
     async def _again(self, post: Operation) -> None:
-        """A retry of a post that was acknowledged, and may have been deleted since."""
+        """Retry an acknowledged post, whose message may have been deleted since."""
         await self._send(Operation(self._number, "post", post.chat, 0, body=post.body, key=post.key))
 
     async def _read_it(self, chat: int, number: int) -> None:
@@ -198,7 +199,7 @@ class _Client:
             await self._send(Operation(self._number, "one", chat, 0, number=number))
 
     async def _send(self, operation: Operation, *, elsewhere: bool = False) -> None:
-        """Do it, and record the answer. A client that was refused waits a moment before the next."""
+        """Send a request and record the answer. After a failure, wait a moment."""
         processes = self._workload.processes
         step = self._rng.randrange(1, processes) if elsewhere and processes > 1 else self._rng.randrange(processes)
         self._at = operation.at = (self._at + step) % processes

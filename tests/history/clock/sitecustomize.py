@@ -1,14 +1,14 @@
-"""The wall clock of a process that finds this on its PYTHONPATH: moved by as many seconds as the file CLOCK says.
+"""Move the wall clock of a process that has this on its PYTHONPATH by the seconds that the file CLOCK says.
 
-Time that only moves on (``time.monotonic``) is left alone, as when an operator or a time server sets a machine's clock.
+``time.monotonic`` is not changed, as when an operator or a time server sets a machine's clock.
 """
 
 import os
 import time
 
-_file = os.open(os.environ["CLOCK"], os.O_RDONLY)  # open for good: some tests leave no file to spare
+_file = os.open(os.environ["CLOCK"], os.O_RDONLY)  # kept open, because some tests leave no spare file handle
 _time, _time_ns = time.time, time.time_ns
-_known = [0.0, 0]  # when the file was read, and what it said
+_known = [0.0, 0]  # when the file was read, and its content
 
 
 def _moved_by() -> int:
