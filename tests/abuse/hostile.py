@@ -45,7 +45,7 @@ WAYS: tuple[Callable[[bytes], bytes], ...] = (
 
 
 def largest_file(url: str) -> bytes:
-    """The path of the largest that the service gives to anybody."""
+    """Return the path of the largest script that the service gives to anybody."""
     found = re.findall(r'"(/static/[^"]+\.js)"', httpx.get(url + "/docs").text)
     largest: str = max(found, key=lambda name: len(httpx.get(url + name).content))
     return largest.encode()

@@ -1,4 +1,4 @@
-"""Hostile clients: what each of them gets, and that all other clients are served all the time."""
+"""Hostile requests are refused, and all other clients are served meanwhile."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.http.test_connection import raw
 
 _SECOND = b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 
-# What a proxy in front might read as one request and we as two, or the other way round (RFC 9112, section 11.2).
+# Requests that a proxy in front might read as one and we as two, or the other way round (RFC 9112, section 11.2).
 SMUGGLED = {
     "length and chunked": b"Content-Length: %d\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
     "chunked twice": b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\nContent-Length: 4\r\n\r\n0\r\n\r\n",
@@ -77,7 +77,7 @@ def test_hostile_bodies_are_refused_with_a_reason(service: Served, ann: Person, 
     assert ann.post(f"{chat}/messages", json={"body": "x"}).json() == {"messageNumber": 1}
 
 
-def test_slow_clients_hold_up_nobody(own_service: Service) -> None:
+def test_slow_clients_delay_nobody(own_service: Service) -> None:
     parts = urlsplit(own_service.url)
     with ExitStack() as stack, closing(Person(own_service.url)) as ann:
         chat = ann.chat()
@@ -88,11 +88,11 @@ def test_slow_clients_hold_up_nobody(own_service: Service) -> None:
             answer = ann.post(f"{chat}/messages", json={"body": "x"})
             assert answer.status_code == 200
             assert answer.elapsed.total_seconds() < 5
-        # That each of them gets a 408 in the end is in tests/unit/test_connection_timeouts.py.
+        # tests/unit/test_connection_timeouts.py tests that each of them gets a 408 in the end.
 
 
 def test_garbage_leaves_nothing_behind(own_service: Service) -> None:
-    """A thousand connections that never send a whole request, then an ordinary one."""
+    """An ordinary request succeeds after a thousand connections that never sent a whole one."""
     parts = urlsplit(own_service.url)
     for turn in range(1000):
         with socket.create_connection((parts.hostname, parts.port)) as connection:
@@ -114,7 +114,7 @@ def test_guessing_a_password_at_once_gains_nothing(service: Served, ann: Person)
     assert ann.get("/auth/me").status_code == 200, "who is logged in stays so"
 
 
-def test_tokens_that_were_never_issued(own_service: Service) -> None:
+def test_tokens_that_were_never_issued_are_refused(own_service: Service) -> None:
     with closing(Person(own_service.url)) as ann:
         value = ann.cookies["auth_token"]
         claims = jwt.decode(value, options={"verify_signature": False})
@@ -155,7 +155,7 @@ def test_tokens_that_were_never_issued(own_service: Service) -> None:
         ({"Sec-Fetch-Site": "same-site"}, 403),
         ({"Origin": "https://evil.example"}, 403),
         ({"Origin": "null"}, 403),
-        ({"Origin": "http://127.0.0.1:1"}, 403),  # the same site, as cookies see it
+        ({"Origin": "http://127.0.0.1:1"}, 403),  # the same site, as far as cookies are concerned
         ({"Origin": "http://{host}.evil.example"}, 403),
         ({"Origin": "https://evil.example", "Sec-Fetch-Site": "cross-site"}, 403),
         ({"Origin": "http://{host}", "Sec-Fetch-Site": "same-site"}, 403),
@@ -210,7 +210,7 @@ def test_text_stays_text_everywhere(service: Served, ann: Person, stranger: Pers
     assert "set-cookie" not in posted.headers
 
 
-def test_one_user_may_send_so_much_and_hinders_no_other(tmp_path: Path) -> None:
+def test_a_users_requests_are_bounded_and_hinder_no_other_user(tmp_path: Path) -> None:
     service = Service(tmp_path / "data")
     service.start(HUBBUB_USER_RATE="3")
     try:
@@ -228,7 +228,7 @@ def test_one_user_may_send_so_much_and_hinders_no_other(tmp_path: Path) -> None:
         service.stop()
 
 
-def test_one_address_may_register_so_many_and_another_still_can(tmp_path: Path) -> None:
+def test_registrations_of_an_address_are_bounded_and_others_can_register(tmp_path: Path) -> None:
     service = Service(tmp_path / "data")
     service.start(HUBBUB_PROXIES='["127.0.0.1"]')
     try:
@@ -253,8 +253,8 @@ def test_one_address_may_register_so_many_and_another_still_can(tmp_path: Path) 
     assert "Registrations from 203.0.113.1 are refused for now" in service.log
 
 
-def test_an_account_is_guessed_from_everywhere_and_its_owner_still_comes_in(tmp_path: Path) -> None:
-    """And the log says so, with neither password nor email."""
+def test_an_owner_can_log_in_while_the_account_is_guessed_from_everywhere(tmp_path: Path) -> None:
+    """The log says so, without a password or an email."""
     service = Service(tmp_path / "data")
     service.start(HUBBUB_PROXIES='["127.0.0.1"]')
     with ExitStack() as stack:
@@ -277,7 +277,7 @@ def test_an_account_is_guessed_from_everywhere_and_its_owner_still_comes_in(tmp_
         assert len(refused) <= 30
         assert all(1 <= int(answer.headers["retry-after"]) <= 10 for answer in refused)
 
-        def is_slowed(person: Person | None) -> bool:  # one comes free every ten seconds
+        def is_slowed(person: Person | None) -> bool:  # one attempt becomes free every ten seconds
             return bool(tries("198.51.100.1", "a wrong guess", person).headers.get("ratelimit-limit") == "100")
 
         eventually(lambda: is_slowed(None))
@@ -292,7 +292,7 @@ def test_an_account_is_guessed_from_everywhere_and_its_owner_still_comes_in(tmp_
     assert "correct horse" not in service.log
 
 
-def test_addresses_of_one_network_of_ipv6_are_counted_as_one(tmp_path: Path) -> None:
+def test_addresses_of_one_ipv6_network_are_counted_as_one(tmp_path: Path) -> None:
     service = Service(tmp_path / "data")
     service.start(HUBBUB_PROXIES='["127.0.0.1"]')
     try:

@@ -1,4 +1,4 @@
-"""Many hostile clients at once: the service's memory stays bounded, and all other clients are served."""
+"""With many hostile clients at once, the service's memory stays bounded, and all other clients are served."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MOST_BYTES = 512 * 1024 * 1024
 
 
 def attacked(stack: ExitStack, service: Service, data: bytes, count: int) -> Iterator[socket.socket]:
-    """This many connections. Each has sent as much of ``data`` as the service accepts, and reads nothing."""
+    """Open this many connections. Each sends as much of ``data`` as the service accepts, and reads nothing."""
     parts = urlsplit(service.url)
     for _ in range(count):
         connection = stack.enter_context(socket.create_connection((parts.hostname, parts.port), timeout=10))
@@ -61,7 +61,7 @@ def test_memory_is_bounded_when_lists_are_not_read(own_service: Service) -> None
                 connection.settimeout(20)
                 connection.connect((parts.hostname, parts.port))
                 connection.sendall(data)
-                with suppress(ConnectionError):  # those that are cut off
+                with suppress(ConnectionError):  # some are cut off
                     assert connection.recv(12) in (b"HTTP/1.1 200", b"")
                 if number % 20 == 0:
                     assert ann.get(f"{chat}/messages?limit=1").status_code == 200

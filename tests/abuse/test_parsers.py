@@ -1,4 +1,4 @@
-"""Every parser of Hubbub, fed at random: it gives a value or the one error that it names, and never anything else."""
+"""Random input to every parser of Hubbub gives a value or the parser's own error, and nothing else."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def found_in(query: search.Query, bodies: list[str]) -> list[int]:
 
 
 @given(texts, texts)
-def test_what_is_found_has_the_grams_that_an_index_is_asked_for(q: str, body: str) -> None:
+def test_a_match_has_the_grams_that_an_index_is_asked_for(q: str, body: str) -> None:
     query = search.parse(q)
     assume(query.terms)
     if found_in(query, [body]):
@@ -95,7 +95,7 @@ def test_what_is_found_has_the_grams_that_an_index_is_asked_for(q: str, body: st
             assert any(way <= held for way in (term.sure, *term.typos)), (term, body)
 
 
-@example(b"\x93\xa9\x00\x00\x00\x00\x00\x00\x00\x00\x80")  # a name that is no UTF-8
+@example(b"\x93\xa9\x00\x00\x00\x00\x00\x00\x00\x00\x80")  # a name that is not UTF-8
 @example(b"\x94\xa1a\x01" + b"\x91" * 100_000)
 @given(anything)
 def test_what_the_broker_delivers(body: bytes) -> None:
@@ -122,7 +122,7 @@ def test_the_load_testers_answers(buffer: bytes) -> None:
 
 
 class Pipe:
-    """A transport that keeps what is written, and never calls its protocol."""
+    """A transport that records what is written, and never calls its protocol."""
 
     def __init__(self) -> None:
         self.written = b""
@@ -194,8 +194,9 @@ def _edge() -> Edge:
 
 
 async def _answers(edge: Edge, pieces: list[bytes], busy: Iterable[bool] = itertools.repeat(False)) -> bytes:
-    """The answer of a new connection. The event loop has no time left in the turn in which a piece comes that is
-    ``busy``."""
+    """Send the pieces on a new connection and return the answers. When a ``busy`` piece comes, the event loop has no
+    time left in this turn.
+    """
     connection, pipe = Connection(edge), Pipe()
     connection.connection_made(cast(Any, pipe))
     for piece, is_busy in zip(pieces, busy, strict=False):

@@ -1,4 +1,4 @@
-"""Schemathesis over the OpenAPI document that the service itself gives: true to the code, and never a 500."""
+"""Schemathesis finds no answer that contradicts the service's OpenAPI document, and no 500."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pathlib import Path
 
 from tests.conftest import Person, Served, Service
 
-# It spoils the cookie and leaves the Authorization header that it was given, so the credentials are good still.
+# This check spoils the cookie but keeps the given Authorization header, so the credentials are still valid.
 _UNFIT = "ignored_auth"
-# What no schema can say: two fields must be equal or exclude each other, an address must be one, a user must exist, a
-# password must be right, a name is changed seldom.
+# Operations with rules that no schema can express: two fields must be equal or exclude each other, an address must be
+# valid, a user must exist, a password must be right, a name may not change often.
 _BOUND_BY_MORE_THAN_A_SCHEMA = (
     "register",
     "setUp",
@@ -24,17 +24,17 @@ _BOUND_BY_MORE_THAN_A_SCHEMA = (
     "setPassword",
     "deleteMe",
 )
-# Ends what the others need, or does not end.
+# Operations that end what the others need, or that do not end.
 _LEFT_OUT = (
     "logout",
     "endSessions",
     "deleteApplication",
     "deleteChat",
     "streamMessages",
-    # It would use up what the other tests, at the same address, may ask for.
+    # It would use up the limit of the other tests, which have the same address.
     "requestPasswordReset",
 )
-# Beside what schemathesis expects for bad data, a body over the bound of a route is a 413.
+# Beside the statuses that Schemathesis expects for bad data, a body that is too large for its route gets a 413.
 _REFUSED = """
 [checks]
 negative_data_rejection.expected-statuses = [400, 401, 403, 404, 405, 406, 409, 413, 415, 422, 428, 429]
@@ -61,7 +61,9 @@ def test_every_operation_does_what_the_document_says(
     _fuzz(service, tmp_path, fuzz_examples, fault_seed, "a chat that is there")
 
 
-def test_nothing_is_anywhere_else(embedded: Service, tmp_path: Path, fuzz_examples: int, fault_seed: int) -> None:
+def test_operations_on_missing_things_do_what_the_document_says(
+    embedded: Service, tmp_path: Path, fuzz_examples: int, fault_seed: int
+) -> None:
     _fuzz(embedded, tmp_path, fuzz_examples, fault_seed, "anywhere")
 
 
