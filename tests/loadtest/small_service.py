@@ -1,4 +1,4 @@
-"""A fake service with only what the load test needs, so that a test sees what it makes and what it leaves."""
+"""A fake service with what the load test needs, which shows what the load test creates and leaves."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from typing import Any
 
 
 class SmallService:
-    """``accounts`` are passwords by email, ``applications`` owners' emails by token. ``refuse`` has a method and the
-    end of a path, as ``POST /chats``, for each that gets ``status``; ``lost`` those whose answer is never sent.
+    """A fake service. ``accounts`` has passwords by email, ``applications`` the owner's email and the name by token.
+    ``refuse`` has the status of requests to refuse, by method and end of the path, as ``POST /chats``. The answer to a
+    request in ``lost`` is not sent.
     """
 
     def __init__(self) -> None:
         self.accounts: dict[str, str] = {}
-        self.passwords: set[str] = set()  # of all that were ever registered
+        self.passwords: set[str] = set()  # of all accounts that were ever registered
         self.applications: dict[str, str] = {}
         self.messages = 0
         self.refuse: dict[str, int] = {}
@@ -30,7 +31,7 @@ class SmallService:
         self.lock = threading.Lock()
 
     def answer(self, method: str, path: str, user: str | None, body: Any) -> tuple[int, Any, str | None]:
-        """Status, content and the user that a cookie is set for."""
+        """Return the status, the content, and the user to set a cookie for."""
         for what, status in self.refuse.items():
             refused, end = what.split()
             if method == refused and path.endswith(end):

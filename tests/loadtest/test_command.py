@@ -1,4 +1,4 @@
-"""The perftest command as a script sees it."""
+"""The perftest command, as a script uses it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SMALL = ("--writes", "50", "--reads", "100", "--duration", "4", "--workers", "5"
 
 @contextmanager
 def running(*arguments: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
-    """The command while it runs; it is killed at the end of the block."""
+    """Run the command during the block, and kill it at the end."""
     process = subprocess.Popen(
         [sys.executable, "-m", "hubbub", "perftest", *arguments],
         stdout=subprocess.PIPE,
@@ -58,7 +58,7 @@ def until_line(process: subprocess.Popen[str], start: str) -> str:
 
 @pytest.fixture
 def part(tmp_path: Path) -> Iterator[Part]:
-    """A service that keeps its port when it is started again."""
+    """A service that keeps its port when it restarts."""
     service = Part(["serve", "--port", "0", "--data", str(tmp_path / "data")], {}, tmp_path / "log")
     service.start()
     yield service
@@ -72,7 +72,7 @@ def result(file: Path) -> dict[str, Any]:
 
 
 def perftest(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """The command, in this process and with a short warmup."""
+    """Run the command in this process, with a short warmup."""
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(coordinator, "WARMUP_S", 0.5)
@@ -84,12 +84,12 @@ def perftest(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def passed(done: subprocess.CompletedProcess[str]) -> bool:
-    """Or had no verdict, as on a machine that is busy with something else."""
+    """Return whether the run passed, or had no verdict because the machine is busy with something else."""
     return done.returncode == 0 or (done.returncode == 1 and "  Overall: ✗ NO VERDICT\n" in done.stdout)
 
 
 def due(content: dict[str, Any]) -> tuple[int, int]:
-    """How many writes and reads were due, sent or not."""
+    """Return how many writes and reads were due, sent or not."""
     writes, reads = (content[side]["total"] + content[side]["unsent"] for side in ("writes", "reads"))
     return writes, reads
 
@@ -125,7 +125,7 @@ def test_an_impossible_target_fails(embedded: Service) -> None:
     assert "Unsent:" in done.stdout
 
 
-def test_everything_at_once(embedded: Service, tmp_path: Path) -> None:
+def test_all_options_work_together(embedded: Service, tmp_path: Path) -> None:
     files = [tmp_path / name for name in ("result.json", "page.html", "junit.xml")]
     done = perftest(
         *("--url", embedded.url, "--writes", "100", "--reads", "200", "--workers", "7", "--processes", "3"),
@@ -139,7 +139,7 @@ def test_everything_at_once(embedded: Service, tmp_path: Path) -> None:
         *("--require", "writes.p99<60s", "--require", "edit.failed<=0", "--require", "reads.p50<0.001us"),
         *("--json", str(files[0]), "--html", str(files[1]), "--junit", str(files[2])),
     )
-    assert done.returncode == 1, done.stdout + done.stderr  # for the last requirement alone
+    assert done.returncode == 1, done.stdout + done.stderr  # only because of the last requirement
     content = result(files[0])
     assert sum(due(content)) == 300 * 0.5 + 300 * 2 + 600
     assert content["writes"]["failed"] == content["reads"]["failed"] == 0, done.stdout
@@ -164,11 +164,11 @@ def test_several_runs_are_kept_and_each_must_pass(embedded: Service, tmp_path: P
     assert perftest("compare", str(file), str(file)).returncode == 0
 
 
-def test_a_restart_in_mid_run_loses_nothing_and_is_seen(part: Part, tmp_path: Path) -> None:
+def test_a_restart_during_the_run_loses_nothing_and_is_seen(part: Part, tmp_path: Path) -> None:
     file = tmp_path / "result.json"
     with running("--url", part.url, *SMALL, "--verify", "--json", str(file)) as process:
         until_line(process, "Phase 3")
-        time.sleep(1)  # into the run
+        time.sleep(1)  # the run is under way
         part.kill()
         part.start()
         until_line(process, "  Overall")
@@ -184,7 +184,7 @@ def test_a_stall_shows_in_the_corrected_latency_and_not_in_the_other(part: Part,
     file = tmp_path / "result.json"
     with running("--url", part.url, *SMALL, "--json", str(file)) as process:
         until_line(process, "Phase 3")
-        time.sleep(1)  # into the run
+        time.sleep(1)  # the run is under way
         os.kill(part.pid, signal.SIGSTOP)
         time.sleep(1)  # the stall
         os.kill(part.pid, signal.SIGCONT)
@@ -193,7 +193,7 @@ def test_a_stall_shows_in_the_corrected_latency_and_not_in_the_other(part: Part,
     for side in ("writes", "reads"):
         content = result(file)[side]
         corrected, uncorrected = content["latency_ms"], content["uncorrected_ms"]
-        # A quarter of the requests fell due in the stall; five of six hundred, one for each worker, were under way.
+        # A quarter of the requests were due during the stall; five of six hundred, one for each worker, were under way.
         assert corrected["p99"] > 500
         assert corrected["max"] > 900
         assert uncorrected["p50"] <= corrected["p50"]
@@ -201,7 +201,7 @@ def test_a_stall_shows_in_the_corrected_latency_and_not_in_the_other(part: Part,
     assert min(each["uncorrected_ms"]["p95"] for each in both) < 500
 
 
-def test_another_machine_joins_with_the_key_and_without_it_does_not(embedded: Service, tmp_path: Path) -> None:
+def test_another_machine_can_join_only_with_the_key(embedded: Service, tmp_path: Path) -> None:
     file, port = tmp_path / "result.json", free_port()
     shared = ("--machines", "1", "--listen", f"127.0.0.1:{port}")
     with running("--url", embedded.url, *SMALL, *shared, "--json", str(file)) as process:
@@ -220,7 +220,7 @@ def test_another_machine_joins_with_the_key_and_without_it_does_not(embedded: Se
     assert content["writes"]["failed"] == content["reads"]["failed"] == 0
 
 
-def test_a_generator_that_dies_ends_the_run_with_a_word(embedded: Service) -> None:
+def test_a_generator_that_dies_ends_the_run_with_a_message(embedded: Service) -> None:
     port = free_port()
     with running("--url", embedded.url, *SMALL, "--machines", "1", "--listen", f"127.0.0.1:{port}") as process:
         found = re.search(r"KEY=(\S+)", until_line(process, "  HUBBUB"))
@@ -237,7 +237,7 @@ def test_the_highest_rate_is_searched_for(embedded: Service, tmp_path: Path) -> 
     file = tmp_path / "found.json"
     done = perftest(
         *("--url", embedded.url, "--writes", "80", "--reads", "80", "--workers", "2", "--duration", "1", "--find-max"),
-        # What holds depends little on the machine: a higher rate fails, unless some of a second's requests are late.
+        # The result depends little on the machine: a higher rate fails, unless some of a second's requests are late.
         *("--require", "writes.throughput<=80/s", "--json", str(file)),
     )
     assert done.returncode == 0, done.stdout + done.stderr
@@ -265,7 +265,7 @@ def test_ipv6_and_https(tmp_path: Path) -> None:
             assert output.count("  Failed:       0\n") == 2
             assert "altered: 0, not deleted: 0" in output
         assert service.url.startswith("https://[::1]:")
-        assert perftest("--url", service.url, *SMALL).returncode == 3  # a certificate that nobody vouches for
+        assert perftest("--url", service.url, *SMALL).returncode == 3  # the certificate is not trusted
     finally:
         service.stop()
 
@@ -298,7 +298,7 @@ def test_bad_usage_is_2(arguments: tuple[str, ...]) -> None:
     assert "Usage:" in done.stderr
 
 
-def test_files_that_can_not_be_written_are_found_before_the_run(tmp_path: Path) -> None:
+def test_files_that_cannot_be_written_are_found_before_the_run(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "old").write_text("old")
     there = str(tmp_path / "new")

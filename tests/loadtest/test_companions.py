@@ -1,4 +1,4 @@
-"""The files that go with the load tester: they work with the tools that they are for."""
+"""The files that go with the load tester work with the tools that they are for."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def deleted(service: Service) -> dict[str, int]:
-    """How many deletions the service has done, by the route's name."""
+    """Return how many deletions the service has done, by route."""
     text = httpx.get(f"{service.url}/metrics").text
     form = r'hubbub_http_request_duration_seconds_count\{route="(delete\w+)",status="204"\} (\d+)'
     return {name: int(count) for name, count in re.findall(form, text)}
@@ -39,7 +39,7 @@ def test_locust_runs_its_file_without_a_failure(embedded: Service, tmp_path: Pat
     assert [after[name] - before.get(name, 0) for name in ("deleteApplication", "deleteMe")] == [3, 3]
 
 
-def test_the_workflow_is_one_and_names_options_that_exist() -> None:
+def test_the_workflow_is_valid_and_uses_options_that_exist() -> None:
     workflow = ROOT / ".github/workflows/performance.yml"
     checked = subprocess.run(
         [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.github-workflows", str(workflow)],
@@ -54,7 +54,7 @@ def test_the_workflow_is_one_and_names_options_that_exist() -> None:
     assert all(word in known for word in used)
 
 
-def test_the_plotting_library_is_the_one_that_is_named() -> None:
+def test_the_plotting_library_is_the_documented_version() -> None:
     folder = ROOT / "src/hubbub/loadtest/page/uplot"
     script = (folder / "uPlot.iife.min.js").read_bytes()
     assert b"(v1.6.32)" in script[:100]

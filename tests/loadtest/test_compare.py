@@ -1,4 +1,4 @@
-"""Whether one result is called worse than another."""
+"""One result is called worse than another if it is, and rarely by chance."""
 
 from __future__ import annotations
 
@@ -73,11 +73,11 @@ def test_noise_alone_is_rarely_called_worse(runs: int, tmp_path: Path) -> None:
             read(written(tmp_path, name, content(seed + start, runs=runs))) for name, start in (("a", 0), ("b", 999))
         )
         worse += compare(a, b, 0.05).worse
-    # Six latencies at 95 % and a tolerance of 5 %: two in a hundred would be usual, five in forty are far beyond it.
+    # With six latencies at 95 % and a tolerance of 5 %, two in a hundred are usual. Five in forty are far more.
     assert worse < 5
 
 
-def test_single_runs_are_compared_by_their_seconds_and_it_is_said(tmp_path: Path) -> None:
+def test_single_runs_are_compared_by_their_seconds_and_the_output_says_so(tmp_path: Path) -> None:
     a, b = written(tmp_path, "a", content(1, runs=1)), written(tmp_path, "b", content(2, slower=1.5, runs=1))
     done = command(a, b)
     assert done.returncode == 1
@@ -99,7 +99,7 @@ def test_a_folder_is_all_its_results(tmp_path: Path) -> None:
     assert len(measured.runs) == len(measured.reports) == 4
 
 
-def test_what_can_not_be_compared_is_refused(tmp_path: Path) -> None:
+def test_results_that_cannot_be_compared_are_refused(tmp_path: Path) -> None:
     other = copy.deepcopy(content(1))
     other["target"]["writes"] = 6
     a, b = written(tmp_path, "a", content(1)), written(tmp_path, "b", other)
@@ -125,10 +125,10 @@ def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
     assert shift([1.0, 2.0, 3.0], [1.0, 2.0, 3.0])[3] == pytest.approx(0.9)
 
 
-def test_what_is_shown_are_the_figures_of_the_reports(tmp_path: Path) -> None:
-    """Also of a single run, though what is compared then are its seconds; and of several, the run that is reported."""
+def test_the_shown_figures_are_those_of_the_reports(tmp_path: Path) -> None:
+    """This holds for a single run, of which the seconds are compared, and for the reported one of several runs."""
     single, several = content(1, runs=1), content(2)
-    several |= several["runs"][3]  # the one that the report is of
+    several |= several["runs"][3]  # the reported run
     done = command(written(tmp_path, "a", single), written(tmp_path, "b", several))
     for side in ("writes", "reads"):
         for name in ("p50", "p95", "p99"):

@@ -1,4 +1,4 @@
-"""The figures and the text that result from known requests."""
+"""Known requests give the right figures and text."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ EXPECTED = Path(__file__).parent / "expected_report.txt"
 )
 def test_percentiles_are_those_of_the_sorted_list(latencies: list[int], percent: float, cut: int) -> None:
     histogram = Histogram()
-    for part in (latencies[:cut], latencies[cut:]):  # as two generators would send them
+    for part in (latencies[:cut], latencies[cut:]):  # as if from two generators
         histogram.add(part)
     exact = sorted(latencies)[math.ceil(percent * len(latencies) / 100) - 1] / 1000
-    # Three digits: a bucket is at most a thousandth of its value wide.
+    # Figures have three digits, as a bucket is at most a thousandth of its value wide.
     assert exact * 0.999 - 0.001 <= histogram.percentile(percent) <= exact * 1.001 + 0.001
     assert histogram.latency().avg == pytest.approx(sum(latencies) / len(latencies) / 1000)
     assert histogram.latency().max == max(latencies) / 1000
@@ -94,7 +94,7 @@ def usual(*, failed: int = 0, waiting: int = 0) -> Run:
     return run
 
 
-def test_the_report_is_the_contracts() -> None:
+def test_the_report_matches_the_contract() -> None:
     shown = report(judged(usual(failed=4), "writes.p99<100ms", "reads.throughput>=101%"))
     assert shown + "\n" == EXPECTED.read_text()
 
@@ -114,7 +114,7 @@ def test_the_json_has_what_scripts_rely_on() -> None:
 
 
 def fast(count: int, *, failed: int = 0, ms: float = 1) -> Result:
-    """A run of ten seconds with this many writes, when ten a second were asked for."""
+    """Return a run of ten seconds with this many writes and a target of ten a second."""
     routes = {SEND: answers([round(ms * 1000)] * count, {"status 503": failed} if failed else None)}
     return judged(a_run(second(0, routes), reads=0))
 
@@ -191,11 +191,11 @@ def test_the_verdict_names_the_goals_and_all_that_failed() -> None:
     }
 
 
-def test_what_falls_just_short_is_not_rounded_up() -> None:
+def test_a_value_just_below_the_need_is_not_rounded_up() -> None:
     assert "held 49.9 %" in verdict([judged(a_run(second(0, {SEND: answers([1] * 4999)}), writes=1000, reads=0))]).text
 
 
-def test_late_requests_are_told_by_reason() -> None:
+def test_late_requests_are_reported_by_reason() -> None:
     assert notes(judged(usual())) == [
         "Sent late: 2, of them 0 with no free connection (try more --workers), 0 because of the generator's own CPU, "
         "2 because of the server."
@@ -203,7 +203,7 @@ def test_late_requests_are_told_by_reason() -> None:
     assert as_json(judged(usual()), {})["writes"]["late_by"] == {"connection": 0, "generator": 0, "server": 2}
 
 
-def test_the_services_own_latency_stands_beside_the_clients() -> None:
+def test_the_services_own_latency_is_shown_beside_the_clients() -> None:
     def with_served(count: int) -> Result:
         served = Served(count=count, avg=0.2, p50=0.1, p95=0.4, p99=0.5, spectrum=[])
         return result(usual(), parts={}, samples=[], checks=[], served=(served, None), metrics_unusable=None)
@@ -214,7 +214,9 @@ def test_the_services_own_latency_stands_beside_the_clients() -> None:
         "the gap to the client's Avg is 0.3ms from sent, and 50.0ms more from due."
     )
     assert as_json(with_served(100), {})["writes"]["gap_ms"] == pytest.approx(0.3)
-    assert "of 30, where the test had 100: too far apart" in notes(with_served(30))[1]  # one process of several
+    assert (
+        "of 30, where the test had 100: too far apart" in notes(with_served(30))[1]
+    )  # figures of one process of several
     assert as_json(with_served(30), {})["writes"]["gap_ms"] is None
 
 
@@ -233,7 +235,7 @@ def test_a_generator_that_was_the_limit_gives_no_pass() -> None:
     assert not shown.passed
     assert "PASS" not in report(shown)
     assert "The load generator was the limit" in report(shown)
-    # A busy core alone is no limit: all was sent in time.
+    # A busy core alone does not make it the limit if everything was sent in time.
     busy = a_run(second(0, {SEND: answers([1] * 100), CHATS: answers([1] * 200)}, cpu_s=0.99))
     assert judged(busy).passed
     behind_too = a_run(
@@ -257,10 +259,10 @@ def test_a_generator_that_was_the_limit_gives_no_pass() -> None:
         ("writes.failed<=3", False),
         ("writes.late<2%", True),
         ("writes.unsent<=3", True),
-        ("edit.p99<1s", False),  # nothing was edited, so nothing was shown
+        ("edit.p99<1s", False),  # nothing was edited, so nothing is proved
     ],
 )
-def test_requirements_are_held_against_what_was_measured(requirement: str, holds: bool) -> None:
+def test_requirements_are_checked_against_the_measurements(requirement: str, holds: bool) -> None:
     check = judged(usual(failed=4), requirement).checks[0]
     assert check.held is holds, check
     assert judged(usual(failed=4), requirement).passed is holds
@@ -289,7 +291,7 @@ def test_the_progress_line() -> None:
     assert line == "[5s] Writes: 12453 (2490/s) | Reads: 24987 (4997/s)"
 
 
-def test_what_is_late_is_told_and_nothing_else() -> None:
+def test_only_lateness_is_reported() -> None:
     run = usual(waiting=7)
     assert behind(run.moments[:1]) == "     sent late: 2/s, due and not yet sent: 7"
     assert behind(run.moments[1:]) is None

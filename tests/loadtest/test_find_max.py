@@ -1,4 +1,4 @@
-"""The search for the highest rate, on services whose highest rate is known."""
+"""The search for the highest rate finds the known highest rate of simulated services."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def service(
 
 
 @pytest.mark.parametrize("highest", [0.03, 0.2, 0.5, 0.77, 1.0, 1.3, 6.0, 40.0])
-async def test_it_finds_the_highest_rate_within_five_percent(highest: float) -> None:
+async def test_the_search_finds_the_highest_rate_within_five_percent(highest: float) -> None:
     found = await find_max(service(highest))
     assert highest / 1.05 <= found.factor <= highest
     assert found.failed is not None
@@ -33,24 +33,24 @@ async def test_it_finds_the_highest_rate_within_five_percent(highest: float) -> 
 
 
 @pytest.mark.parametrize("seed", range(10))
-async def test_noise_moves_it_by_no_more_than_the_noise(seed: int) -> None:
+async def test_noise_moves_the_result_by_no_more_than_the_noise(seed: int) -> None:
     found = await find_max(service(1.3, noise=0.05, seed=seed))
     assert 1.3 * 0.9 <= found.factor <= 1.3 * 1.05
 
 
-async def test_a_service_that_holds_nothing_is_told_so() -> None:
+async def test_a_service_that_holds_nothing_gives_zero() -> None:
     found = await find_max(service(0.0))
     assert found.factor == 0
     assert len(found.trials) < 30
 
 
-async def test_it_stops_where_the_generator_is_the_limit() -> None:
+async def test_the_search_stops_where_the_generator_is_the_limit() -> None:
     found = await find_max(service(100, limit=3.0))
     assert found.limited
     assert found.factor == 2.0
 
 
-async def test_it_stops_at_the_end_of_its_range() -> None:
+async def test_the_search_stops_at_the_end_of_its_range() -> None:
     found = await find_max(service(1e9))
     assert found.factor == 64
     assert found.failed is None

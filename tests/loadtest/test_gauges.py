@@ -1,4 +1,4 @@
-"""How the load test reads a service's /metrics, whatever it contains."""
+"""The load test reads a service's /metrics, whatever they contain."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def small(served: SmallService) -> SmallService:
         (200, b"a 1\n" * (gauges._LONGEST // 4 + 1), "it is over 4 MiB"),
     ],
 )
-async def test_what_can_not_be_used_is_named_and_not_asked_again(
+async def test_unusable_metrics_are_reported_and_not_read_again(
     small: SmallService, status: int, body: bytes, why: str
 ) -> None:
     small.metrics = status, body
@@ -63,7 +63,7 @@ async def test_what_can_not_be_used_is_named_and_not_asked_again(
     reader.close()
 
 
-async def test_a_slow_one_is_given_up_and_a_slow_answer_is_not(
+async def test_slow_metrics_are_given_up_only_after_several_tries(
     small: SmallService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gauges, "_PATIENCE_S", 10.0)
@@ -98,7 +98,7 @@ async def test_a_reading_that_is_cut_off_does_not_answer_the_next(small: SmallSe
     reader.close()
 
 
-async def test_figures_that_are_no_numbers_are_left_out(small: SmallService) -> None:
+async def test_figures_that_are_not_numbers_are_left_out(small: SmallService) -> None:
     small.metrics = 200, b"hubbub_queue_waiting_commands NaN\nhubbub_index_lag_seconds +Inf\nup 1\n"
     reader = Gauges(small.url)
     assert await reader.read() == {}
@@ -114,7 +114,7 @@ def histogram(within: dict[str, int], sum_s: float, started: float = 1.0) -> byt
     return "\n".join([*lines, ""]).encode()
 
 
-async def test_the_services_own_latency_is_that_between_two_readings(small: SmallService) -> None:
+async def test_the_services_own_latency_is_from_between_two_readings(small: SmallService) -> None:
     reader = Gauges(small.url)
     small.metrics = 200, histogram({"0.001": 100, "0.01": 100, "+Inf": 100}, 5.0)
     await reader.read()
@@ -127,16 +127,16 @@ async def test_the_services_own_latency_is_that_between_two_readings(small: Smal
     assert reads.avg == pytest.approx(4.0)
     assert reads.p50 == pytest.approx(1.0)
     assert 1 < reads.p95 < 10
-    assert reads.p99 == 10  # above the last bound that is finite
+    assert reads.p99 == 10  # it is above the last finite bound
     assert [ms for _, ms in reads.spectrum] == sorted(ms for _, ms in reads.spectrum)
     small.metrics = 200, histogram({"0.001": 500, "0.01": 500, "+Inf": 500}, 6.0, started=2.0)
     await reader.read()
-    assert reader.served() == (None, None)  # another process by now
+    assert reader.served() == (None, None)  # another process has started since
     reader.close()
 
 
 @given(st.text(max_size=200) | st.text(alphabet='hub_{}="\\\n 1le,.', max_size=80).map(lambda text: f"hubbub_{text}"))
-def test_no_text_brings_it_down(text: str) -> None:
+def test_no_text_breaks_the_reader(text: str) -> None:
     reader = Gauges("http://127.0.0.1:1")
     for _ in range(2):
         json.dumps(reader._shown(text), allow_nan=False)

@@ -1,4 +1,4 @@
-"""Why requests are late, on a simulated clock, with a service whose speed is known and a generator that may stall."""
+"""Why requests are late, on a simulated clock, with a service of a known speed and a generator that may stall."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ STEP_S = 0.001
 
 
 class Simulated:
-    """A worker whose requests the service answers after ``takes_s`` of the second at which they are sent."""
+    """A worker whose requests are answered after ``takes_s(at)``, where ``at`` is when they are sent."""
 
     def __init__(self, clock: Callable[[], float], takes_s: Callable[[float], float]) -> None:
         self._clock = clock
@@ -42,7 +42,7 @@ def late(
     rate: int = 20,
     stall: tuple[float, float] = (0.0, 0.0),
 ) -> dict[str, int]:
-    """Late requests by reason, of one worker; the generator does not run during ``stall``."""
+    """Return the late requests of one worker by reason. The generator does not run during ``stall``."""
     now = [0.0]
     monkeypatch.setattr(runners, "clock", lambda: now[0])
     runner = Runner("http://x", lambda second: None)
@@ -66,29 +66,31 @@ def late(
     return dict(zip(REASONS, second.late[1], strict=True))
 
 
-def test_nothing_is_late_where_all_keep_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_late_if_all_keep_up(monkeypatch: pytest.MonkeyPatch) -> None:
     assert late(monkeypatch, lambda at: 0.01) == {"connection": 0, "generator": 0, "server": 0}
 
 
 def test_a_service_that_stalls_is_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     found = late(monkeypatch, lambda at: 1.0 if 2 <= at < 2.05 else 0.002)
-    assert found["server"] >= 15  # 20 a second fall due, all but the last two over 100 ms before it answers again
+    assert (
+        found["server"] >= 15
+    )  # 20 a second are due, and all but the last two more than 100 ms before it answers again
     assert (found["connection"], found["generator"]) == (0, 0)
 
 
 def test_a_service_that_answers_soon_is_not_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = late(monkeypatch, lambda at: 0.09)  # 11 a second over this one connection, of 20
+    found = late(monkeypatch, lambda at: 0.09)  # this one connection can send 11 a second of the 20
     assert found["connection"] > 80
     assert (found["server"], found["generator"]) == (0, 0)
 
 
-def test_a_generator_that_stalls_is_the_reason_also_for_what_was_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_generator_that_stalls_is_the_reason_also_for_requests_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
     found = late(monkeypatch, lambda at: 0.002, stall=(2.001, 3.0))  # a request is sent at 2.0
     assert found["generator"] >= 15
     assert found["server"] == 0
 
 
-def test_a_lost_connection_is_the_services_doing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lost_connection_is_blamed_on_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runners, "clock", lambda: 5.0)
     runner = Runner("http://x", lambda second: None)
     worker = Simulated(lambda: 5.0, lambda at: 0.01)
@@ -99,6 +101,6 @@ def test_a_lost_connection_is_the_services_doing(monkeypatch: pytest.MonkeyPatch
     )
     runner._last_tick = 5.0
     worker.behind = 1
-    worker.sent_at = 4.99  # the request before was answered at once, and then the connection was lost
+    worker.sent_at = 4.99  # the last request was answered at once, and then the connection was lost
     runner.connected_again(worker)  # type: ignore[arg-type]
     assert runner._summary.late[1] == [0, 0, 1]

@@ -1,4 +1,4 @@
-"""What the load test holds does not grow with the length of a run: hours are simulated, and everything is weighed."""
+"""The load test's memory does not grow with the length of a run. Hours are simulated, and all objects measured."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.loadtest.test_figures import answers, second
 
 
 def weight(thing: object) -> int:
-    """The bytes of an object and of all that it refers to, but for code."""
+    """Return the bytes of an object and of all that it refers to, except code."""
     seen: set[int] = set()
     ahead: list[Any] = [thing]
     size = 0
@@ -36,10 +36,10 @@ def weight(thing: object) -> int:
     return size
 
 
-def test_what_is_kept_of_a_run_does_not_grow_with_its_length(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_figures_of_a_run_do_not_grow_with_its_length(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Plan(1, 1, 1, steady(3600)).interval == 1
     assert Plan(1, 1, 1, steady(10 * 3600)).interval == 10
-    monkeypatch.setattr(plan, "_POINTS", 100)  # for 3,600, so that a run of 200 s is a long one
+    monkeypatch.setattr(plan, "_POINTS", 100)  # instead of 3,600, so that a run of 200 s is a long one
 
     def grown(seconds: int) -> Run:
         run = Run(Plan(5000, 10000, 100, steady(seconds)), 0.0)
@@ -83,7 +83,7 @@ def test_a_worker_holds_no_more_after_many_requests() -> None:
     assert work(20_000) < 1.01 * work(2_000) + 4096
 
 
-def test_a_generator_forgets_what_it_has_told() -> None:
+def test_a_generator_forgets_what_it_has_reported() -> None:
     summary = SummaryBuilder()
     before = weight(summary)
     rng = random.Random(1)
@@ -95,8 +95,8 @@ def test_a_generator_forgets_what_it_has_told() -> None:
     assert weight(summary) == before
 
 
-async def test_the_service_is_looked_at_as_seldom_as_points_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run of a day: the clock jumps to where the watch wants to be."""
+async def test_the_service_is_sampled_only_once_for_each_point(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run takes a day, in which each sleep of the watch moves the clock."""
     now = [0.0]
 
     async def sleep(seconds: float) -> None:

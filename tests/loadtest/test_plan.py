@@ -91,13 +91,13 @@ def test_shapes_of_load() -> None:
     assert tall.due_by(60) == 1000
     assert tall.count == 1400
     rising = Profile((Stage(10, 0, 1),), 100)
-    assert rising.due_by(5) == 125  # a quarter of the load in the first half
+    assert rising.due_by(5) == 125  # the first half has a quarter of the load
     for wrong in ("", "30s", "30s:x%", "0s:100%", "10s:0%"):
         with pytest.raises(BadStages):
             parse_stages(wrong)
 
 
-def test_a_mix_is_sent_in_its_weights_and_evenly() -> None:
+def test_a_mix_is_sent_by_its_weights_and_evenly() -> None:
     mix = parse_mix("send=6, edit=3,delete=1")
     turns = pattern(mix, WRITES)
     assert Counter(turns) == {SEND: 6, EDIT: 3, DELETE: 1}
@@ -108,7 +108,7 @@ def test_a_mix_is_sent_in_its_weights_and_evenly() -> None:
             parse_mix(wrong)
 
 
-def test_the_mattermost_mix_has_the_frequencies_of_people() -> None:
+def test_the_mattermost_mix_has_the_frequencies_of_real_users() -> None:
     mix = parse_mix("mattermost")
     writes, reads = Counter(pattern(mix, WRITES)), Counter(pattern(mix, READS))
     for turns, kind, frequencies in (
@@ -189,12 +189,12 @@ def test_a_list_that_lacks_an_acknowledged_message_is_a_failure() -> None:
     asker.write()
     assert asker.wrong(200, b'{"messageNumber":8}') is None
     asker.read()
-    assert asker.wrong(200, b'[{"messageNumber":9}]') is None  # somebody else's came after it
+    assert asker.wrong(200, b'[{"messageNumber":9}]') is None  # a later message of another user
     assert asker.wrong(200, b'[{"messageNumber":7}]') == "a list without an acknowledged message"
     assert asker.wrong(503, b"") == "status 503"
 
 
-def test_of_a_long_run_one_of_several_messages_is_noted_and_only_that_is_edited() -> None:
+def test_a_long_run_notes_one_of_several_messages_and_edits_only_those() -> None:
     options = Options(5000, 0, 100, steady(3600), {"send": 1}, parse_size("76"), verify=True)
     assert options.note == 10  # 18 million messages, two million notes
     assert Options(5000, 10000, 100, steady(30), {"send": 1}, parse_size("76"), verify=True).note == 1

@@ -1,4 +1,4 @@
-"""What a load test may change, and what it leaves in a service that it tests."""
+"""What a load test may change in the service that it tests, and what it leaves there."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def small() -> Iterator[SmallService]:
 
 @pytest.fixture
 def perftest(monkeypatch: pytest.MonkeyPatch, small: SmallService) -> Iterator[CliRunner]:
-    """The command in this process, with a short warmup; what runs on "port 3000" is the small service."""
+    """The command in this process, with a short warmup. The small service is the one on "port 3000"."""
     monkeypatch.setattr(coordinator, "WARMUP_S", 0.2)
     monkeypatch.setattr(services, "RUNNING", small.url)
     monkeypatch.setattr(command, "RUNNING", small.url)
@@ -48,7 +48,7 @@ def run(perftest: CliRunner, *arguments: str) -> Result:
     return done
 
 
-def test_a_running_service_is_left_alone_and_that_is_said(
+def test_a_running_service_is_left_alone_and_the_output_says_so(
     perftest: CliRunner, small: SmallService, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with services.service(None, None, keep=False) as tested:
@@ -62,7 +62,7 @@ def test_a_running_service_is_left_alone_and_that_is_said(
     assert not small.passwords
 
 
-def test_what_the_test_made_in_a_running_service_is_deleted(perftest: CliRunner, small: SmallService) -> None:
+def test_what_the_test_created_in_a_running_service_is_deleted(perftest: CliRunner, small: SmallService) -> None:
     theirs = {"perftest1@example.com": "somebody's", "ann@example.com": "hers"}
     small.accounts |= theirs
     small.applications["t"] = "perftest1@example.com Performance test 1"
@@ -75,7 +75,9 @@ def test_what_the_test_made_in_a_running_service_is_deleted(perftest: CliRunner,
     assert all(len(password) >= 24 for password in small.passwords)
 
 
-def test_keep_leaves_it_and_says_how_to_get_in(perftest: CliRunner, small: SmallService) -> None:
+def test_with_keep_the_accounts_stay_and_the_output_says_how_to_log_in(
+    perftest: CliRunner, small: SmallService
+) -> None:
     small.accounts["perftest1@example.com"] = "somebody's"
     done = run(perftest, "--url", small.url, "--keep")
     (password,) = small.passwords
@@ -87,7 +89,7 @@ def test_keep_leaves_it_and_says_how_to_get_in(perftest: CliRunner, small: Small
 
 
 @pytest.mark.parametrize("status", [404, 405])
-def test_a_service_that_can_not_delete_gets_one_line(perftest: CliRunner, small: SmallService, status: int) -> None:
+def test_a_service_that_cannot_delete_gets_one_line(perftest: CliRunner, small: SmallService, status: int) -> None:
     small.refuse = {"DELETE /auth/me": status}
     done = run(perftest, "--running")
     assert "  Overall:" in done.output
@@ -127,7 +129,7 @@ async def test_an_account_whose_answer_was_lost_is_deleted_too(small: SmallServi
     small.accounts["perftest0@example.com"] = "somebody's"
     small.lost = {"POST /auth/register"}
     accounts = Accounts(small.url)
-    with pytest.raises(SetupFailed):  # whether the address was taken or it is ours now is not known
+    with pytest.raises(SetupFailed):  # it is unknown whether the address was taken or is ours now
         await accounts.add("perftest0")
     small.lost = {"POST /auth/register"}
     with pytest.raises(SetupFailed):
@@ -143,7 +145,7 @@ def test_a_private_service_does_not_have_the_settings_of_another(
 ) -> None:
     (tmp_path / "hubbub.toml").write_text("user_rate = 3\n")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HUBBUB_HOST", "0.0.0.0")  # noqa: S104 - not to be listened on
+    monkeypatch.setenv("HUBBUB_HOST", "0.0.0.0")  # noqa: S104 - the service must not listen there
     monkeypatch.setenv("HUBBUB_SEARCH_URL", "http://search.internal:9200")
     part = Part(["config"], {"HUBBUB_SHARDS": "5"}, tmp_path / "log")
     shown = subprocess.run(
@@ -154,7 +156,7 @@ def test_a_private_service_does_not_have_the_settings_of_another(
     assert "search.internal" not in shown
 
 
-async def test_what_was_never_sent_is_not_looked_for() -> None:
+async def test_accounts_that_were_never_requested_are_not_looked_for() -> None:
     accounts = Accounts("http://127.0.0.1:1")
     with pytest.raises(SetupFailed):
         await prepare(accounts, 20)
@@ -182,7 +184,7 @@ async def test_applications_that_others_added_the_account_to_stay(small: SmallSe
     assert list(small.applications) == ["t"]
 
 
-async def test_on_a_real_service_all_is_gone_too(embedded: Service) -> None:
+async def test_everything_is_gone_from_a_real_service_too(embedded: Service) -> None:
     accounts = Accounts(embedded.url)
     users = await prepare(accounts, 4, members=2)
     _, guest = await accounts.add("perftest-guest")

@@ -1,4 +1,4 @@
-"""Reading back: it accepts what is right, and finds every possible error, on a real service."""
+"""Reading back accepts a correct result and finds every kind of error, on a real service."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Field:
     def __init__(self, url: str, scenarios: list[Scenario], outsider: str) -> None:
         self.url = url
         self.scenarios = scenarios
-        self.outsider = outsider  # the cookie of a stranger to all of them
+        self.outsider = outsider  # the cookie of a user who belongs to no application
 
     async def written(self, turns: int) -> None:
         for scenario in self.scenarios * turns:
@@ -73,14 +73,14 @@ async def field(own_service: Service) -> Field:
     return ready
 
 
-async def test_what_is_right_passes(field: Field) -> None:
+async def test_a_correct_result_passes(field: Field) -> None:
     findings = await field.judged()
     assert findings.faults == 0, findings
     assert findings.stored == findings.acknowledged > 50
     assert findings.unanswered == 0
 
 
-async def test_an_answer_that_got_lost_is_no_fault(field: Field) -> None:
+async def test_a_lost_answer_is_no_fault(field: Field) -> None:
     for scenario in field.scenarios * 9:
         await exchange(field.url, scenario, answered=False)
     findings = await field.judged()
@@ -107,7 +107,7 @@ async def test_a_message_with_another_text_is_altered(field: Field) -> None:
     assert (findings.altered, findings.faults) == (1, 1)
 
 
-async def test_a_message_that_is_there_twice_is_repeated(field: Field) -> None:
+async def test_a_message_that_is_stored_twice_is_repeated(field: Field) -> None:
     scenario = field.scenarios[0]
     with field.api(scenario) as api:
         body = api.get(f"/messages/{field.last(scenario)}").json()["body"]
@@ -138,11 +138,11 @@ async def test_a_stranger_who_gets_in_is_found(field: Field) -> None:
         )
         assert invited.status_code == 201, invited.text
     findings = await field.judged()
-    assert findings.intrusions >= 4  # its page, its chats, its messages, the list: for both who belong to it
+    assert findings.intrusions >= 4  # the application, its chats, its messages and the list, for each of its two users
     assert findings.faults == findings.intrusions
 
 
 @pytest.fixture(autouse=True)
 def _nothing_left(own_service: Service) -> Iterator[None]:
     yield
-    assert own_service.process.poll() is None  # none of this may bring the service down
+    assert own_service.process.poll() is None  # no test may bring the service down
