@@ -17,7 +17,7 @@ def browser() -> Iterator[Browser]:
     if program is None:
         pytest.skip("chromium is not installed: scripts/install-browser.sh")
     with sync_playwright() as playwright:
-        # Chromium's own sandbox does not start for root, as whom CI runs.
+        # Chromium's own sandbox does not start for root, and CI runs as root.
         arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
         launched = playwright.chromium.launch(executable_path=program, args=arguments)
         yield launched

@@ -1,4 +1,4 @@
-"""The console as people use it: sign up, write, see others' messages arrive, search, and watch the service."""
+"""The console, as people use it: they sign up, write, see messages of others, search, and watch the service."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ class Visitor:
         self.page.goto(url)
 
     def _note(self, kind: str, text: str) -> None:
-        if kind == "error" and "401" not in text:  # asking who is logged in is how a visitor is told from a user
+        if kind == "error" and "401" not in text:  # the page asks who is logged in, and a visitor gets a 401
             self.complaints.append(text)
 
     def field(self, label: str) -> Locator:
-        """A field of the form that is shown: a page may have others."""
+        """Return a field of the form that is shown; a page may have hidden ones."""
         return self.page.get_by_label(label, exact=True).locator("visible=true")
 
     def fill(self, name: str) -> str:
-        """Fill a new account into the form that is shown. Returns its email."""
+        """Fill a new account into the form that is shown, and return its email."""
         email = f"visitor{next(_numbers)}.{id(self)}@example.com"
         self.field("Name").fill(name)
         self.field("Email").fill(email)
@@ -73,7 +73,7 @@ class Visitor:
 
 
 def look_at(page: Page, name: str, screenshots: Path | None) -> None:
-    """Check the page: no serious finding of axe, and it is not wider than the screen."""
+    """Check that axe has no serious finding, and that the page is not wider than the screen."""
     page.wait_for_timeout(100)
     if screenshots is not None:
         page.screenshot(path=screenshots / f"{name}.png")
@@ -217,7 +217,7 @@ def test_no_serious_findings_at_any_size(
     context.close()
 
 
-def test_the_page_of_the_reference_loads_nothing_from_elsewhere(browser: Browser, own_service: Service) -> None:
+def test_the_api_reference_loads_nothing_from_other_hosts(browser: Browser, own_service: Service) -> None:
     context = browser.new_context()
     visitor = Visitor(context, own_service.url + "/docs")
     expect(visitor.page.get_by_text("Send a message").first).to_be_visible(timeout=15_000)
@@ -226,7 +226,7 @@ def test_the_page_of_the_reference_loads_nothing_from_elsewhere(browser: Browser
     assert not visitor.complaints
 
 
-def test_static_files_may_be_kept_for_ever_and_pages_may_not(own_service: Service) -> None:
+def test_static_files_may_be_cached_for_ever_and_pages_may_not(own_service: Service) -> None:
     page = httpx.get(own_service.url + "/")
     assert page.headers["cache-control"] == "no-cache"
     assert "script-src 'self'" in page.headers["content-security-policy"]

@@ -1,4 +1,4 @@
-"""The pages that links lead to: the operator's account is made once, and an invite lets a user join."""
+"""The pages that links lead to. An operator's link makes one account, and an invite lets a user join."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_an_invite_joins(browser: Browser, embedded: Service, way: str) -> None:
         assert not bob.complaints
 
 
-def test_of_two_links_that_are_opened_in_a_tab_the_second_counts(browser: Browser, embedded: Service) -> None:
+def test_the_second_of_two_links_opened_in_a_tab_counts(browser: Browser, embedded: Service) -> None:
     with closing(Person(embedded.url)) as owner, browser.new_context() as context:
         links = []
         for name in ("One", "Two"):

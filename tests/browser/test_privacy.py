@@ -1,4 +1,4 @@
-"""The console shows no user the data of another: not a message as their own, nor an email, nor typed text."""
+"""The console shows no user another's data: no message as their own, no email, and no typed text."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.conftest import Person, Service
 
 @pytest.fixture
 def visit(browser: Browser, embedded: Service) -> Iterator[Callable[[], Visitor]]:
-    """Opens the console in a browser of its own."""
+    """A function that opens the console in a new browser context."""
     contexts = []
 
     def open_console() -> Visitor:
@@ -25,7 +25,7 @@ def visit(browser: Browser, embedded: Service) -> Iterator[Callable[[], Visitor]
         context.close()
 
 
-def test_a_message_of_a_namesake_is_not_mine_and_emails_are_not_everybodys(
+def test_a_message_of_a_namesake_is_not_mine_and_emails_are_not_shown_to_all(
     visit: Callable[[], Visitor], embedded: Service
 ) -> None:
     visitor, other = visit(), Person(embedded.url, "Ann Lee")
@@ -49,7 +49,7 @@ def test_a_message_of_a_namesake_is_not_mine_and_emails_are_not_everybodys(
 
 
 class Held:
-    """The first post of a message, which is answered when a test says so. ``count`` is how often it was sent."""
+    """Posts of messages, which wait until a test refuses them. ``count`` is how many were sent."""
 
     def __init__(self, visitor: Visitor) -> None:
         self.count = 0
@@ -68,7 +68,7 @@ class Held:
 
 
 def with_two_chats(visitor: Visitor, name: str) -> None:
-    """A user who has signed up and has the chats One and Two; Two is open."""
+    """Sign up, make an application with the chats One and Two, and leave Two open."""
     visitor.sign_up(name)
     visitor.make_application(f"{name}'s")
     visitor.open_new_chat("One")
@@ -80,7 +80,7 @@ def switch(visitor: Visitor, title: str) -> None:
     expect(visitor.page.get_by_role("heading", name=title)).to_be_visible()
 
 
-def test_a_draft_shows_in_its_own_chat_alone(visit: Callable[[], Visitor]) -> None:
+def test_a_draft_shows_only_in_its_own_chat(visit: Callable[[], Visitor]) -> None:
     ann = visit()
     with_two_chats(ann, "Ann")
     text = ann.page.get_by_label("Message", exact=True)
@@ -137,7 +137,7 @@ def test_after_logout_nobody_sees_what_was_typed(visit: Callable[[], Visitor]) -
         expect(text).to_have_value("")
 
 
-def test_a_message_that_was_refused_after_its_sender_left_is_nobody_elses(visit: Callable[[], Visitor]) -> None:
+def test_a_message_refused_after_its_sender_left_is_shown_to_nobody(visit: Callable[[], Visitor]) -> None:
     ann = visit()
     with_two_chats(ann, "Ann")
     text, held = ann.page.get_by_label("Message", exact=True), Held(ann)

@@ -1,4 +1,4 @@
-"""The load test's page, as a browser shows it."""
+"""The load test's page in a browser."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1440])
-def test_it_draws_all_plots_fits_its_width_and_needs_nobody_else(
+def test_the_page_draws_all_plots_fits_its_width_and_loads_nothing_else(
     browser: Browser, file: Path, width: int, scheme: Literal["light", "dark"]
 ) -> None:
     tab = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
