@@ -1,4 +1,4 @@
-"""``hubbub backup`` while the service writes, and ``hubbub restore``: all that was acknowledged before is there."""
+"""``hubbub backup`` while the service writes, and ``hubbub restore``. The backup has all that was acknowledged."""
 
 from __future__ import annotations
 
@@ -59,9 +59,7 @@ def test_a_backup_under_load_has_all_that_was_acknowledged_before(own_service: S
         restored.stop()
 
 
-def test_a_restored_folder_is_a_data_set_of_its_own_from_its_first_start_on(
-    own_service: Service, tmp_path: Path
-) -> None:
+def test_a_restored_folder_is_a_new_data_set_from_its_first_start_on(own_service: Service, tmp_path: Path) -> None:
     with closing(Person(own_service.url)) as ann:
         chat, cookies = ann.chat(), dict(ann.cookies)
     assert hubbub("backup", tmp_path / "backup.tar", "--data", own_service.data).returncode == 0
@@ -77,10 +75,10 @@ def test_a_restored_folder_is_a_data_set_of_its_own_from_its_first_start_on(
     assert "is missing or empty" in serve(restored.data).stderr
 
 
-def test_what_a_killed_backup_left_goes_with_the_next(own_service: Service, tmp_path: Path) -> None:
+def test_the_next_backup_removes_what_a_killed_one_left(own_service: Service, tmp_path: Path) -> None:
     backups = tmp_path / "backups"
     backups.mkdir()
-    # A backup that waits for the disk when it is killed, and one that is still at work.
+    # One backup is killed while it waits for the disk, and the other still works.
     code = """
 import os, sys, pathlib
 from hubbub.embedded import backup
@@ -114,7 +112,7 @@ backup.back_up(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]))
     assert sorted(file.name for file in backups.iterdir()) == ["one.tar", "two.tar"]
 
 
-def test_what_would_be_overwritten_is_not(own_service: Service, tmp_path: Path) -> None:
+def test_existing_files_are_not_overwritten(own_service: Service, tmp_path: Path) -> None:
     file = tmp_path / "backup.tar"
     assert hubbub("backup", file, "--data", own_service.data).returncode == 0
     twice = hubbub("backup", file, "--data", own_service.data)
@@ -125,7 +123,7 @@ def test_what_would_be_overwritten_is_not(own_service: Service, tmp_path: Path) 
     assert "is not empty" in into.stderr
 
 
-def test_what_is_no_backup_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_backup_is_refused_and_nothing_is_left(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"x" * 5000)
     refused = hubbub("restore", tmp_path / "file", "--data", tmp_path / "new")
     assert refused.returncode == 1

@@ -1,4 +1,4 @@
-"""The files in deploy/ against the programs they are for."""
+"""The files in deploy/ work with the programs that they are for."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DEPLOY = Path(__file__).parents[2] / "deploy"
 
 
 def program(name: str, package: str) -> str:
-    """Skips, by name, where it is not installed."""
+    """Return the path of a program, or skip the test if it is not installed."""
     found = shutil.which(name, path="/usr/sbin:/usr/bin:/usr/local/bin:/bin")
     if found is None:
         pytest.skip(f"not installed: {name}. On Debian: apt-get install {package}")
@@ -33,7 +33,7 @@ def free_port() -> int:
 
 
 def replaced(name: str, **changes: str) -> str:
-    """A file of deploy/ with other addresses. Each text to be replaced must be there."""
+    """Return a file of deploy/ with texts replaced. Each of them must be there."""
     text = (DEPLOY / name).read_text()
     for old, new in changes.items():
         assert old in text, f"{name} does not have {old}"
@@ -68,7 +68,7 @@ def behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 
 def check_proxied(url: str, service: Service, who: str) -> httpx.Response:
-    """Check the service behind the proxy as a client at 127.0.0.2. Returns the answer to its registration."""
+    """Check the service behind the proxy as a client at 127.0.0.2, and return the answer to its registration."""
     transport = httpx.HTTPTransport(local_address="127.0.0.2", verify=False)
     with httpx.Client(base_url=url, transport=transport, timeout=10) as client:
         account = {"name": "Ann", "email": f"{who}@example.com", "password": "correct horse"}
@@ -92,7 +92,7 @@ def check_proxied(url: str, service: Service, who: str) -> httpx.Response:
     return registered
 
 
-def test_nginx_hands_on_requests_and_streams_and_says_for_whom(behind: Service, tmp_path: Path) -> None:
+def test_nginx_passes_on_requests_streams_and_addresses(behind: Service, tmp_path: Path) -> None:
     nginx = program("nginx", "nginx-light")
     cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
     made = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1"]
@@ -130,7 +130,7 @@ def test_nginx_hands_on_requests_and_streams_and_says_for_whom(behind: Service, 
         assert (moved.status_code, moved.headers["location"]) == (301, "https://chat.example.com/x?y=1")
 
 
-def test_caddy_hands_on_requests_and_streams_and_says_for_whom(behind: Service, tmp_path: Path) -> None:
+def test_caddy_passes_on_requests_streams_and_addresses(behind: Service, tmp_path: Path) -> None:
     caddy = program("caddy", "caddy")
     port = free_port()
     text = replaced(
@@ -152,13 +152,13 @@ def test_caddy_hands_on_requests_and_streams_and_says_for_whom(behind: Service, 
             except httpx.ConnectError:
                 return False
 
-        eventually(greets)  # it makes its certificate after it listens
+        eventually(greets)  # it makes its certificate after it begins to listen
         registered = check_proxied(f"https://localhost:{port}", behind, "caddy")
         assert "; Secure" in registered.headers["set-cookie"]
 
 
 @pytest.mark.parametrize("name", ["hubbub.service", "hubbub-backup.service", "hubbub-backup.timer"])
-def test_systemd_takes_the_units(name: str, tmp_path: Path) -> None:
+def test_systemd_accepts_the_units(name: str, tmp_path: Path) -> None:
     analyze = program("systemd-analyze", "systemd")
     for unit in DEPLOY.glob("hubbub*.*"):
         text = unit.read_text().replace("/opt/hubbub/bin/hubbub", sys.executable)

@@ -1,4 +1,4 @@
-"""``hubbub doctor``: what it finds when all is well and when something is wrong, and the fix that it names."""
+"""``hubbub doctor`` reports what is right and what is wrong, and names the fix."""
 
 from __future__ import annotations
 
@@ -36,22 +36,22 @@ def doctor(*arguments: str, **environment: str) -> tuple[int, str]:
     return run.returncode, run.stdout
 
 
-def test_a_folder_in_good_order(own_service: Service) -> None:
-    status, said = doctor("--data", str(own_service.data))
-    assert status == 0, said
-    assert f"is served by process {own_service.process.pid}" in said
+def test_a_healthy_folder_is_reported(own_service: Service) -> None:
+    status, output = doctor("--data", str(own_service.data))
+    assert status == 0, output
+    assert f"is served by process {own_service.process.pid}" in output
     newest = max(file.name[:4] for file in Path(hubbub.embedded.__file__).parent.glob("migrations/[0-9]*.py"))
-    assert f"✓ database: schema {newest}" in said
+    assert f"✓ database: schema {newest}" in output
     own_service.stop()
-    status, said = doctor("--data", str(own_service.data))
+    status, output = doctor("--data", str(own_service.data))
     assert status == 0
-    assert "is not being served" in said
+    assert "is not being served" in output
 
 
-def test_a_folder_that_is_not_there_yet(tmp_path: Path) -> None:
-    status, said = doctor("--data", str(tmp_path / "new"))
-    assert status == 0, said
-    assert "hubbub serve will create" in said
+def test_a_missing_folder_will_be_created(tmp_path: Path) -> None:
+    status, output = doctor("--data", str(tmp_path / "new"))
+    assert status == 0, output
+    assert "hubbub serve will create" in output
     assert not (tmp_path / "new").exists(), "looking changes nothing"
 
 
@@ -59,21 +59,21 @@ def test_what_is_wrong_is_named_with_its_fix(own_service: Service) -> None:
     own_service.stop()
     (own_service.data / "secret").chmod(0o644)
     (own_service.data / "hubbub.db").write_bytes(b"no database" * 1000)
-    status, said = doctor("--data", str(own_service.data))
+    status, output = doctor("--data", str(own_service.data))
     assert status == 1
-    assert "✗ secret: others may read it (644)" in said
-    assert "chmod 600" in said
-    assert "✗ database:" in said
-    assert "hubbub restore" in said
+    assert "✗ secret: others may read it (644)" in output
+    assert "chmod 600" in output
+    assert "✗ database:" in output
+    assert "hubbub restore" in output
 
 
-def test_a_cluster_in_good_order(cluster: ClusterStack) -> None:
-    status, said = doctor(**cluster.settings)
-    assert status == 0, said
+def test_a_healthy_cluster_is_reported(cluster: ClusterStack) -> None:
+    status, output = doctor(**cluster.settings)
+    assert status == 0, output
     for part in ("mysql", "rabbitmq", "redis"):
-        assert f"✓ {part}: answers, version" in said
-    assert "✓ mysql: may create tables" in said
-    assert "confirms a message in a quorum queue" in said
+        assert f"✓ {part}: answers, version" in output
+    assert "✓ mysql: may create tables" in output
+    assert "confirms a message in a quorum queue" in output
 
 
 @pytest.mark.parametrize("part", ["mysql", "rabbitmq", "redis", "search"])
@@ -82,31 +82,31 @@ def test_a_server_that_is_away_is_named_and_no_password_is(cluster: ClusterStack
     scheme = {"mysql": "mysql", "rabbitmq": "amqp", "redis": "redis", "search": "http"}[part]
     place = "127.0.0.1:1/hubbub" if part == "mysql" else "127.0.0.1:1/"
     away = {f"HUBBUB_{setting}_URL": f"{scheme}://ann:very-secret@{place}"}
-    status, said = doctor(**{**cluster.settings, **away})
+    status, output = doctor(**{**cluster.settings, **away})
     assert status == 1
-    assert f"✗ {part}: {place} can't be used" in said
-    assert "very-secret" not in said
+    assert f"✗ {part}: {place} can't be used" in output
+    assert "very-secret" not in output
 
 
-def test_half_a_cluster_is_told_what_is_missing(cluster: ClusterStack) -> None:
-    status, said = doctor(HUBBUB_REDIS_URL=cluster.settings["HUBBUB_REDIS_URL"])
+def test_a_half_configured_cluster_is_told_what_is_missing(cluster: ClusterStack) -> None:
+    status, output = doctor(HUBBUB_REDIS_URL=cluster.settings["HUBBUB_REDIS_URL"])
     assert status == 1
-    assert "HUBBUB_MYSQL_URL" in said
-    assert "HUBBUB_AMQP_URL" in said
+    assert "HUBBUB_MYSQL_URL" in output
+    assert "HUBBUB_AMQP_URL" in output
 
 
 def test_a_redis_that_evicts_is_found(cluster: ClusterStack) -> None:
     cluster.redis.command("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
     try:
-        status, said = doctor(**cluster.settings)
+        status, output = doctor(**cluster.settings)
     finally:
         cluster.redis.command("CONFIG", "SET", "maxmemory-policy", "noeviction")
     assert status == 1
-    assert "✗ redis: evicts (allkeys-lru)" in said
+    assert "✗ redis: evicts (allkeys-lru)" in output
 
 
 def found(part: str, **settings: Any) -> list[Finding]:
-    """The findings on one part that name a fault."""
+    """Return the findings about one part that name a fix."""
     return [finding for finding in examine(Settings(**settings)) if finding.part == part and finding.fix]
 
 
@@ -135,7 +135,7 @@ def test_the_same_redis_twice_is_found(redis: Redis) -> None:
     assert [finding.said for finding in twice] == [f"127.0.0.1:{redis.port} is named twice"]
 
 
-def test_a_database_that_takes_too_little_is_found(mariadb: MariaDb) -> None:
+def test_a_database_that_accepts_too_little_is_found(mariadb: MariaDb) -> None:
     mariadb.root("SET GLOBAL max_allowed_packet = 4194304")
     try:
         (finding,) = found("mysql", mysql_url=new_database(mariadb))
@@ -146,12 +146,12 @@ def test_a_database_that_takes_too_little_is_found(mariadb: MariaDb) -> None:
 
 
 def test_a_session_that_would_keep_its_locks_is_found() -> None:
-    """As behind a proxy that does not pass the setting on."""
+    """A proxy that does not pass the setting on would have this effect."""
     (finding,) = _sessions(lambda sql: "28800" if "wait_timeout" in sql else "16777216")
     assert finding.said == "a session that has lost its process keeps its locks for 28800 s"
 
 
-def test_what_waits_for_an_operator_is_found(mariadb: MariaDb) -> None:
+def test_anything_that_waits_for_an_operator_is_found(mariadb: MariaDb) -> None:
     url = new_database(mariadb)
     store = ClusterStore(url)
     rows = "(shard, at, kind, token, chat, number, reason, acknowledged, command)"
@@ -184,7 +184,7 @@ async def declare_as_0_1_0_did(url: str) -> None:
 
 
 def test_a_queue_with_a_delivery_limit_is_found(rabbitmq: RabbitMq, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on a RabbitMQ 4 that was upgraded: the one here is older, and refuses the same declaration."""
+    """RabbitMQ 4 has such a queue after an upgrade. The one here is older, so its version is faked."""
     asyncio.run(declare_as_0_1_0_did(rabbitmq.url))
     assert found("rabbitmq", amqp_url=rabbitmq.url) == []
     monkeypatch.setattr(broker, "version_of", lambda _: "4.1.0")

@@ -27,12 +27,12 @@ def started(path: Path, **environment: str) -> Service:
     return service
 
 
-def test_every_line_is_json_and_tells_all_there_is_to_tell_and_no_secret(tmp_path: Path) -> None:
+def test_every_line_is_json_with_all_details_and_no_secret(tmp_path: Path) -> None:
     service = started(tmp_path, HUBBUB_LOG_FORMAT="json", HUBBUB_ACCESS_LOG="true", HUBBUB_PROXIES="127.0.0.1")
     with closing(Person(service.url)) as ann:
         chat = ann.chat()
         token = chat.split("/")[2]
-        for _ in range(2):  # the second time the head is known
+        for _ in range(2):  # the second time, the head is remembered
             assert ann.get(f"{chat}/messages?limit=1", headers={"x-forwarded-for": "203.0.113.9"}).status_code == 200
         ann.post(f"{chat}/messages", json={"body": "a secret text"})
         with ann.stream("GET", f"{chat}/messages/stream?after=0") as stream:
@@ -45,8 +45,8 @@ def test_every_line_is_json_and_tells_all_there_is_to_tell_and_no_secret(tmp_pat
     assert service.stop() == 0
     assert not any(secret in service.log for secret in (token, cookie, "a secret text", "a wrong password", "limit=1"))
     lines: list[dict[str, Any]] = [json.loads(line) for line in service.log.splitlines()]
-    said = [line["message"] for line in lines if line["logger"] == "hubbub" and line["level"] == "info"]
-    assert said == [
+    logged = [line["message"] for line in lines if line["logger"] == "hubbub" and line["level"] == "info"]
+    assert logged == [
         f"Hubbub {__version__} has started at {service.url}, process {service.process.pid}.",
         f"Hubbub {__version__} is stopping: SIGTERM.",
         f"Hubbub {__version__} has stopped.",
@@ -74,7 +74,7 @@ def test_every_line_is_json_and_tells_all_there_is_to_tell_and_no_secret(tmp_pat
     assert all(line["duration_ms"] > 0 for line in seen)
 
 
-def test_requests_are_no_lines_unless_asked_for(tmp_path: Path) -> None:
+def test_requests_are_not_logged_unless_asked_for(tmp_path: Path) -> None:
     service = started(tmp_path)
     with closing(Person(service.url)) as ann:
         ann.get("/auth/me")
@@ -152,5 +152,5 @@ raise OSError("amqp://a:secret@mq \\udcff")
         (b"/" + b"a/" * 1000, "/" + ("a/" * 1000)[:299]),
     ],
 )
-def test_a_path_is_told_short_and_on_one_line(target: bytes, path: str) -> None:
+def test_a_path_is_logged_shortened_and_on_one_line(target: bytes, path: str) -> None:
     assert shortened(target) == path

@@ -1,4 +1,4 @@
-"""``hubbub users``, while the service runs and while it does not."""
+"""``hubbub users``, while the service runs and while it is stopped."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def hubbub(environment: dict[str, str], *arguments: str) -> subprocess.Completed
 
 @pytest.fixture
 def users(request: pytest.FixtureRequest, service: Service | ClusterStack) -> Run:
-    """The command, on the data of the running service of each mode."""
+    """The command, run on the data of the running service of each mode."""
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         if isinstance(service, Service):
@@ -98,14 +98,14 @@ def test_a_stopped_services_accounts_are_changed_too(own_service: Service) -> No
         assert login(own_service.url, erin.email, "correct horse") == 401
 
 
-def test_what_is_no_data_folder_is_said(tmp_path: Path) -> None:
+def test_a_folder_without_data_is_reported(tmp_path: Path) -> None:
     done = hubbub({}, "reset-password", "a@example.com", "--data", str(tmp_path))
     assert (done.returncode, done.stdout) == (1, "")
     assert "is no data folder of Hubbub" in done.stderr
     assert list(tmp_path.iterdir()) == []
 
 
-async def test_what_was_deleted_before_a_restart_is_erased_after_it(own_service: Service) -> None:
+async def test_a_chat_deleted_before_a_restart_is_erased_after_it(own_service: Service) -> None:
     with closing(Person(own_service.url)) as dave:
         chat = dave.chat()
         for number in range(20):
@@ -113,7 +113,7 @@ async def test_what_was_deleted_before_a_restart_is_erased_after_it(own_service:
         assert dave.delete(chat).status_code == 204
     own_service.kill()
     own_service.start()
-    assert own_service.stop() == 0  # which does what can wait once more
+    assert own_service.stop() == 0  # stopping does the work that can wait once more
     store = SqliteStore(own_service.data / "hubbub.db")
     _, left = store.all_messages((0, 0))
     store.close()
