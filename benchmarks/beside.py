@@ -1,10 +1,10 @@
-"""How long a person waits beside each kind of hostile client, and what the process's memory is after it.
+"""How long a user waits beside each kind of hostile client, and how much memory the process then has.
 
     PYTHONPATH=src:. python -m benchmarks.beside [--cluster] [--seconds 5] [--only PATTERN]
 
-The person posts a message and lists the chat, again and again, a twentieth of a second apart. The kinds are those of
-benchmarks/overload.py. Embedded, or one API process and one writer of a private cluster; all on the same cores, the
-hostile clients with the lower priority.
+The user posts a message and lists the chat, twenty times a second. The kinds are those of benchmarks/overload.py. The
+service is embedded, or one API process and one writer of a private cluster. All run on the same cores, the hostile
+clients with the lower priority.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from hubbub.loadtest.process import Part
 _EVERY_S = 0.05
 _LONG = 300
 _SEARCHED = 1000
-_QUIET_S = 10.0  # the longest wait until the person is served as before
+_QUIET_S = 10.0  # the longest wait until the user is served as before
 
 
 class Person:
@@ -62,7 +62,7 @@ class Person:
             return 0, str(error), b""
 
     def use(self, seconds: float) -> dict[str, list[float]]:
-        """How long each request took, in ms; a refused one counts under "refused"."""
+        """Send requests and return how long each took, in ms. Refused ones are under "refused"."""
         took: dict[str, list[float]] = {"post": [], "list": [], "refused": []}
         until = time.monotonic() + seconds
         while time.monotonic() < until:
@@ -75,7 +75,9 @@ class Person:
 
 
 def _fill(url: str) -> str:
-    """The hostile user's application: chat 1 with the longest texts, chat 2 with what takes a search longest."""
+    """Make the hostile user's application and return its token. Chat 1 has the longest texts, chat 2 those that take a
+    search longest.
+    """
     owner = Person(url, EMAIL)
     for _ in range(2):
         owner.ask("POST", owner.chats)
@@ -91,7 +93,7 @@ def _fill(url: str) -> str:
 
 
 def _memory(pid: int, name: str) -> float:
-    """MB of the process: VmRSS now, VmHWM at most since it was reset."""
+    """Return the memory of a process in MB: VmRSS is the present one, VmHWM the peak since it was reset."""
     lines = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
     return int(lines[name].split()[0]) / 1000
 

@@ -1,10 +1,10 @@
-"""What a request costs: CPU of the service and of the load generator, beside a server that stores nothing.
+"""The CPU time that a request takes in the service and in the load generator, beside a server that stores nothing.
 
     python -m benchmarks.cost [NAME=SRC ...] [--rounds 3] [--writes 5000] [--reads 10000] [--seconds 10]
 
-The servers take turns in each round: the trivial server, the embedded service as it is here, and one of each SRC, the
-src folder of another build. The generator of this build loads all of them, with one process. The figures are medians of
-the rounds. CPU counts while the test phase runs, user and system time, with all threads.
+In each round the servers take turns: the trivial server, the embedded service of this checkout, and one of each SRC,
+the src folder of another build. The generator of this checkout loads all of them, with one process. The figures are
+medians of the rounds. The CPU time is user and system time of all threads during the test phase.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _TRIVIAL = "a server that stores nothing"
 
 
 class Figures(NamedTuple):
-    """Of one run: CPU microseconds a request, requests a second, and milliseconds of the P99 from due."""
+    """The figures of one run: CPU microseconds a request, requests a second, and the P99 from due in milliseconds."""
 
     service_us: float
     generator_us: float
@@ -40,7 +40,7 @@ class Figures(NamedTuple):
 
 @contextmanager
 def trivial(folder: Path) -> Iterator[tuple[str, int]]:
-    """Its URL and process id."""
+    """Run the trivial server and yield its URL and process id."""
     command = [sys.executable, "-m", "benchmarks.trivial_server"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -50,7 +50,7 @@ def trivial(folder: Path) -> Iterator[tuple[str, int]]:
 
 @contextmanager
 def embedded(folder: Path, source: str) -> Iterator[tuple[str, int]]:
-    """The same of a service on an empty data folder."""
+    """Run a service on an empty data folder and yield its URL and process id."""
     part = Part(["serve", "--port", "0", "--data", str(folder / "data")], {"PYTHONPATH": source}, folder / "log")
     part.start()
     try:
@@ -60,7 +60,7 @@ def embedded(folder: Path, source: str) -> Iterator[tuple[str, int]]:
 
 
 def measure(url: str, pid: int, options: list[str], out: Path) -> Figures:
-    """One run of the load tester."""
+    """Run the load tester once."""
     command = [
         sys.executable,
         "-m",
@@ -79,7 +79,7 @@ def measure(url: str, pid: int, options: list[str], out: Path) -> Figures:
     with subprocess.Popen([*command, *options], stdout=subprocess.PIPE, text=True) as running:
         assert running.stdout is not None
         for line in running.stdout:
-            # The test phase is between these two.
+            # The test phase is between these two lines.
             if line.startswith("Phase 3") or (line.startswith("=") and len(spent) == 1):
                 times = server.cpu_times()
                 spent.append(times.user + times.system)
@@ -99,8 +99,8 @@ def measure(url: str, pid: int, options: list[str], out: Path) -> Figures:
 @click.command()
 @click.argument("builds", nargs=-1, metavar="[NAME=SRC]...")
 @click.option("--rounds", default=3, show_default=True)
-@click.option("--writes", default=5000, show_default=True, help="A second.")
-@click.option("--reads", default=10000, show_default=True, help="The same.")
+@click.option("--writes", default=5000, show_default=True, help="Writes a second.")
+@click.option("--reads", default=10000, show_default=True, help="Reads a second.")
 @click.option("--seconds", default=10, show_default=True)
 def main(builds: tuple[str, ...], rounds: int, writes: int, reads: int, seconds: int) -> None:
     options = ["--writes", str(writes), "--reads", str(reads), "--duration", str(seconds)]

@@ -1,10 +1,10 @@
-"""A long run at half the standard load: do memory, files, the write-ahead logs and latency stay as they were?
+"""Whether memory, files, write-ahead logs and latency stay the same in a long run at half the standard load.
 
     python -m benchmarks.endurance --out endurance.json [--seconds 3600] [--fill 10000000] [--data DIR]
 
-A service with a data folder of its own, `hubbub perftest --soak` against it, and a sample of the process every ten
-seconds. Before and after, with ten thousand messages and with as many as `--fill` says, pages are read one after
-another from one connection: the newest, and one deep in a chat by `before=` and by `page=`.
+It runs `hubbub perftest` against a service with a data folder of its own, and samples the process every ten seconds.
+Before and after, with ten thousand messages and with the number of `--fill`, it reads pages one after another over one
+connection: the newest page, and one deep in a chat by `before=` and by `page=`.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def sample(pid: int, data: Path, started: float) -> dict[str, float]:
 
 
 class Watch(threading.Thread):
-    """Samples until ``done`` is set."""
+    """A thread that takes samples until ``done`` is set."""
 
     def __init__(self, pid: int, data: Path) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ class Watch(threading.Thread):
 
 
 def load(url: str, out: Path, *options: str) -> tuple[dict[str, Any], str]:
-    """The result, and what the test says last: what it kept in the service."""
+    """Run the load test. Return its result and its last line, which says what it kept in the service."""
     command = [sys.executable, "-m", "hubbub", "perftest", "--url", url, "--keep", "--json", str(out), *options]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     sys.stderr.write(done.stdout)
@@ -68,8 +68,8 @@ def load(url: str, out: Path, *options: str) -> tuple[dict[str, Any], str]:
 
 
 def pages(url: str, kept: list[str]) -> dict[str, Any]:
-    """Latencies in milliseconds of pages read one after another, and how many messages the chats have: those of the
-    users that tests ``kept``.
+    """Read pages one after another in the chats of the users that tests ``kept``. Return the latencies in milliseconds,
+    and how many messages the chats have.
     """
     figures: dict[str, Any] = {}
     users = []
@@ -110,8 +110,8 @@ def pages(url: str, kept: list[str]) -> dict[str, Any]:
 @click.command()
 @click.option("--seconds", default=3600, show_default=True)
 @click.option("--fill", default=10_000_000, show_default=True, help="Messages in the store at the end.")
-@click.option("--data", type=click.Path(path_type=Path), help="Keep the data here; else it is scratch.")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Where the figures go, as JSON.")
+@click.option("--data", type=click.Path(path_type=Path), help="Keep the data here; otherwise it is deleted.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="The file for the figures, as JSON.")
 def main(seconds: int, fill: int, data: Path | None, out: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="hubbub-endurance-") as scratch:
         folder = data or Path(scratch) / "data"

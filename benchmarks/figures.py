@@ -1,8 +1,8 @@
-"""The figures of README and docs/performance.md, as the table that stands there.
+"""Print the table of figures for README and docs/performance.md.
 
-``scripts/figures.sh [--rounds 3] [--cluster]``: the runs in turns, each ``hubbub perftest`` against a private service,
-and of each the median round by the P99 of its writes. A round takes about two minutes; with --cluster it has a run of a
-private cluster too.
+``scripts/figures.sh [--rounds 3] [--cluster]`` makes the runs in turns, each a ``hubbub perftest`` against a private
+service. The table has each run's median round, by the P99 of its writes. A round takes about two minutes. With
+--cluster it also has a run against a private cluster.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ CLUSTER = {"cluster, standard": ["--stack", "cluster"]}
 
 
 def ran(options: list[str], folder: Path) -> dict[str, Any]:
-    """The result of one run; a run that fails still has one."""
+    """Make one run and return its result. A run that fails has one too."""
     file = folder / "result.json"
     file.unlink(missing_ok=True)
     command = [sys.executable, "-m", "hubbub", "perftest", "--json", str(file), *options]
@@ -40,7 +40,7 @@ def ran(options: list[str], folder: Path) -> dict[str, Any]:
 
 
 def row(name: str, rounds: list[dict[str, Any]]) -> str:
-    """Of the median round."""
+    """Return the table's row for the median round."""
     median = statistics.median_low(each["writes"]["latency_ms"]["p99"] for each in rounds)
     result = next(each for each in rounds if each["writes"]["latency_ms"]["p99"] == median)
     sides = result["writes"], result["reads"]

@@ -1,10 +1,10 @@
-"""How long a newcomer takes from ``git clone`` to the first message in a browser.
+"""How long a new user needs from ``git clone`` to the first message in a browser.
 
     python -m benchmarks.first_message [--screenshot FILE]
 
-Clones this checkout's last commit into a scratch folder, sets it up without pip's cache, and serves an empty data
-folder. Then Chromium does what a person does: it opens the set-up link, creates the account, an application and a chat,
-and sends a message. What a person needs for reading and typing is not counted.
+It clones this checkout's last commit into a scratch folder, sets it up without pip's cache, and serves an empty data
+folder. Then Chromium opens the set-up link, creates the account, an application and a chat, and sends a message. The
+time that a person needs for reading and typing is not included.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _ROOT = Path(__file__).parents[1]
 
 @contextmanager
 def step(name: str) -> Iterator[None]:
-    """Print how long what is done in it took, and how much CPU its ended child processes."""
+    """Print how long the block took, and the CPU time of child processes that ended in it."""
     began, cpu = time.monotonic(), _cpu()
     yield
     click.echo(f"{name:<40} {time.monotonic() - began:6.1f} s   CPU {_cpu() - cpu:5.1f} s")
@@ -42,7 +42,7 @@ def _cpu() -> float:
 
 @contextmanager
 def serving(folder: Path) -> Iterator[str]:
-    """The set-up link of a service in this checkout, on an empty data folder."""
+    """Run a service of this checkout on an empty data folder, and yield its set-up link."""
     command = [str(folder / ".venv/bin/hubbub"), "serve", "--port", "0", "--data", str(folder.parent / "data")]
     with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True) as process:
         try:
@@ -71,13 +71,15 @@ def first_message(page: Page, link: str) -> None:
 @click.command()
 @click.option("--screenshot", type=click.Path(dir_okay=False, path_type=Path), help="Save the page here at the end.")
 def main(screenshot: Path | None) -> None:
-    """Time each step."""
+    """Time each step of a new user."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("HUBBUB_", "PYTHON"))}
     environment["PIP_NO_CACHE_DIR"] = "1"
     with tempfile.TemporaryDirectory() as scratch, sync_playwright() as playwright:
         program = shutil.which("chromium")
         arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
-        browser = playwright.chromium.launch(executable_path=program, args=arguments)  # a person's is open already
+        browser = playwright.chromium.launch(
+            executable_path=program, args=arguments
+        )  # not timed, because a user's browser is open already
         page = browser.new_page(viewport={"width": 1440, "height": 900})
         folder = Path(scratch) / "hubbub"
         began = time.monotonic()

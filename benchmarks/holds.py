@@ -1,9 +1,10 @@
-"""How long the worst request of each route holds the event loop, with much stored: CPU time of the loop's thread in one
-callback. For so long everybody else waits.
+"""How long the worst request of each route blocks the event loop when much is stored: the CPU time of the loop's thread
+in one callback. Everybody else waits that long.
 
     PYTHONPATH=src:. python -m benchmarks.holds [--messages 1000000] [--chats 100000] [--members 100000]
 
-Embedded, in this process, on asyncio's own loop; the requests are in tests/worst.py, what is stored in tests/large.py.
+The service is embedded, in this process, on asyncio's own loop. tests/worst.py has the requests, tests/large.py the
+stored data.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ from tests.worst import longest_holds
 
 
 @click.command()
-@click.option("--messages", default=1_000_000, help="In one chat.")
-@click.option("--chats", default=100_000, help="In its application.")
-@click.option("--members", default=100_000, help="Of the application.")
-@click.option("--applications", default=10_000, help="Of its owner.")
+@click.option("--messages", default=1_000_000, help="Messages in one chat.")
+@click.option("--chats", default=100_000, help="Chats in its application.")
+@click.option("--members", default=100_000, help="Members of the application.")
+@click.option("--applications", default=10_000, help="Applications of its owner.")
 def main(messages: int, chats: int, members: int, applications: int) -> None:
     sizes = Sizes(messages, chats, members, applications)
     with tempfile.TemporaryDirectory() as name:

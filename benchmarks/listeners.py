@@ -1,8 +1,8 @@
-"""How long after its acknowledgement a message reaches each of many listeners of one chat.
+"""How long after its acknowledgement a message reaches each of many listeners to one chat.
 
     python -m benchmarks.listeners [--listeners 1000] [--messages 100] [--rate 10]
 
-One embedded service; the listeners and the one who writes are in this process, on the other core.
+There is one embedded service. The listeners and the writer are in this process, on the other core.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from hubbub.loadtest.stack import EmbeddedStack
 _NUMBER = re.compile(rb'data: {"messageNumber":(\d+)')
 
 
-async def listen(host: str, port: int, path: str, cookie: str, heard: dict[int, list[float]]) -> None:
+async def listen(host: str, port: int, path: str, cookie: str, received: dict[int, list[float]]) -> None:
     reader, writer = await asyncio.open_connection(host, port)
     writer.write(f"GET {path}/messages/stream HTTP/1.1\r\nHost: x\r\nCookie: {cookie}\r\n\r\n".encode())
     try:
         while line := await reader.readline():
             found = _NUMBER.match(line)
             if found:
-                heard.setdefault(int(found[1]), []).append(time.monotonic())
+                received.setdefault(int(found[1]), []).append(time.monotonic())
     finally:
         writer.close()
 
 
 async def run(url: str, listeners: int, messages: int, rate: float) -> tuple[list[float], int]:
     delays: list[float] = []
-    heard: dict[int, list[float]] = {}
+    received: dict[int, list[float]] = {}
     async with httpx.AsyncClient(base_url=url + "/api/v1") as client:
         person = {"name": "A", "email": "a@example.com", "password": "a password"}
         (await client.post("/auth/register", json=person)).raise_for_status()
@@ -44,20 +44,20 @@ async def run(url: str, listeners: int, messages: int, rate: float) -> tuple[lis
         cookie = f"auth_token={client.cookies['auth_token']}"
         host, _, port = url.removeprefix("http://").partition(":")
         tasks = [
-            asyncio.create_task(listen(host, int(port), "/api/v1" + path, cookie, heard)) for _ in range(listeners)
+            asyncio.create_task(listen(host, int(port), "/api/v1" + path, cookie, received)) for _ in range(listeners)
         ]
         await asyncio.sleep(3)
-        told: dict[int, float] = {}
+        acknowledged: dict[int, float] = {}
         for _ in range(messages):
             answer = await client.post(f"{path}/messages", json={"body": "A message of some length, as people write."})
-            told[answer.json()["messageNumber"]] = time.monotonic()
+            acknowledged[answer.json()["messageNumber"]] = time.monotonic()
             await asyncio.sleep(1 / rate)
         await asyncio.sleep(2)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-    for number, at in told.items():
-        delays += [max(each - at, 0) * 1000 for each in heard.get(number, [])]
+    for number, at in acknowledged.items():
+        delays += [max(each - at, 0) * 1000 for each in received.get(number, [])]
     return delays, messages * listeners
 
 

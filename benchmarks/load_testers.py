@@ -1,11 +1,11 @@
-"""Our load tester beside vegeta (open model) and wrk (closed model), on the same service in one run.
+"""Our load tester beside vegeta (open model) and wrk (closed model), against the same service in one run.
 
     scripts/load-testers.sh        # or, with vegeta and wrk on the PATH:
     python -m benchmarks.load_testers [--rate 5000] [--seconds 8] [--rounds 3]
 
-All read the newest page of the same fifty chats over fifty connections. At a fixed rate vegeta and ours should agree in
-their latencies; asked for more than the service can do, ours should do as much as wrk, which asks again as soon as it
-is answered.
+All read the newest page of the same fifty chats over fifty connections. At a fixed rate, vegeta and ours should measure
+the same latencies. At a rate above what the service can do, ours should reach the rate of wrk, which sends the next
+request as soon as it has an answer.
 """
 
 from __future__ import annotations
@@ -85,9 +85,9 @@ def vegeta(url: str, rate: int, seconds: int, users: list[VirtualUser], folder: 
 
 
 def wrk(url: str, seconds: int, users: list[VirtualUser], folder: Path) -> dict[str, float]:
-    script = folder / "users.lua"
-    script.write_text(_LUA % ",".join(f'{{"/api/v1{path(user)}", "{user.cookie}"}}' for user in users))
-    output = run("wrk", "-t1", f"-c{_WORKERS}", f"-d{seconds}s", "--latency", "-s", str(script), url)
+    lua_file = folder / "users.lua"
+    lua_file.write_text(_LUA % ",".join(f'{{"/api/v1{path(user)}", "{user.cookie}"}}' for user in users))
+    output = run("wrk", "-t1", f"-c{_WORKERS}", f"-d{seconds}s", "--latency", "-s", str(lua_file), url)
     times = {
         key: float(value) * {"us": 0.001, "ms": 1, "s": 1000}[unit]
         for key, value, unit in re.findall(r"(\d+)%\s+([\d.]+)(us|ms|s)", output)

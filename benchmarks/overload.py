@@ -1,15 +1,14 @@
-"""What is asked for beyond what can be had, and clients who mean harm: goodput, latency, memory, and how soon all is
-well again.
+"""Goodput, latency and memory under overload and beside hostile clients, and right after an overload.
 
     python -m benchmarks.overload [--seconds 20]
 
-One embedded service, and `hubbub perftest` against it: near its peak, at twice that with ten times the connections, and
-then the standard load at once. Then the standard load, or --writes and --reads, beside each kind of hostile client, and
-beside all of them at once: 400 connections of each way in tests/abuse/hostile.py, and 50 of one user for each that
-needs an account. Each kind comes from an address of its own. The generator and the hostile clients run on the same two
-cores, the hostile ones with the lower priority.
+It runs `hubbub perftest` against one embedded service: near its peak, at twice the peak with ten and thirty times the
+connections, and then at once with the standard load. Then it runs the standard load, or --writes and --reads, beside
+each kind of hostile client, and beside all of them at once: 400 connections for each way in tests/abuse/hostile.py, and
+50 of one user for each kind that needs an account. Each kind has an address of its own. The generator and the hostile
+clients run on the same cores as the service, the hostile ones with the lower priority.
 
---only PART runs the loads whose name has it. With another build's src in HUBBUB_SOURCE the service is of that build.
+--only PART runs only the loads whose name contains it. HUBBUB_SOURCE can name the src of another build for the service.
 """
 
 from __future__ import annotations
@@ -46,8 +45,9 @@ _HOLD_S = 5.0
 
 
 class Hostile(NamedTuple):
-    """Clients on so many connections. Each sends ``data`` again and again and takes the answers (``reads``), or sends
-    it once in five seconds and reads nothing."""
+    """A kind of hostile client. On each connection it sends ``data`` again and again and reads the answers (``reads``),
+    or sends it once and reads nothing for five seconds.
+    """
 
     name: str
     data: bytes
@@ -56,7 +56,7 @@ class Hostile(NamedTuple):
 
 
 def hostiles(url: str, token: str = TOKEN) -> list[Hostile]:
-    """One way of each kind. Those with an account are all of one user, whose chats have the longest texts."""
+    """Return all kinds. Those with an account are of one user, whose chats have the longest texts."""
     file = largest_file(url)
     account = {"email": EMAIL, "password": PASSWORD}
     cookie = httpx.post(url + "/api/v1/auth/login", json=account).raise_for_status().cookies["auth_token"]
@@ -131,7 +131,7 @@ def attacker(url: str, among: list[Hostile]) -> None:
 def run(
     url: str, out: Path, writes: int, reads: int, workers: int, seconds: int, among: list[Hostile]
 ) -> dict[str, Any] | None:
-    """The result of a run, None if it had none. The hostile clients come with the warmup, in a process of their own."""
+    """Run the load test and return its result, if any. Hostile clients start with the warmup, in another process."""
     options = ("--writes", writes, "--reads", reads, "--workers", workers, "--duration", seconds, "--json", out)
     command = [sys.executable, "-m", "hubbub", "perftest", "--url", url, "--keep", *map(str, options)]
     attack = multiprocessing.Process(target=attacker, args=(url, among))
@@ -164,8 +164,8 @@ def show(name: str, result: dict[str, Any] | None, asked: int) -> None:
 @click.command()
 @click.option("--seconds", default=20, show_default=True)
 @click.option("--only", default="", metavar="PART")
-@click.option("--writes", default=5000, show_default=True, help="A second, of the load beside hostile clients.")
-@click.option("--reads", default=10000, show_default=True, help="The same.")
+@click.option("--writes", default=5000, show_default=True, help="Writes a second beside hostile clients.")
+@click.option("--reads", default=10000, show_default=True, help="Reads a second beside hostile clients.")
 def main(seconds: int, only: str, writes: int, reads: int) -> None:
     click.echo("| load | asked for /s | answered well /s | refused | P99 from sent, writes | reads | memory |")
     click.echo("| --- | --- | --- | --- | --- | --- | --- |")

@@ -1,10 +1,11 @@
-"""What clients see when a cluster's Redis is killed and comes back empty, in the middle of writes and reads.
+"""What clients see when a cluster's Redis is killed and comes back empty during writes and reads.
 
     .venv/bin/python benchmarks/redis_lost.py [--seconds 50] [--clients 16]
 
-Two API processes, one writer. Each client posts, lists its chat and reads what it posted, in turns. Redis is killed at
-half time. Printed: for how long posts were answered 503, how many reads were not answered 200, and how many answers
-said that they lag; and, from the database after Redis was emptied and every process restarted, that nothing is lost.
+There are two API processes and one writer. Each client posts, lists its chat and reads what it posted, in turns. Redis
+is killed at half time. The output has how long posts were refused, how many reads did not get a 200, how many answers
+said that they lag, and how many acknowledged messages the database lacks after Redis was emptied and every process
+restarted.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ from hubbub.loadtest.cluster import ClusterStack
 
 
 class Seen:
-    """What the clients were told. ``refused`` are the moments of refused posts."""
+    """The answers that the clients got: the ``acknowledged`` messages, and the times of the ``refused`` posts."""
 
     def __init__(self) -> None:
-        self.told: dict[tuple[str, int], str] = {}
+        self.acknowledged: dict[tuple[str, int], str] = {}
         self.refused: list[float] = []
         self.reads = 0
         self.failed_reads = 0
@@ -41,9 +42,9 @@ async def client(stack: ClusterStack, cookie: str, chat: str, number: int, until
         posted = await writer.post(f"{chat}/messages", json={"body": body})
         paths = [f"{chat}/messages", chat.rsplit("/", 1)[0]]
         if posted.status_code == 200:
-            told = posted.json()["messageNumber"]
-            seen.told[chat, told] = body
-            paths.append(f"{chat}/messages/{told}")
+            number_of_post = posted.json()["messageNumber"]
+            seen.acknowledged[chat, number_of_post] = body
+            paths.append(f"{chat}/messages/{number_of_post}")
         else:
             seen.refused.append(time.monotonic())
         for path in paths:
@@ -72,7 +73,7 @@ async def load(stack: ClusterStack, cookie: str, chats: list[str], seconds: floa
 
 
 def lost(stack: ClusterStack, seen: Seen) -> int:
-    """How many that were acknowledged the database does not have, once all that hides a loss is gone."""
+    """Return how many acknowledged messages the database lacks, after removing everything that could hide a loss."""
     for part in (*stack.apis, *stack.writers):
         part.kill()
     stack.redis.command("FLUSHALL")
@@ -81,13 +82,13 @@ def lost(stack: ClusterStack, seen: Seen) -> int:
     connection = pymysql.connect(
         host="127.0.0.1", port=stack.mariadb.port, user="hubbub", password=stack.mariadb.password, database="hubbub"
     )
-    missing, until = len(seen.told), time.monotonic() + 30
+    missing, until = len(seen.acknowledged), time.monotonic() + 30
     with connection, connection.cursor() as cursor:
         while missing and time.monotonic() < until:
             connection.rollback()
             cursor.execute("SELECT token, chat, number, body FROM messages")
-            held = {(f"/applications/{row[0]}/chats/{row[1]}", row[2]): row[3] for row in cursor.fetchall()}
-            missing = sum(held.get(place) != body for place, body in seen.told.items())
+            stored = {(f"/applications/{row[0]}/chats/{row[1]}", row[2]): row[3] for row in cursor.fetchall()}
+            missing = sum(stored.get(place) != body for place, body in seen.acknowledged.items())
             time.sleep(0.5)
     return missing
 
@@ -107,7 +108,7 @@ def main(seconds: float, clients: int) -> None:
             cookie = f"auth_token={owner.cookies['auth_token']}"
         seen, killed = asyncio.run(load(stack, cookie, chats, seconds))
         last = max(seen.refused, default=killed)
-        click.echo(f"posts acknowledged {len(seen.told)}, refused {len(seen.refused)}")
+        click.echo(f"posts acknowledged {len(seen.acknowledged)}, refused {len(seen.refused)}")
         click.echo(f"the last refusal came {last - killed:.1f} s after Redis was killed")
         click.echo(f"reads {seen.reads}, not answered 200: {seen.failed_reads}, said that they lag: {seen.lagging}")
         click.echo(f"acknowledged and lost: {lost(stack, seen)}")

@@ -1,10 +1,10 @@
-"""Search in the embedded mode: a million messages in one chat and in ten thousand, idle and under the standard load.
+"""Search in the embedded mode, in a million messages in one chat and in ten thousand, idle and under the standard load.
 
     python -m benchmarks.search [--messages 1000000] [--chats 10000] [--seconds 20]
 
-It fills a data folder without HTTP, starts a service on it, which makes the index (that is the rebuild), then searches
-one query after another; then the same while `hubbub perftest` loads the service; then kills it with -9 under load and
-waits for the index to have caught up.
+It fills a data folder without HTTP and starts a service on it, which builds the index. It searches with one query after
+another, and again while `hubbub perftest` loads the service. Then it kills the service with -9 under load and waits
+until the index has caught up.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _BATCH = 5000
 
 
 class Vocabulary:
-    """Twenty thousand words, some used often and most seldom (Zipf)."""
+    """Twenty thousand words, some of which are frequent and most rare (Zipf)."""
 
     def __init__(self, rng: random.Random) -> None:
         self.words = ["".join(rng.choices(_SYLLABLES, k=rng.randint(1, 4))) for _ in range(20_000)]
@@ -62,7 +62,7 @@ class Vocabulary:
         return [" ".join(next(words) for _ in range(12)) for _ in range(count)]
 
     def queries(self, rng: random.Random, count: int) -> list[str]:
-        """Frequent words, rare ones, parts, typos, pairs, and what is not there."""
+        """Return queries of frequent words, rare words, parts, typos, pairs, and words that do not occur."""
         common, rare = self.words[:50], [word for word in self.words[2000:] if len(word) >= 5]
         made = []
         for turn in range(count):
@@ -84,7 +84,7 @@ class Vocabulary:
 def batches(
     token: str, texts: list[str], chats: int, messages: int, rng: random.Random
 ) -> Iterator[list[AddChat] | list[PostMessage]]:
-    """The chats but the first, then messages of the first user: half into chat 1, half spread over the others."""
+    """Yield the chats except the first, then messages of the first user: half in chat 1, half in random others."""
     for start in range(1, chats, 1000):
         yield [AddChat(token, None, 1) for _ in range(min(1000, chats - start))]
     numbers = [0] * (chats + 1)
@@ -111,12 +111,12 @@ def measure(client: httpx.Client, token: str, chat: int, queries: list[str]) -> 
 
 
 def made(log: Path, within_s: float = 600) -> str:
-    """What the service says of making the index."""
+    """Wait for what the service logs about building the index, and return it."""
     until = time.monotonic() + within_s
     while time.monotonic() < until:
-        said = re.findall(r"The search index of \d+ messages was built in [\d.]+ s", log.read_text())
-        if said:
-            return str(said[-1])
+        lines = re.findall(r"The search index of \d+ messages was built in [\d.]+ s", log.read_text())
+        if lines:
+            return str(lines[-1])
         time.sleep(0.2)
     raise AssertionError("the index was not made")
 

@@ -1,9 +1,9 @@
-"""Search in a cluster with OpenSearch: a million messages in one chat and in ten thousand.
+"""Search in a cluster with OpenSearch, in a million messages in one chat and in ten thousand.
 
     python -m benchmarks.search_cluster [--messages 1000000] [--chats 10000]
 
-It fills MySQL without HTTP, makes the index (`hubbub search rebuild`, that is the rebuild while it serves), searches,
-kills the search server with -9 under writes and waits until what was written meanwhile is found.
+It fills MySQL without HTTP, builds the index with `hubbub search rebuild` while the cluster serves, and searches. Then
+it kills the search server with -9 during writes, and waits until what was written meanwhile is found.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def main(messages: int, chats: int) -> None:
                     posts.append(Post(each.chat, *fields, sender_ref=each.sender_ref))
             deliveries.apply(0, 4, [Delivery("benchmark", sequence, posts, sequence - 1)])
         database.close()
-        stack.redis.command("FLUSHALL")  # it thinks that chat 1, which it saw being made, has no messages
+        stack.redis.command("FLUSHALL")  # Redis saw chat 1 being made, and would say that it has no messages
         click.echo(f"filled with {messages} messages in {time.monotonic() - begun:.0f} s")
         begun = time.monotonic()
         rebuild = [sys.executable, "-m", "hubbub", "search", "rebuild"]

@@ -1,9 +1,9 @@
-"""What searches cost the service, ordinary ones and the worst: CPU of its process, and what posts wait meanwhile.
+"""The CPU time that ordinary and the worst searches take in the service, and how long posts wait meanwhile.
 
     PYTHONPATH=src:. python -m benchmarks.search_worst [--worst-of 16]
 
-With another build's src in HUBBUB_SOURCE the service is of that build, so two can be compared in turns. One chat has
-two thousand messages of 76 characters, another a thousand of ten thousand characters. CPU is what /proc says, in all
+HUBBUB_SOURCE can name the src of another build for the service, so two builds can be compared in turns. One chat has
+two thousand messages of 76 characters, another a thousand of ten thousand characters. The CPU time is that of all
 threads.
 """
 
@@ -33,7 +33,7 @@ from hubbub.loadtest.process import Part
 
 
 def started(data: Path) -> Part:
-    """A service on this folder, of the build that is to be measured."""
+    """Start a service of the measured build on this folder."""
     source = os.environ.get("HUBBUB_SOURCE")
     service = Part(
         ["serve", "--port", "0", "--data", str(data)], {"PYTHONPATH": source} if source else {}, data.parent / "log"
@@ -43,7 +43,7 @@ def started(data: Path) -> Part:
 
 
 def cpu_of(service: Part) -> float:
-    """Seconds of all its threads, once it takes none any more."""
+    """Wait until the service is idle, and return the CPU seconds of all its threads."""
     process = psutil.Process(service.pid)
     before = -1.0
     while True:
@@ -57,7 +57,7 @@ def cpu_of(service: Part) -> float:
 
 @contextmanager
 def posting(client: httpx.Client, path: str) -> Iterator[list[float]]:
-    """One after another, on a thread; the milliseconds of each."""
+    """Post one message after another on a thread, and yield the list of the milliseconds of each."""
     took: list[float] = []
     stop = threading.Event()
 
@@ -78,7 +78,7 @@ def posting(client: httpx.Client, path: str) -> Iterator[list[float]]:
 
 
 def fill(data: Path, token: str, rng: random.Random) -> list[str]:
-    """Chats 2 and 3; chat 1 is for posts. Ordinary queries."""
+    """Fill the chats 2 and 3 (chat 1 is for posts), and return ordinary queries."""
     vocabulary = Vocabulary(rng)
     texts = vocabulary.texts(rng, 2000)
     long = [SEARCHED[at % 2] for at in range(1000)]
@@ -93,7 +93,7 @@ def fill(data: Path, token: str, rng: random.Random) -> list[str]:
 
 
 @click.command()
-@click.option("--worst-of", default=16, help="How many of the worst at once.")
+@click.option("--worst-of", default=16, help="The number of worst searches at once.")
 def main(worst_of: int) -> None:
     with tempfile.TemporaryDirectory() as name:
         data = Path(name) / "data"

@@ -1,4 +1,4 @@
-"""A server that answers everything at once and stores nothing, to measure the load generator against.
+"""A server that answers everything at once and stores nothing, to measure the load generator.
 
 python -m benchmarks.trivial_server            # prints its URL; then, in another terminal,
 hubbub perftest --url URL --writes 10000 --reads 20000 --processes 1
@@ -38,7 +38,7 @@ _NONE = _response(b"200 OK", b"[]")
 
 
 class Trivial(asyncio.Protocol):
-    """One request at a time on a connection, as the generator sends them, each in one piece."""
+    """A connection. The generator sends one request at a time, in one piece."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)

@@ -1,4 +1,4 @@
-"""How fast one writer and three drain the same backlog: .venv/bin/python benchmarks/writers.py [--messages 400000]"""
+"""How fast one writer and three writers drain a backlog: .venv/bin/python benchmarks/writers.py [--messages 400000]"""
 
 from __future__ import annotations
 
