@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Lists what the service is made of and its known vulnerabilities: a CycloneDX bill of materials, then pip-audit.
+# Writes a CycloneDX bill of materials of the service, and lists known vulnerabilities with pip-audit.
 # Usage: scripts/audit.sh [FILE]   FILE gets the bill of materials (default: sbom.json)
 set -euo pipefail
 cd "$(dirname "$0")/.."

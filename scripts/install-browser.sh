@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs the browser that the tests of our pages use (Debian's Chromium, as root).
+# Installs the browser for the tests of our pages: Debian's Chromium, as root.
 set -euo pipefail
 command -v chromium >/dev/null && exit 0
 if ! command -v apt-get >/dev/null || [ "$(id -u)" -ne 0 ]; then

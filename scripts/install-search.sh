@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Fetches the jars of a search server with Maven: of OpenSearch, for the tests and ./run-performance-test.sh --stack cluster,
-# or, for the tests alone, of Elasticsearch:   scripts/install-search.sh [opensearch|elasticsearch]
-# They go to $HUBBUB_SEARCH_SERVERS, or ~/.cache/hubbub; nothing is started.
+# Fetches the jars of a search server with Maven:   scripts/install-search.sh [opensearch|elasticsearch]
+# OpenSearch is for the tests and ./run-performance-test.sh --stack cluster, Elasticsearch only for the tests.
+# The jars go to $HUBBUB_SEARCH_SERVERS, or ~/.cache/hubbub. Nothing is started.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 server=${1:-opensearch}

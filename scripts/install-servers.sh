@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Installs the servers of the cluster mode, for its tests and for ./run-performance-test.sh --stack cluster, or the packages
-# that are given (Debian, root).
-# The tests start them on free ports with scratch data; this script leaves none running, and none starts at boot.
+# Installs the given packages, or else the servers of the cluster mode for its tests and for
+# ./run-performance-test.sh --stack cluster. Needs Debian and root.
+# The tests start the servers on free ports with scratch data. This script leaves none running, and none starts at boot.
 set -euo pipefail
 packages=("$@")
 [ $# -gt 0 ] || packages=(rabbitmq-server mariadb-server redis-server)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes .venv in the checkout from a lock file: scripts/setup.sh requirements.lock. Does nothing when it is there already.
+# Makes .venv in the checkout from a lock file: scripts/setup.sh requirements.lock. Does nothing if it is up to date.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 lock=$1
@@ -10,7 +10,7 @@ if ! "$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 
     exit 3
 fi
 
-# Either lock serves the performance test, and requirements-dev.lock holds all of requirements.lock.
+# requirements-dev.lock includes all of requirements.lock, so an environment of it serves for both.
 stamp=.venv/installed
 wanted=$(cat "$lock" pyproject.toml | sha256sum)
 larger=$(cat requirements-dev.lock pyproject.toml | sha256sum)
@@ -19,11 +19,11 @@ if [ -f "$stamp" ] && grep -qxF -e "$wanted" -e "$larger" "$stamp"; then
 fi
 echo "Setting up .venv from $lock ..." >&2
 [ -x .venv/bin/python ] || "$python" -m venv .venv
-# uv needs a tenth of pip's time for the same files; where it can't reach them (it doesn't read pip's settings), pip can.
+# uv needs a tenth of pip's time. It doesn't read pip's settings, so where it can't reach the files, pip may.
 with_pip() {
     .venv/bin/python -m pip install --quiet --disable-pip-version-check "$@" >&2
 }
-# As a rule Python keeps what it compiles at the first import; where it may not, it would compile all at every start.
+# Python usually keeps what it compiles at the first import. Where it may not, compile now, or every start would.
 with_uv() {
     .venv/bin/uv pip install --quiet --python .venv/bin/python ${PYTHONDONTWRITEBYTECODE:+--compile-bytecode} "$@" >&2
 }
