@@ -1,4 +1,4 @@
-"""A real Hubbub for the tests: a process of its own, over HTTP, as a user would have it."""
+"""Real Hubbub services for the tests, in processes of their own, used over HTTP."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ _numbers = itertools.count(1)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--fault-rounds", type=int, help="How many random faults the tests in tests/history do.")
-    parser.addoption("--fault-seed", type=int, help="The seed of an earlier run, to draw the same again.")
-    parser.addoption("--fault", action="append", help="One of tests/cluster/faults.py, by name, and no other.")
+    parser.addoption("--fault-rounds", type=int, help="The number of random faults in tests/history.")
+    parser.addoption("--fault-seed", type=int, help="The seed of an earlier run, to repeat its choices.")
+    parser.addoption("--fault", action="append", help="Run only this fault of tests/cluster/faults.py.")
     parser.addoption(
         "--fault-source", help="The src of another build, for the cluster of tests/cluster/test_faults.py."
     )
@@ -44,14 +44,14 @@ _SEED = pytest.StashKey[int]()
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """One seed decides what the fuzzers draw, which faults there are, and the order of the tests: the same always, but
-    with --fault-rounds. Before the modules of tests are read: a test keeps the settings that were loaded when
-    it was defined.
+    """Choose the one seed that decides what the fuzzers draw, which faults happen, and the order of the tests. It is
+    always the same, except with --fault-rounds. This comes before test modules are imported, because a test keeps the
+    settings that were loaded when it was defined.
     """
-    given, many = config.getoption("--fault-seed"), config.getoption("--fault-rounds") is not None
-    seed = given if given is not None else random.SystemRandom().randrange(2**32) if many else 1
+    chosen, many = config.getoption("--fault-seed"), config.getoption("--fault-rounds") is not None
+    seed = chosen if chosen is not None else random.SystemRandom().randrange(2**32) if many else 1
     config.stash[_SEED] = seed
-    # Of the two plugins, as if their options had been given.
+    # Pass the seed to both plugins, unless their own options were given.
     if getattr(config.option, "randomly_seed", None) == "default":
         config.option.randomly_seed = seed
     if config.option.hypothesis_seed is None:
@@ -70,7 +70,7 @@ def fault_seed(request: pytest.FixtureRequest) -> int:
 
 
 class Service:
-    """``hubbub serve``, on a free port by default. ``start`` again after ``kill`` uses the same data folder."""
+    """A ``hubbub serve`` process, on a free port by default. A ``start`` after ``kill`` uses the same data folder."""
 
     def __init__(self, data: Path, log: Path | None = None, *, port: int = 0) -> None:
         self.data = data
@@ -93,14 +93,14 @@ class Service:
         self.url = found[0]
 
     def setup_link(self) -> str:
-        """The link that a service without an operator prints after its URL. May be called once."""
+        """Return the link that a service without an operator prints after its URL. Can be called once."""
         assert self.process.stdout is not None
         found = re.search(r"https?://\S+/setup#\S+", self.process.stdout.readline())
         assert found
         return found[0]
 
     def make_operator(self) -> httpx.Client:
-        """Create the operator's account by the link."""
+        """Create the operator's account with the link."""
         operator = httpx.Client(base_url=self.url + "/api/v1", timeout=30)
         account = {"name": "Operator", "email": OPERATOR, "password": "correct horse"}
         answer = operator.post("/auth/setup", json={"code": self.setup_link().partition("#")[2], **account})
@@ -127,7 +127,7 @@ class Service:
 
 
 def serve(data: Path) -> subprocess.CompletedProcess[str]:
-    """``hubbub serve``, which is expected to refuse to start."""
+    """Run ``hubbub serve``, which is expected to refuse to start."""
     return subprocess.run(
         [sys.executable, "-m", "hubbub", "serve", "--port", "0", "--data", str(data)],
         capture_output=True,
@@ -138,7 +138,7 @@ def serve(data: Path) -> subprocess.CompletedProcess[str]:
 
 
 def new_metrics(url: str) -> str:
-    """The content of ``/metrics``, made after this was called: the service repeats it for some milliseconds."""
+    """Return new content of ``/metrics``. The service repeats the last content for some milliseconds."""
 
     def text() -> str:
         answer = httpx.get(url + "/metrics", timeout=30)
@@ -156,7 +156,7 @@ def new_metrics(url: str) -> str:
 
 
 def eventually(holds: Callable[[], bool], within_s: float = 10.0) -> None:
-    """Wait until it is true; fail if it is not in time."""
+    """Wait until the condition holds, and fail if it does not in time."""
     until = time.monotonic() + within_s
     while not holds():
         assert time.monotonic() < until, f"did not come true within {within_s} s"
@@ -164,14 +164,14 @@ def eventually(holds: Callable[[], bool], within_s: float = 10.0) -> None:
 
 
 async def eventually_async(holds: Callable[[], bool], within_s: float = 10.0) -> None:
-    """Like ``eventually``, while the event loop runs."""
+    """Wait like ``eventually``, without blocking the event loop."""
     async with asyncio.timeout(within_s):
         while not holds():
             await asyncio.sleep(0.02)
 
 
 def until_locked_out(tries: Callable[[int], int]) -> int:
-    """How many logins fail until one is refused. ``tries`` is one with a wrong password, and has its status."""
+    """Return how many logins fail until one is refused. ``tries`` sends a wrong password and returns the status."""
     for number in range(40):
         if tries(number) != 401:
             return number
@@ -195,7 +195,7 @@ class Person(httpx.Client):
         return token
 
     def chat(self, token: str | None = None) -> str:
-        """The path of a new chat."""
+        """Create a chat and return its path."""
         token = token or self.application()
         answer = self.post(f"/applications/{token}/chats")
         assert answer.status_code == 201, answer.text
@@ -203,7 +203,7 @@ class Person(httpx.Client):
 
 
 class Served(Protocol):
-    """A Hubbub of either mode, running."""
+    """A running Hubbub of either mode."""
 
     @property
     def url(self) -> str: ...
@@ -211,8 +211,8 @@ class Served(Protocol):
 
 @pytest.fixture(scope="session", autouse=True)
 def certificates() -> Iterator[None]:
-    """All clients have the system's certificates in common: httpx reads them anew for each, which takes it longer than
-    most tests.
+    """Let all clients share the system's certificates. httpx would read them for each one, which takes longer than most
+    tests.
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("httpx._transports.default.create_ssl_context", functools.cache(httpx.create_ssl_context))
@@ -235,7 +235,7 @@ def embedded(tmp_path_factory: pytest.TempPathFactory, mailbox: Mailbox) -> Iter
 
 @pytest.fixture(scope="session")
 def cluster(mailbox: Mailbox) -> Iterator[ClusterStack]:
-    """Two API and two writer processes over real servers."""
+    """A cluster of two API processes and two writers over real servers."""
     need_servers()
     with ClusterStack(apis=2, writers=2, settings=mailbox.settings) as stack:
         yield stack
@@ -243,7 +243,7 @@ def cluster(mailbox: Mailbox) -> Iterator[ClusterStack]:
 
 @pytest.fixture(scope="session", params=["embedded", "cluster"])
 def service(request: pytest.FixtureRequest) -> Served:
-    """A service of each mode: what is true for one is true for the other."""
+    """A service of each mode, as both must behave in the same way."""
     running: Served = request.getfixturevalue(request.param)
     return running
 

@@ -1,4 +1,4 @@
-"""How long one callback holds the event loop, in CPU time: all other clients wait that long."""
+"""Measure how long one callback blocks the event loop, in CPU time. All other clients wait that long."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ import pytest
 
 @dataclass
 class Holds:
-    """``longest_s`` is the CPU time of the thread in the longest callback, ``what`` that callback, ``count`` how many
-    there were."""
+    """The callbacks that were seen: their ``count``, and the longest one, ``what``, with its CPU time in the thread."""
 
     longest_s: float = 0.0
     what: str = ""
@@ -24,7 +23,7 @@ class Holds:
 
 @contextmanager
 def holds() -> Iterator[Holds]:
-    """Watch every callback of asyncio's own loops, each step of a task among them. Not of uvloop's."""
+    """Watch every callback of asyncio's own loops, including each step of a task. uvloop's callbacks are not seen."""
     seen = Holds()
     run: Any = asyncio.Handle._run
 

@@ -1,5 +1,4 @@
-"""A data folder with much in it, made in seconds: what a service holds after years, and the longest texts that there
-can be."""
+"""Make a large data folder in seconds, with as much as a service has after years and with the longest texts."""
 
 from __future__ import annotations
 
@@ -19,14 +18,14 @@ TOKEN = "large"
 EMAIL = "a@example.com"
 PASSWORD = "a long password"
 LONGEST = "\x01" * 10_000  # six bytes each as JSON
-_LONG = 300  # messages at each end of the chat that are as long as can be
+_LONG = 300  # this many messages at each end of the chat are the longest possible
 _WORDS = " ".join(f"ab{letter}" for letter in "cdefghijklmnopqrstuvwxyz0123456789") + " "
-SEARCHED = [(_WORDS * 80)[:9990], ("a" * 49 + "b") * 199]  # what takes the queries of tests/worst.py longest
+SEARCHED = [(_WORDS * 80)[:9990], ("a" * 49 + "b") * 199]  # texts that take the queries of tests/worst.py longest
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """Messages of one chat, chats and members of its application, applications of its owner."""
+    """The numbers of messages of one chat, chats and members of its application, and applications of its owner."""
 
     messages: int
     chats: int
@@ -35,8 +34,9 @@ class Sizes:
 
 
 def fill(path: Path, sizes: Sizes) -> None:
-    """Chat 1 has this many messages, without the first, so that the offset of a page can't be computed; the longest are
-    at both ends. Chat 2 has what takes a search longest. The user 1 has sent them all."""
+    """Make the folder. Chat 1 lacks the first message, so the offset of a page can't be computed, and has the longest
+    messages at both ends. Chat 2 has the texts that take a search longest. User 1 has sent all messages.
+    """
     folder = DataFolder.open(path)
     store = SqliteStore(folder.database)
     passwords = Argon2Passwords()

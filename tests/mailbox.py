@@ -1,4 +1,4 @@
-"""A mail server for tests: it speaks SMTP, and keeps the mails that it gets."""
+"""An SMTP server for tests, which keeps the mails that it gets."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class _Server(socketserver.ThreadingTCPServer):
 
 
 class Mailbox:
-    """``heard`` are the lines of the protocol that clients have sent. A recipient with "refused" in it is refused."""
+    """The server. ``heard`` has the lines that clients sent. It refuses recipients whose address contains "refused"."""
 
     url: ClassVar[str] = "https://chat.example.com"
 
@@ -76,7 +76,7 @@ class Mailbox:
 
     @property
     def settings(self) -> dict[str, str]:
-        """The settings with which a service sends its mails here."""
+        """Settings with which a service sends its mails here."""
         port = self._server.server_address[1]
         return {
             "HUBBUB_SMTP_URL": f"smtp://hubbub:pass%20word@127.0.0.1:{port}",
@@ -93,7 +93,7 @@ class Mailbox:
         return [mail for mail in self._mails if mail["To"] == email]
 
     def wait_for(self, email: str, count: int = 1) -> EmailMessage:
-        """The mail of this number to the email, once it is there."""
+        """Wait until the address has this many mails, and return the mail with this number."""
         with self._came:
             assert self._came.wait_for(lambda: len(self.to(email)) >= count, 30)
         return self.to(email)[count - 1]

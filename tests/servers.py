@@ -1,4 +1,4 @@
-"""The real servers of the cluster mode, started once for the whole run and stopped at its end."""
+"""The real servers of the cluster mode, which are started once for the whole run and stopped at its end."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _databases = itertools.count(1)
 
 
 def new_database(mariadb: MariaDb) -> str:
-    """The URL of an empty database of its own."""
+    """Create an empty database and return its URL."""
     name = f"hubbub_test{next(_databases)}"
     mariadb.root(f"CREATE DATABASE {name} CHARACTER SET utf8mb4 COLLATE utf8mb4_bin")
     return mariadb.url(name)
@@ -27,7 +27,7 @@ def _running(server: Server) -> Iterator[Server]:
 
 
 def need_servers() -> None:
-    """Skip, by name, where one is not installed."""
+    """Skip the test if a server is not installed, and name it."""
     absent = missing()
     if absent:
         pytest.skip(absent)

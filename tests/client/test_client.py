@@ -1,4 +1,4 @@
-"""The Python client: it continues through failures of the connection and the service. (Its examples: tests/docs.)"""
+"""The Python client continues after failures of the connection and the service. tests/docs runs its examples."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.conftest import Served, eventually
 
 @pytest.fixture
 def part(tmp_path: Path) -> Iterator[Part]:
-    """A service that keeps its port when it is started again."""
+    """A service that keeps its port when it restarts."""
     part = Part(["serve", "--port", "0", "--data", str(tmp_path / "data")], {}, tmp_path / "log")
     part.start()
     yield part
@@ -29,7 +29,7 @@ def test_a_search_says_when_it_could_not_look_everywhere(part: Part) -> None:
         hubbub.register("Ann", "ann@example.com", "a good password")
         application = hubbub.add_application("Ours")
         chat = hubbub.add_chat(application)
-        for number in range(60):  # what takes most work for its length
+        for number in range(60):  # a text that takes the most work for its length
             hubbub.send(application, chat, "\ufdfa" * 9990 + f" {number}")
         hubbub.send(application, chat, "needle")
         eventually(lambda: bool(hubbub.search(application, chat, "needle")))
@@ -108,7 +108,7 @@ def test_messages_are_sent_once_through_kills(part: Part) -> None:
         done = threading.Event()
 
         def restart() -> None:
-            """Kill it each time it has accepted some more messages and the client has seen them."""
+            """Kill the service each time the client has sent some more messages."""
             while not done.is_set():
                 before = len(sent)
                 while len(sent) < before + 60 and not done.wait(0.01):
@@ -129,7 +129,7 @@ def test_messages_are_sent_once_through_kills(part: Part) -> None:
         assert dict(found) == sent
 
 
-async def test_listening_goes_on_where_it_was(part: Part) -> None:
+async def test_listening_continues_where_it_was(part: Part) -> None:
     async with AsyncClient(part.url) as ann:
         await ann.register("Ann", "ann@example.com", "a good password")
         application = await ann.add_application("Ours")

@@ -1,6 +1,6 @@
-"""What a reader pastes from README, tutorial and client page works: all blocks as they stand, and all of it again.
+"""All code blocks of the README, the tutorial and the client page work when pasted in order, and also a second time.
 
-Each page has a folder that looks like a fresh checkout, and a network of its own, in which port 3000 is free.
+Each page gets a folder like a fresh checkout, and a network of its own, in which port 3000 is free.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ _OWN_NETWORK = ["unshare", "--net", "bash", "-c", 'ip link set lo up && exec "$@
 
 
 def own_network() -> bool:
-    """Whether this machine lets a test have its own network."""
+    """Return whether a test can have its own network on this machine."""
     if shutil.which("unshare") is None or shutil.which("ip") is None:
         return False
     return subprocess.run([*_OWN_NETWORK, "true"], capture_output=True, check=False).returncode == 0
 
 
 def checkout(folder: Path) -> Path:
-    """A folder with what a checkout has, and with its environment set up, so that to set it up again does nothing."""
+    """Make a folder like a checkout whose environment is set up, so that setting it up again does nothing."""
     folder.mkdir()
     for each in ROOT.iterdir():
         if each.name not in (".git", ".venv", "hubbub-data"):
@@ -44,8 +44,8 @@ def checkout(folder: Path) -> Path:
     return folder
 
 
-def script(page: str) -> str:
-    """The page's blocks as one session in a shell; Python is what a reader would save and run."""
+def session_of(page: str) -> str:
+    """Return the page's blocks as one shell session. Python blocks are saved and run, as a reader would."""
     blocks = _BLOCK.findall((ROOT / page).read_text())
     assert blocks
     lines = []
@@ -57,7 +57,7 @@ def script(page: str) -> str:
 
 
 def run(session: str, folder: Path) -> str:
-    """The output of the session. A failed command fails the test; processes in the background end with the session."""
+    """Run the session and return its output. A failed command fails the test. Background processes end with it."""
     process = subprocess.Popen(
         [*_OWN_NETWORK, "bash", "-euo", "pipefail", "-c", session],
         cwd=folder,
@@ -77,7 +77,7 @@ def run(session: str, folder: Path) -> str:
     return printed
 
 
-# A page, and what it prints, in this order.
+# Each page, and texts that it prints, in order.
 PAGES = [
     ("README.md", ['{"message":"Account created."}', '{"chatNumber":1}', '{"messageNumber":1}', '"body":"Hello"']),
     ("docs/tutorial.md", ['{"messageNumber":1}', "Ann: Hello from the terminal", "Echo: You said: How are you?"]),
@@ -87,15 +87,15 @@ PAGES = [
 
 @pytest.mark.skipif(not own_network(), reason="needs a network namespace: root, unshare and ip")
 @pytest.mark.parametrize(("page", "expected"), PAGES, ids=[page for page, _ in PAGES])
-def test_what_a_page_says_can_be_pasted_twice(page: str, expected: list[str], tmp_path: Path) -> None:
+def test_a_page_can_be_pasted_twice(page: str, expected: list[str], tmp_path: Path) -> None:
     folder = checkout(tmp_path / "hubbub")
-    # The client page is about a service that runs; the others begin by starting theirs.
+    # The client page assumes a running service. The other pages start one.
     begin = ".venv/bin/hubbub serve &\n" if page == "docs/client.md" else ""
     for turn in ("first", "second"):
-        printed = run(begin + script(page), folder)
+        printed = run(begin + session_of(page), folder)
         at = 0
         for line in expected:
             if turn == "second" and line == '{"message":"Account created."}':
-                continue  # there is one already
+                continue  # the account exists already
             assert line in printed[at:], printed
             at = printed.index(line, at)

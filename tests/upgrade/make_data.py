@@ -1,14 +1,14 @@
-"""Make the test data of an upgrade again, from a checkout of the version that is to be upgraded from:
+"""Make the data for the upgrade tests, from a checkout of the version to upgrade from:
 
     git worktree add --detach /tmp/v010 356b090
     python -m tests.upgrade.make_data /tmp/v010
 
 It runs that version's `hubbub serve`, and its `hubbub api` and `hubbub writer` over real servers, and stops each in the
-middle of its work. What it writes into tests/upgrade/data:
+middle of its work. It writes into tests/upgrade/data:
 
-- embedded.tar.xz: the data folder of a service that was killed; half of the writes are in its write-ahead log alone
+- embedded.tar.xz: the data folder of a service that was killed; half of the writes are only in its write-ahead log
 - cluster.sql, queued.json: the database of a cluster, and what was in its queues, while no writer ran
-- embedded.json, cluster.json: what the clients were told
+- embedded.json, cluster.json: the answers that the clients got
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ import pymysql
 from hubbub.loadtest.cluster import ClusterStack
 from tests.upgrade.record import DATA, Client, Place, Record
 
-NOBODY = "http://127.0.0.1:9"  # no search server there: what is to be indexed stays noted
+NOBODY = "http://127.0.0.1:9"  # there is no search server, so changes stay noted for the index
 _SOON_S = 60.0
 _SHARDS = 4
 
@@ -119,7 +119,7 @@ def nobodys(entry: tarfile.TarInfo) -> tarfile.TarInfo:
 
 
 def until_stored(stack: ClusterStack, record: Record) -> None:
-    """Wait until the database has what was acknowledged."""
+    """Wait until the database has everything that was acknowledged."""
     wanted = {
         (*place, number): message.body for place in record.titles for number, message in record.there(place).items()
     }
@@ -138,8 +138,8 @@ def stored_messages(stack: ClusterStack) -> dict[tuple[str, int, int], str]:
             return {row[:3]: row[3] for row in cursor.fetchall()}
 
 
-def held(stack: ClusterStack) -> dict[str, list[dict[str, Any]]]:
-    """What is in each queue, from its head. It stays there."""
+def queued_messages(stack: ClusterStack) -> dict[str, list[dict[str, Any]]]:
+    """Return the content of each queue, from its head, and leave it there."""
 
     async def look() -> dict[str, list[dict[str, Any]]]:
         found: dict[str, list[dict[str, Any]]] = {}
@@ -158,7 +158,7 @@ def held(stack: ClusterStack) -> dict[str, list[dict[str, Any]]]:
                     {
                         "body": base64.b64encode(message.body).decode(),
                         **({"type": message.type} if message.type else {}),
-                        **({"headers": headers} if (headers := given(message.headers)) else {}),
+                        **({"headers": headers} if (headers := sent_headers(message.headers)) else {}),
                     }
                     for message in messages
                 ]
@@ -168,8 +168,8 @@ def held(stack: ClusterStack) -> dict[str, list[dict[str, Any]]]:
     return asyncio.run(look())
 
 
-def given(headers: dict[str, Any]) -> dict[str, Any]:
-    """Those of the sender."""
+def sent_headers(headers: dict[str, Any]) -> dict[str, Any]:
+    """Return the headers that the sender set."""
     return {name: value for name, value in headers.items() if not name.startswith("x-")}
 
 
@@ -186,7 +186,7 @@ def send_raw(stack: ClusterStack, queue: str, *bodies: bytes) -> None:
 
 
 def dump(stack: ClusterStack) -> str:
-    """Without the name of the machine, and of anybody who may log in to the database."""
+    """Dump the database, without the names of the machine and of database users."""
     options = [
         "--single-transaction",
         "--skip-comments",
@@ -207,7 +207,7 @@ def shard_queue(shard: int) -> str:
 
 
 def dead_letters(stack: ClusterStack, place: Place) -> None:
-    """Two that no writer can store."""
+    """Send two commands that no writer can store."""
     queue = shard_queue(crc32(place.token.encode()) % _SHARDS)
     again = ["PostMessage", [*place], 1, 1, "Ann", "a number that is taken", 1]
     send_raw(stack, queue, b"not ours", msgspec.msgpack.encode(["elsewhere", 1, [again]]))
@@ -220,7 +220,7 @@ def make_cluster(checkout: Path) -> None:
         writer = stack.writers[0]
         ann, bob, eve = people(record, [api.url for api in stack.apis])
         ours, theirs = ann.application("Ours"), eve.application("Theirs")
-        others = [bob.application(f"Others {number}") for number in range(4)]  # so that several shards have something
+        others = [bob.application(f"Others {number}") for number in range(4)]  # so that several shards have messages
         ann.admit(ours, bob.email, "admin")
         ann.admit(ours, eve.email, "member")
         general, untitled = ann.chat(ours, "General"), ann.chat(ours)
@@ -238,24 +238,24 @@ def make_cluster(checkout: Path) -> None:
         eve.delete(general, 3)
         until_stored(stack, record)
 
-        # Stored, and not acknowledged to the queue: what a writer leaves that is killed between the two.
+        # Stored, and not acknowledged to the queue, as a writer leaves them that is killed between the two.
         writer.stop()
         for turn in range(3):
             bob.post(general, f"stored, and queued still {turn}")
         ann.edit(general, 1, "edited, stored, and queued still")
-        redelivered = held(stack)
+        redelivered = queued_messages(stack)
         dead_letters(stack, general)
         writer.start()
         until_stored(stack, record)
         writer.stop()
-        assert not any(messages for name, messages in held(stack).items() if name != "hubbub.dead")
+        assert not any(messages for name, messages in queued_messages(stack).items() if name != "hubbub.dead")
 
         # Queued, and not stored.
         for turn in range(12):
             (ann, bob, eve)[turn % 3].post(general, f"queued {turn}")
         for place in elsewhere:
             bob.edit(place, bob.post(place, "queued elsewhere"), "queued elsewhere, edited")
-        with ThreadPoolExecutor(12) as pool:  # they travel together
+        with ThreadPoolExecutor(12) as pool:  # they are sent together in few deliveries
             for _ in pool.map(lambda n: bob.post(elsewhere[0], f"queued with others {n}"), range(40)):
                 pass
         ann.post(untitled, "a long one: " + "0123456789" * 998)
@@ -277,13 +277,13 @@ def make_cluster(checkout: Path) -> None:
         new = ann.chat(ours, "Made while no writer ran")
         bob.delete(new, bob.post(new, "the first and the last, deleted"))
 
-        # A chat that is being opened anew, and can't be without a writer.
+        # A chat that is being opened again, which needs a writer.
         stack.redis.command("FLUSHALL")
         eve.ask("POST", f"{alone.path}/messages", 503, {"body": "never acknowledged"})
         for api in stack.apis:
             api.stop()
         (DATA / "cluster.sql").write_text(dump(stack))
-        found = held(stack)
+        found = queued_messages(stack)
     assert len(found["hubbub.dead"]) == 2
     for name, messages in redelivered.items():
         if name != "hubbub.dead":

@@ -1,4 +1,4 @@
-"""What the clients of version 0.1.0 did and were told: every later version must still keep it."""
+"""What the clients of version 0.1.0 did and the answers they got. Every later version must keep these promises."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Message(NamedTuple):
 
 
 class Record:
-    """``messages`` has None where a message was deleted; a person is known by the email."""
+    """The record. ``messages`` has None for a deleted message. People are identified by their email."""
 
     def __init__(self) -> None:
         self.passwords: dict[str, str] = {}
@@ -96,7 +96,7 @@ class Record:
 
 
 class Client:
-    """A person who does things and notes in ``record`` what the answers were. Every answer must be the one expected."""
+    """A person who sends requests and notes the answers in ``record``. Every answer must have the expected status."""
 
     def __init__(self, record: Record, urls: list[str], email: str) -> None:
         self.email = email
@@ -113,7 +113,7 @@ class Client:
             client.close()
 
     def ask(self, method: str, path: str, status: int, body: Any = None, **headers: str) -> Any:
-        """Through each process in turn."""
+        """Send a request, to each process in turn."""
         self._turn += 1
         client = self._clients[self._turn % len(self._clients)]
         answer = client.request(

@@ -1,4 +1,4 @@
-"""``hubbub move``: from one process to a cluster, and no client notices."""
+"""``hubbub move`` moves the data of one process to a cluster, and no client notices."""
 
 from __future__ import annotations
 
@@ -54,9 +54,9 @@ from tests.conftest import Service, serve
 from tests.ports.cluster import purge
 from tests.servers import new_database
 from tests.upgrade.record import DATA, Client, Record
-from tests.upgrade.test_upgrade import check_what_is_shown, everybody, go_on
+from tests.upgrade.test_upgrade import check_what_is_shown, continue_chats, everybody
 
-# What a move leaves behind, of each mode's tables, and why.
+# Tables and columns of each mode that a move does not read or fill, and why.
 LEFT_IN_THE_FOLDER = {
     "invites.id": "a cluster gives its own, in the same order",
     "alembic_version": "each mode has its own",
@@ -96,7 +96,7 @@ def hubbub(environment: dict[str, str], *words: object) -> subprocess.CompletedP
 
 
 def unreachable(mysql_url: str, data: Path) -> Settings:
-    """A cluster of which nothing but the database is asked."""
+    """Return the settings of a cluster in which only the database can be reached."""
     return load(mysql_url=mysql_url, amqp_url="amqp://127.0.0.1:1/", redis_url="redis://127.0.0.1:1", data=data)
 
 
@@ -107,7 +107,7 @@ def database(mariadb: MariaDb) -> str:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A data folder that was served, and is stopped."""
+    """A data folder that was served before."""
     path = tmp_path / "data"
     chat = ChatKey("token", 1)
     taken = DataFolder.open(path)
@@ -153,7 +153,7 @@ def check_all_is_there(url: str, data: Path) -> None:
 
 @contextmanager
 def running(settings: dict[str, str], logs: Path) -> Iterator[str]:
-    """A writer and an API process; its address."""
+    """Run a writer and an API process, and yield the URL."""
     parts = Part(["writer"], settings, logs / "writer.log"), Part(["api", "--port", "0"], settings, logs / "api.log")
     try:
         with ThreadPoolExecutor(2) as starting:
@@ -165,7 +165,7 @@ def running(settings: dict[str, str], logs: Path) -> Iterator[str]:
 
 
 def seen(record: Record, people: Sequence[httpx.Client]) -> list[Any]:
-    """All that each person is shown, in the order of the lists."""
+    """Return everything that each person is shown, in the order of the lists."""
 
     def get(person: httpx.Client, path: str) -> Any:
         got = person.get(path)
@@ -193,7 +193,7 @@ def test_no_client_notices_a_move(tmp_path: Path, database: str, rabbitmq: Rabbi
         place = first.chat(first.application("Made last"), "With keys")
         numbers = [first.post(place, f"number {n}", key=f"key {n}") for n in range(5)]
         first.edit(place, numbers[0], "edited 🎉")
-        first.delete(place, numbers[-1])  # the next number is above it, and its key adds nothing
+        first.delete(place, numbers[-1])  # the next number must be above it, and its key must add nothing
         first.edit(place, numbers[1], "edited too")
         at = service.url + "/api/v1"
         sessions = [opened.enter_context(httpx.Client(base_url=at, cookies=each.cookies)) for each in people.values()]
@@ -230,13 +230,13 @@ def test_no_client_notices_a_move(tmp_path: Path, database: str, rabbitmq: Rabbi
         assert httpx.get(at + "/auth/me", headers=headers).status_code == 401
         assert httpx.get(at + "/auth/me", cookies=all_ended).status_code == 401
         with everybody(record, [url]) as people:
-            go_on(record, people)
+            continue_chats(record, people)
             check_what_is_shown(record, people)
 
 
-# What breaks off ------------------------------------------------------------------------------------------------------
+# Interrupted moves ----------------------------------------------------------------------------------------------------
 
-# Waits in the middle of the messages: two batches of them are there, and the third isn't.
+# It waits after two batches of messages, before the third.
 SLOW = """
 import sys
 from hubbub import cli, move
@@ -254,7 +254,7 @@ cli.main()
 """
 
 
-def test_of_a_move_that_is_killed_nothing_is_served_until_it_is_run_again(database: str, folder: Path) -> None:
+def test_after_a_killed_move_nothing_is_served_until_it_is_run_again(database: str, folder: Path) -> None:
     cluster = {
         "HUBBUB_MYSQL_URL": database,
         "HUBBUB_AMQP_URL": "amqp://127.0.0.1:1/",
@@ -277,7 +277,7 @@ def test_of_a_move_that_is_killed_nothing_is_served_until_it_is_run_again(databa
         for refused in starting.map(lambda words: hubbub(cluster, *words), (["api", "--port", "0"], ["writer"])):
             assert refused.returncode == 1
             assert "`hubbub move` is running or was interrupted" in refused.stderr
-    # The folder may be served again, and change: nothing that the first move has read may stay.
+    # The folder may be served again and change, so nothing that the first move read may stay.
     with closing(DataFolder.open(folder)) as served, closing(SqliteStore(served.database)) as store:
         store.apply([EditMessage(ChatKey("token", 1), 1, 1, "changed since", 100)])
         store.apply([DeleteMessage(ChatKey("token", 1), 3, 1, any_sender=False)])
@@ -322,10 +322,10 @@ def test_a_database_that_lacks_a_row_is_not_served(database: str, folder: Path) 
     assert answer(database, "SELECT name FROM kept WHERE name = 'shards'") == [], "a refusal changes nothing"
 
 
-# What is refused ------------------------------------------------------------------------------------------------------
+# Refused moves --------------------------------------------------------------------------------------------------------
 
 
-def test_only_a_folder_that_is_there_and_not_served_is_moved(database: str, folder: Path, tmp_path: Path) -> None:
+def test_only_an_existing_folder_that_is_not_served_is_moved(database: str, folder: Path, tmp_path: Path) -> None:
     with pytest.raises(FolderUnusable, match="is no data folder"):
         move(unreachable(database, tmp_path / "nowhere"), print)
     assert not (tmp_path / "nowhere").exists()
@@ -337,7 +337,7 @@ def test_only_a_folder_that_is_there_and_not_served_is_moved(database: str, fold
             another.execute("UPDATE users SET name = 'changed while it is moved'")
 
 
-def test_a_database_that_was_used_is_left_as_it_is(database: str, folder: Path) -> None:
+def test_a_used_database_is_left_unchanged(database: str, folder: Path) -> None:
     with closing(Database(database)) as used:
         migrate(used.engine)
         Processes(used).kept("shards", "7")
@@ -364,8 +364,8 @@ def test_two_moves_into_one_database_at_once(database: str, folder: Path, monkey
             move(unreachable(database, folder), print)
 
 
-def test_what_a_redis_holds_of_another_database_is_not_read(database: str) -> None:
-    """A move that was tried out used the same tokens, in the same Redis perhaps, whose names have the generation."""
+def test_data_of_another_database_in_redis_is_not_read(database: str) -> None:
+    """A trial move may have used the same tokens in the same Redis. The names there have the generation in them."""
     for _ in range(2):
         with Load(database) as one_more:
             one_more.begin("secret", 1)
@@ -374,7 +374,7 @@ def test_what_a_redis_holds_of_another_database_is_not_read(database: str) -> No
     assert abs(one[1] - other[1]) > 1000
 
 
-# What is moved --------------------------------------------------------------------------------------------------------
+# Moved data -----------------------------------------------------------------------------------------------------------
 
 
 def test_a_users_applications_keep_their_order_though_the_clock_was_set_back(database: str, folder: Path) -> None:
@@ -391,7 +391,7 @@ def test_a_users_applications_keep_their_order_though_the_clock_was_set_back(dat
     assert listed == asyncio.run(moved()) == ["later3", "later2", "later1", "later0", "token"]
 
 
-def test_what_was_deleted_stays_so_and_is_erased_by_the_cluster(database: str, folder: Path) -> None:
+def test_deleted_content_stays_deleted_and_is_erased_by_the_cluster(database: str, folder: Path) -> None:
     chat, deleted = ChatKey("token", 1), ChatKey("token", 3)
     with closing(SqliteStore(folder / "hubbub.db")) as store:
         store.apply([AddUser(f"ref{n}", f"{n}@x", f"Person {n}", "hash", n) for n in (3, 4, 5)])
@@ -422,7 +422,7 @@ def test_what_was_deleted_stays_so_and_is_erased_by_the_cluster(database: str, f
 
 
 def test_every_table_and_column_is_moved_or_left_for_a_reason(database: str, folder: Path) -> None:
-    """A migration that adds one fails here: say in schema/rows.py and embedded/rows.py where it goes, or why not."""
+    """A migration that adds one must say in schema/rows.py and embedded/rows.py where it goes, or here why not."""
     read: set[str] = set()
 
     def note(action: int, table: str | None, column: str | None, *_: str | None) -> int:

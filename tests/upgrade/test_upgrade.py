@@ -1,6 +1,4 @@
-"""The data that version 0.1.0 left, stopped in the middle of its work, is taken over completely. make_data.py made the
-data.
-"""
+"""Data of version 0.1.0, stopped in the middle of its work, is taken over completely. make_data.py made the data."""
 
 from __future__ import annotations
 
@@ -36,7 +34,7 @@ _SOON_S = 60.0
 
 @contextmanager
 def everybody(record: Record, urls: list[str]) -> Iterator[dict[str, Client]]:
-    """Logged in with the passwords of before."""
+    """Log everybody in with the passwords of the earlier version."""
     people = {email: Client(record, urls, email) for email in record.passwords}
     try:
         for client in people.values():
@@ -87,8 +85,8 @@ def counts(client: Client, place: Place, wanted: int) -> bool:
     return bool(client.ask("GET", place.path, 200)["messagesCount"] == wanted)
 
 
-def go_on(record: Record, people: dict[str, Client]) -> None:
-    """Retries find the first try, every chat goes on behind the last number, and old messages can be changed."""
+def continue_chats(record: Record, people: dict[str, Client]) -> None:
+    """Check that retries find the first try, chats continue behind the last number, and old messages can be changed."""
     for key in list(record.keys):
         path, headers = f"{key.place.path}/messages", {"Idempotency_Key": key.key}
         answer = people[key.sender].ask("POST", path, 200, {"body": key.body}, **headers)
@@ -108,7 +106,7 @@ def go_on(record: Record, people: dict[str, Client]) -> None:
 
 
 def check_sessions(token: str, url: str) -> None:
-    """What version 0.1.0 issued counts, can be made longer, and ends with all others of the user."""
+    """Check that a token of version 0.1.0 is valid, can be refreshed, and ends with all others of its user."""
     headers = {"Authorization": f"Bearer {token}"}
     longer = httpx.post(url + "/api/v1/auth/refresh", headers=headers).json()["token"]
     tokens = [headers, {"Authorization": f"Bearer {longer}"}]
@@ -128,7 +126,7 @@ def issued_by_0_1_0(secret: str, ref: str) -> str:
 
 
 def finds(client: Client, place: Place, q: str) -> list[int]:
-    """Empty while it can't be searched."""
+    """Return the numbers that a search finds, or none while searching is impossible."""
     try:
         found = client.ask("GET", f"{place.path}/messages/search?q={q}&limit=100", 200)
     except AssertionError:
@@ -148,7 +146,7 @@ def test_a_data_folder_of_0_1_0(tmp_path: Path, end: str) -> None:
     try:
         with everybody(record, [service.url]) as people:
             check_what_is_shown(record, people)
-            go_on(record, people)
+            continue_chats(record, people)
             check_what_is_shown(record, people)
             general = next(place for place, title in record.titles.items() if title == "General")
             asker = people[next(iter(record.members[general.token]))]
@@ -193,7 +191,7 @@ def load(stack: ClusterStack, sql: Path) -> None:
 
 
 def queue_up(stack: ClusterStack, queued: dict[str, list[dict[str, Any]]]) -> None:
-    """In queues as 0.1.0 declared them."""
+    """Fill queues that are declared as 0.1.0 declared them."""
 
     async def send() -> None:
         connection = await aio_pika.connect(stack.rabbitmq.url)
@@ -221,14 +219,14 @@ def queue_up(stack: ClusterStack, queued: dict[str, list[dict[str, Any]]]) -> No
 
 @contextmanager
 def taken_over() -> Iterator[ClusterStack]:
-    """A cluster of today on the database and the queues of 0.1.0, with an empty Redis."""
+    """A cluster of this version on the database and the queues of 0.1.0, with an empty Redis."""
     need_servers()
     stack = ClusterStack(apis=2, writers=2)
     try:
         for server in (stack.redis, stack.mariadb, stack.rabbitmq, *([stack.search] if stack.search else [])):
             server.start()
         load(stack, DATA / "cluster.sql")
-        # As if it had been stopped just now: publishers that were silent for long may be forgotten.
+        # It must seem to have stopped just now, because publishers that were silent for long may be forgotten.
         stack.mariadb.root("UPDATE hubbub.publishers SET applied_at = UNIX_TIMESTAMP()")
         queue_up(stack, json.loads((DATA / "queued.json").read_text()))
         for part in (*stack.writers, *stack.apis):
@@ -256,7 +254,7 @@ def still_queued(stack: ClusterStack) -> dict[str, int]:
 
 
 def check_the_database(record: Record, stack: ClusterStack) -> None:
-    """All that was acknowledged is there once, and nothing else is, nor is anything on its way."""
+    """Check that the database has everything acknowledged once and nothing else, and that nothing is queued."""
     eventually(lambda: stored(stack) == wanted(record) and not still_queued(stack), _SOON_S)
     edited = {tuple(row) for row in rows(stack, "SELECT token, chat, number FROM messages WHERE edited_at IS NOT NULL")}
     assert edited == {
@@ -275,10 +273,10 @@ def test_the_database_and_the_queues_of_a_cluster_of_0_1_0() -> None:
         check_the_database(record, stack)
         with everybody(record, [api.url for api in stack.apis]) as people:
             check_what_is_shown(record, people)
-            go_on(record, people)
+            continue_chats(record, people)
             check_what_is_shown(record, people)
             check_the_database(record, stack)
-            if stack.search is not None:  # what was noted for the index is in it, and what was queued too
+            if stack.search is not None:  # the index has what was noted for it, and what was queued
                 general = next(place for place, title in record.titles.items() if title == "General")
                 asker = people[next(iter(record.members[general.token]))]
                 stored_once = [n for n, message in record.there(general).items() if "stored" in message.body]
