@@ -24,6 +24,7 @@ from urllib.parse import urlsplit
 
 import click
 import httpx
+import psutil
 from benchmarks.overload import Hostile, attacker, hostiles
 from tests.large import EMAIL, LONGEST, PASSWORD, SEARCHED
 
@@ -92,8 +93,18 @@ def _fill(url: str) -> str:
     return str(owner.token)
 
 
+def _all(pid: int) -> list[int]:
+    """The process and its children."""
+    return [pid, *(child.pid for child in psutil.Process(pid).children())]
+
+
 def _memory(pid: int, name: str) -> float:
-    """Return the memory of a process in MB: VmRSS is the present one, VmHWM the peak since it was reset."""
+    """Return the memory of a process and its children in MB: VmRSS is the present one, VmHWM the peak since it was
+    reset."""
+    return sum(_of_one(each, name) for each in _all(pid))
+
+
+def _of_one(pid: int, name: str) -> float:
     lines = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
     return int(lines[name].split()[0]) / 1000
 
@@ -112,7 +123,8 @@ def _show(name: str, took: dict[str, list[float]], pid: int, before: float) -> N
 
 def _beside(person: Person, url: str, pid: int, name: str, among: list[Hostile], seconds: float) -> None:
     before = _memory(pid, "VmRSS")
-    Path(f"/proc/{pid}/clear_refs").write_text("5")
+    for each in _all(pid):
+        Path(f"/proc/{each}/clear_refs").write_text("5")
     attack = multiprocessing.Process(target=attacker, args=(url, among))
     attack.start()
     try:

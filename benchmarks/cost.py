@@ -4,7 +4,7 @@
 
 In each round the servers take turns: the trivial server, the embedded service of this checkout, and one of each SRC,
 the src folder of another build. The generator of this checkout loads all of them, with one process. The figures are
-medians of the rounds. The CPU time is user and system time of all threads during the test phase.
+medians of the rounds. The CPU time is user and system time of all processes of a server during the test phase.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import click
-import psutil
 
 from hubbub.loadtest.process import Part
+from hubbub.loadtest.usage import Meter
 
 _TRIVIAL = "a server that stores nothing"
 
@@ -74,15 +74,14 @@ def measure(url: str, pid: int, options: list[str], out: Path) -> Figures:
         "--json",
         str(out),
     ]
-    server = psutil.Process(pid)
+    server = Meter(pid)
     spent: list[float] = []
     with subprocess.Popen([*command, *options], stdout=subprocess.PIPE, text=True) as running:
         assert running.stdout is not None
         for line in running.stdout:
             # The test phase is between these two lines.
             if line.startswith("Phase 3") or (line.startswith("=") and len(spent) == 1):
-                times = server.cpu_times()
-                spent.append(times.user + times.system)
+                spent.append(server.cpu_s())
     result = json.loads(out.read_text())
     sides = result["writes"], result["reads"]
     answered = sum(side["total"] - side["failed"] for side in sides)

@@ -32,13 +32,13 @@ _WORKERS = 100
 
 
 def sample(pid: int, data: Path, started: float) -> dict[str, float]:
-    process = psutil.Process(pid)
+    processes = [psutil.Process(pid), *psutil.Process(pid).children()]
     files = [path for path in data.iterdir() if path.is_file()]
     return {
         "second": time.monotonic() - started,
-        "resident_bytes": process.memory_info().rss,
-        "files_open": process.num_fds(),
-        "threads": process.num_threads(),
+        "resident_bytes": sum(each.memory_info().rss for each in processes),
+        "files_open": sum(each.num_fds() for each in processes),
+        "threads": sum(each.num_threads() for each in processes),
         "wal_bytes": sum(path.stat().st_size for path in files if path.name.endswith("-wal")),
         "data_bytes": sum(path.stat().st_size for path in files),
     }

@@ -23,13 +23,13 @@ from multiprocessing.connection import Connection as Pipe
 from pathlib import Path
 
 import httpx
-import psutil
 import uvicorn
 import uvloop
 
 from hubbub.embedded.data_folder import DataFolder
-from hubbub.embedded.service import serving
+from hubbub.embedded.service import serving, start_parts
 from hubbub.http.connection import Connection
+from hubbub.loadtest.usage import Meter
 from hubbub.settings import load
 
 EDGES = ("connection", "bridge", "uvicorn")
@@ -44,7 +44,8 @@ wrk.body = '{"body":"A message of the performance test, about as long as people 
 def service(edge_name: str, data: str, pipe: Pipe) -> None:
     async def main() -> None:
         settings = load(user_rate=1_000_000)
-        async with serving(settings, DataFolder.open(Path(data))) as edge:
+        folder = DataFolder.open(Path(data))
+        async with serving(settings, folder, start_parts(folder)) as edge:
             if edge_name == "bridge":
                 edge.hot.match = lambda method, target: None  # type: ignore[method-assign]
             protocol = "httptools" if edge_name == "uvicorn" else lambda **_: Connection(edge)
@@ -96,16 +97,17 @@ def measure(edge_name: str) -> dict[str, tuple[float, float]]:
 
 
 def wrk(pid: int | None, url: str, cookie: str, *extra: str) -> tuple[float, float]:
-    times = psutil.Process(pid).cpu_times
-    before = times()
+    assert pid is not None
+    meter = Meter(pid)
+    before = meter.cpu_s()
     output = subprocess.run(
         ["wrk", "-t1", "-c50", f"-d{SECONDS}s", "-H", cookie, *extra, url], capture_output=True, text=True, check=True
     ).stdout
-    after = times()
+    after = meter.cpu_s()
     assert "Non-2xx" not in output, output
     requests = int(re.search(r"(\d+) requests in", output)[1])  # type: ignore[index]
     rate = float(re.search(r"Requests/sec:\s+([\d.]+)", output)[1])  # type: ignore[index]
-    return rate, (after.user + after.system - before.user - before.system) / requests * 1e6
+    return rate, (after - before) / requests * 1e6
 
 
 def main() -> None:

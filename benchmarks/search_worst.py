@@ -21,7 +21,6 @@ from statistics import median
 
 import click
 import httpx
-import psutil
 from benchmarks.search import Vocabulary
 from tests.large import SEARCHED
 from tests.worst import QUERIES
@@ -30,6 +29,7 @@ from hubbub.chat.commands import AddChat, PostMessage
 from hubbub.chat.model import ChatKey
 from hubbub.embedded.store import SqliteStore
 from hubbub.loadtest.process import Part
+from hubbub.loadtest.usage import Meter
 
 
 def started(data: Path) -> Part:
@@ -43,12 +43,11 @@ def started(data: Path) -> Part:
 
 
 def cpu_of(service: Part) -> float:
-    """Wait until the service is idle, and return the CPU seconds of all its threads."""
-    process = psutil.Process(service.pid)
+    """Wait until the service is idle, and return the CPU seconds of all its processes."""
+    meter = Meter(service.pid)
     before = -1.0
     while True:
-        times = process.cpu_times()
-        now: float = times.user + times.system
+        now = meter.cpu_s()
         if now - before < 0.05:
             return now
         before = now

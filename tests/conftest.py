@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Protocol
 
 import httpx
+import psutil
 import pytest
 from hypothesis import settings
 
@@ -108,22 +109,35 @@ class Service:
         return operator
 
     def kill(self) -> None:
-        self.process.kill()
-        self._reap()
+        self.stop(signal.SIGKILL)
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        parts = self.parts()
         self.process.send_signal(number)
-        return self._reap()
-
-    def _reap(self) -> int:
         status = self.process.wait(60)
+        eventually(lambda: all(map(has_ended, parts)))
         assert self.process.stdout is not None
         self.process.stdout.close()
         return status
 
+    def parts(self) -> list[psutil.Process]:
+        """The processes beside the one that serves."""
+        return psutil.Process(self.process.pid).children() if self.process.poll() is None else []
+
+    def memory(self) -> int:
+        """Bytes of all its processes; what they share counts for each."""
+        return sum(each.memory_info().rss for each in (psutil.Process(self.process.pid), *self.parts()))
+
     @property
     def log(self) -> str:
         return self._log.read_text()
+
+
+def has_ended(process: psutil.Process) -> bool:
+    try:
+        return bool(process.status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True
 
 
 def serve(data: Path) -> subprocess.CompletedProcess[str]:

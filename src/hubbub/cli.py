@@ -77,11 +77,11 @@ def main() -> None:
 @click.option("--port", metavar="NUMBER", help="Port to listen on; 0 takes a free one.  [default: 3000]")
 @click.option("--data", metavar="FOLDER", help="The data folder.  [default: ./hubbub-data]")
 def serve(host: str | None, port: str | None, data: str | None) -> None:
-    """Run everything in one process; no other server is needed."""
+    """Run everything on this machine; no other server is needed."""
     import sqlite3
 
     from hubbub.embedded.data_folder import DataFolder, FolderUnusable
-    from hubbub.embedded.service import serving, setup_code
+    from hubbub.embedded.service import serving, setup_code, start_parts
     from hubbub.exposure import risks
     from hubbub.http.server import PortTaken, listen
     from hubbub.http.server import serve as run
@@ -90,6 +90,7 @@ def serve(host: str | None, port: str | None, data: str | None) -> None:
     settings = _settings(files=True, service=True, host=host, port=port, data=data)
     try:
         folder = DataFolder.open(settings.data)
+        parts = start_parts(folder)
         listener = listen(settings.host, settings.port)
         for risk in risks(settings, listener.getsockname()[0]):
             logging.getLogger("hubbub").warning(risk)
@@ -107,7 +108,7 @@ def serve(host: str | None, port: str | None, data: str | None) -> None:
             tell(settings.log_format, text, **fields)
 
         run(
-            lambda: serving(settings, folder),
+            lambda: serving(settings, folder, parts),
             listener,
             started=started,
             tls_cert=settings.tls_cert,

@@ -1,4 +1,4 @@
-"""``hubbub move``: the data of one process, which is stopped, into a cluster's empty database.
+"""``hubbub move``: the data of a service on one machine, which is stopped, into a cluster's empty database.
 
 The steps:
 

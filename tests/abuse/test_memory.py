@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, suppress
 from urllib.parse import urlsplit
 
-import psutil
 import pytest
 
 from tests.abuse.hostile import WAYS, largest_file
@@ -32,20 +31,18 @@ def attacked(stack: ExitStack, service: Service, data: bytes, count: int) -> Ite
 @pytest.mark.parametrize("way", WAYS)
 def test_memory_is_bounded_whatever_clients_do(own_service: Service, way: Callable[[bytes], bytes]) -> None:
     data = way(largest_file(own_service.url))
-    process = psutil.Process(own_service.process.pid)
     with ExitStack() as stack, closing(Person(own_service.url)) as ann:
         chat = ann.chat()
         for number, _ in enumerate(attacked(stack, own_service, data, 400)):
             if number % 20 == 0:
-                assert process.memory_info().rss < MOST_BYTES
+                assert own_service.memory() < MOST_BYTES
         for _ in range(20):
             assert ann.post(f"{chat}/messages", json={"body": "x"}).status_code == 200
-            assert process.memory_info().rss < MOST_BYTES
-        print(f"{way.__name__}: {process.memory_info().rss / 1e6:.0f} MB")
+            assert own_service.memory() < MOST_BYTES
+        print(f"{way.__name__}: {own_service.memory() / 1e6:.0f} MB")
 
 
 def test_memory_is_bounded_when_lists_are_not_read(own_service: Service) -> None:
-    process = psutil.Process(own_service.process.pid)
     parts = urlsplit(own_service.url)
     with ExitStack() as stack, closing(Person(own_service.url)) as ann:
         chat = ann.chat()
@@ -65,5 +62,5 @@ def test_memory_is_bounded_when_lists_are_not_read(own_service: Service) -> None
                     assert connection.recv(12) in (b"HTTP/1.1 200", b"")
                 if number % 20 == 0:
                     assert ann.get(f"{chat}/messages?limit=1").status_code == 200
-                    assert process.memory_info().rss < MOST_BYTES
-        print(f"unread lists: {process.memory_info().rss / 1e6:.0f} MB")
+                    assert own_service.memory() < MOST_BYTES
+        print(f"unread lists: {own_service.memory() / 1e6:.0f} MB")

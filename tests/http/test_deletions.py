@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -200,7 +201,8 @@ def test_erased_messages_are_gone_everywhere(token: str, ann: Person, bob: Perso
 async def test_a_message_that_is_stored_late_is_erased_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its request was accepted before the account was deleted, and its commit is slow."""
     arrived, released, checked = (asyncio.Event() for _ in range(3))
-    commit_begun, commit_released = threading.Event(), threading.Event()
+    # The commits are in another process.
+    commit_begun, commit_released = multiprocessing.Event(), multiprocessing.Event()
     post, accept, apply = DirectIntake.post, DirectIntake.accept, store.SqliteStore.apply
     ended: list[tuple[int, ...]] = []
 

@@ -38,6 +38,9 @@ def test_the_figures_that_an_operator_watches_are_there(service: Served) -> None
     if isinstance(service, ClusterStack):
         assert figures["hubbub_database_connections"] >= 0
         assert figures["hubbub_queue_depth_messages"] >= 0
+    else:
+        assert figures["hubbub_part_cpu_seconds_total"] > 0
+        assert figures["hubbub_part_resident_memory_bytes"] > 1e7
 
 
 def test_lists_are_counted_as_hits(service: Served) -> None:

@@ -32,6 +32,7 @@ from hubbub.embedded.queue import EmbeddedQueue
 from hubbub.embedded.store import SqliteStore
 from hubbub.embedded.view import MemoryCache
 from hubbub.embedded.writer import Writer
+from tests.committing import queue_with
 from tests.ports.cluster import Way, cluster
 
 TOKEN = "token"
@@ -118,7 +119,7 @@ class Cluster(Harness):
 async def way(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Harness]:
     if request.param == "embedded":
         store = Stuck(tmp_path / "hubbub.db")
-        queue = EmbeddedQueue(Writer(store))
+        queue = await queue_with(Writer(store))
         harness: Harness = Embedded(store, queue)
         await harness.begin()
         yield harness

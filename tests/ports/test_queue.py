@@ -6,13 +6,14 @@ import asyncio
 import itertools
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, get_args
 
+import msgspec
 import pytest
 
-from hubbub.chat.commands import Command, Outcome, PostMessage
-from hubbub.chat.errors import RateLimited, Unavailable
-from hubbub.chat.model import ChatKey
+from hubbub.chat.commands import AddUser, Command, Outcome, PostMessage
+from hubbub.chat.errors import Invalid, KeyReused, NotFound, RateLimited, Unavailable, UsedUp, WrongCode
+from hubbub.chat.model import ChatKey, Invite, Joined, Purpose, Role, User
 from hubbub.chat.ports import Queue
 from hubbub.chat.ticket import Ticket
 from hubbub.cluster.consumer import RabbitConsumer
@@ -22,9 +23,37 @@ from hubbub.cluster.writer import ShardWriter
 from hubbub.embedded.queue import EmbeddedQueue
 from hubbub.embedded.writer import Writer
 from hubbub.loadtest.servers import RabbitMq
+from tests.committing import queue_with
 from tests.ports.stores import queued
 
 _tokens = itertools.count(1)
+
+
+_INVITE = Invite("ref", Role.MEMBER, 3, 1, 5, 6)
+_VALUES: dict[object, object] = {
+    int: 7,
+    str: "a text: ü 日本語 🎉",
+    bytes: b"\x00\xff",
+    bool: True,
+    ChatKey: ChatKey("t", 3),
+    Role: Role.ADMIN,
+    Purpose: Purpose.RESET,
+    Invite: _INVITE,
+    AddUser: AddUser("ref", "ann@x", "Ann", "hash", 5),
+    tuple[int, ...]: (1, 2),
+}
+
+
+def _any_of(kind: type[msgspec.Struct]) -> Any:
+    """A command of this kind with a value in every field."""
+    values = []
+    for field in msgspec.structs.fields(kind):
+        kinds = [each for each in get_args(field.type) if each in _VALUES]
+        values.append(_VALUES[field.type if field.type in _VALUES else kinds[0]])
+    return kind(*values)
+
+
+COMMANDS: list[Command] = [_any_of(kind) for kind in get_args(Command)]
 
 
 class Recorded:
@@ -34,12 +63,13 @@ class Recorded:
         self.applied: list[Command] = []
         self.gate = threading.Event()
         self.gate.set()
-        self.fault: Exception | None = None
+        self.fault: str | None = None
+        self.failure: Exception | None = None
 
     def apply(self, batch: Sequence[Command]) -> list[Outcome]:
         self.gate.wait(10)
-        if self.fault is not None:
-            raise self.fault
+        if self.failure is not None:
+            raise self.failure
         self.applied += batch
         return [command.number for command in batch if isinstance(command, PostMessage)]
 
@@ -48,6 +78,12 @@ class Recorded:
 
     def erase(self) -> None:
         pass
+
+    def indexed(self, position: int) -> None:
+        self.applied.append(position)  # type: ignore[arg-type]
+
+    def unsound(self, fault: str) -> None:
+        self.failure = Unavailable(fault)
 
 
 class Closing(Queue, Protocol):
@@ -79,11 +115,11 @@ class Embedded(Harness):
         self.queues: list[EmbeddedQueue] = []
 
     async def queue(self, **bounds: int) -> Closing:
-        self.queues.append(EmbeddedQueue(Writer(self.store), **bounds))  # type: ignore[arg-type]
+        self.queues.append(await queue_with(Writer(self.store), **bounds))  # type: ignore[arg-type]
         return self.queues[-1]
 
     async def close(self) -> None:
-        """Whatever a test has left: a thread that outlives its loop would end pytest."""
+        """Close what a test has left: a queue whose loop ends before its committer would end pytest."""
         self.store.gate.set()
         for queue in self.queues:
             await queue.close()
@@ -224,8 +260,8 @@ async def test_close_finishes_what_was_accepted(harness: Harness) -> None:
     await harness.all_applied(50)
 
 
-def queue_on(store: Recorded) -> EmbeddedQueue:
-    return EmbeddedQueue(Writer(store))  # type: ignore[arg-type]
+async def queue_on(store: Recorded, **bounds: int) -> EmbeddedQueue:
+    return await queue_with(Writer(store), **bounds)  # type: ignore[arg-type]
 
 
 def post(number: int) -> PostMessage:
@@ -233,12 +269,12 @@ def post(number: int) -> PostMessage:
 
 
 async def test_a_failing_store_is_reported_and_forgiven(store: Recorded) -> None:
-    queue = queue_on(store)
-    store.fault = Unavailable("disk full")
+    queue = await queue_on(store)
+    store.failure = Unavailable("disk full")
     with pytest.raises(Unavailable, match="disk full"):
         await queue.accept(post(1))
     assert queue.fault == "disk full"
-    store.fault = None
+    store.failure = None
     assert await queue.accept(post(2)) == 2
     assert queue.fault is None
     await queue.close()
@@ -253,7 +289,7 @@ async def test_a_commit_takes_so_many_bytes(store: Recorded) -> None:
             return super().apply(batch)
 
     counting = Counting()
-    queue = EmbeddedQueue(Writer(counting), max_batch_bytes=1500)  # type: ignore[arg-type]
+    queue = await queue_on(counting, max_batch_bytes=1500)
     counting.gate.clear()
     tickets = [queue.accept(post(number)) for number in range(20)]
     counting.gate.set()
@@ -269,7 +305,7 @@ async def test_one_bad_command_does_not_sink_its_batch(store: Recorded) -> None:
                 raise RuntimeError("unlucky")
             return super().apply(batch)
 
-    queue = queue_on(Picky())
+    queue = await queue_on(Picky())
     tickets = [queue.accept(post(number)) for number in range(20)]
     for number, ticket in enumerate(tickets):
         if number == 13:
@@ -277,4 +313,74 @@ async def test_one_bad_command_does_not_sink_its_batch(store: Recorded) -> None:
                 await ticket
         else:
             assert await ticket == number
+    await queue.close()
+
+
+async def test_the_store_hears_how_far_the_index_is_in_the_order_of_the_commands(store: Recorded) -> None:
+    queue = await queue_on(store)
+    queue.indexed(7)
+    assert await queue.accept(post(1)) == 1
+    assert store.applied == [7, post(1)]
+    await queue.close()
+
+
+async def test_a_fault_of_the_store_is_known_without_a_command(store: Recorded) -> None:
+    queue = await queue_on(store)
+    store.fault = "The database was moved."
+    async with asyncio.timeout(20):
+        while queue.store_fault is None:
+            await asyncio.sleep(0.01)
+    assert queue.store_fault == "The database was moved."
+    assert queue.fault is None
+    await queue.close()
+
+
+async def test_every_outcome_arrives_as_it_was(store: Recorded) -> None:
+    outcomes: list[Outcome] = [
+        User(7, "ref", "ann@x", "Ann", 5, "era"),
+        None,
+        Joined("token", Role.ADMIN),
+        Invalid(["The email is taken.", "The name is too long."]),
+        NotFound("There is no such chat.", lag=True),
+        WrongCode("This code is used up."),
+        RateLimited("Too many.", limit=3, retry_after=2.5),
+        UsedUp("Too many.", what="failed logins", limit=3, retry_after=2.5),
+        KeyReused("Another body came with this key."),
+        Unavailable("The disk is full.", retry_after=5),
+    ]
+
+    class Answering(Recorded):
+        def apply(self, batch: Sequence[Command]) -> list[Outcome]:
+            return outcomes
+
+    queue = await queue_on(Answering())
+    came: list[Outcome] = []
+    for number in range(len(outcomes)):
+        queue.accept(post(number)).then(came.append)
+    await queue.close()
+    assert [(type(each), vars(each) if isinstance(each, Exception) else each, str(each)) for each in came] == [
+        (type(each), vars(each) if isinstance(each, Exception) else each, str(each)) for each in outcomes
+    ]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: type(command).__name__)
+async def test_every_command_arrives_as_it_was(store: Recorded, command: Command) -> None:
+    class Answering(Recorded):
+        def apply(self, batch: Sequence[Command]) -> list[Outcome]:
+            self.applied += batch
+            return [None] * len(batch)
+
+    answering = Answering()
+    queue = await queue_on(answering)
+    assert await queue.accept(command) is None
+    assert answering.applied == [command]
+    await queue.close()
+
+
+async def test_nothing_is_stored_once_the_database_was_found_unusable(store: Recorded) -> None:
+    queue = await queue_on(store)
+    queue.unsound("The database is damaged.")
+    with pytest.raises(Unavailable, match="damaged"):
+        await queue.accept(post(1))
+    assert store.applied == []
     await queue.close()

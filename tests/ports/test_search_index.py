@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Callable, Iterator, Sequence
+import socket
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -16,7 +20,9 @@ from hubbub.chat.ports import Document, SearchIndex
 from hubbub.chat.ranking import Ranking
 from hubbub.chat.search import CANDIDATES, Query, fold, parse, spaced
 from hubbub.cluster.search import ElasticIndex, connect
+from hubbub.embedded.child import Sender
 from hubbub.embedded.index import Progress, SqliteIndex
+from hubbub.embedded.search_process import Searching, SearchProcess
 from hubbub.loadtest.servers import Elasticsearch, OpenSearch, SearchServer
 
 _chats = itertools.count(1)
@@ -46,14 +52,33 @@ class Filled:
         self.add = add
 
 
+@asynccontextmanager
+async def asked_over_a_socket(index: SqliteIndex) -> AsyncIterator[SearchProcess]:
+    """The index as the process that serves sees it. The process that has it is a thread of the test."""
+    ours, theirs = socket.socketpair()
+    indexer = SimpleNamespace(fault=None)
+    searching = Searching(theirs, Sender(theirs), cast(Any, None), index, cast(Any, indexer))
+
+    def run() -> None:
+        with theirs:
+            searching.run()
+
+    threading.Thread(target=run, name="searching", daemon=True).start()
+    process = SearchProcess(lambda _: None, lambda _: None)
+    await process.connect(ours)
+    yield process
+    await process.close()
+
+
 @pytest.fixture(params=["sqlite", "opensearch", "elasticsearch"])
-def filled(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Filled]:
+async def filled(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Filled]:
     if request.param == "sqlite":
         index = SqliteIndex(tmp_path, 1)
         file = index.start_anew()
         file.add([], Progress(0))
         index.adopt(file)
-        yield Filled(index, file.add)
+        async with asked_over_a_socket(index) as process:
+            yield Filled(process, file.add)
         index.close()
     else:
         server: SearchServer = request.getfixturevalue(request.param)

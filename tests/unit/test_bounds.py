@@ -21,10 +21,9 @@ from hubbub.chat.feed import Feed
 from hubbub.chat.model import ChatKey, is_token
 from hubbub.chat.ports import Wants
 from hubbub.cluster.database import Database
-from hubbub.embedded import queue, store, view
+from hubbub.embedded import committer, store, view
 from hubbub.embedded.index import IndexFile, Progress, SqliteIndex
 from hubbub.embedded.index_shares import Change
-from hubbub.embedded.queue import EmbeddedQueue
 from hubbub.embedded.store import SqliteStore
 from hubbub.embedded.view import MemoryCache
 from hubbub.http import anonymous, hot_routes, limits, mail, schemas, sessions, stream_position
@@ -35,6 +34,7 @@ from hubbub.http.limits import LocalGate
 from hubbub.http.mail import Mail
 from hubbub.http.operator import RecentErrors
 from hubbub.http.stream_position import GIVEN_UP_S, StreamPosition
+from tests.committing import queue_with
 from tests.unit.test_sessions import Ending, bearer, made
 
 WANTS = Wants(ChatKey("T", 1))
@@ -214,7 +214,8 @@ async def test_a_commit_takes_so_many_commands() -> None:
     taken: list[int] = []
 
     class Counting:
-        fault = None
+        faults = None, None
+        retries = dead = 0
 
         def apply(self, batch: Sequence[Command]) -> list[Outcome]:
             taken.append(len(batch))
@@ -223,12 +224,12 @@ async def test_a_commit_takes_so_many_commands() -> None:
 
         def housekeep(self) -> None: ...
 
-    commits = EmbeddedQueue(cast(Any, Counting()), max_batch=7)
+    commits = await queue_with(cast(Any, Counting()), max_batch=7)
     tickets = [commits.accept(PostMessage(ChatKey("T", 1), at, 1, "ref", "A", "x", 1)) for at in range(50)]
     assert [await ticket for ticket in tickets] == list(range(50))
     assert max(taken) == 7
     await commits.close()
-    assert queue._OVERHEAD * 1000 < 1024 * 1024, "a user's share has room for a thousand short messages"
+    assert committer._OVERHEAD * 1000 < 1024 * 1024, "a user's share has room for a thousand short messages"
 
 
 def test_a_listener_is_sent_late_messages_of_the_latest_given_up_numbers(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,13 @@ from hubbub.chat.errors import ChatError
 from hubbub.chat.model import ChatKey, Invite, Purpose, Role
 
 
-class AddUser(msgspec.Struct, frozen=True):
+class _Command(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """A command. Encoded, it is an array that begins with the name of its class, so that processes can pass commands on
+    to each other.
+    """
+
+
+class AddUser(_Command, frozen=True):
     """Outcome: the User. Refused with Invalid when the email is taken, and with Forbidden while a link would make an
     operator's account with it.
     """
@@ -29,7 +35,7 @@ class AddUser(msgspec.Struct, frozen=True):
     created_at: int
 
 
-class AddInvitedUser(msgspec.Struct, frozen=True):
+class AddInvitedUser(_Command, frozen=True):
     """A new user who uses an invite of the application at once. Outcome: the User. Refused with WrongCode when the
     invite is not there, used up or expired, and as AddUser.
     """
@@ -39,7 +45,7 @@ class AddInvitedUser(msgspec.Struct, frozen=True):
     invite: bytes
 
 
-class AddOperator(msgspec.Struct, frozen=True):
+class AddOperator(_Command, frozen=True):
     """A new user who is an operator, by a link, which this uses up. Outcome: the User. Refused with WrongCode when
     there is no such link for this email, and with Invalid when the email is taken.
     """
@@ -48,7 +54,7 @@ class AddOperator(msgspec.Struct, frozen=True):
     link: bytes
 
 
-class SetOperator(msgspec.Struct, frozen=True):
+class SetOperator(_Command, frozen=True):
     """Marks the account with this email as an operator's, or removes the mark and any link that would make an
     operator's account. Outcome: None. Refused with NotFound when there is neither.
     """
@@ -57,7 +63,7 @@ class SetOperator(msgspec.Struct, frozen=True):
     operator: bool
 
 
-class AddLink(msgspec.Struct, frozen=True):
+class AddLink(_Command, frozen=True):
     """A link that works once, for one email, or for any if it is empty. Outcome: None. An earlier link for the same
     email and purpose no longer works.
     """
@@ -68,7 +74,7 @@ class AddLink(msgspec.Struct, frozen=True):
     expires_at: int
 
 
-class ResetPassword(msgspec.Struct, frozen=True):
+class ResetPassword(_Command, frozen=True):
     """Sets a password by a link, which this uses up; all sessions of the user end. Outcome: None. Refused with
     WrongCode when there is no such link. ``era`` was never used before.
     """
@@ -79,7 +85,7 @@ class ResetPassword(msgspec.Struct, frozen=True):
     now: int
 
 
-class AddInvite(msgspec.Struct, frozen=True):
+class AddInvite(_Command, frozen=True):
     """Outcome: None. The invite is valid as long as the user who made it, ``created_by``, manages the application. As
     with ``by``, the command is refused when they don't.
     """
@@ -90,7 +96,7 @@ class AddInvite(msgspec.Struct, frozen=True):
     created_by: int
 
 
-class RemoveInvite(msgspec.Struct, frozen=True):
+class RemoveInvite(_Command, frozen=True):
     """Outcome: None. Refused with NotFound when the application has no such invite."""
 
     token: str
@@ -98,7 +104,7 @@ class RemoveInvite(msgspec.Struct, frozen=True):
     by: int | None = None
 
 
-class AcceptInvite(msgspec.Struct, frozen=True):
+class AcceptInvite(_Command, frozen=True):
     """Outcome: the Joined. Refused with WrongCode when the invite is not there, used up or expired.
 
     For a user who has such a role already, nothing changes and the invite is not used up, so that a retry gets the same
@@ -111,28 +117,28 @@ class AcceptInvite(msgspec.Struct, frozen=True):
     now: int
 
 
-class EndSession(msgspec.Struct, frozen=True):
+class EndSession(_Command, frozen=True):
     """Outcome: None. ``expires_at`` (ms) is when the session would have ended by itself."""
 
     session: str
     expires_at: int
 
 
-class EndSessions(msgspec.Struct, frozen=True):
+class EndSessions(_Command, frozen=True):
     """Ends all sessions of a user that were begun before. Outcome: None. ``era`` was never used before."""
 
     user_id: int
     era: str
 
 
-class RenameUser(msgspec.Struct, frozen=True):
+class RenameUser(_Command, frozen=True):
     """Outcome: None. Earlier messages have the new name too."""
 
     user_id: int
     name: str
 
 
-class SetPassword(msgspec.Struct, frozen=True):
+class SetPassword(_Command, frozen=True):
     """Sets the password. All sessions of the user end, and links that set a password become invalid. Outcome: None.
     ``era``: see EndSessions. Refused with Unauthenticated when ``asked_in``, the era of the session that asks for it,
     is no longer the user's: the change that ended that session came first.
@@ -144,7 +150,7 @@ class SetPassword(msgspec.Struct, frozen=True):
     asked_in: str | None = None
 
 
-class DeleteUser(msgspec.Struct, frozen=True):
+class DeleteUser(_Command, frozen=True):
     """Deletes the account, with its memberships and sessions. Its messages stay under another name, or are erased a
     little later (``erase``). Outcome: None. Refused with Invalid while the user owns applications. ``era``: see
     EndSessions, ``asked_in``: SetPassword.
@@ -156,13 +162,13 @@ class DeleteUser(msgspec.Struct, frozen=True):
     asked_in: str | None = None
 
 
-class EndErasure(msgspec.Struct, frozen=True):
+class EndErasure(_Command, frozen=True):
     """The messages of these deleted users are erased. Outcome: None."""
 
     user_ids: tuple[int, ...]
 
 
-class AddApplication(msgspec.Struct, frozen=True):
+class AddApplication(_Command, frozen=True):
     """Outcome: None."""
 
     token: str
@@ -171,7 +177,7 @@ class AddApplication(msgspec.Struct, frozen=True):
     created_at: int
 
 
-class RenameApplication(msgspec.Struct, frozen=True):
+class RenameApplication(_Command, frozen=True):
     """Outcome: None."""
 
     token: str
@@ -179,14 +185,14 @@ class RenameApplication(msgspec.Struct, frozen=True):
     by: int | None = None
 
 
-class DeleteApplication(msgspec.Struct, frozen=True):
+class DeleteApplication(_Command, frozen=True):
     """Outcome: None; NotFound when there is none. Its content is erased a little later, see Store.erase."""
 
     token: str
     by: int | None = None
 
 
-class PutMember(msgspec.Struct, frozen=True):
+class PutMember(_Command, frozen=True):
     """Adds a member or changes a role. Outcome: None. Never touches the owner (Forbidden)."""
 
     token: str
@@ -195,7 +201,7 @@ class PutMember(msgspec.Struct, frozen=True):
     by: int | None = None
 
 
-class RemoveMember(msgspec.Struct, frozen=True):
+class RemoveMember(_Command, frozen=True):
     """Outcome: None. Never touches the owner (Forbidden); NotFound when the user is not a member."""
 
     token: str
@@ -203,7 +209,7 @@ class RemoveMember(msgspec.Struct, frozen=True):
     by: int | None = None
 
 
-class HandOver(msgspec.Struct, frozen=True):
+class HandOver(_Command, frozen=True):
     """Makes a member the owner, and the owner an admin. Outcome: None. Refused with Forbidden when ``owner_id`` is not
     the owner, and with NotFound when the other is no member.
     """
@@ -213,7 +219,7 @@ class HandOver(msgspec.Struct, frozen=True):
     new_owner_id: int
 
 
-class AddChat(msgspec.Struct, frozen=True):
+class AddChat(_Command, frozen=True):
     """Outcome: the chat's number, one above the last."""
 
     token: str
@@ -221,14 +227,14 @@ class AddChat(msgspec.Struct, frozen=True):
     created_at: int
 
 
-class RenameChat(msgspec.Struct, frozen=True):
+class RenameChat(_Command, frozen=True):
     """Outcome: None."""
 
     chat: ChatKey
     title: str | None
 
 
-class DeleteChat(msgspec.Struct, frozen=True):
+class DeleteChat(_Command, frozen=True):
     """Outcome: None; NotFound when there is none. Its number stays taken, and its content is erased a little later, see
     Store.erase.
     """
@@ -237,7 +243,7 @@ class DeleteChat(msgspec.Struct, frozen=True):
     by: int | None = None
 
 
-class PostMessage(msgspec.Struct, frozen=True):
+class PostMessage(_Command, frozen=True):
     """Outcome: the message's number. ``number`` was reserved for this command alone.
 
     ``key`` and ``body_hash`` (SHA-256 of the body as sent) are set when the client gave an Idempotency-Key. ``trace``
@@ -256,7 +262,7 @@ class PostMessage(msgspec.Struct, frozen=True):
     trace: str = ""
 
 
-class EditMessage(msgspec.Struct, frozen=True):
+class EditMessage(_Command, frozen=True):
     """Outcome: None. Refused with NotFound when the message is not there or is another's."""
 
     chat: ChatKey
@@ -266,7 +272,7 @@ class EditMessage(msgspec.Struct, frozen=True):
     edited_at: int
 
 
-class DeleteMessage(msgspec.Struct, frozen=True):
+class DeleteMessage(_Command, frozen=True):
     """Outcome: None. ``any_sender`` is set for those who may delete others' messages."""
 
     chat: ChatKey

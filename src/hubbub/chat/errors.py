@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class ChatError(Exception):
     """A refusal with a sentence that says what is wrong and how to fix it."""
@@ -9,6 +11,16 @@ class ChatError(Exception):
     def __init__(self, sentence: str) -> None:
         super().__init__(sentence)
         self.sentence = sentence
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For pickle, which would otherwise call the class with a sentence alone."""
+        return _copy, (type(self), self.args, vars(self))
+
+
+def _copy(kind: type[ChatError], args: tuple[Any, ...], fields: dict[str, Any]) -> ChatError:
+    error = kind.__new__(kind, *args)
+    vars(error).update(fields)
+    return error
 
 
 class Unauthenticated(ChatError):

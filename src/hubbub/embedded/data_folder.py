@@ -9,6 +9,7 @@ import os
 import re
 import secrets
 import sqlite3
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO
@@ -21,6 +22,7 @@ REBUILD = "rebuild-search"
 ACCOUNTS = "accounts-changed"
 _MOVED = "moved"  # has the address of the cluster that the data was moved to
 _LOOK_S = 0.5
+_ENDING_S = 5.0  # for the processes of a killed service to end
 _OURS = ("hubbub.db*", "search-*.db*", "secret*", f"{MARKER}*", "lock", REBUILD, ACCOUNTS, _MOVED)
 
 
@@ -33,8 +35,8 @@ class FolderInUse(FolderUnusable):
 
 
 class DataFolder:
-    """A data folder, which one process at a time holds, from ``open`` to ``close``. When the process dies, the system
-    releases the lock."""
+    """A data folder, which one service at a time holds, from ``open`` to ``close``. When all its processes have died,
+    the system releases the lock."""
 
     def __init__(self, path: Path, lock: IO[str], data_set: int, secret: bytes) -> None:
         """``data_set``: see embedded.data_set."""
@@ -87,20 +89,7 @@ class DataFolder:
     def _take(cls, path: Path) -> DataFolder:
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            lock = os.fdopen(os.open(path / "lock", os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600), "a+")
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                lock.seek(0)
-                holder = lock.read().strip() or "unknown"
-                lock.close()
-                raise FolderInUse(
-                    f"The data folder {path} is in use by another Hubbub (process {holder}). "
-                    "Stop that one, or choose another folder with --data."
-                ) from None
-            lock.truncate(0)
-            lock.write(f"{os.getpid()}\n")
-            lock.flush()
+            lock = _locked(path)
             _close_to_others(path)
             return cls(path, lock, settled(path / "hubbub.db"), _secret(path / "secret"))
         except DataSetWrong as error:
@@ -137,6 +126,40 @@ class DataFolder:
 
     def close(self) -> None:
         self._lock.close()
+
+
+def _locked(folder: Path) -> IO[str]:
+    """The file of the folder's lock, locked, with the id of this process in it. Raises FolderInUse, OSError."""
+    lock = os.fdopen(os.open(folder / "lock", os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600), "a+")
+    until = time.monotonic() + _ENDING_S
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError:
+            lock.seek(0)
+            holder = lock.read().strip() or "unknown"
+            if not _is_dead(holder) or time.monotonic() > until:
+                lock.close()
+                raise FolderInUse(
+                    f"The data folder {folder} is in use by another Hubbub (process {holder}). "
+                    "Stop that one, or choose another folder with --data."
+                ) from None
+        time.sleep(0.01)  # it was killed, and its other processes (embedded.child) are ending
+    lock.truncate(0)
+    lock.write(f"{os.getpid()}\n")
+    lock.flush()
+    return lock
+
+
+def _is_dead(process: str) -> bool:
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return True
+    except (ValueError, PermissionError):
+        pass
+    return False
 
 
 def _secret(path: Path) -> bytes:

@@ -14,12 +14,10 @@ without taking the GIL in between.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import sqlite3
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -83,7 +81,6 @@ _FIND = f"""
 _CHAT = "SELECT id FROM chats WHERE token = ? AND number = ?"
 _NUMBER_BITS = 32
 _KNOWN_CHATS = 100_000
-_THREADS = 2
 _USERS_AT_ONCE = 20  # of the users with waiting changes
 _CHANGES_AT_ONCE = 4000  # of these users
 # SQLite and FTS5 report these as errors of the statement; with our statements they mean damage.
@@ -262,8 +259,8 @@ class IndexFile:
 
 
 class SqliteIndex:
-    """See chat.ports.SearchIndex. The folder has one or two generations, ``search-N.db``. Searches use the highest one
-    that has a position; a rebuild fills the other.
+    """The files of the index. The folder has one or two generations, ``search-N.db``. Searches use the highest one that
+    has a position; a rebuild fills the other.
 
     A damaged generation is no longer used, but stays until the next one is adopted; until then ``current`` is None.
     """
@@ -271,7 +268,6 @@ class SqliteIndex:
     def __init__(self, folder: Path, data_set: int) -> None:
         self._folder = folder
         self._data_set = data_set
-        self._reading = ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="search")
         self._generation: IndexFile | None = None
         self._unusable = False
         for path in sorted(folder.glob("search-*.db"), key=_generation, reverse=True):
@@ -329,23 +325,22 @@ class SqliteIndex:
         if before is not None:
             before.remove()
 
-    async def candidates(
+    def candidates(
         self, chat: ChatKey, query: Query, *, typos: bool, limit: int = CANDIDATES, below: int | None = None
     ) -> Candidates:
+        """As chat.ports.SearchIndex has it, but it blocks. May be called on any thread."""
         file = self.current
         if file is None:
             raise _being_made()
         expression = " AND ".join(_expression(term, len(query.terms), typos=typos) for term in query.terms)
-        loop = asyncio.get_running_loop()
         try:
-            return Candidates(await loop.run_in_executor(self._reading, file.find, chat, expression, limit, below))
+            return Candidates(file.find(chat, expression, limit, below))
         except sqlite3.Error as error:
             if self.noticed(file, error):
                 raise _being_made() from error
             raise Unavailable(f"The search index can't be read: {error}.", retry_after=5) from error
 
     def close(self) -> None:
-        self._reading.shutdown()
         if self._generation is not None:
             self._generation.close()
 

@@ -1,4 +1,4 @@
-"""The intake of one process: it stores a command, updates the cache, and then answers the caller."""
+"""The intake of the embedded mode: it stores a command, updates the cache, and then answers the caller."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Protocol
 import msgspec
 
 from hubbub.chat.caller import Caller
-from hubbub.chat.commands import Command, Outcome, PostMessage
+from hubbub.chat.commands import Command, DeleteApplication, DeleteChat, Outcome, PostMessage
 from hubbub.chat.errors import ChatError, KeyReused, Unavailable
 from hubbub.chat.model import ChatKey, User
 from hubbub.chat.ports import Queue, Store
@@ -24,10 +24,16 @@ class HotData(Protocol):
     def settled(self, command: Command, outcome: Outcome) -> None: ...
 
 
-class DirectIntake:
-    """The intake of one process, see chat.ports.Intake."""
+class Reads(Store, Protocol):
+    """See embedded.store."""
 
-    def __init__(self, queue: Queue, store: Store, hot: HotData, now: Callable[[], int]) -> None:
+    def forget_ids(self) -> None: ...
+
+
+class DirectIntake:
+    """The intake of the embedded mode, see chat.ports.Intake."""
+
+    def __init__(self, queue: Queue, store: Reads, hot: HotData, now: Callable[[], int]) -> None:
         self._queue = queue
         self._store = store
         self._hot = hot
@@ -44,6 +50,8 @@ class DirectIntake:
         except ChatError as refusal:
             self._hot.settled(command, refusal)
             raise
+        if isinstance(command, DeleteChat | DeleteApplication):
+            ticket.then(lambda _: self._store.forget_ids())
         ticket.then(lambda outcome: self._hot.settled(command, outcome))
         return ticket
 

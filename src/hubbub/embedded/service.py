@@ -1,30 +1,29 @@
-"""``hubbub serve``: builds and runs the whole service in one process from the settings."""
+"""``hubbub serve``: builds and runs the whole service on one machine from the settings."""
 
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
+from typing import NamedTuple
 
 from hubbub.chat.commands import EndErasure
 from hubbub.chat.erasing import Erasing
-from hubbub.chat.errors import Unavailable
 from hubbub.chat.feed import Feed
 from hubbub.chat.operators import Operators
 from hubbub.embedded.at_once import FromMemory
+from hubbub.embedded.child import Child
+from hubbub.embedded.committer import commit
 from hubbub.embedded.data_folder import ACCOUNTS, REBUILD, DataFolder
-from hubbub.embedded.index import SqliteIndex
-from hubbub.embedded.indexer import Indexer
 from hubbub.embedded.intake import DirectIntake
 from hubbub.embedded.queue import EmbeddedQueue
+from hubbub.embedded.search_process import SearchProcess, search
 from hubbub.embedded.store import SqliteStore
 from hubbub.embedded.view import MemoryCache
-from hubbub.embedded.writer import Writer
 from hubbub.http.edge import Edge
 from hubbub.http.limits import LocalGate, MemoryCounts
 from hubbub.http.mail import Mail
-from hubbub.http.metrics import Reading, accepted, cached, lag, waiting, writing
+from hubbub.http.metrics import Reading, accepted, cached, lag, part, waiting, writing
 from hubbub.http.operator import NoLetters
 from hubbub.http.passwords import Argon2Passwords
 from hubbub.http.service import Adapters, edge_of, now
@@ -44,39 +43,54 @@ def setup_code(settings: Settings, folder: DataFolder) -> str | None:
         store.close()
 
 
+class Parts(NamedTuple):
+    """The processes beside the one that serves."""
+
+    committing: Child
+    searching: Child
+
+
+def start_parts(folder: DataFolder) -> Parts:
+    """Fork the processes. Call it early: they share the memory that this process has by then."""
+    return Parts(
+        Child.start("commit", lambda channel: commit(channel, folder.database)),
+        Child.start("search", lambda channel: search(channel, folder.path, folder.data_set)),
+    )
+
+
 @asynccontextmanager
-async def serving(settings: Settings, folder: DataFolder) -> AsyncIterator[Edge]:
-    """Run the service in this process. Leaving the context finishes the accepted commands."""
-    store = SqliteStore(folder.database)
+async def serving(settings: Settings, folder: DataFolder, parts: Parts) -> AsyncIterator[Edge]:
+    """Run the service in this process and its parts. Leaving the context finishes the accepted commands."""
+    tracing = tracing_to(settings.trace_url, "serve")
+    queue = EmbeddedQueue(max_commands=settings.queue_commands, tracing=tracing)
+    loop = asyncio.get_running_loop()
+
+    def unsound(fault: str) -> None:
+        """May be called on any thread."""
+        loop.call_soon_threadsafe(queue.unsound, fault)
+
+    store = SqliteStore(folder.database, unsound)
     store.forget_sessions(now())
     store.forget_links(now())
-    index = SqliteIndex(folder.path, folder.data_set)
-    indexer = Indexer(store, index)
-    writer = Writer(store)
-    tracing = writer.tracing = tracing_to(settings.trace_url, "serve")
-    queue = EmbeddedQueue(writer, max_commands=settings.queue_commands)
+    for each in parts:
+        each.begin()
+    await queue.connect(parts.committing.channel)
+    index = SearchProcess(queue.indexed, queue.unsound)
+    await index.connect(parts.searching.channel)
     passwords = Argon2Passwords()
     feed = Feed()
     cache = MemoryCache(store, feed)
-    loop = LoopLag()
-
-    async def index_lag() -> list[Reading]:
-        """The lag of the index; empty while the database or the index can't be read."""
-        file = index.current
-        with suppress(Unavailable, sqlite3.Error):
-            behind = await asyncio.to_thread(store.index_lag, file.position if file else 0)
-            since = await asyncio.to_thread(file.waiting_since) if file else None
-            return [lag(behind if since is None else max(behind, (now() - since) / 1000))]
-        return []
+    loop_lag = LoopLag()
 
     async def readings() -> list[Reading | Histogram]:
         return [
             accepted(queue.accepted),
             waiting(queue.depth),
-            *writing(writer.measures),
-            *await index_lag(),
+            *writing(queue.measures),
+            *[lag(seconds) for seconds in [await index.lag()] if seconds is not None],
             *cached(cache.hits, cache.misses),
-            loop.lags,
+            loop_lag.lags,
+            *(reading for each in parts for reading in part(each.name, each.pid)),
         ]
 
     async def settled() -> None:
@@ -104,7 +118,7 @@ async def serving(settings: Settings, folder: DataFolder) -> AsyncIterator[Edge]
         feed=feed,
         letters=NoLetters(),
         secret=folder.secret,
-        faults=lambda: {"queue": queue.fault, "store": store.fault, "search": index.fault or indexer.fault},
+        faults=lambda: {"queue": queue.fault, "store": queue.store_fault or store.fault, "search": index.fault},
         readings=readings,
     )
     mail = Mail(settings.smtp_url, settings.mail_from) if settings.smtp_url else None
@@ -123,11 +137,11 @@ async def serving(settings: Settings, folder: DataFolder) -> AsyncIterator[Edge]
     sweeping = asyncio.create_task(edge.sweep())
     erasing = asyncio.create_task(Erasing(store, intake, settled).run())
     watching = [
-        asyncio.create_task(folder.when_asked(REBUILD, indexer.rebuild)),
+        asyncio.create_task(folder.when_asked(REBUILD, index.rebuild)),
         asyncio.create_task(folder.when_asked(ACCOUNTS, accounts_changed)),
     ]
     try:
-        with loop.watched():
+        with loop_lag.watched():
             yield edge
     finally:
         for task in (sweeping, erasing, *watching):
@@ -135,9 +149,10 @@ async def serving(settings: Settings, folder: DataFolder) -> AsyncIterator[Edge]
         if mail is not None:
             await mail.close()
         await queue.close()
-        await asyncio.to_thread(indexer.close)
+        await index.close()
+        for each in parts:
+            await each.ended()
         passwords.close()
-        index.close()
         store.close()
         if tracing is not None:
             tracing.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 
 from hubbub.chat.errors import Unavailable
@@ -23,11 +24,13 @@ class Soundness:
     deleted since it was opened, or damage was found. It stays until the service is restarted.
     """
 
-    def __init__(self, database: Path) -> None:
-        """May be called once the database was opened and read, so that its log exists."""
+    def __init__(self, database: Path, found: Callable[[str], None] = lambda _: None) -> None:
+        """May be called once the database was opened and read, so that its log exists. ``found`` is called with the
+        fault when one is found here."""
         self._files = [database.with_name(database.name + suffix) for suffix in ("", "-wal")]
         self._opened = self._identities()
         self.fault: str | None = None
+        self._tell = found
 
     def _identities(self) -> list[tuple[int, int]]:
         found = []
@@ -64,4 +67,5 @@ class Soundness:
 
     def _found(self, fault: str) -> None:
         self.fault = fault
+        self._tell(fault)
         log.critical("%s No more writes are accepted. Stop the service and restore a backup: hubbub restore.", fault)

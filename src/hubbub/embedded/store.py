@@ -146,8 +146,8 @@ _SESSION = "SELECT era, EXISTS (SELECT 1 FROM ended_sessions WHERE session = ?) 
 class SqliteStore:
     """See chat.ports.Store."""
 
-    def __init__(self, path: Path) -> None:
-        """Open or create the database and bring its schema up to date.
+    def __init__(self, path: Path, found: Callable[[str], None] = lambda _: None) -> None:
+        """Open or create the database and bring its schema up to date. ``found``: see Soundness.
 
         Raises:
             SchemaTooNew: a newer version wrote the schema.
@@ -161,16 +161,15 @@ class SqliteStore:
         self._reading = self._connect(read_only=True)
         self._following = self._connect(read_only=True)
         self._reading.execute("SELECT 1 FROM changes LIMIT 1").fetchall()
-        self._soundness = Soundness(path)
+        self._soundness = Soundness(path, found)
         self._readers = Readers(partial(self._connect, read_only=True))
         # The two kinds of long reads have separate threads, so that neither waits for the other. Deep pages take
         # longest, and are read one at a time: between two of them the log can be emptied.
         self._far_reads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="far-read")
         self._deep_pages = ThreadPoolExecutor(max_workers=1, thread_name_prefix="deep-page")
         self._wal = Wal(path, self._connect)
-        # Caches of the chats' ids, which are valid until the chat is deleted. The writing thread has its own, and drops
-        # ids from it in the transaction that deletes. The event loop's is replaced by an empty one after the commit: an
-        # id that the loop was reading at that time is added to the old one.
+        # Caches of the chats' ids, which are valid until the chat is deleted. What applies commands has its own, and
+        # drops ids from it in the transaction that deletes. Reads have the other, see ``forget_ids``.
         self._written_ids: dict[ChatKey, int] = {}
         self._chat_ids: dict[ChatKey, int] = {}
         # Chats with messages above counted_to, as far as this process knows; the first has waited longest. It only
@@ -203,6 +202,10 @@ class SqliteStore:
         """Why the store accepts no more writes, see Soundness; None when it does."""
         return self._soundness.fault
 
+    def unsound(self, fault: str) -> None:
+        """Accept no more writes: another process has found this fault."""
+        self._soundness.fault = self._soundness.fault or fault
+
     def close(self) -> None:
         """Close all connections. No call may be in progress."""
         self._far_reads.shutdown()
@@ -218,8 +221,6 @@ class SqliteStore:
         if self._soundness.fault is not None:
             raise self._soundness.refusal()
         outcomes = self._transaction(lambda: self._apply(batch))
-        if any(isinstance(command, DeleteChat | DeleteApplication) for command in batch):
-            self._chat_ids = {}
         self._soundness.check()  # after the commit: it must hold for what is acknowledged next
         return outcomes
 
@@ -524,6 +525,10 @@ class SqliteStore:
         RenameChat: _rename_chat,
         DeleteChat: _delete_chat,
     }
+
+    def forget_ids(self) -> None:
+        """Must be called when a chat or an application was deleted, before that is reported."""
+        self._chat_ids.clear()
 
     def last_change(self) -> int:
         """The position of the latest change."""

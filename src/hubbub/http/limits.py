@@ -1,4 +1,4 @@
-"""Counts the requests of users, and against other limits, in the memory of one process."""
+"""Counts the requests of users, and against other limits, in the memory of the process that serves."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Bucket:
 
 
 class LocalGate:
-    """The gate of a service that is one process, see chat.ports.Gate. A user may send ``rate`` requests a second."""
+    """The gate of a single process that serves, see chat.ports.Gate. A user may send ``rate`` requests a second."""
 
     def __init__(self, rate: int) -> None:
         self._rate = rate

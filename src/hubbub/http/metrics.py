@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
+import psutil
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -64,6 +65,16 @@ def cached(hits: int, misses: int) -> list[Reading]:
     return [
         Reading("hubbub_cache_hits", what.format("had"), hits, counter=True),
         Reading("hubbub_cache_misses", what.format("had not"), misses, counter=True),
+    ]
+
+
+def part(name: str, pid: int) -> list[Reading]:
+    """The CPU and memory of another process of the service."""
+    process = psutil.Process(pid)
+    times, labels = process.cpu_times(), {"part": name}
+    return [
+        Reading("hubbub_part_cpu_seconds", "CPU time of a part.", times.user + times.system, labels, counter=True),
+        Reading("hubbub_part_resident_memory_bytes", "Memory of a part.", process.memory_info().rss, labels),
     ]
 
 

@@ -27,16 +27,17 @@ class Meter:
         process = psutil.Process(pid)
         self._processes = [process, *process.children(recursive=True)]
         self._since = self._sampled = time.monotonic()
-        self._cpu = self._cpu_sampled = self._cpu_s()
+        self._cpu = self._cpu_sampled = self.cpu_s()
 
-    def _cpu_s(self) -> float:
+    def cpu_s(self) -> float:
+        """Seconds of CPU of all of them since they began."""
         times = [process.cpu_times() for process in self._processes]
         return float(sum(each.user + each.system for each in times))
 
     def sample(self) -> dict[str, float] | None:
         """Cores since the last sample and resident bytes now; None when the process has gone."""
         try:
-            cpu_s, now = self._cpu_s(), time.monotonic()
+            cpu_s, now = self.cpu_s(), time.monotonic()
             resident = sum(process.memory_info().rss for process in self._processes)
         except psutil.NoSuchProcess:
             return None
@@ -47,7 +48,7 @@ class Meter:
     def read(self) -> Usage | None:
         """Of the whole time; None when the process has gone."""
         try:
-            cores = (self._cpu_s() - self._cpu) / (time.monotonic() - self._since)
+            cores = (self.cpu_s() - self._cpu) / (time.monotonic() - self._since)
             peaks = [_peak_bytes(process.pid) for process in self._processes]
         except (psutil.NoSuchProcess, OSError):
             return None

@@ -125,7 +125,7 @@ Row: TypeAlias = (
     | Erasure
 )
 
-# In both modes the table of a kind has the same name; one process has no former_members.
+# In both modes the table of a kind has the same name; the embedded mode has no former_members.
 TABLES: dict[type[Row], str] = {
     User: "users",
     EndedSession: "ended_sessions",

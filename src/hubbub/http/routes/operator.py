@@ -41,7 +41,7 @@ class OperatorRoutes:
 
     @route("GET", "/operator", response=schemas.OperatorState, roles=True)
     async def operator_state(self, request: Request) -> Response:
-        """The figures of the process that answers, for operators."""
+        """The figures of the process that answers, with its parts, for operators."""
         await self._must_be_operator(request)
         figures: dict[str, float] = {}
         requests: list[schemas.Requests] = []
@@ -53,8 +53,9 @@ class OperatorRoutes:
                 for (route_name, status), counts in list(each.series.items()):
                     requests.append(schemas.Requests(str(route_name), str(status), list(counts[:-1])))
         times = self._process.cpu_times()
-        figures["process_cpu_seconds_total"] = times.user + times.system
-        figures["process_resident_memory_bytes"] = self._process.memory_info().rss
+        own = {"cpu_seconds_total": times.user + times.system, "resident_memory_bytes": self._process.memory_info().rss}
+        for name, value in own.items():
+            figures[f"process_{name}"] = value + figures.get(f"hubbub_part_{name}", 0)
         content = schemas.OperatorState(time.monotonic(), list(SECONDS), requests, figures, self._errors.lines())
         return json_response(content)
 

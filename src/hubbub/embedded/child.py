@@ -1,0 +1,166 @@
+"""A part of ``hubbub serve`` that runs as a process of its own: it has its own interpreter, so its work and the event
+loop's don't wait for each other.
+
+It is forked from the process that serves and ends with it: the system kills it when that process dies, and it ends when
+its socket is closed. It holds the lock of the data folder too. So a folder is not served again before all processes
+that had it are gone. It ignores the signals that stop a service, which may be sent to all processes: the process that
+serves tells it when to end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import gc
+import logging
+import os
+import pickle
+import signal
+import socket
+import threading
+from collections.abc import Callable
+from typing import NoReturn
+
+import msgspec
+
+from hubbub.embedded.frames import Frames, Logged, frame
+
+log = logging.getLogger("hubbub")
+
+_DIES_WITH_PARENT, _NAME = 1, 15  # of prctl(2)
+
+
+class Child:
+    """A process that was forked, and our end of its socket."""
+
+    def __init__(self, name: str, pid: int, channel: socket.socket) -> None:
+        self.name = name
+        self.pid = pid
+        self.channel = channel
+
+    @classmethod
+    def start(cls, name: str, run: Callable[[socket.socket], None]) -> Child:
+        """Fork a process that calls ``run`` with its end of the socket after ``begin``, and ends when that returns.
+        It has all files that are open here. No connection to a database may be open: SQLite's can't be used in two
+        processes.
+        """
+        parent = os.getpid()
+        ours, theirs = socket.socketpair()
+        pid = os.fork()
+        if pid == 0:
+            ours.close()
+            _live(name, run, theirs, parent)
+        theirs.close()
+        return cls(name, pid, ours)
+
+    def begin(self) -> None:
+        """Let it begin, now that the database is ready for it."""
+        self.channel.send(b"!")
+
+    async def ended(self) -> int:
+        """Wait until the process has ended. Returns its exit status, as os.waitstatus_to_exitcode does."""
+        _, status = await asyncio.to_thread(os.waitpid, self.pid, 0)
+        return os.waitstatus_to_exitcode(status)
+
+
+def _live(name: str, run: Callable[[socket.socket], None], channel: socket.socket, parent: int) -> NoReturn:
+    """The life of the forked process."""
+    status = 1
+    try:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)
+        signal.set_wakeup_fd(-1)
+        libc = ctypes.CDLL(None)
+        libc.prctl(_DIES_WITH_PARENT, signal.SIGKILL, 0, 0, 0)
+        libc.prctl(_NAME, f"hubbub-{name}".encode(), 0, 0, 0)
+        if os.getppid() == parent:  # it may have died before the line above
+            gc.collect()
+            gc.freeze()  # what was there before stays shared with the parent
+            _log_to(channel)
+            if channel.recv(1):
+                run(channel)
+            status = 0
+    except (BrokenPipeError, ConnectionResetError):
+        pass  # the parent is gone, and its lock with this process
+    except BaseException:
+        log.critical("The process %s failed and ends.", name, exc_info=True)
+    finally:
+        os._exit(status)
+
+
+class _Forward(logging.Handler):
+    """Sends each record to the process that serves, which has the log."""
+
+    def __init__(self, sender: Sender) -> None:
+        super().__init__()
+        self._sender = sender
+
+    def emit(self, record: logging.LogRecord) -> None:
+        record.msg, record.args = record.getMessage(), None
+        if record.exc_info:
+            record.exc_text = record.exc_text or logging.Formatter().formatException(record.exc_info)
+            record.exc_info = None
+        self._sender.send(Logged(pickle.dumps(record)))
+
+
+class Sender:
+    """Sends messages to the process that serves, from any thread. Blocks while that takes none."""
+
+    _turn = threading.Lock()  # of all senders in the process, which has one socket
+
+    def __init__(self, channel: socket.socket) -> None:
+        self._channel = channel
+
+    def send(self, message: msgspec.Struct) -> None:
+        data = frame(msgspec.msgpack.encode(message))
+        with self._turn:
+            self._channel.sendall(data)
+
+
+def _log_to(channel: socket.socket) -> None:
+    root = logging.getLogger()
+    root.handlers = [_Forward(Sender(channel))]
+    logging.getLogger("hubbub").handlers = []
+
+
+class Channel(asyncio.Protocol):
+    """Our end of a child's socket, on the event loop. ``take`` gets each frame; ``lost`` is called at the end."""
+
+    def __init__(self, take: Callable[[bytes], None], lost: Callable[[], None]) -> None:
+        self._take = take
+        self._lost = lost
+        self._frames = Frames()
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport  # type: ignore[assignment]
+
+    def data_received(self, data: bytes) -> None:
+        for content in self._frames.take(data):
+            self._take(content)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        self._lost()
+
+    def send(self, content: bytes) -> None:
+        if self._transport is not None:
+            self._transport.write(frame(content))
+
+    def end(self) -> None:
+        """No more will be sent. The child finishes what it has, and closes its end."""
+        if self._transport is not None:
+            self._transport.write_eof()
+
+
+def write_log(logged: Logged) -> None:
+    record: logging.LogRecord = pickle.loads(logged.record)  # noqa: S301 - of a process of our own
+    logging.getLogger(record.name).handle(record)
+
+
+def end_with(name: str) -> NoReturn:
+    """End this process because the child has ended. Requests that need it would wait for ever, and it may not be known
+    which of their commands are stored. Nothing that was acknowledged is lost, and a supervisor restarts the service."""
+    log.critical("The process %s has ended; the service ends.", name)
+    logging.shutdown()
+    os._exit(1)
