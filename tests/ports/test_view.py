@@ -311,6 +311,29 @@ async def test_pages_come_from_a_long_backlog_too(harness: Harness) -> None:
     assert [m.body for m in (await harness.view.messages(harness.chat, limit=1, before=701)).messages] == ["edited"]
 
 
+async def test_a_deep_page_does_not_read_all_that_it_skips(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hubbub.cluster.redis.messages._DEEP", 50)
+    await harness.carry_out(AddChat(harness.token, None, 3))
+    await harness.post(440)
+    await harness.catch_up()
+    await harness.carry_out(EditMessage(harness.chat, 100, 1, "edited", 99))
+    await harness.carry_out(DeleteMessage(harness.chat, 200, 1, any_sender=False))
+    await harness.post(10)
+    read: list[int] = []
+    messages = harness.store.messages
+
+    async def counted(key: ChatKey, **asked: Any) -> list[Message]:
+        read.append(asked["limit"])
+        return await messages(key, **asked)
+
+    monkeypatch.setattr(harness.store, "messages", counted)
+    left = [number for number in range(450, 0, -1) if number != 200]
+    for offset in range(0, 440, 30):
+        page = (await harness.view.messages(harness.chat, limit=10, offset=offset)).messages
+        assert [message.number for message in page] == left[offset : offset + 10]
+    assert 0 < max(read) <= 50 + 10 + 12, "as many as may be skipped, the page, and one for each that waits"
+
+
 @pytest.mark.parametrize("number", [1, 250, 345, 350])
 async def test_changes_show_at_once_however_old_the_message(harness: Harness, number: int, later: bool) -> None:
     await harness.carry_out(AddChat(harness.token, None, 3))

@@ -100,6 +100,21 @@ def test_a_flood_waits_in_the_index_and_delays_nobody_elses_message(
     assert all(sum(len(each.body or "") for each in step) < MOST_CHARACTERS + 10_000 for step in steps)
 
 
+def test_a_step_reads_a_bounded_number_of_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hubbub.embedded.store.MOST_CHANGES", 15)
+    store = Flooded(tmp_path).store
+    position = store.last_change()
+    for commit in range(6):
+        numbers = range(100 + commit * 10, 110 + commit * 10)
+        store.apply([PostMessage(CHAT, number, 2, "b", "B", "otter", 1) for number in numbers])
+    steps = list[list[int]]()
+    for _ in range(3):
+        position, changes = store.changes(position)
+        steps.append([change.number for change in changes])
+    assert steps == [list(range(start, start + 20)) for start in (100, 120, 140)], "and one more commit's"
+    store.close()
+
+
 def test_a_rebuild_reads_a_bounded_amount_of_text_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hubbub.embedded.store._MOST_CHARACTERS", MOST_CHARACTERS)
     store = Flooded(tmp_path).store
