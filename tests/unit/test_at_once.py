@@ -138,3 +138,16 @@ async def test_each_request_counts_against_the_rate_of_its_user(store: SqliteSto
         service.at_once.chats(ANN, mark, CHAT.token, 10)
     assert not any(isinstance(command, PostMessage) for command in service.queue.accepted)
     assert await service.cache.next_number(CHAT) == 1, "a refused post takes no number"
+
+
+async def test_a_list_that_is_not_answered_is_no_hit(store: SqliteStore) -> None:
+    service = Service(store, rate=1)
+    mark = await service.read()  # one of two, and a miss
+    assert service.at_once.newest(ANN, "of another session", CHAT, 10) is None
+    assert (service.cache.hits, service.cache.misses) == (0, 1)
+    assert service.at_once.newest(ANN, mark, CHAT, 10) is not None
+    with pytest.raises(RateLimited):
+        service.at_once.newest(ANN, mark, CHAT, 10)
+    assert (service.cache.hits, service.cache.misses) == (1, 1)
+    await service.cache.newest(Caller(ANN), CHAT, 10)
+    assert (service.cache.hits, service.cache.misses) == (2, 1)

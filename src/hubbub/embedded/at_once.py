@@ -23,7 +23,10 @@ class FromMemory:
 
     def newest(self, user: User, mark: str, key: ChatKey, limit: int) -> Page | None:
         page = self._cache.newest_at_once(user.id, key, limit)
-        return page if page is not None and self._gate.let_in(user.id, mark) else None
+        if page is None or not self._gate.let_in(user.id, mark):
+            return None
+        self._cache.hits += 1
+        return page
 
     def chats(self, user: User, mark: str, token: str, limit: int) -> bytes | None:
         page = self._cache.chats_at_once(user.id, token, limit)

@@ -260,7 +260,8 @@ class MemoryCache:
         return chat is not None and user_id in chat.application.roles
 
     def newest_at_once(self, user_id: int, key: ChatKey, limit: int) -> Page | None:
-        """As ``newest``, for a member; None if that is not known, or the page can't be made of what is held."""
+        """As ``newest``, for a member; None if that is not known, or the page can't be made of what is held. It is no
+        hit yet: the caller counts it once nothing refuses the request any more."""
         chat = self._chats.get(key)
         if chat is None or user_id not in chat.application.roles:
             return None
@@ -276,10 +277,11 @@ class MemoryCache:
     async def newest(self, caller: Caller, key: ChatKey, limit: int) -> Page:
         chat = await self._chat(key)
         page = self._held_page(chat, limit)
-        if page is None:
-            self.misses += 1
-            page = self._page_of(chat, await self._read_newest(caller, chat, limit), limit)
-        return page
+        if page is not None:
+            self.hits += 1
+            return page
+        self.misses += 1
+        return self._page_of(chat, await self._read_newest(caller, chat, limit), limit)
 
     def _held_page(self, chat: _Chat, limit: int) -> Page | None:
         """The chat's newest messages; None if they are not held."""
@@ -288,7 +290,6 @@ class MemoryCache:
         messages = chat.listed(limit)
         if messages is None:
             return None
-        self.hits += 1
         self._listed.move_to_end(chat.key)
         return self._page_of(chat, messages, limit)
 
