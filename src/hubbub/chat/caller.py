@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from contextvars import ContextVar
+
 import msgspec
 
 from hubbub.chat.model import User
+
+# The public id of the user whose request is handled in this context; empty for all other work. Limits deep down, where
+# nothing else of the request is known, count by it. Every request begins in a new context.
+asking: ContextVar[str] = ContextVar("asking", default="")
 
 
 class Caller(msgspec.Struct, frozen=True):

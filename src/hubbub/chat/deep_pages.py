@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from hubbub.chat.errors import RateLimited, Unavailable
-from hubbub.chat.user_turns import OneOfEach
+from hubbub.chat.user_turns import SomeOfEach
 
 DEEP = 1000  # rows to pass over; a page with no more than that costs next to nothing
 MOST_OF_USER = 20  # reads of one user that run or wait
@@ -18,7 +18,7 @@ class DeepPages:
     """The reads of deep pages that run or wait."""
 
     def __init__(self) -> None:
-        self._turns = OneOfEach()
+        self._turns = SomeOfEach(1)
 
     @asynccontextmanager
     async def turn(self, user_id: int, offset: int) -> AsyncIterator[None]:

@@ -10,7 +10,7 @@ from contextlib import AbstractAsyncContextManager, nullcontext
 
 from hubbub.chat.encoding import Item, encode_messages, page_of
 from hubbub.chat.model import Message, MessagesRead, Page
-from hubbub.chat.user_turns import OneOfEach, UserTurns
+from hubbub.chat.user_turns import SomeOfEach, UserTurns
 
 LARGE = 262_144  # characters of text; to encode as many takes up to 5 ms
 SLICE = 512 * 1024  # bytes of JSON that are made before the loop goes on
@@ -42,7 +42,7 @@ class LargePages:
     """
 
     def __init__(self) -> None:
-        self._reading = OneOfEach()
+        self._reading = SomeOfEach(1)
         self.turns = UserTurns(AT_ONCE)
 
     def reading(self, user_id: int, limit: int) -> AbstractAsyncContextManager[None]:

@@ -1,12 +1,12 @@
-"""Turns of users for work that is costly: a few at once of all users, or one at once of each. A user who asks for much
-waits for the own work, and the others don't.
+"""Turns of users for work that is costly: a few at once of all users, or of each. A user who asks for much waits for
+the own work, and the others don't.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Hashable
 from contextlib import asynccontextmanager
 
 
@@ -68,31 +68,32 @@ class UserTurns:
         self._under_way -= 1
 
 
-class OneOfEach:
-    """One turn at once of each user, in the order in which they were asked for. Invariant: ``_users`` has each user
-    with a turn that runs or waits, a lock for it and how many these are."""
+class SomeOfEach:
+    """``at_once`` turns at once of each user, in the order in which they were asked for. Invariant: ``_users`` has each
+    user with a turn that runs or waits, a semaphore for them and how many these are."""
 
-    def __init__(self) -> None:
-        self._users: dict[int, tuple[asyncio.Lock, int]] = {}
+    def __init__(self, at_once: int) -> None:
+        self._at_once = at_once
+        self._users: dict[Hashable, tuple[asyncio.Semaphore, int]] = {}
 
     def __len__(self) -> int:
         """How many users have turns."""
         return len(self._users)
 
-    def of(self, user_id: int) -> int:
+    def of(self, user: Hashable) -> int:
         """How many turns of the user run or wait."""
-        return self._users[user_id][1] if user_id in self._users else 0
+        return self._users[user][1] if user in self._users else 0
 
     @asynccontextmanager
-    async def turn(self, user_id: int) -> AsyncIterator[None]:
-        lock, count = self._users.get(user_id) or (asyncio.Lock(), 0)
-        self._users[user_id] = lock, count + 1
+    async def turn(self, user: Hashable) -> AsyncIterator[None]:
+        places, count = self._users.get(user) or (asyncio.Semaphore(self._at_once), 0)
+        self._users[user] = places, count + 1
         try:
-            async with lock:
+            async with places:
                 yield
         finally:
-            count = self._users[user_id][1] - 1
+            count = self._users[user][1] - 1
             if count:
-                self._users[user_id] = lock, count
+                self._users[user] = places, count
             else:
-                del self._users[user_id]
+                del self._users[user]

@@ -1,7 +1,8 @@
 """Connections to MySQL and its replicas, and the meaning of its errors. This module implements rule 9.
 
 The driver is synchronous: reads run on their own pool of threads, each with a connection from a bounded pool, and no
-reader waits longer than ``_READ_S``, however long the server takes.
+read waits longer than ``_READ_S`` once it has its turn, however long the server takes. A user has a part of the threads
+only, so that another's read never waits for all that one user has asked for.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from hubbub.chat.errors import Unavailable
+from hubbub.chat.caller import asking
+from hubbub.chat.errors import RateLimited, Unavailable
+from hubbub.chat.user_turns import SomeOfEach
 from hubbub.cluster.engine import engine_of
 from hubbub.cluster.protocol import Position
 
@@ -29,6 +32,7 @@ T = TypeVar("T")
 
 _READ_S = 3.0
 _WAITING_PER_THREAD = 16
+_OF_USER = 0.75  # part of the threads that the reads of one user may occupy
 _RESTS_S = 1.0  # how long a server that did not answer in time is not read from
 _REPLICA_RESTS_S = 5.0
 
@@ -76,6 +80,7 @@ class Database:
         self._threads = ThreadPoolExecutor(max_workers=pool_size, thread_name_prefix="mysql")
         self._most_waiting = pool_size * _WAITING_PER_THREAD
         self._waiting = 0
+        self._shares = SomeOfEach(max(1, int(pool_size * _OF_USER)))
         self._rests_until = 0.0
         self._turn = 0
 
@@ -126,8 +131,19 @@ class Database:
 
         Raises:
             Unavailable: the primary can't be reached, too many reads wait, or it did not answer in time.
+            RateLimited: too many reads of the user wait.
         """
-        return await self.soon(lambda: self._read(sql, parameters, at))
+        user = asking.get()
+        if not user:
+            return await self.soon(lambda: self._read(sql, parameters, at))
+        if self._shares.of(user) >= self._most_waiting:
+            raise RateLimited(
+                f"{self._most_waiting} of your reads wait for the database. Send fewer requests at once.",
+                limit=self._most_waiting,
+                retry_after=1,
+            )
+        async with self._shares.turn(user):
+            return await self.soon(lambda: self._read(sql, parameters, at))
 
     async def row(self, sql: str, parameters: Sequence[Any], at: Position | None = None) -> Any:
         rows = await self.rows(sql, parameters, at)

@@ -6,6 +6,7 @@ import asyncio
 import heapq
 import resource
 from collections.abc import Callable, Container, Coroutine, Iterable
+from contextvars import Context
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Any
 
@@ -129,8 +130,8 @@ class Edge:
         self.all_busy -= {connection.address, None}
 
     def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Run the work as a task, which is held until it ends."""
-        task = asyncio.get_running_loop().create_task(work)
+        """Run the work as a task in a new context; the task is held until it ends."""
+        task = asyncio.get_running_loop().create_task(work, context=Context())
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
         return task

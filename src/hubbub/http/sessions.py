@@ -35,7 +35,7 @@ import jwt
 from starlette.requests import Request, cookie_parser
 
 from hubbub.chat.accounts import Accounts
-from hubbub.chat.caller import Caller
+from hubbub.chat.caller import Caller, asking
 from hubbub.chat.errors import ChatError, RateLimited, Unauthenticated, Unavailable
 from hubbub.chat.model import User
 from hubbub.chat.ports import Gate, Wants
@@ -117,6 +117,7 @@ class Sessions:
         session = self.known(authorization or cookie)
         mark = ""
         if session is not None:
+            asking.set(session.user.ref)
             mark, _ = await self._gate.enter(session.user.id, session.mark)
             if mark == session.mark != "":
                 return session
@@ -140,6 +141,7 @@ class Sessions:
         session = self.known(authorization or cookie)
         mark = ""
         if session is not None:
+            asking.set(session.user.ref)
             mark, brought = await self._gate.enter(session.user.id, session.mark, wants)
             if mark == session.mark != "":
                 return Caller(session.user, brought, trace)
@@ -202,6 +204,7 @@ class Sessions:
         if (session, era) in self._ended:
             self._ended.move_to_end((session, era))
             raise ended
+        asking.set(str(claims["sub"]))
         user = await self._accounts.user(str(claims["sub"]))
         if user is None:
             raise ended

@@ -141,7 +141,7 @@ class RedisView:
         async def look() -> None:
             try:
                 await self._look(application, token, user_id)
-            except Unavailable as error:
+            except ChatError as error:
                 log.info("A role could not be read again: %s", error.sentence)
                 _, known = application.roles.get(user_id, (0.0, None))
                 if known is not None:
