@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import itertools
 import random
-import socket
-import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
@@ -20,10 +16,9 @@ from hubbub.chat.ports import Document, SearchIndex
 from hubbub.chat.ranking import Ranking
 from hubbub.chat.search import CANDIDATES, Query, fold, parse, spaced
 from hubbub.cluster.search import ElasticIndex, connect
-from hubbub.embedded.child import Sender
 from hubbub.embedded.index import Progress, SqliteIndex
-from hubbub.embedded.search_process import Searching, SearchProcess
 from hubbub.loadtest.servers import Elasticsearch, OpenSearch, SearchServer
+from tests.searching import asked_over_a_socket
 
 _chats = itertools.count(1)
 WORDS = (
@@ -50,24 +45,6 @@ class Filled:
     def __init__(self, index: SearchIndex, add: Callable[[Sequence[Document]], None]) -> None:
         self.index = index
         self.add = add
-
-
-@asynccontextmanager
-async def asked_over_a_socket(index: SqliteIndex) -> AsyncIterator[SearchProcess]:
-    """The index as the process that serves sees it. The process that has it is a thread of the test."""
-    ours, theirs = socket.socketpair()
-    indexer = SimpleNamespace(fault=None)
-    searching = Searching(theirs, Sender(theirs), cast(Any, None), index, cast(Any, indexer))
-
-    def run() -> None:
-        with theirs:
-            searching.run()
-
-    threading.Thread(target=run, name="searching", daemon=True).start()
-    process = SearchProcess(lambda _: None, lambda _: None)
-    await process.connect(ours)
-    yield process
-    await process.close()
 
 
 @pytest.fixture(params=["sqlite", "opensearch", "elasticsearch"])

@@ -20,6 +20,7 @@ from hubbub.cluster.search import ElasticIndex
 from hubbub.embedded import index
 from hubbub.embedded.index import IndexFile, Progress, SqliteIndex
 from tests.conftest import eventually_async
+from tests.searching import asked_over_a_socket
 from tests.unit.fakes import CHAT, FakeIndex, FakeView
 
 
@@ -60,11 +61,12 @@ async def test_searches_wait_for_the_threads_that_ask_the_index(
         return find(*arguments)
 
     monkeypatch.setattr(IndexFile, "find", held_find)
-    asked = [asyncio.ensure_future(searched.candidates(CHAT, parse("needle"), typos=False)) for _ in range(6)]
-    await eventually_async(lambda: held.begun >= 2)
-    assert (held.new_threads("search_"), held.begun) == (2, 2)
-    held.go.set()
-    assert [found.numbers for found in await asyncio.gather(*asked)] == [[1]] * 6
+    async with asked_over_a_socket(searched) as process:
+        asked = [asyncio.ensure_future(process.candidates(CHAT, parse("needle"), typos=False)) for _ in range(6)]
+        await eventually_async(lambda: held.begun >= 2)
+        assert (held.new_threads("search_"), held.begun) == (2, 2)
+        held.go.set()
+        assert [found.numbers for found in await asyncio.gather(*asked)] == [[1]] * 6
     searched.close()
 
 

@@ -789,7 +789,7 @@ class SqliteStore:
 
     async def chat(self, key: ChatKey) -> Chat | None:
         chat_id = self._read_chat_id(key)
-        row = chat_id and self._row(f"{_CHAT} WHERE c.id = ?", (chat_id,))
+        row = chat_id and self._row(f"{_CHAT} WHERE c.id = ? AND NOT c.deleted", (chat_id,))
         return Chat(*row) if row else None
 
     async def chats(self, token: str, *, offset: int, limit: int) -> list[Chat]:

@@ -1,0 +1,32 @@
+"""The search index as the process that serves uses it, with a thread of the test instead of the other process."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
+from typing import Any, cast
+
+from hubbub.embedded.child import Sender
+from hubbub.embedded.index import SqliteIndex
+from hubbub.embedded.search_process import Searching, SearchProcess
+
+
+@asynccontextmanager
+async def asked_over_a_socket(index: SqliteIndex) -> AsyncIterator[SearchProcess]:
+    """The index as the process that serves sees it. The process that has it is a thread of the test."""
+    ours, theirs = socket.socketpair()
+    indexer = SimpleNamespace(fault=None)
+    searching = Searching(theirs, Sender(theirs), cast(Any, None), index, cast(Any, indexer))
+
+    def run() -> None:
+        with theirs:
+            searching.run()
+
+    threading.Thread(target=run, name="searching", daemon=True).start()
+    process = SearchProcess(lambda _: None, lambda _: None)
+    await process.connect(ours)
+    yield process
+    await process.close()
