@@ -221,6 +221,8 @@ class SqliteStore:
         if self._soundness.fault is not None:
             raise self._soundness.refusal()
         outcomes = self._transaction(lambda: self._apply(batch))
+        if any(isinstance(command, DeleteChat | DeleteApplication) for command in batch):
+            self.forget_ids()
         self._soundness.check()  # after the commit: it must hold for what is acknowledged next
         return outcomes
 
@@ -527,8 +529,8 @@ class SqliteStore:
     }
 
     def forget_ids(self) -> None:
-        """Must be called when a chat or an application was deleted, before that is reported."""
-        self._chat_ids.clear()
+        """Must be called when a chat or an application was deleted by another process, before that is reported."""
+        self._chat_ids = {}
 
     def last_change(self) -> int:
         """The position of the latest change."""
