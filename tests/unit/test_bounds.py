@@ -129,6 +129,37 @@ def test_request_lines_are_forgotten_and_long_ones_not_remembered(monkeypatch: p
     assert not hot._remembered
 
 
+def test_queries_are_forgotten_and_long_ones_not_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hot_routes, "_REMEMBERED", 5)
+    hot = HotRoutes(*[cast(Any, None)] * 3)
+    for number in range(1, 21):
+        assert hot._newest(b"limit=%d" % number) == number
+        assert len(hot._limits) <= 5
+    hot._limits.clear()
+    assert hot._newest(b"limit=7&a=" + b"x" * hot_routes._LONGEST_TARGET) == 7
+    assert not hot._limits
+
+
+@pytest.mark.parametrize(
+    ("query", "limit"),
+    [
+        (b"limit=3", 3),
+        (b"page=1", 10),
+        (b"page=1&limit=25", 25),
+        (b"limit=26", None),  # it may be a large page, which has to wait for its turn
+        (b"limit=3&page=2", None),
+        (b"limit=3&before=7", None),
+        (b"after=0", None),
+        (b"limit=0", None),
+        (b"limit=x", None),
+        (b"limit=%ff", None),
+    ],
+)
+def test_a_query_for_few_of_the_newest_is_known(query: bytes, limit: int | None) -> None:
+    hot = HotRoutes(*[cast(Any, None)] * 3)
+    assert [hot._newest(query), hot._newest(query)] == [limit, limit]
+
+
 @pytest.mark.parametrize(
     ("kind", "field", "most", "others"),
     [

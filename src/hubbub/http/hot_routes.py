@@ -13,6 +13,7 @@ from hubbub.chat.chats import Chats
 from hubbub.chat.commands import Outcome
 from hubbub.chat.encoding import ChatItem, MessageItem
 from hubbub.chat.errors import ChatError, Invalid
+from hubbub.chat.large_pages import FEW
 from hubbub.chat.model import ChatKey, Page
 from hubbub.chat.ports import AtOnce, Wants
 from hubbub.chat.ticket import Ticket
@@ -67,6 +68,7 @@ class HotRoutes:
         self._chats = chats
         self._decode_message = msgspec.json.Decoder(NewMessage).decode
         self._remembered: dict[tuple[bytes, bytes], Match | None] = {}
+        self._limits: dict[bytes, int | None] = {}
 
     def match(self, method: bytes, target: bytes) -> Match | None:
         """The handler for a request line and what its path says; None when the route is not a hot one."""
@@ -156,12 +158,13 @@ class HotRoutes:
     )
     def list_messages(self, call: Call) -> Reply | Coroutine[Any, Any, Reply]:
         """Messages, newest first, by page or before/after a number."""
-        if not call.query and self._at_once is not None:
+        limit = self._newest(call.query) if call.query else _LISTED
+        if limit is not None and self._at_once is not None:
             session = self._remembered_session(call.headers)
             if session is not None:
-                page = self._at_once.newest(session.user, session.mark, call.chat, _LISTED)
+                page = self._at_once.newest(session.user, session.mark, call.chat, limit)
                 if page is not None:
-                    return Reply(200, page.body, headers=_headers(call.chat, page, _LISTED))
+                    return Reply(200, page.body, headers=_headers(call.chat, page, limit))
         return self._list_messages(call)
 
     async def _list_messages(self, call: Call) -> Reply:
@@ -187,10 +190,11 @@ class HotRoutes:
     @route("GET", "/applications/{token}/chats", query=Paging, response=list[ChatItem])
     def list_chats(self, call: Call) -> Reply | Coroutine[Any, Any, Reply]:
         """The application's chats, newest first."""
-        if not call.query and self._at_once is not None:
+        limit = self._newest(call.query) if call.query else _LISTED
+        if limit is not None and self._at_once is not None:
             session = self._remembered_session(call.headers)
             if session is not None:
-                chats = self._at_once.chats(session.user, session.mark, call.chat.token, _LISTED)
+                chats = self._at_once.chats(session.user, session.mark, call.chat.token, limit)
                 if chats is not None:
                     return Reply(200, chats)
         return self._list_chats(call)
@@ -205,8 +209,29 @@ class HotRoutes:
         paging = query(Paging, call.query)
         return Reply(200, await member.chats(offset=paging.offset, limit=paging.limit))
 
+    def _newest(self, text: bytes) -> int | None:
+        """The limit of a query that asks for nothing but the newest, and for few of them; None for any other query."""
+        try:
+            return self._limits[text]
+        except KeyError:
+            limit = _limit_of(text)
+            if len(text) <= _LONGEST_TARGET:
+                if len(self._limits) >= _REMEMBERED:
+                    self._limits.clear()
+                self._limits[text] = limit
+            return limit
+
     def _remembered_session(self, headers: dict[bytes, bytes]) -> Session | None:
         return self._sessions.known(headers.get(b"authorization") or headers.get(b"cookie"))
+
+
+def _limit_of(text: bytes) -> int | None:
+    try:
+        paging = query(MessagePaging, text)
+    except Invalid:  # who answers by a coroutine finds the same fault, and has the words for it
+        return None
+    newest = paging.page in (None, 1) and paging.before is None and paging.after is None
+    return paging.limit if newest and paging.limit <= FEW else None
 
 
 def _key(value: bytes) -> str:
