@@ -185,7 +185,7 @@ def seen(record: Record, people: Sequence[httpx.Client]) -> list[Any]:
 def test_no_client_notices_a_move(tmp_path: Path, database: str, rabbitmq: RabbitMq, redis: Redis) -> None:
     record = Record.load(DATA / "embedded.json")
     with tarfile.open(DATA / "embedded.tar.xz") as tar:
-        tar.extractall(tmp_path, filter="data")
+        tar.extractall(tmp_path)  # noqa: S202 - an archive of our own; a filter needs Python 3.11.4
     service = Service(tmp_path / "data")
     service.start()
     with everybody(record, [service.url]) as people, ExitStack() as opened:

@@ -138,7 +138,7 @@ def finds(client: Client, place: Place, q: str) -> list[int]:
 def test_a_data_folder_of_0_1_0(tmp_path: Path, end: str) -> None:
     record = Record.load(DATA / "embedded.json")
     with tarfile.open(DATA / "embedded.tar.xz") as tar:
-        tar.extractall(tmp_path, filter="data")
+        tar.extractall(tmp_path)  # noqa: S202 - an archive of our own; a filter needs Python 3.11.4
     data = tmp_path / "data"
     assert (data / "hubbub.db-wal").stat().st_size > 0, "a part of it was in the write-ahead log alone"
     service = Service(data)
