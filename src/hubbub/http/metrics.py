@@ -69,12 +69,17 @@ def cached(hits: int, misses: int) -> list[Reading]:
 
 
 def part(name: str, pid: int) -> list[Reading]:
-    """The CPU and memory of another process of the service."""
-    process = psutil.Process(pid)
-    times, labels = process.cpu_times(), {"part": name}
+    """The CPU and memory of another process of the service; nothing while they can't be read, as without a spare file
+    handle."""
+    try:
+        process = psutil.Process(pid)
+        times, memory = process.cpu_times(), process.memory_info()
+    except (psutil.Error, OSError):
+        return []
+    labels = {"part": name}
     return [
         Reading("hubbub_part_cpu_seconds", "CPU time of a part.", times.user + times.system, labels, counter=True),
-        Reading("hubbub_part_resident_memory_bytes", "Memory of a part.", process.memory_info().rss, labels),
+        Reading("hubbub_part_resident_memory_bytes", "Memory of a part.", memory.rss, labels),
     ]
 
 
