@@ -73,12 +73,14 @@ def names(text: str) -> set[str]:
     return found
 
 
-def test_queries_of_the_dashboard_and_the_alerts_use_series_that_exist(cluster: ClusterStack) -> None:
+def test_queries_of_the_dashboard_and_the_alerts_use_series_that_exist(
+    cluster: ClusterStack, embedded: Service
+) -> None:
     with closing(Person(cluster.url)) as ann:
         ann.post(f"{ann.chat()}/messages", json={"body": "x"})
     text = [httpx.get(cluster.url + "/metrics").text, *(httpx.get(url).text for url in cluster.writer_metrics)]
     assert all("hubbub_loop_lag_seconds_count" in names(each) for each in text)
-    there = set.union(*map(names, text))
+    there = set.union(*map(names, text), names(new_metrics(embedded.url)))
     board = json.loads((DEPLOY / "grafana" / "dashboards" / "hubbub.json").read_text())
     queries = [target["expr"] for panel in board["panels"] for target in panel["targets"]]
     rules = yaml.safe_load((DEPLOY / "alerts.yml").read_text())
