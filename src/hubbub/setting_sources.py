@@ -16,7 +16,7 @@ PREFIX = "HUBBUB_"
 _DEFAULT_FILE = "hubbub.toml"
 _LARGEST_FILE = 1024 * 1024
 # Variables of ours that are no settings: the file, and what the load tester and the tests read themselves.
-_OTHERS = re.compile(r"HUBBUB_(CONFIG|PERFTEST_KEY|SEARCH_SERVERS|SCREENSHOTS|SOURCE|MODEL_\w+)")
+_OTHERS = re.compile(r"HUBBUB_(CONFIG|PEERS|PERFTEST_KEY|SEARCH_SERVERS|SCREENSHOTS|SOURCE|MODEL_\w+)")
 
 
 class SettingValue(NamedTuple):
