@@ -43,6 +43,8 @@ class JsonLines(logging.Formatter):
         line |= {name: value for name, value in vars(record).items() if name not in _STANDARD}
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
+        elif record.exc_text:  # of another process, see embedded.child
+            line["exception"] = record.exc_text
         hidden = {name: _encodable(value) if isinstance(value, str) else value for name, value in line.items()}
         return msgspec.json.encode(hidden, enc_hook=lambda value: _encodable(str(value))).decode()
 

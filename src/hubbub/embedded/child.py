@@ -96,11 +96,23 @@ class _Forward(logging.Handler):
         self._sender = sender
 
     def emit(self, record: logging.LogRecord) -> None:
-        record.msg, record.args = record.getMessage(), None
-        if record.exc_info:
-            record.exc_text = record.exc_text or logging.Formatter().formatException(record.exc_info)
-            record.exc_info = None
-        self._sender.send(Logged(pickle.dumps(record)))
+        try:
+            logged = Logged(_pickled(record))
+        except Exception:  # noqa: BLE001 - a wrong record must not end what logs it
+            self.handleError(record)
+        else:
+            self._sender.send(logged)
+
+
+def _pickled(record: logging.LogRecord) -> bytes:
+    record.msg, record.args = record.getMessage(), None
+    if record.exc_info:
+        record.exc_text = record.exc_text or logging.Formatter().formatException(record.exc_info)
+        record.exc_info = None
+    for name, value in vars(record).items():
+        if not isinstance(value, str | int | float | None):  # it may be something that can't be pickled
+            setattr(record, name, str(value))
+    return pickle.dumps(record)
 
 
 class Sender:
