@@ -92,6 +92,18 @@ def test_a_signal_to_all_processes_finishes_what_was_accepted(own_service: Servi
     assert set(acknowledged) <= set(stored(own_service, chat, cookies))
 
 
+def test_it_stops_where_ended_processes_are_not_waited_for(own_service: Service) -> None:
+    """Some supervisors ignore SIGCHLD, and what they start inherits that: the system forgets its children at once."""
+    own_service.stop()
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        own_service.start()
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+    assert own_service.stop() == 0
+    assert "Traceback" not in own_service.log
+
+
 def test_a_service_that_is_stopped_before_it_serves_leaves_no_process(own_service: Service) -> None:
     """Its port is taken, which it finds out when its parts have been started."""
     taken = Service(own_service.data.parent / "other", port=int(own_service.url.rsplit(":", 1)[1]))
