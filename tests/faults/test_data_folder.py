@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import fcntl
 import shutil
 import sqlite3
+import subprocess
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
-from tests.conftest import Person, Service, eventually, serve
+from hubbub.embedded.data_folder import DataFolder
+from tests.conftest import Person, Service, eventually, has_ended, serve
 
 
 def remove(database: Path) -> None:
@@ -181,3 +185,19 @@ def test_a_damaged_secret_is_one_line(own_service: Service, content: bytes) -> N
     assert refused.returncode == 1
     assert "must hold 64 hexadecimal digits" in refused.stderr
     assert len(refused.stderr.strip().splitlines()) == 1
+
+
+def test_a_start_waits_for_the_parts_of_a_killed_service_that_nobody_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its process is still in the system's table then, so its id seems to be in use."""
+    ended = subprocess.Popen(["true"])
+    eventually(lambda: has_ended(psutil.Process(ended.pid)))
+    held = (tmp_path / "lock").open("w")
+    held.write(f"{ended.pid}\n")
+    held.flush()
+    fcntl.flock(held, fcntl.LOCK_EX)
+    monkeypatch.setattr("hubbub.embedded.data_folder.time.sleep", lambda _: held.close())  # the last part ends
+    DataFolder.open(tmp_path).close()
+    assert held.closed
+    ended.wait()

@@ -153,13 +153,14 @@ def _locked(folder: Path) -> IO[str]:
 
 
 def _is_dead(process: str) -> bool:
+    """Whether the process has ended, also if its parent has not waited for it yet."""
     try:
         os.kill(int(process), 0)
-    except ProcessLookupError:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(") ")[2].startswith("Z")
+    except (ProcessLookupError, FileNotFoundError):
         return True
     except (ValueError, PermissionError):
-        pass
-    return False
+        return False
 
 
 def _secret(path: Path) -> bytes:
