@@ -37,7 +37,9 @@ log = logging.getLogger("hubbub.search")
 _FAULT_S = 0.1  # how often the process looks whether its fault has changed
 _THREADS = 2
 _READ = 256 * 1024
+_LAG_S = 2.0  # how long /metrics waits for the process
 _STARTING = "The search index is being opened."
+_FAILED = "The search failed. If it happens again, the service's log says why."
 
 
 class Find(msgspec.Struct, tag=True, array_like=True):
@@ -179,6 +181,9 @@ class Searching:
             )
         except Unavailable as error:
             answer = Found(request.id, [], fault=error.sentence, retry_after=error.retry_after)
+        except Exception:
+            log.exception("A search failed.")  # this one only: the service goes on
+            answer = Found(request.id, [], fault=_FAILED, retry_after=5)
         else:
             answer = Found(request.id, found.numbers, found.whole)
         self._sender.send(answer)
@@ -225,8 +230,12 @@ class SearchProcess:
 
     async def lag(self) -> float | None:
         """How many seconds the oldest change has waited for the index; None while the database or the index can't be
-        read."""
-        answer: Lag = await self._ask(AskLag)
+        read, or the process does not answer."""
+        try:
+            async with asyncio.timeout(_LAG_S):
+                answer: Lag = await self._ask(AskLag)
+        except TimeoutError:
+            return None
         return answer.seconds
 
     def rebuild(self) -> None:
