@@ -201,3 +201,22 @@ def test_a_start_waits_for_the_parts_of_a_killed_service_that_nobody_waited_for(
     DataFolder.open(tmp_path).close()
     assert held.closed
     ended.wait()
+
+
+def test_damage_that_every_process_finds_is_logged_once(own_service: Service) -> None:
+    with closing(Person(own_service.url)) as ann:
+        chat = ann.chat()
+        assert ann.post(f"{chat}/messages", json={"body": "hello"}).status_code == 200
+        database = own_service.data / "hubbub.db"
+        with closing(sqlite3.connect(database)) as connection:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        with database.open("r+b") as file:
+            for at in range(4096, database.stat().st_size, 4096):
+                file.seek(at)
+                file.write(b"\xff" * 4096)
+        assert ann.post(f"{chat}/messages", json={"body": "hello"}).status_code == 503
+        assert ann.get(f"{chat}/messages?before=9").status_code == 503
+    ready = own_service.url + "/readyz"
+    eventually(lambda: all(part["status"] == "failing" for part in httpx.get(ready).json()["parts"].values()))
+    own_service.stop()
+    assert own_service.log.count("is damaged: database disk image is malformed. No more writes are accepted.") == 1

@@ -24,9 +24,10 @@ class Soundness:
     deleted since it was opened, or damage was found. It stays until the service is restarted.
     """
 
-    def __init__(self, database: Path, found: Callable[[str], None] = lambda _: None) -> None:
+    def __init__(self, database: Path, found: Callable[[str], None] | None = None) -> None:
         """May be called once the database was opened and read, so that its log exists. ``found`` is called with the
-        fault when one is found here."""
+        fault when one is found here, and passes it on to the process that commits; without it, this is that process,
+        and logs it. So it is logged once, however many processes find it."""
         self._files = [database.with_name(database.name + suffix) for suffix in ("", "-wal")]
         self._opened = self._identities()
         self.fault: str | None = None
@@ -53,7 +54,7 @@ class Soundness:
                 same = False
             if same:
                 return
-            self._found(f"The database {self._files[0]} was deleted, moved or replaced while it was being served.")
+            self.found(f"The database {self._files[0]} was deleted, moved or replaced while it was being served.")
         raise self.refusal()
 
     def refusal(self) -> Unavailable:
@@ -61,11 +62,16 @@ class Soundness:
 
     def met(self, error: sqlite3.Error, what: str) -> Unavailable:
         """The error that a caller gets for an error of SQLite; records a fault if it says that the file is damaged."""
-        if is_damage(error) and self.fault is None:
-            self._found(f"The database {self._files[0]} is damaged: {error}.")
+        if is_damage(error):
+            self.found(f"The database {self._files[0]} is damaged: {error}.")
         return Unavailable(f"The database can't {what}: {error}.", retry_after=5)
 
-    def _found(self, fault: str) -> None:
+    def found(self, fault: str) -> None:
+        """Record the fault, unless there was one before."""
+        if self.fault is not None:
+            return
         self.fault = fault
-        self._tell(fault)
+        if self._tell is not None:
+            self._tell(fault)
+            return
         log.critical("%s No more writes are accepted. Stop the service and restore a backup: hubbub restore.", fault)

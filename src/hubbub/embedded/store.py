@@ -146,7 +146,7 @@ _SESSION = "SELECT era, EXISTS (SELECT 1 FROM ended_sessions WHERE session = ?) 
 class SqliteStore:
     """See chat.ports.Store."""
 
-    def __init__(self, path: Path, found: Callable[[str], None] = lambda _: None) -> None:
+    def __init__(self, path: Path, found: Callable[[str], None] | None = None) -> None:
         """Open or create the database and bring its schema up to date. ``found``: see Soundness.
 
         Raises:
@@ -204,7 +204,7 @@ class SqliteStore:
 
     def unsound(self, fault: str) -> None:
         """Accept no more writes: another process has found this fault."""
-        self._soundness.fault = self._soundness.fault or fault
+        self._soundness.found(fault)
 
     def close(self) -> None:
         """Close all connections. No call may be in progress."""
