@@ -384,3 +384,32 @@ async def test_nothing_is_stored_once_the_database_was_found_unusable(store: Rec
         await queue.accept(post(1))
     assert store.applied == []
     await queue.close()
+
+
+async def test_a_committer_that_does_not_answer_is_a_fault(store: Recorded, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hubbub.embedded.queue._SILENT_S", 0.05)
+    queue = await queue_on(store)
+    assert queue.fault is None
+    store.gate.clear()
+    ticket = queue.accept(post(1))
+    assert queue.fault is None
+    async with asyncio.timeout(20):
+        while queue.fault is None:
+            await asyncio.sleep(0.01)
+    assert "has not answered" in queue.fault
+    store.gate.set()
+    assert await ticket == 1
+    assert queue.fault is None
+    await queue.close()
+
+
+async def test_all_that_a_waiting_command_takes_counts(store: Recorded) -> None:
+    text = "\u00e9" * 10_000  # 10 KB as a string; as UTF-8, which the string keeps and the socket holds, twice 20 KB
+    queue = await queue_on(store, max_bytes=51_000)
+    store.gate.clear()
+    one = queue.accept(msgspec.structs.replace(post(1), body=text))
+    with pytest.raises(Unavailable, match="full"):
+        queue.accept(post(2))
+    store.gate.set()
+    assert await one == 1
+    await queue.close()

@@ -127,3 +127,22 @@ def test_a_rebuild_reads_a_bounded_amount_of_text_at_a_time(tmp_path: Path, monk
         numbers += [each.number for each in documents]
     assert numbers == list(range(1, FLOOD + 2))
     store.close()
+
+
+def test_an_unexpected_error_does_not_end_the_updates(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    flooded = Flooded(tmp_path)
+    add, failures = IndexFile.add, [OSError("No space left on device")]
+
+    def failing(file: IndexFile, documents: Iterable[Document], progress: Progress | None = None) -> None:
+        if failures:
+            raise failures.pop()
+        add(file, documents, progress)
+
+    monkeypatch.setattr(IndexFile, "add", failing)
+    monkeypatch.setattr("hubbub.embedded.indexer._AFTER_FAULT_S", 0.01)
+    flooded.index_until(lambda file: bool(file.position))
+    flooded.store.close()
+    assert "OSError: No space left on device" in caplog.text
+    assert "The search index is being updated again." in caplog.text

@@ -95,15 +95,19 @@ class Indexer(Generic[G]):
                 self._report(str(error))
                 self._stopping.wait(_AFTER_FAULT_S)
                 continue
+            except Exception as error:  # noqa: BLE001 - without this thread nothing new is found, and nobody would know
+                self._report(f"{type(error).__name__}: {error}", error)
+                self._stopping.wait(_AFTER_FAULT_S)
+                continue
             if self.fault is not None:
                 self.fault = None
                 log.warning("The search index is being updated again.")
             self._stopping.wait(_BEHIND_PAUSE_S if more else _PAUSE_S)
 
-    def _report(self, why: str) -> None:
+    def _report(self, why: str, unexpected: Exception | None = None) -> None:
         if why != self.fault:
             self.fault = why
-            log.error("The search index can't be updated: %s", why)
+            log.error("The search index can't be updated: %s", why, exc_info=unexpected)
 
     def _step(self) -> bool:
         """Add the latest changes to the index. Returns whether there were more than a step takes."""

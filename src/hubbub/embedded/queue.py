@@ -14,6 +14,7 @@ import asyncio
 import logging
 import socket
 from collections import deque
+from time import monotonic
 from typing import NamedTuple
 
 import msgspec
@@ -30,6 +31,8 @@ from hubbub.tracing import Tracing
 
 log = logging.getLogger("hubbub.queue")
 
+_SILENT_S = 10.0  # without an outcome while commands wait; a commit takes some milliseconds
+
 
 class _Waiting(NamedTuple):
     """A command that waits. It costs ``size`` bytes, which count against the user."""
@@ -42,8 +45,8 @@ class _Waiting(NamedTuple):
 class EmbeddedQueue:
     """The queue of the embedded mode, see chat.ports.Queue. It belongs to the event loop in which it is created.
 
-    ``fault`` says why the latest batch could not be stored, ``store_fault`` why the store takes no writes at all; None
-    when it could, and when it does.
+    ``fault`` says why the latest batch could not be stored, or that no outcome comes; ``store_fault`` why the store
+    takes no writes at all. Each is None when all is well.
     """
 
     def __init__(
@@ -69,7 +72,8 @@ class EmbeddedQueue:
         self._of_users = UserBytes(max_user_bytes)
         self.accepted = 0
         self.measures = WriteMeasures()
-        self.fault: str | None = None
+        self._heard_at = 0.0  # since when the first of the waiting commands may be under way
+        self._fault: str | None = None
         self.store_fault: str | None = None
 
     async def connect(self, channel: socket.socket) -> None:
@@ -77,20 +81,29 @@ class EmbeddedQueue:
         await self._loop.create_unix_connection(lambda: self._channel, sock=channel)
 
     @property
+    def fault(self) -> str | None:
+        if self._waiting and monotonic() - self._heard_at > _SILENT_S:
+            return f"The process that commits has not answered for {monotonic() - self._heard_at:.0f} s."
+        return self._fault
+
+    @property
     def depth(self) -> int:
         return len(self._waiting)
 
     def accept(self, command: Command) -> Ticket:
+        encoded = self._encode(command)
         user_id, size = owed(command)
+        size += len(encoded)  # while the process that commits takes nothing, these wait in the socket's buffer
         if len(self._waiting) >= self._max_commands or self._bytes + size > self._max_bytes:
             raise Unavailable("The write queue is full. Nothing was stored; send it again a little later.")
         if self._closed:
             raise Unavailable("The service is shutting down. Nothing was stored; send it again a little later.")
-        encoded = self._encode(command)
         self._of_users.take(user_id, size)
         self._bytes += size
         self.accepted += 1
         ticket = Ticket(command)
+        if not self._waiting:
+            self._heard_at = monotonic()
         self._waiting.append(_Waiting(ticket, user_id, size))
         self._send_soon(encoded)
         return ticket
@@ -133,7 +146,8 @@ class EmbeddedQueue:
 
     # All in one turn of the loop: the largest batch, a thousand posts with their answers, takes some 12 ms of CPU.
     def _stored(self, answer: Stored) -> None:
-        self.fault, self.store_fault = answer.faults
+        self._fault, self.store_fault = answer.faults
+        self._heard_at = monotonic()
         self.measures.retries, self.measures.dead = answer.retries, answer.dead
         applied: list[Command] = []
         for packed in answer.outcomes:

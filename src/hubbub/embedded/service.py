@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import NamedTuple
@@ -52,10 +53,13 @@ class Parts(NamedTuple):
 
 def start_parts(folder: DataFolder) -> Parts:
     """Fork the processes. Call it early: they share the memory that this process has by then."""
-    return Parts(
-        Child.start("commit", lambda channel: commit(channel, folder.database)),
-        Child.start("search", lambda channel: search(channel, folder.path, folder.data_set)),
-    )
+    committing = Child.start("commit", lambda channel: commit(channel, folder.database))
+
+    def searching(channel: socket.socket) -> None:
+        committing.channel.close()  # or the other process would not see that the one that serves has gone
+        search(channel, folder.path, folder.data_set)
+
+    return Parts(committing, Child.start("search", searching))
 
 
 @asynccontextmanager
