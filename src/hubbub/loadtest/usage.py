@@ -20,7 +20,8 @@ _LOCAL = ("127.0.0.1", "localhost", "::1")
 class Meter:
     """Measures a process, with its children, from when it is made.
 
-    Peak memory is the kernel's high-water mark (VmHWM) of each since it began, summed.
+    Peak memory is the kernel's high-water mark (VmHWM) of each since it began, summed, less what they share: a process
+    that was forked has much of its parent's memory, which is there once.
     """
 
     def __init__(self, pid: int) -> None:
@@ -38,8 +39,8 @@ class Meter:
         """Cores since the last sample and resident bytes now; None when the process has gone."""
         try:
             cpu_s, now = self.cpu_s(), time.monotonic()
-            resident = sum(process.memory_info().rss for process in self._processes)
-        except psutil.NoSuchProcess:
+            resident = sum(process.memory_info().rss - _shared_bytes(process.pid) for process in self._processes)
+        except (psutil.NoSuchProcess, OSError):
             return None
         cores = (cpu_s - self._cpu_sampled) / max(now - self._sampled, 1e-9)
         self._cpu_sampled, self._sampled = cpu_s, now
@@ -50,14 +51,22 @@ class Meter:
         try:
             cores = (self.cpu_s() - self._cpu) / (time.monotonic() - self._since)
             peaks = [_peak_bytes(process.pid) for process in self._processes]
+            shared = [_shared_bytes(process.pid) for process in self._processes]
         except (psutil.NoSuchProcess, OSError):
             return None
-        return Usage(cores, sum(peaks))
+        return Usage(cores, sum(peaks) - sum(shared))
 
 
 def _peak_bytes(pid: int) -> int:
     status = Path(f"/proc/{pid}/status").read_text()
     return next((int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM:")), 0)
+
+
+def _shared_bytes(pid: int) -> int:
+    """Of the process's memory, what belongs to the others that share it, when each has an equal part (Rss - Pss)."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    sizes = {line.split()[0]: int(line.split()[1]) * 1024 for line in lines[1:]}
+    return sizes["Rss:"] - sizes["Pss:"]
 
 
 def listener(url: str) -> int | None:
