@@ -219,6 +219,7 @@ class MariaDb(Server):
                 _program(self.program) or "",
                 "--no-defaults",
                 f"--datadir={data}",
+                f"--tmpdir={self.folder}",  # one that starts deletes the temporary tables that it finds there
                 f"--port={self.port}",
                 "--bind-address=127.0.0.1",
                 f"--socket={self._socket}",
@@ -255,6 +256,7 @@ class MariaDb(Server):
                 check=False,
                 stdout=log,
                 stderr=log,
+                env=os.environ | {"TMPDIR": str(self.folder)},
             )
         if done.returncode:
             raise ServerFailed(f"MariaDB's data could not be made. The end of its log:\n{self._log_end()}")
