@@ -35,11 +35,12 @@ _SILENT_S = 10.0  # without an outcome while commands wait; a commit takes some 
 
 
 class _Waiting(NamedTuple):
-    """A command that waits. It costs ``size`` bytes, which count against the user."""
+    """A command that waits. Its ``size`` in bytes counts against the user; ``held`` bytes of memory are kept for it."""
 
     ticket: Ticket
     user_id: int
     size: int
+    held: int
 
 
 class EmbeddedQueue:
@@ -93,18 +94,18 @@ class EmbeddedQueue:
     def accept(self, command: Command) -> Ticket:
         encoded = self._encode(command)
         user_id, size = owed(command)
-        size += len(encoded)  # while the process that commits takes nothing, these wait in the socket's buffer
-        if len(self._waiting) >= self._max_commands or self._bytes + size > self._max_bytes:
+        held = size + len(encoded)  # while the process that commits takes nothing, this waits in the socket's buffer
+        if len(self._waiting) >= self._max_commands or self._bytes + held > self._max_bytes:
             raise Unavailable("The write queue is full. Nothing was stored; send it again a little later.")
         if self._closed:
             raise Unavailable("The service is shutting down. Nothing was stored; send it again a little later.")
         self._of_users.take(user_id, size)
-        self._bytes += size
+        self._bytes += held
         self.accepted += 1
         ticket = Ticket(command)
         if not self._waiting:
             self._heard_at = monotonic()
-        self._waiting.append(_Waiting(ticket, user_id, size))
+        self._waiting.append(_Waiting(ticket, user_id, size, held))
         self._send_soon(encoded)
         return ticket
 
@@ -151,8 +152,8 @@ class EmbeddedQueue:
         self.measures.retries, self.measures.dead = answer.retries, answer.dead
         applied: list[Command] = []
         for packed in answer.outcomes:
-            ticket, user_id, size = self._waiting.popleft()
-            self._bytes -= size
+            ticket, user_id, size, held = self._waiting.popleft()
+            self._bytes -= held
             self._of_users.give_back(user_id, size)
             outcome = unpacked(packed)
             if not isinstance(outcome, ChatError):
