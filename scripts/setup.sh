@@ -7,7 +7,7 @@ lock=$1
 usable() {
     "$1" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
 }
-# Distributions build Python with optimisations that pyenv leaves out: with Debian's, the service takes 15 % less CPU.
+# Distributions build Python with optimisations that pyenv leaves out; docs/performance.md has what that costs.
 python=${PYTHON:-/usr/bin/python3}
 usable "$python" || python=${PYTHON:-python3}
 if ! usable "$python"; then
