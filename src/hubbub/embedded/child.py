@@ -137,13 +137,20 @@ def _log_to(channel: socket.socket) -> None:
 
 
 class Channel(asyncio.Protocol):
-    """Our end of a child's socket, on the event loop. ``take`` gets each frame; ``lost`` is called at the end."""
+    """Our end of the socket of the child ``name``, on the event loop. ``take`` gets each frame. If the child ends
+    before ``close``, this process ends too, see ``end_with``."""
 
-    def __init__(self, take: Callable[[bytes], None], lost: Callable[[], None]) -> None:
+    def __init__(self, name: str, take: Callable[[bytes], None]) -> None:
+        self._name = name
         self._take = take
-        self._lost = lost
         self._frames = Frames()
+        self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
+        self._closing = False
+        self._ended = self._loop.create_future()
+
+    async def connect(self, channel: socket.socket) -> None:
+        await self._loop.create_unix_connection(lambda: self, sock=channel)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]
@@ -154,16 +161,21 @@ class Channel(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
-        self._lost()
+        if not self._closing:
+            end_with(self._name)
+        self._ended.set_result(None)
 
     def send(self, content: bytes) -> None:
         if self._transport is not None:
             self._transport.write(frame(content))
 
-    def end(self) -> None:
-        """No more will be sent. The child finishes what it has, and closes its end."""
-        if self._transport is not None:
-            self._transport.write_eof()
+    async def close(self) -> None:
+        """Send no more, and wait until the child has finished what it has and has closed its end."""
+        if not self._closing:
+            self._closing = True
+            if self._transport is not None:
+                self._transport.write_eof()
+        await self._ended
 
 
 def write_log(logged: Logged) -> None:

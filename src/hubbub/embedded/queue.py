@@ -61,14 +61,13 @@ class EmbeddedQueue:
         self._max_commands = max_commands
         self._max_bytes = max_bytes
         self._tracing = tracing
-        self._channel = Channel(self._take, self._lost)
+        self._channel = Channel("commit", self._take)
         self._encode = msgspec.msgpack.Encoder().encode
         self._decode = msgspec.msgpack.Decoder(Answer).decode
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[_Waiting] = deque()
         self._to_send: list[bytes] = []
         self._closed = False
-        self._ended = self._loop.create_future()
         self._bytes = 0
         self._of_users = UserBytes(max_user_bytes)
         self.accepted = 0
@@ -79,7 +78,7 @@ class EmbeddedQueue:
 
     async def connect(self, channel: socket.socket) -> None:
         """Send to a Committer, which has the other end of the socket."""
-        await self._loop.create_unix_connection(lambda: self._channel, sock=channel)
+        await self._channel.connect(channel)
 
     @property
     def fault(self) -> str | None:
@@ -122,8 +121,9 @@ class EmbeddedQueue:
         if not self._closed:
             self._closed = True
             self._send()
-            self._channel.end()
-        await self._ended
+        await self._channel.close()
+        if self._waiting:
+            end_with("commit")
 
     def _send_soon(self, encoded: bytes) -> None:
         """Send it with all others of this turn of the loop; nothing is sent any more once the queue is closed."""
@@ -166,8 +166,3 @@ class EmbeddedQueue:
             self.measures.stored(len(applied), (answer.ended_ns - answer.begun_ns) / 1e9, answer.age_s)
             if self._tracing is not None:
                 self._tracing.stored(applied, answer.begun_ns, answer.ended_ns)
-
-    def _lost(self) -> None:
-        if not self._closed or self._waiting:
-            end_with("commit")
-        self._ended.set_result(None)

@@ -26,7 +26,7 @@ from hubbub.chat.errors import Unavailable
 from hubbub.chat.model import ChatKey
 from hubbub.chat.ports import Candidates
 from hubbub.chat.search import CANDIDATES, Query
-from hubbub.embedded.child import Channel, Sender, end_with, write_log
+from hubbub.embedded.child import Channel, Sender, write_log
 from hubbub.embedded.frames import Frames, Logged, Unsound
 from hubbub.embedded.index import SqliteIndex
 from hubbub.embedded.indexer import Indexer
@@ -206,19 +206,18 @@ class SearchProcess:
     def __init__(self, indexed: Callable[[int], None], unsound: Callable[[str], None]) -> None:
         self._indexed = indexed
         self._unsound = unsound
-        self._channel = Channel(self._take, self._lost)
+        self._channel = Channel("search", self._take)
         self._encode = msgspec.msgpack.Encoder().encode
         self._decode = msgspec.msgpack.Decoder(_Message).decode
         self._loop = asyncio.get_running_loop()
         self._ids = itertools.count(1)
         self._asked: dict[int, asyncio.Future[Any]] = {}
         self._closing = False
-        self._ended = self._loop.create_future()
         self.fault: str | None = _STARTING
 
     async def connect(self, channel: socket.socket) -> None:
         """Ask the process that has the other end of the socket."""
-        await self._loop.create_unix_connection(lambda: self._channel, sock=channel)
+        await self._channel.connect(channel)
 
     async def candidates(
         self, chat: ChatKey, query: Query, *, typos: bool, limit: int = CANDIDATES, below: int | None = None
@@ -243,10 +242,11 @@ class SearchProcess:
         self._channel.send(self._encode(Rebuild()))
 
     async def close(self) -> None:
-        if not self._closing:
-            self._closing = True
-            self._channel.end()
-        await self._ended
+        self._closing = True
+        await self._channel.close()
+        for asked in self._asked.values():
+            if not asked.done():
+                asked.set_exception(Unavailable("The service is shutting down."))
 
     async def _ask(self, request: Callable[[int], Find | AskLag]) -> Any:
         if self._closing:
@@ -262,7 +262,7 @@ class SearchProcess:
     def _take(self, content: bytes) -> None:
         message = self._decode(content)
         if isinstance(message, Found | Lag):
-            asked = self._asked.get(message.id)  # None when whoever asked has gone
+            asked = self._asked.get(message.id)  # None when the request was given up
             if asked is not None and not asked.done():
                 asked.set_result(message)
         elif isinstance(message, Progressed):
@@ -273,11 +273,3 @@ class SearchProcess:
             self.fault = message.fault
         else:
             write_log(message)
-
-    def _lost(self) -> None:
-        if not self._closing:
-            end_with("search")
-        for asked in self._asked.values():
-            if not asked.done():
-                asked.set_exception(Unavailable("The service is shutting down."))
-        self._ended.set_result(None)
