@@ -4,58 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 
-import httpx
 import psutil
 import pytest
 
 from tests.conftest import Person, Service, eventually, has_ended
+from tests.faults.posting import posting, stored
 
 
 def parts(service: Service) -> dict[str, psutil.Process]:
     return {part.name(): part for part in service.parts()}
-
-
-@contextmanager
-def posting(service: Service, chat: str, cookies: dict[str, str]) -> Iterator[list[str]]:
-    """Four clients that post until the service is gone, and the texts that were acknowledged. In the block at least a
-    hundred are; at its end the clients must have lost the service."""
-    acknowledged: list[str] = []
-    enough = threading.Semaphore(0)
-
-    def post(sender: int) -> None:
-        with httpx.Client(base_url=service.url + "/api/v1", cookies=cookies) as client:
-            for number in range(100_000):
-                body = f"{sender}/{number}"
-                try:
-                    answer = client.post(f"{chat}/messages", json={"body": body})
-                except httpx.TransportError:
-                    return
-                if answer.status_code == 200:
-                    acknowledged.append(body)
-                    enough.release()
-
-    threads = [threading.Thread(target=post, args=(sender,)) for sender in range(4)]
-    for thread in threads:
-        thread.start()
-    for _ in range(100):
-        enough.acquire()
-    yield acknowledged
-    for thread in threads:
-        thread.join()
-
-
-def stored(service: Service, chat: str, cookies: dict[str, str]) -> list[str]:
-    bodies: list[str] = []
-    after = 0
-    with httpx.Client(base_url=service.url + "/api/v1", cookies=cookies) as client:
-        while page := client.get(f"{chat}/messages?after={after}&limit=100").json():
-            bodies += [message["body"] for message in page]
-            after = page[0]["messageNumber"]
-    return bodies
 
 
 @pytest.mark.parametrize("part", ["commit", "search"])

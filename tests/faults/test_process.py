@@ -16,6 +16,7 @@ import httpx
 import pytest
 
 from tests.conftest import Person, Service, serve, until_locked_out
+from tests.faults.posting import all_messages, posting, stored
 
 
 def test_kill_9_loses_nothing_acknowledged(own_service: Service) -> None:
@@ -53,21 +54,10 @@ def test_kill_9_loses_nothing_acknowledged(own_service: Service) -> None:
         own_service.start()
         with httpx.Client(base_url=own_service.url + "/api/v1", cookies=cookies) as client:
             for chat in chats:
-                found = _all(client, chat)
+                found = all_messages(client, chat)
                 assert {number: found.get(number) for number in acknowledged[chat]} == acknowledged[chat]
                 assert client.get(chat).json()["messagesCount"] == len(found)
     assert sum(len(numbers) for numbers in acknowledged.values()) >= 5 * 150
-
-
-def _all(client: httpx.Client, chat: str) -> dict[int, str]:
-    found: dict[int, str] = {}
-    after = 0
-    while page := client.get(f"{chat}/messages?after={after}&limit=100").json():
-        for message in page:
-            assert message["messageNumber"] not in found
-            found[message["messageNumber"]] = message["body"]
-        after = page[0]["messageNumber"]
-    return found
 
 
 def test_a_number_stays_taken_after_delete_and_restart(own_service: Service) -> None:
@@ -157,32 +147,10 @@ def test_after_a_signal_accepted_requests_are_finished(own_service: Service, num
     with closing(Person(own_service.url)) as ann:
         chat = ann.chat()
         cookies = dict(ann.cookies)
-    acknowledged: list[str] = []
-    enough = threading.Semaphore(0)
-
-    def send(sender: int) -> None:
-        with httpx.Client(base_url=own_service.url + "/api/v1", cookies=cookies) as client:
-            for turn in range(100_000):
-                body = f"{sender}/{turn}"
-                try:
-                    answer = client.post(f"{chat}/messages", json={"body": body})
-                except httpx.TransportError:
-                    return
-                if answer.status_code == 200:
-                    acknowledged.append(body)
-                    enough.release()
-
-    threads = [threading.Thread(target=send, args=(sender,)) for sender in range(4)]
-    for thread in threads:
-        thread.start()
-    for _ in range(50):
-        enough.acquire()
-    assert own_service.stop(number) == 0
-    for thread in threads:
-        thread.join()
+    with posting(own_service, chat, cookies) as acknowledged:
+        assert own_service.stop(number) == 0
     own_service.start()
-    with httpx.Client(base_url=own_service.url + "/api/v1", cookies=cookies) as client:
-        assert set(acknowledged) <= set(_all(client, chat).values())
+    assert set(acknowledged) <= set(stored(own_service, chat, cookies))
 
 
 def test_addresses_are_taken_only_from_a_known_proxy(tmp_path: Path) -> None:
