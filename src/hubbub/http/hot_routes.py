@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias, TypeVar, cast
 
 import msgspec
 
@@ -25,6 +25,9 @@ from hubbub.http.reply import Reply, lagging
 from hubbub.http.routing import route
 from hubbub.http.schemas import MessageNumber, MessagePaging, NewMessage, Paging
 from hubbub.http.sessions import Session, Sessions
+
+K = TypeVar("K")
+V = TypeVar("V")
 
 _TARGET = re.compile(
     rb"/api/v1/applications/(?P<token>[A-Za-z0-9_-]{1,64})/chats"
@@ -76,12 +79,7 @@ class HotRoutes:
         try:
             return self._remembered[line]
         except KeyError:
-            match = self._match(method, target)
-            if len(target) <= _LONGEST_TARGET:
-                if len(self._remembered) >= _REMEMBERED:
-                    self._remembered.clear()
-                self._remembered[line] = match
-            return match
+            return _remember(self._remembered, line, self._match(method, target), len(target))
 
     def _match(self, method: bytes, target: bytes) -> Match | None:
         found = _TARGET.fullmatch(target)
@@ -214,15 +212,19 @@ class HotRoutes:
         try:
             return self._limits[text]
         except KeyError:
-            limit = _limit_of(text)
-            if len(text) <= _LONGEST_TARGET:
-                if len(self._limits) >= _REMEMBERED:
-                    self._limits.clear()
-                self._limits[text] = limit
-            return limit
+            return _remember(self._limits, text, _limit_of(text), len(text))
 
     def _remembered_session(self, headers: dict[bytes, bytes]) -> Session | None:
         return self._sessions.known(headers.get(b"authorization") or headers.get(b"cookie"))
+
+
+def _remember(known: dict[K, V], key: K, value: V, length: int) -> V:
+    """Remember the value, unless the text that it was found for is too long; forget all others when they are many."""
+    if length <= _LONGEST_TARGET:
+        if len(known) >= _REMEMBERED:
+            known.clear()
+        known[key] = value
+    return value
 
 
 def _limit_of(text: bytes) -> int | None:
