@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
@@ -130,6 +131,19 @@ async def test_lists_of_all_lengths_take_no_more_memory_than_one(store: SqliteSt
     used = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
     assert used < 2 * cache._bytes, "it was 50 times as much as the messages"
+
+
+@pytest.mark.parametrize("limit", [1, 3, 25])
+async def test_a_page_that_follows_another_is_the_same_as_one_made_anew(store: SqliteStore, limit: int) -> None:
+    (key,) = new_chats(store, "t", 1)
+    cache = MemoryCache(store, Feed())
+    await cache.newest(ANN, key, limit)
+    for posted in (1, 2, 1, 30, 1, 3, 4, 200, 1, 2, 26, 1):
+        for _ in range(posted):
+            await post(cache, store, key, "x" * random.randrange(1, 30))
+        again = await MemoryCache(store, Feed()).newest(ANN, key, limit)
+        assert await cache.newest(ANN, key, limit) == again
+    assert cache.misses == 1
 
 
 async def test_entries_are_dropped_in_small_steps(store: SqliteStore) -> None:

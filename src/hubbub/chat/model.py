@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -144,6 +144,16 @@ class Page(NamedTuple):
     more: bool
     lag: bool = False
     truncated: bool = False
+
+
+class KeptPage(msgspec.Struct):
+    """A page of the newest ``limit`` messages that memory keeps. ``answer`` is what is sent for it, made by the first
+    who sends it and kept with it.
+    """
+
+    limit: int
+    page: Page
+    answer: Any = None
 
 
 class MessagesRead(NamedTuple):

@@ -16,6 +16,7 @@ from hubbub.chat.model import (
     Chat,
     ChatKey,
     Invite,
+    KeptPage,
     Member,
     Message,
     MessagesRead,
@@ -265,7 +266,7 @@ class AtOnce(Protocol):
     Each raises RateLimited.
     """
 
-    def newest(self, user: User, mark: str, key: ChatKey, limit: int) -> Page | None:
+    def newest(self, user: User, mark: str, key: ChatKey, limit: int) -> KeptPage | None:
         """As View.newest, for a member."""
 
     def chats(self, user: User, mark: str, token: str, limit: int) -> bytes | None:

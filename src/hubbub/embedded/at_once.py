@@ -6,7 +6,7 @@ already counts: a member's role, the chat, its messages. Who is not known there 
 
 from __future__ import annotations
 
-from hubbub.chat.model import ChatKey, Page, User
+from hubbub.chat.model import ChatKey, KeptPage, User
 from hubbub.chat.ticket import Ticket
 from hubbub.embedded.intake import DirectIntake
 from hubbub.embedded.view import MemoryCache
@@ -21,7 +21,7 @@ class FromMemory:
         self._intake = intake
         self._gate = gate
 
-    def newest(self, user: User, mark: str, key: ChatKey, limit: int) -> Page | None:
+    def newest(self, user: User, mark: str, key: ChatKey, limit: int) -> KeptPage | None:
         page = self._cache.newest_at_once(user.id, key, limit)
         if page is None or not self._gate.let_in(user.id, mark):
             return None

@@ -37,11 +37,11 @@ from hubbub.chat.commands import (
     RenameChat,
     RenameUser,
 )
-from hubbub.chat.encoding import Item, encode_chat, encode_message, encode_messages, page_of
+from hubbub.chat.encoding import Item, encode_chat, encode_message, encode_messages, page_after, page_of
 from hubbub.chat.errors import NotFound
 from hubbub.chat.feed import Event, Feed
 from hubbub.chat.large_pages import LargePages, encode_in_slices, is_large
-from hubbub.chat.model import DELETED_USER, Chat, ChatKey, Joined, Message, MessagesRead, Page, Role
+from hubbub.chat.model import DELETED_USER, Chat, ChatKey, Joined, KeptPage, Message, MessagesRead, Page, Role
 from hubbub.chat.ports import Store
 
 _KEPT = 101  # one above the largest page, to know whether older messages follow
@@ -80,7 +80,7 @@ class _Application:
 
 class _Chat:
     """The cached data of a chat: its counts, and its newest messages once they are read. ``page`` is the page that was
-    made last, with its limit; it takes at most as much memory again as the messages.
+    made last; it takes at most as much memory again as the messages, and is without the last ``unpaged`` of them.
 
     Invariants: ``next`` is above every number ever given here. ``count`` is None, or counts exactly the stored messages
     up to ``counted_to``. ``messages`` is None, or has exactly the stored messages up to ``listed_to``, ascending, from
@@ -102,6 +102,7 @@ class _Chat:
         "page",
         "renames",
         "title",
+        "unpaged",
         "weight",
         "whole",
     )
@@ -119,7 +120,8 @@ class _Chat:
         self.messages: list[Item] | None = None
         self.weight = 0  # bytes that the messages cost
         self.whole = False
-        self.page: tuple[int, Page] | None = None
+        self.page: KeptPage | None = None
+        self.unpaged = 0
         self.renames = 0
 
     def listed(self, limit: int) -> list[Item] | None:
@@ -259,13 +261,17 @@ class MemoryCache:
         chat = self._chats.get(key)
         return chat is not None and user_id in chat.application.roles
 
-    def newest_at_once(self, user_id: int, key: ChatKey, limit: int) -> Page | None:
+    def newest_at_once(self, user_id: int, key: ChatKey, limit: int) -> KeptPage | None:
         """As ``newest``, for a member; None if that is not known, or the page can't be made of what is held. It is no
         hit yet: the caller counts it once nothing refuses the request any more."""
         chat = self._chats.get(key)
         if chat is None or user_id not in chat.application.roles:
             return None
-        return self._held_page(chat, limit)
+        kept = chat.page
+        if kept is None or kept.limit != limit or chat.unpaged or chat.renames != self._renames:
+            return self._held_page(chat, limit)
+        self._listed.move_to_end(key)
+        return kept
 
     def chats_at_once(self, user_id: int, token: str, limit: int) -> bytes | None:
         """As ``chats``, for a member; None if that is not known, or the list can't be made of what is held."""
@@ -276,14 +282,14 @@ class MemoryCache:
 
     async def newest(self, caller: Caller, key: ChatKey, limit: int) -> Page:
         chat = await self._chat(key)
-        page = self._held_page(chat, limit)
-        if page is not None:
+        kept = self._held_page(chat, limit)
+        if kept is not None:
             self.hits += 1
-            return page
+            return kept.page
         self.misses += 1
-        return self._page_of(chat, await self._read_newest(caller, chat, limit), limit)
+        return self._page_of(chat, await self._read_newest(caller, chat, limit), limit).page
 
-    def _held_page(self, chat: _Chat, limit: int) -> Page | None:
+    def _held_page(self, chat: _Chat, limit: int) -> KeptPage | None:
         """The chat's newest messages; None if they are not held."""
         if chat.renames != self._renames:
             self._drop_messages(chat)
@@ -294,13 +300,19 @@ class MemoryCache:
         return self._page_of(chat, messages, limit)
 
     @staticmethod
-    def _page_of(chat: _Chat, messages: list[Item], limit: int) -> Page:
-        known = chat.page  # made before, or by another reader while this one read
-        if known is None or known[0] != limit:
-            known = limit, page_of(messages[: -limit - 1 : -1], more=len(messages) > limit)
-            if chat.messages is messages:
-                chat.page = known
-        return known[1]
+    def _page_of(chat: _Chat, messages: list[Item], limit: int) -> KeptPage:
+        kept = chat.page if chat.page is not None and chat.page.limit == limit else None
+        if kept is not None and not chat.unpaged:  # made before, or by another reader while this one read
+            return kept
+        mine = chat.messages is messages
+        if kept is not None and mine:
+            page = page_after(kept.page, messages, chat.unpaged, limit)
+        else:
+            page = page_of(messages[: -limit - 1 : -1], more=len(messages) > limit)
+        kept = KeptPage(limit, page)
+        if mine:
+            chat.page, chat.unpaged = kept, 0
+        return kept
 
     async def _read_newest(self, caller: Caller, chat: _Chat, limit: int) -> list[Item]:
         stored = await self._store.messages(chat.key, limit=limit + 1)
@@ -453,7 +465,7 @@ class MemoryCache:
         messages = chat.messages
         if messages is not None and number > chat.listed_to:
             chat.listed_to = number
-            chat.page = None
+            chat.unpaged += 1
             item = item or self._encoded(command)
             messages.append((number, item))
             weight = len(item) + _OVERHEAD
@@ -512,7 +524,7 @@ class MemoryCache:
         chat.changes += 1
         chat.messages = None
         chat.whole = False
-        chat.page = None
+        chat.page, chat.unpaged = None, 0
 
     def _shrink(self) -> None:
         """Drop the lists of messages that were read longest ago until the bound holds, of at most _LISTS_AT_ONCE
