@@ -33,6 +33,7 @@ from hubbub.http.hot_routes import HotRoutes
 from hubbub.http.limits import LocalGate
 from hubbub.http.mail import Mail
 from hubbub.http.operator import RecentErrors
+from hubbub.http.shortcuts import _limit_of
 from hubbub.http.stream_position import GIVEN_UP_S, StreamPosition
 from tests.committing import queue_with
 from tests.unit.test_sessions import Ending, bearer, made
@@ -129,17 +130,6 @@ def test_request_lines_are_forgotten_and_long_ones_not_remembered(monkeypatch: p
     assert not hot._remembered
 
 
-def test_queries_are_forgotten_and_long_ones_not_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hot_routes, "_REMEMBERED", 5)
-    hot = HotRoutes(*[cast(Any, None)] * 3)
-    for number in range(1, 21):
-        assert hot._newest(b"limit=%d" % number) == number
-        assert len(hot._limits) <= 5
-    hot._limits.clear()
-    assert hot._newest(b"limit=7&a=" + b"x" * hot_routes._LONGEST_TARGET) == 7
-    assert not hot._limits
-
-
 @pytest.mark.parametrize(
     ("query", "limit"),
     [
@@ -156,8 +146,7 @@ def test_queries_are_forgotten_and_long_ones_not_remembered(monkeypatch: pytest.
     ],
 )
 def test_a_query_for_few_of_the_newest_is_known(query: bytes, limit: int | None) -> None:
-    hot = HotRoutes(*[cast(Any, None)] * 3)
-    assert [hot._newest(query), hot._newest(query)] == [limit, limit]
+    assert _limit_of(query) == limit
 
 
 @pytest.mark.parametrize(

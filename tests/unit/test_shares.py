@@ -145,6 +145,7 @@ async def test_half_sent_bodies_of_an_address_are_bounded(monkeypatch: pytest.Mo
     half = [connected(app, shared) for _ in range(20)]
     for protocol, _ in half:
         protocol.data_received(HALF + b"x" * 90_000)
+    await settled()
     refused = [transport.written for _, transport in half if transport.written]
     assert len(refused) == 10
     assert all(each.startswith(b"HTTP/1.1 429 ") and b"retry-after" in each for each in refused)
@@ -171,6 +172,7 @@ async def test_half_sent_requests_are_bounded_in_all(monkeypatch: pytest.MonkeyP
         data = heads if number % 2 else HALF + b"x" * 20_000
         protocol.data_received(data)
         sent.append((data, transport))
+    await settled()
     unsent_bytes = sum(len(data) for data, transport in sent if not transport.written)
     assert 300_000 < unsent_bytes < 1_000_000
     refused = [transport.written for _, transport in sent if transport.written]
@@ -330,5 +332,6 @@ async def test_a_slow_body_is_cut_off() -> None:
     protocol.data_received(b"x")
     assert protocol.deadline == began
     protocol.expire()
+    await asyncio.sleep(0)
     assert transport.written.startswith(b"HTTP/1.1 408 ")
     await asyncio.sleep(0)

@@ -15,6 +15,8 @@ from hubbub.chat.model import ChatKey, User
 from hubbub.chat.ports import Queue, Store
 from hubbub.chat.ticket import Ticket
 
+_DELETES = (DeleteChat, DeleteApplication)
+
 
 class HotData(Protocol):
     """See embedded.view."""
@@ -50,7 +52,7 @@ class DirectIntake:
         except ChatError as refusal:
             self._hot.settled(command, refusal)
             raise
-        if isinstance(command, DeleteChat | DeleteApplication):
+        if type(command) in _DELETES:
             ticket.then(lambda _: self._store.forget_ids())
         ticket.then(lambda outcome: self._hot.settled(command, outcome))
         return ticket

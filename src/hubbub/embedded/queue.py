@@ -15,7 +15,6 @@ import logging
 import socket
 from collections import deque
 from time import monotonic
-from typing import NamedTuple
 
 import msgspec
 
@@ -32,15 +31,6 @@ from hubbub.tracing import Tracing
 log = logging.getLogger("hubbub.queue")
 
 _SILENT_S = 10.0  # without an outcome while commands wait; a commit takes some milliseconds
-
-
-class _Waiting(NamedTuple):
-    """A command that waits. Its ``size`` in bytes counts against the user; ``held`` bytes of memory are kept for it."""
-
-    ticket: Ticket
-    user_id: int
-    size: int
-    held: int
 
 
 class EmbeddedQueue:
@@ -65,7 +55,8 @@ class EmbeddedQueue:
         self._encode = msgspec.msgpack.Encoder().encode
         self._decode = msgspec.msgpack.Decoder(Answer).decode
         self._loop = asyncio.get_running_loop()
-        self._waiting: deque[_Waiting] = deque()
+        # The tickets that wait, each with its user, the bytes that count against the user, and those held in memory.
+        self._waiting: deque[tuple[Ticket, int, int, int]] = deque()
         self._to_send: list[bytes] = []
         self._closed = False
         self._bytes = 0
@@ -104,7 +95,7 @@ class EmbeddedQueue:
         ticket = Ticket(command)
         if not self._waiting:
             self._heard_at = monotonic()
-        self._waiting.append(_Waiting(ticket, user_id, size, held))
+        self._waiting.append((ticket, user_id, size, held))
         self._send_soon(encoded)
         return ticket
 

@@ -23,12 +23,13 @@ from hubbub.chat.errors import RateLimited, Unauthenticated
 from hubbub.chat.ticket import Ticket
 from hubbub.http.asgi import AsgiExchange
 from hubbub.http.eager import run
-from hubbub.http.heads import head_of
+from hubbub.http.heads import Head, head_of
 from hubbub.http.hot_routes import Answer, Call, Match
 from hubbub.http.problems import LATE_S, Refused, failure, problem
 from hubbub.http.reader import Reader, Request
-from hubbub.http.reply import PIECE, Reply
+from hubbub.http.reply import CLOSE, END, PIECE, Reply
 from hubbub.http.shares import EXEMPT
+from hubbub.http.shortcuts import Shortcut
 from hubbub.http.turns import UNKNOWN_S
 
 if TYPE_CHECKING:
@@ -204,10 +205,9 @@ class Connection(asyncio.Protocol):
             raw = head_of(data)
             head = self.edge.heads.get(raw)
             if head is not None and len(data) == len(raw) + head.length:
-                request = Request()
-                request.method, request.known, request.keep_alive = head.method, head, True
-                request.body = data[len(raw) :]
-                self._handle(request)
+                body = data[len(raw) :]
+                if not self._answer_at_once(head, body):
+                    self._handle(_known_request(head, body))
                 return
         if self.edge.turns.free:
             self._read(data, 0)
@@ -330,6 +330,55 @@ class Connection(asyncio.Protocol):
         self._hold()
         self._handle(request)
 
+    def _answer_at_once(self, head: Head, body: bytes) -> bool:
+        """Answer the request by its shortcut, or begin to, as ``_handle`` would. If not, nothing is done."""
+        edge = self.edge
+        shortcut, turns = head.shortcut, edge.turns
+        if shortcut is None or not turns.free or edge.tracing is not None or edge.stopping or self.ended:
+            return False
+        begun = perf_counter()
+        answer: Answer | Exception | None
+        try:
+            answer = shortcut(body, "")
+        except Exception as error:  # noqa: BLE001 - every failure becomes a problem, and is logged there
+            answer = error
+        if answer is None:
+            return False
+        self.busy = True
+        turns.spend(perf_counter() - begun)
+        if type(answer) is Reply and len(answer.body) <= PIECE:
+            edge.write_soon(self._answer, head, begun, answer)
+        elif type(answer) is Ticket:
+            answer.then(partial(self._posted_at_once, head, begun))
+        else:
+            request = self._request = _known_request(head, body, begun)
+            self._handled_hot(request, answer)
+        return True
+
+    def _posted_at_once(self, head: Head, begun: float, outcome: Outcome) -> None:
+        """The outcome of a post that was begun at once."""
+        reply = self.edge.hot.posted(outcome)
+        if reply.status == 200:
+            self.edge.write_soon(self._answer, head, begun, reply)
+        else:
+            request = self._request = _known_request(head, b"", begun)
+            self._reply_or_late(request, reply)
+
+    def _answer(self, head: Head, begun: float, reply: Reply) -> None:
+        """Write the answer of a request that was begun at once, and is answered well."""
+        close = self.last
+        if not self.transport.is_closing():
+            self.transport.write(b"".join((self.edge.well, reply.fields, CLOSE if close else END, reply.body)))
+        self._measure(head, begun)
+        self.finish(close)
+
+    def _measure(self, head: Head, begun: float) -> None:
+        """A request is answered well."""
+        self.edge.requests.observe(perf_counter() - begun, head.series)
+        access = self.edge.access
+        if access is not None:
+            access.add(self.peer, head.method, head.target, [*head.headers.items()], 200, begun)
+
     def _handle(self, request: Request) -> None:
         self.busy = True
         self._request = request
@@ -372,15 +421,19 @@ class Connection(asyncio.Protocol):
             self._hold()
         known = request.known
         if known is not None:
-            self._handle_hot(request, known.match, known.headers)
+            self._handle_hot(request, known.match, known.headers, known.shortcut)
         elif match is None:
             self._handle_asgi(request)
         else:
+            headers = dict(request.headers)
+            shortcut = self.edge.shortcut(match, headers)
             if request.raw and request.keep_alive:
-                self.edge.heads.learn(request.raw, request.method, request.headers, match)
-            self._handle_hot(request, match, dict(request.headers))
+                self.edge.heads.learn(request.raw, request.method, request.headers, match, shortcut)
+            self._handle_hot(request, match, headers, shortcut)
 
-    def _handle_hot(self, request: Request, match: Match, headers: dict[bytes, bytes]) -> None:
+    def _handle_hot(
+        self, request: Request, match: Match, headers: dict[bytes, bytes], shortcut: Shortcut | None
+    ) -> None:
         handler, chat, query, request.route = match
         call = Call(chat, query, headers, request.body)
         tracing = self.edge.tracing
@@ -388,14 +441,14 @@ class Connection(asyncio.Protocol):
             request.span = tracing.begin(request.method, headers)
             call.trace = tracing.parent(request.span)
         try:
-            result = handler(call)
+            answer = shortcut(request.body, call.trace) if shortcut is not None else None
         except Exception as error:  # noqa: BLE001 - every failure becomes a problem, and is logged there
             self._handled_hot(request, error)
             return
-        if isinstance(result, Reply | Ticket):
-            self._handled_hot(request, result)
+        if answer is not None:
+            self._handled_hot(request, answer)
         else:
-            run(result, partial(self._handled_hot, request))
+            run(handler(call), partial(self._handled_hot, request))
 
     def _handled_hot(self, request: Request, result: Answer | Exception) -> None:
         if type(result) is Reply:
@@ -445,10 +498,13 @@ class Connection(asyncio.Protocol):
     # Replies -----------------------------------------------------------------------------------------------------
 
     def _reply(self, request: Request, reply: Reply) -> None:
-        close = self.last or not request.keep_alive
         if len(reply.body) > PIECE:
-            self.edge.start(self._reply_in_pieces(request, reply, close))
-            return
+            self.edge.start(self._reply_in_pieces(request, reply, self.last or not request.keep_alive))
+        else:
+            self.edge.write_soon(self._write_reply, request, reply)
+
+    def _write_reply(self, request: Request, reply: Reply) -> None:
+        close = self.last or not request.keep_alive
         if not self.transport.is_closing():
             self.transport.write(reply.encode(self.edge.date, close=close))
         self._replied(request, reply.status, close)
@@ -501,3 +557,11 @@ class Connection(asyncio.Protocol):
     def last(self) -> bool:
         """Whether an answer that begins now is this connection's last."""
         return self._closing or ((self.edge.stopping or self.ended) and not self._ahead)
+
+
+def _known_request(head: Head, body: bytes, begun: float = 0.0) -> Request:
+    """A request with a head that was seen before."""
+    request = Request()
+    request.method, request.known, request.keep_alive, request.body = head.method, head, True, body
+    request.begun, request.route = begun, head.series[0]
+    return request

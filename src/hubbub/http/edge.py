@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import logging
 import resource
+from collections import deque
 from collections.abc import Callable, Container, Coroutine, Iterable
 from contextvars import Context
 from email.utils import formatdate
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from hubbub.http.access_log import AccessLog
 from hubbub.http.anonymous import AnonymousRate
 from hubbub.http.heads import Heads
-from hubbub.http.hot_routes import HotRoutes
+from hubbub.http.hot_routes import HotRoutes, Match
 from hubbub.http.problems import problem
-from hubbub.http.reply import Reply
+from hubbub.http.reply import COMMON_HEADERS, STATUS_LINES, Reply
 from hubbub.http.shares import EXEMPT, Share, address_of
+from hubbub.http.shortcuts import Shortcut
 from hubbub.http.turns import Turns
 from hubbub.measures import SECONDS, Histogram
 from hubbub.tracing import Tracing
@@ -24,6 +28,8 @@ from hubbub.tracing import Tracing
 if TYPE_CHECKING:
     from hubbub.http.connection import Connection
     from hubbub.http.handshake import Handshake
+
+log = logging.getLogger("hubbub.http")
 
 MAX_CONNECTIONS = 10_000
 ADDRESS_CONNECTIONS = 1000
@@ -40,7 +46,8 @@ _RETRY = b"retry-after: 1\r\n"
 class Edge:
     """What all connections share. ``clock`` is the loop's time, to the second, so that a deadline costs no call.
     ``trusted`` has the addresses of proxies. ``user_of`` returns the public id of the user whose session these headers
-    (Cookie, Authorization) name, or the empty string.
+    (Cookie, Authorization) name, or the empty string. ``shortcut``: see Shortcuts.of. ``well`` is how every answer of
+    a request that is answered well begins, up to its own fields.
 
     Once ``stopping`` is set, each connection's next answer is its last, and says so.
     """
@@ -58,6 +65,7 @@ class Edge:
         turns: Turns | None = None,
         anonymous: AnonymousRate | None = None,
         user_of: Callable[[bytes | None, bytes | None], str] = lambda cookie, authorization: "",
+        shortcut: Callable[[Match, dict[bytes, bytes]], Shortcut | None] | None = None,
     ) -> None:
         self.stopping = False
         self._stop = stop
@@ -68,9 +76,12 @@ class Edge:
         self.turns = turns or Turns()
         self.anonymous = anonymous or AnonymousRate()
         self.user_of = user_of
+        self.shortcut = shortcut or (lambda match, headers: None)
         self.clock = 0.0
         self.date = b""
+        self.well = b""
         self.heads = Heads()
+        self._to_write: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
         self.connections: set[Connection | Handshake] = set()
         self.all_busy: set[str | None] = set()  # addresses none of whose connections can be closed; None is all of them
         self._trusted = trusted
@@ -142,6 +153,24 @@ class Edge:
             self.connections.remove(connection)
             self._places.take(connection.address, -1)
 
+    def write_soon(self, write: Callable[..., None], *args: Any) -> None:
+        """Let a connection write when all that has come in this turn of the loop is handled. Answers written in a row
+        wake a client once; one by one between the work, they would wake it for each.
+        """
+        if not self._to_write:
+            asyncio.get_running_loop().call_soon(self._write)
+        self._to_write.append((write, args))
+
+    def _write(self) -> None:
+        begun = perf_counter()
+        while self._to_write:
+            write, args = self._to_write.popleft()
+            try:
+                write(*args)
+            except Exception:
+                log.exception("An answer could not be written.")
+        self.turns.spend(perf_counter() - begun)
+
     def hold(self, connection: Connection, more: int, announced: int) -> Reply | None:
         """Count ``more`` bytes (fewer, if below zero) that have come on the connection and are not handled; or return
         the refusal, if these and the ``announced`` bytes don't fit.
@@ -194,6 +223,7 @@ class Edge:
         self.all_busy.clear()
         self.clock = asyncio.get_running_loop().time()
         self.date = f"date: {formatdate(usegmt=True)}\r\n".encode()
+        self.well = STATUS_LINES[200] + self.date + COMMON_HEADERS
 
 
 def _most_connections() -> int:

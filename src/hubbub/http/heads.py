@@ -11,10 +11,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from hubbub.http.hot_routes import Match
+from hubbub.http.shortcuts import Shortcut
 
 _LONGEST = 4096
 _MOST_BYTES = 4 * 1024 * 1024
-_OVERHEAD = 500  # bytes that a head costs beside its own
+_OVERHEAD = 800  # bytes that a head costs beside its own
 _PER_HEADER = 130  # bytes that each of its headers costs, parsed, beside their text
 END = b"\r\n\r\n"
 
@@ -23,13 +24,17 @@ _NEVER = frozenset((b"transfer-encoding", b"expect", b"upgrade", b"trailer", b"t
 
 
 class Head(NamedTuple):
-    """A parsed head. ``length`` is the body's. ``headers`` has lower-case names."""
+    """A parsed head. ``length`` is the body's. ``headers`` has lower-case names. ``series`` is the histogram's for
+    requests with this head that are answered well.
+    """
 
     method: bytes
     headers: dict[bytes, bytes]
     match: Match
     length: int
     target: bytes
+    shortcut: Shortcut | None
+    series: tuple[str, int]
 
 
 def head_of(data: bytes) -> bytes:
@@ -46,7 +51,14 @@ class Heads:
         self._bytes = 0
         self.get = self._known.get
 
-    def learn(self, raw: bytes, method: bytes, headers: list[tuple[bytes, bytes]], match: Match) -> None:
+    def learn(
+        self,
+        raw: bytes,
+        method: bytes,
+        headers: list[tuple[bytes, bytes]],
+        match: Match,
+        shortcut: Shortcut | None = None,
+    ) -> None:
         """Cache the head and its parsed form, if its meaning depends on its bytes alone. Call it only if the connection
         continues after the request."""
         if raw in self._known:  # its body came later, or another request behind it
@@ -69,4 +81,4 @@ class Heads:
         if self._bytes > _MOST_BYTES:
             self._known.clear()
             self._bytes = size
-        self._known[raw] = Head(method, by_name, match, int(length), raw.split(b" ", 2)[1])
+        self._known[raw] = Head(method, by_name, match, int(length), raw.split(b" ", 2)[1], shortcut, (match[3], 200))

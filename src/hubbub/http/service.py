@@ -48,6 +48,7 @@ from hubbub.http.routes.setup import SetupRoutes
 from hubbub.http.routes.stream import StreamRoutes
 from hubbub.http.routing import application, routes_of
 from hubbub.http.sessions import Sessions
+from hubbub.http.shortcuts import Shortcuts
 from hubbub.http.stream_limiter import StreamLimiter
 from hubbub.http.turns import Turns
 from hubbub.measures import Histogram
@@ -97,7 +98,8 @@ def edge_of(
     resolver = Resolver(sessions, applications, chats)
     limiter = StreamLimiter(user_streams)
     turns = Turns()
-    hot = HotRoutes(sessions, applications, chats, adapters.at_once)
+    hot = HotRoutes(sessions, applications, chats)
+    shortcut = Shortcuts(sessions, adapters.at_once).of if adapters.at_once is not None else None
 
     async def ready() -> dict[str, str | None]:
         try:
@@ -152,6 +154,7 @@ def edge_of(
         turns=turns,
         anonymous=anonymous,
         user_of=sessions.user_of,
+        shortcut=shortcut,
     )
     edge.tick()
     return edge

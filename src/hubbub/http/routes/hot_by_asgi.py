@@ -10,7 +10,6 @@ from hubbub.chat.errors import NotFound
 from hubbub.chat.model import ChatKey
 from hubbub.chat.ticket import Ticket
 from hubbub.http.hot_routes import Call, Handler, HotRoutes
-from hubbub.http.reply import Reply
 from hubbub.http.resolver import Resolver, key_of
 from hubbub.http.routing import Endpoint, Route, response, routes_of
 
@@ -32,9 +31,7 @@ def by_asgi(hot: HotRoutes, resolver: Resolver) -> list[Route]:
                 dict(scope["headers"]),
                 await request.body(),
             )
-            result = handler(call)
-            if not isinstance(result, Reply | Ticket):
-                result = await result
+            result = await handler(call)
             return response(hot.posted(await result) if isinstance(result, Ticket) else result)
 
         return endpoint
