@@ -24,6 +24,10 @@ RUNS = {
     "standard": [],
     "stress": ["--writes", "10000", "--reads", "20000", "--duration", "30", "--workers", "200"],
 }
+HEAD = (
+    "| run | writes + reads a second | P50, ms (writes / reads) | P99, ms | failed | service's cores | its memory "
+    "| generator's cores |\n| --- | --- | --- | --- | --- | --- | --- | --- |"
+)
 CLUSTER = {"cluster, standard": ["--stack", "cluster"]}
 
 
@@ -69,11 +73,7 @@ def main() -> None:
         for _ in range(options.rounds):
             for name, arguments in runs.items():
                 results[name].append(ran(arguments, Path(folder)))
-    print(
-        "| run | writes + reads a second | P50, ms (writes / reads) | P99, ms | failed | service's cores | its memory "
-        "| generator's cores |"
-    )
-    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
+    print(HEAD)
     for name, rounds in results.items():
         print(row(name, rounds))
     print(
