@@ -75,9 +75,8 @@ def _first(schedule: Schedule, count: int) -> list[tuple[int, float]]:
 @settings(deadline=None, max_examples=60)
 @given(st.integers(1, 5), st.integers(1, 90), st.booleans())
 def test_the_requests_of_a_worker_are_due_when_the_profile_says_so(workers: int, rate: int, shuffled: bool) -> None:
-    plan = Plan(
-        rate, 2 * rate, workers, (Stage(4, 0, 1), Stage(4, 1, 1), Stage(1, 0, 0), Stage(2, 3, 0), Stage(3, 2, 2))
-    )
+    shape = (Stage(4, 0, 1), Stage(4, 1, 1), Stage(1, 0, 0), Stage(2, 3, 0), Stage(3, 2, 2))
+    plan = Plan(rate, 2 * rate, workers, shape)
     profile = Profile(shape, 3 * rate)
     schedule = Schedule(plan, start=7)
     own = [Turns(schedule, worker) for worker in range(workers)]
