@@ -63,7 +63,7 @@ def late(
                 worker.busy = False
                 if worker.behind:
                     runner._catch_up([worker])
-            runner._pump()
+            runner._pump(now[0])
         now[0] += STEP_S
     second = runner.summary.take(0, waiting=0, cpu_s=0, span_s=1)
     assert second.late[0] == (0, 0, 0)

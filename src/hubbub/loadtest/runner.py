@@ -132,8 +132,8 @@ class Runner:
             if sent < len(request):
                 worker.wait_for_room(sent)
 
-    async def _until_next_tick(self) -> None:
-        until = clock() + _TICK_S
+    async def _until_next_tick(self, now: float) -> None:
+        until = now + _TICK_S
         while (now := clock()) < until:
             self._receive(_TICK_S)
         if now > self._let_others_at or self._reconnecting:
@@ -151,20 +151,20 @@ class Runner:
         self._begin(Schedule(plan, index, count, start))
         seconds = plan.seconds
         last = ceil(seconds) - 1
-        while (passed := clock() - start) < seconds:
-            self._pump()
-            self._expire()
-            if passed >= self._second + 1 and self._second < last:
+        while (now := clock()) - start < seconds:
+            self._pump(now)
+            self._expire(now)
+            if now - start >= self._second + 1 and self._second < last:
                 self._tell()
-            await self._until_next_tick()
-        self._pump()
+            await self._until_next_tick(now)
+        self._pump(now)
         self._running = False
         unsent = self._unsent()
         while self._second < last:  # a stall may have kept them; every generator reports as often as the others
             self._tell()
         while any(worker.busy for worker in self.workers):  # they may still be answered, within their time
-            self._expire()
-            await self._until_next_tick()
+            self._expire(now := clock())
+            await self._until_next_tick(now)
         self._tell()
         self.listen()
         return max(seconds, self._looked_at - start), unsent
@@ -201,9 +201,8 @@ class Runner:
             worker.behind = 0
         return unsent[0], unsent[1]
 
-    def _expire(self) -> None:
+    def _expire(self, now: float) -> None:
         """Give up on what takes longer than TIMEOUT_S."""
-        now = clock()
         if now < self._look_at:
             return
         self._look_at = now + 0.1
@@ -211,9 +210,8 @@ class Runner:
             if worker.busy and now - worker.sent_at > TIMEOUT_S:
                 worker.give_up()
 
-    def _pump(self) -> None:
+    def _pump(self, now: float) -> None:
         """Send what has fallen due."""
-        now = clock()
         away_s = now - self._last_tick
         self.summary.lag_s = max(self.summary.lag_s, away_s - _TICK_S)
         if away_s > LATE_S:

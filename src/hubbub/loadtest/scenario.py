@@ -145,6 +145,7 @@ class Scenario:
         "_rng",
         "_sends",
         "_sequence",
+        "_several",
         "_target",
         "_texts",
         "_weights",
@@ -182,13 +183,12 @@ class Scenario:
         self._list_chats = self.request("GET", "/chats")
         self._chats = [_Chat(self, place, number) for place, number in enumerate(user.chats)]
         self._chat = self._chats[0]
+        self._several = len(self._chats) > 1
 
     def request(self, method: str, path: str, body: bytes | None = None) -> bytes:
         return request(method, self._host, self._application + path, cookie=self.user.cookie, body=body)
 
     def _choose_chat(self) -> _Chat:
-        if len(self._chats) == 1:
-            return self._chat
         self._chat = chat = self._chats[bisect(self._weights, self._rng.random() * self._weights[-1])]
         return chat
 
@@ -205,7 +205,7 @@ class Scenario:
             self._chat, self._target = self._rng.choice(self._remembered)
             return self._chat.edit + _tail(self._text(edits=True), self._target)
         self.route = SEND
-        chat = self._choose_chat()
+        chat = self._choose_chat() if self._several else self._chat
         sends = self._sends
         self._sends = sends + 1
         if self._note:
@@ -237,7 +237,7 @@ class Scenario:
                 self._chat, self._target = self._rng.choice(self._remembered)
                 return self.request("GET", f"{self._chat.path}/{self._target}")
             self.route = route = MESSAGES
-        chat = self._choose_chat()
+        chat = self._choose_chat() if self._several else self._chat
         if route == MESSAGES:
             return chat.list
         if route == HISTORY:
