@@ -21,7 +21,7 @@ from hubbub.loadtest.profile import steady
 from hubbub.loadtest.runner import Runner
 from hubbub.loadtest.scenario import Scenario, Texts, VirtualUser, Workload
 from hubbub.loadtest.summary import SecondSummary
-from hubbub.loadtest.worker import Worker
+from hubbub.loadtest.worker import Worker, clock
 
 
 class Bench:
@@ -46,7 +46,8 @@ class Bench:
     async def begin(self) -> None:
         await self.worker.connect()
         mix = self.worker._scenario._texts
-        self.runner._begin(Schedule(Plan(bool(mix.writes), bool(mix.reads), 1, steady(10))))
+        plan = Plan(bool(mix.writes), bool(mix.reads), 1, steady(10))
+        self.runner._begin(Schedule(plan, start=clock() - 100))  # all is due
 
     def ask(self) -> bytes:
         """Send the next request; return it as it came."""
