@@ -8,6 +8,7 @@ from html import escape
 from pathlib import Path
 
 import pytest
+from hdrh.histogram import HdrHistogram
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,7 +20,7 @@ from hubbub.loadtest.mix import CHATS, EDIT, MESSAGES, SEND
 from hubbub.loadtest.page import page
 from hubbub.loadtest.plan import Plan
 from hubbub.loadtest.profile import Stage, steady
-from hubbub.loadtest.recorder import Histogram
+from hubbub.loadtest.recorder import DIGITS, LONGEST_US, Histogram, _bucket
 from hubbub.loadtest.report import as_json, behind, notes, progress, report
 from hubbub.loadtest.requirement import BadRequirement, Requirement
 from hubbub.loadtest.run import Run
@@ -36,14 +37,23 @@ EXPECTED = Path(__file__).parent / "expected_report.txt"
     st.integers(0, 300),
 )
 def test_percentiles_are_those_of_the_sorted_list(latencies: list[int], percent: float, cut: int) -> None:
-    histogram = Histogram()
-    for part in (latencies[:cut], latencies[cut:]):  # as if from two generators
+    histogram, merged = Histogram(), Histogram()
+    for part in (latencies[:cut], latencies[cut:]):  # as if from two generators, and of two routes
         histogram.add(part)
+        of_route = Histogram()
+        of_route.add(part)
+        merged.merge(of_route)
+    assert (merged.latency(), merged.percentile(percent)) == (histogram.latency(), histogram.percentile(percent))
     exact = sorted(latencies)[math.ceil(percent * len(latencies) / 100) - 1] / 1000
     # Figures have three digits, as a bucket is at most a thousandth of its value wide.
     assert exact * 0.999 - 0.001 <= histogram.percentile(percent) <= exact * 1.001 + 0.001
     assert histogram.latency().avg == pytest.approx(sum(latencies) / len(latencies) / 1000)
     assert histogram.latency().max == max(latencies) / 1000
+
+
+@given(st.integers(1, LONGEST_US))
+def test_latencies_are_recorded_by_the_buckets_of_the_histogram(latency_us: int) -> None:
+    assert _bucket(latency_us) == HdrHistogram(1, LONGEST_US, DIGITS).get_lowest_equivalent_value(latency_us)
 
 
 def test_the_spectrum_rises_and_ends_where_the_count_ends() -> None:

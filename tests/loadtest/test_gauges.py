@@ -135,6 +135,17 @@ async def test_the_services_own_latency_is_from_between_two_readings(small: Smal
     reader.close()
 
 
+async def test_a_histogram_that_breaks_later_is_reported(small: SmallService) -> None:
+    reader = Gauges(small.url)
+    small.metrics = 200, histogram({"0.001": 1, "+Inf": 1}, 5.0)
+    await reader.read()
+    small.metrics = 200, histogram({"0.001": 1, "x": 1}, 5.0)
+    await reader.read()
+    assert reader.served() == (None, None)
+    assert reader.unusable == "it is not Prometheus' text"
+    reader.close()
+
+
 @given(st.text(max_size=200) | st.text(alphabet='hub_{}="\\\n 1le,.', max_size=80).map(lambda text: f"hubbub_{text}"))
 def test_no_text_breaks_the_reader(text: str) -> None:
     reader = Gauges("http://127.0.0.1:1")

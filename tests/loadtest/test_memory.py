@@ -74,7 +74,7 @@ def test_a_worker_holds_no_more_after_many_requests() -> None:
     def work(times: int) -> int:
         for _ in range(times):
             scenario.write()
-            number = scenario._newest[scenario._chat] + 1 if scenario.route == SEND else 0
+            number = scenario._chat.newest + 1 if scenario.route == SEND else 0
             scenario.wrong(204 if not number else 200, b'{"messageNumber":%d}' % number)
             scenario.read()
             scenario.wrong(200, b"[]")

@@ -27,7 +27,7 @@ from hubbub.loadtest.mix import (
     pattern,
     weight_of,
 )
-from hubbub.loadtest.plan import READ, WRITE, Plan, Schedule
+from hubbub.loadtest.plan import READ, WRITE, Plan, Schedule, Turns
 from hubbub.loadtest.profile import BadStages, Profile, Stage, parse_stages, spike, steady
 from hubbub.loadtest.scenario import Scenario, Texts, VirtualUser, Workload
 
@@ -41,10 +41,12 @@ def test_the_schedule_has_the_right_mix_for_every_worker(writes: int, reads: int
     assert schedule.total == writes + reads
     turns = 60
     for worker in range(0, workers, 7):
-        kinds = [schedule.kind(worker, turn) for turn in range(turns)]
+        own = Turns(schedule, worker)
+        requests = [(own.next_kind(), own.due) for _ in range(turns)]
+        kinds = [kind for kind, _ in requests]
         assert abs(kinds.count(WRITE) - turns * writes / (writes + reads)) <= 1
         assert set(kinds) <= {WRITE, READ}
-    assert schedule.due(0, 1) == pytest.approx(workers / (writes + reads)) or schedule.profile.count < workers
+        assert requests[1][1] == pytest.approx((workers + worker) / (writes + reads))
 
 
 @settings(deadline=None, max_examples=60)
@@ -59,13 +61,31 @@ def test_several_generators_send_each_request_of_the_run_once(
     assert sum(part.due_by(second) for part in parts) == whole.due_by(second)
     sent = []
     for part in parts:
-        for number in range(part.due_by(10)):
-            turn, worker = divmod(number, part.mine)
-            sent.append((round(part.due(worker, turn), 9), part.kind(worker, turn)))
-    numbers = [divmod(number, workers) for number in range(whole.due_by(10))]
-    assert sorted(sent) == sorted(
-        (round(whole.due(worker, turn), 9), whole.kind(worker, turn)) for turn, worker in numbers
-    )
+        sent += _first(part, part.due_by(10))
+    assert sorted(sent) == sorted(_first(whole, whole.due_by(10)))
+
+
+def _first(schedule: Schedule, count: int) -> list[tuple[int, float]]:
+    """Return the kinds of the first requests, and when they are due."""
+    workers = [Turns(schedule, worker) for worker in range(schedule.mine)]
+    turns = (workers[number % schedule.mine] for number in range(count))
+    return [(kind, round(each.due, 9)) for each in turns for kind in (each.next_kind(),)]
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(1, 5), st.integers(1, 90), st.booleans())
+def test_the_requests_of_a_worker_are_due_when_the_profile_says_so(workers: int, rate: int, shuffled: bool) -> None:
+    shape = (Stage(4, 0, 1), Stage(4, 1, 1), Stage(1, 0, 0), Stage(2, 3, 0), Stage(3, 2, 2))
+    plan = Plan(rate, 2 * rate, workers, shape)
+    profile = Profile(shape, 3 * rate)
+    schedule = Schedule(plan, start=7)
+    own = [Turns(schedule, worker) for worker in range(workers)]
+    numbers = list(range(schedule.total))
+    if shuffled:  # a worker may be behind, in an earlier stage
+        numbers.sort(key=lambda number: (number % workers, number))
+    for number in numbers:
+        own[number % workers].next_kind()
+        assert own[number % workers].due == pytest.approx(7 + profile.due(number))
 
 
 stages = st.lists(st.builds(Stage, st.floats(0.5, 20), st.floats(0, 3), st.floats(0, 3)), min_size=1, max_size=5).map(

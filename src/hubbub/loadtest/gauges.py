@@ -6,11 +6,12 @@ import asyncio
 import math
 import re
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Iterator
 from itertools import accumulate
 
 import msgspec
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
 
 from hubbub.loadtest.client import CallFailed, Client, TooLong
 from hubbub.loadtest.mix import READS, ROUTES, WRITES
@@ -41,6 +42,8 @@ _SIDES = tuple(frozenset(name for route in kind for name in SERVICE_ROUTES[ROUTE
 _LONGEST = 4 * 1024 * 1024  # bytes of an answer; Hubbub's are some 30 kB
 _PATIENCE_S = 2.0
 _SLOW = 3  # answers in a row
+_NO_METRICS = "it is not Prometheus' text"
+_UNPARSED = (ValueError, KeyError, IndexError, TypeError, AttributeError)  # whatever the parser makes of a text
 _LINE = re.compile(r"#|[a-zA-Z_:][a-zA-Z0-9_:]*[ \t{]")
 
 
@@ -94,8 +97,10 @@ def _percentile(bounds: list[float], counts: list[float], percent: float) -> flo
 
 
 class _Reading(msgspec.Struct):
+    """``durations`` are the lines of the histograms, which are parsed when they are needed: they are most of them."""
+
     sums: dict[str, float]
-    sides: tuple[_Counts, _Counts]
+    durations: list[str]
 
 
 class Gauges:
@@ -122,8 +127,10 @@ class Gauges:
     def _shown(self, text: str) -> dict[str, float]:
         try:
             reading = _reading(self._lines(text))
-        except (ValueError, KeyError, IndexError, TypeError, AttributeError):  # whatever the parser makes of it
-            self.unusable = "it is not Prometheus' text"
+            if self._first is None:
+                _sides(reading.durations)
+        except _UNPARSED:
+            self.unusable = _NO_METRICS
             return {}
         self._first = self._first or reading
         self._last = reading
@@ -142,7 +149,12 @@ class Gauges:
             return None, None
         if self._first.sums.get(_STARTED) != self._last.sums.get(_STARTED):
             return None, None  # another process: its counters began at 0
-        writes, reads = (last.since(first) for first, last in zip(self._first.sides, self._last.sides, strict=True))
+        try:
+            first, last = _sides(self._first.durations), _sides(self._last.durations)
+        except _UNPARSED:
+            self.unusable = _NO_METRICS
+            return None, None
+        writes, reads = (after.since(before) for before, after in zip(first, last, strict=True))
         return writes, reads
 
     async def _text(self) -> str | None:
@@ -173,7 +185,7 @@ class Gauges:
         try:
             return answer.body.decode()
         except UnicodeDecodeError:
-            self.unusable = "it is not Prometheus' text"
+            self.unusable = _NO_METRICS
             return None
 
     def _lines(self, text: str) -> list[str]:
@@ -189,21 +201,28 @@ class Gauges:
         self._client.close()
 
 
-def _reading(lines: Iterable[str]) -> _Reading:
-    reading = _Reading({}, (_Counts(), _Counts()))
+def _samples(lines: list[str]) -> Iterator[Sample]:
     for family in text_string_to_metric_families("\n".join([*lines, ""])):
-        for sample in family.samples:
-            if not math.isfinite(sample.value):
-                continue
-            if not sample.name.startswith(_DURATION):
-                reading.sums[sample.name] = reading.sums.get(sample.name, 0.0) + sample.value
-                continue
-            for names, counts in zip(_SIDES, reading.sides, strict=True):
-                if sample.labels.get("route") not in names:
-                    continue
-                if sample.name == f"{_DURATION}_sum":
-                    counts.sum_s += sample.value
-                elif sample.name == f"{_DURATION}_bucket":
-                    bound = float(sample.labels["le"])
-                    counts.within[bound] = counts.within.get(bound, 0.0) + sample.value
+        yield from (sample for sample in family.samples if math.isfinite(sample.value))
+
+
+def _reading(lines: list[str]) -> _Reading:
+    reading = _Reading({}, [line for line in lines if line.startswith(_DURATION)])
+    for sample in _samples([line for line in lines if not line.startswith(_DURATION)]):
+        reading.sums[sample.name] = reading.sums.get(sample.name, 0.0) + sample.value
     return reading
+
+
+def _sides(lines: list[str]) -> tuple[_Counts, _Counts]:
+    """The histograms of writes and of reads."""
+    sides = (_Counts(), _Counts())
+    for sample in _samples(lines):
+        for names, counts in zip(_SIDES, sides, strict=True):
+            if sample.labels.get("route") not in names:
+                continue
+            if sample.name == f"{_DURATION}_sum":
+                counts.sum_s += sample.value
+            elif sample.name == f"{_DURATION}_bucket":
+                bound = float(sample.labels["le"])
+                counts.within[bound] = counts.within.get(bound, 0.0) + sample.value
+    return sides

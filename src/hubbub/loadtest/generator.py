@@ -63,6 +63,7 @@ async def _serve(channel: Channel) -> None:
         channel.send(Broken(f"{task.url} accepts no connection: {error}"))
         await channel.flush()
         return
+    runner.listen()
     channel.send(Ready())
     try:
         while True:

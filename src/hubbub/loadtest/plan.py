@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import ceil, floor
+from math import ceil
 
 import msgspec
 
@@ -46,37 +46,69 @@ class Plan(msgspec.Struct, frozen=True):
 
 
 class Schedule:
-    """When each request of a phase is due, which worker sends it, and whether it writes. This is computed, not stored.
+    """When each request of a phase is due, and which worker sends it. This is computed, not stored.
 
     Request number n (from 0) belongs to worker n mod workers. Generator ``index`` of ``count`` has the workers whose
-    number leaves ``index`` when divided by ``count``; its own requests are counted from 0 as well (``turn`` and
-    ``worker`` below), and all generators' together are the run's, each once.
+    number leaves ``index`` when divided by ``count``; its own workers are counted from 0 as well, and all generators'
+    requests together are the run's, each once. The phase begins at ``start`` on the clock.
 
-    Whether a worker's j-th request is a write follows from j alone: over any stretch the share of writes is exact to
-    one request, and each worker starts at another place in the pattern, so that writes spread evenly over time.
+    The stage that was asked for last is kept, as it is nearly always that of the next request, too: from number
+    ``first``, which is due at ``begin``, to before ``until``, at a steady ``rate``.
     """
 
-    def __init__(self, plan: Plan, index: int = 0, count: int = 1) -> None:
-        self.profile = Profile(plan.stages, plan.writes + plan.reads)
+    def __init__(self, plan: Plan, index: int = 0, count: int = 1, start: float = 0.0) -> None:
+        self._profile = Profile(plan.stages, plan.writes + plan.reads)
+        self._start = start
         self.workers = plan.workers
-        self.total = round(self.profile.count)
+        self.total = round(self._profile.count)
         self.index = index
         self.count = count
         self.mine = len(range(index, plan.workers, count))
-        self._share = plan.writes / (plan.writes + plan.reads)
+        self.share = plan.writes / (plan.writes + plan.reads)
+        self.first = self.until = self.begin = 0.0
+        self.rate = 1.0
 
-    def due(self, worker: int, turn: int) -> float:
-        """Seconds after the start at which the request number ``turn`` of this generator's ``worker`` is due."""
-        return self.profile.due(turn * self.workers + worker * self.count + self.index)
+    def due(self, number: int) -> float:
+        """When the run's request of this number is due on the clock."""
+        if (stage := self._profile.steady(number)) is not None:
+            begin, self.first, self.until, self.rate = stage
+            self.begin = self._start + begin
+        return self._start + self._profile.due(number)
 
-    def due_by(self, second: float) -> int:
+    def due_by(self, now: float) -> int:
         """How many of this generator's requests are due by then."""
-        due = min(int(self.profile.due_by(second)) + 1, self.total)
+        due = min(int(self._profile.due_by(now - self._start)) + 1, self.total)
         turns, rest = divmod(due, self.workers)
         return turns * self.mine + len(range(self.index, rest, self.count))
 
-    def kind(self, worker: int, turn: int) -> int:
-        """WRITE or READ."""
-        phase = (worker * self.count + self.index) * _GOLDEN % 1
-        share = self._share
-        return WRITE if floor((turn + 1) * share + phase) > floor(turn * share + phase) else READ
+
+class Turns:
+    """The requests of this generator's ``worker``, one after another: ``due`` is when the current one is.
+
+    Whether the j-th request is a write follows from j alone: over any stretch the share of writes is exact to one
+    request, and each worker starts at another place in the pattern, so that writes spread evenly over time.
+    """
+
+    __slots__ = ("_number", "_schedule", "due")
+
+    def __init__(self, schedule: Schedule, worker: int) -> None:
+        self.begin(schedule, worker)
+
+    def begin(self, schedule: Schedule, worker: int) -> None:
+        """Stand before the first request."""
+        self._schedule = schedule
+        self._number = worker * schedule.count + schedule.index
+        self.due = 0.0
+
+    def next_kind(self) -> int:
+        """Go on to the next request: WRITE or READ."""
+        schedule = self._schedule
+        number = self._number
+        self._number = number + schedule.workers
+        if schedule.first <= number < schedule.until:
+            self.due = schedule.begin + (number - schedule.first) / schedule.rate
+        else:
+            self.due = schedule.due(number)
+        turn, worker = divmod(number, schedule.workers)
+        phase = worker * _GOLDEN % 1
+        return READ if int((turn + 1) * schedule.share + phase) == int(turn * schedule.share + phase) else WRITE

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Sequence
-from math import sqrt
+from math import inf, sqrt
 
 import msgspec
 
@@ -92,3 +92,12 @@ class Profile:
         # The root of slope/2 t² + rate t - missing, written so that nothing cancels when the slope is small.
         root = sqrt(max(rate * rate + 2 * slope * missing, 0.0))
         return self._starts[at] + (2 * missing / (rate + root) if rate + root else 0.0)
+
+    def steady(self, number: float) -> tuple[float, float, float, float] | None:
+        """The stage of request ``number``: the second and the number at which it begins, the number at which the next
+        one does, and the rate. None if the rate is not steady."""
+        at = bisect_right(self._numbers, number) - 1
+        rate, slope = self._rates[at]
+        if slope or not rate:
+            return None
+        return self._starts[at], self._numbers[at], (*self._numbers, inf)[at + 1], rate

@@ -13,6 +13,7 @@ from hubbub.loadtest.summary import REASONS, Answers
 
 LONGEST_US = 60_000_000
 DIGITS = 3
+_BITS = 11  # of a latency, the first of which it takes to keep so many digits
 # Where the percentile spectrum is read: from the median on, each step halves what is left above.
 _STEPS_A_HALVING = 4
 _HALVINGS = 20
@@ -53,9 +54,20 @@ class Histogram:
             self._fold()
 
     def _fold(self) -> None:
+        buckets: Counter[int] = Counter()  # recording is slow, so it is done once for each
         for latency_us, count in self._gathered.items():
+            buckets[_bucket(latency_us)] += count
+        for latency_us, count in buckets.items():
             self._histogram.record_value(min(max(latency_us, 1), LONGEST_US), count)
         self._gathered.clear()
+
+    def merge(self, other: Histogram) -> None:
+        """Add what the other has, which is not changed by it."""
+        other._fold()
+        self._histogram.add(other._histogram)
+        self._sum_us += other._sum_us
+        self._max_us = max(self._max_us, other._max_us)
+        self.count += other.count
 
     def latency(self) -> Latency:
         if not self.count:
@@ -84,6 +96,12 @@ class Histogram:
         return [(percent, self.percentile(percent)) for percent in percents(self.count)]
 
 
+def _bucket(latency_us: int) -> int:
+    """The lowest latency that the histogram counts together with this one."""
+    shift = max(latency_us.bit_length() - _BITS, 0)
+    return latency_us >> shift << shift
+
+
 def percents(count: int) -> list[float]:
     """Where a spectrum of so many requests is read."""
     steps = range(_HALVINGS * _STEPS_A_HALVING + 1)
@@ -92,16 +110,29 @@ def percents(count: int) -> list[float]:
 
 
 class Recorder:
-    """One kind of request: its latencies from when each was due (``corrected``) and from when it was sent. ``late`` are
-    counts by reason.
+    """Requests of one kind: their latencies from when each was due (``corrected``) and from when it was sent. ``late``
+    are counts by reason. What its ``parts`` have recorded belongs to it, but for ``late`` and ``unsent``.
     """
 
     def __init__(self) -> None:
         self.late = [0] * len(REASONS)
         self.unsent = 0
-        self.failures: Counter[str] = Counter()
-        self.corrected = Histogram()
-        self.uncorrected = Histogram()
+        self.parts: list[Recorder] = []
+        self._failures: Counter[str] = Counter()
+        self._corrected = Histogram()
+        self._uncorrected = Histogram()
+
+    @property
+    def failures(self) -> Counter[str]:
+        return sum((part.failures for part in self.parts), self._failures)
+
+    @property
+    def corrected(self) -> Histogram:
+        return _merged(self._corrected, [part.corrected for part in self.parts])
+
+    @property
+    def uncorrected(self) -> Histogram:
+        return _merged(self._uncorrected, [part.uncorrected for part in self.parts])
 
     @property
     def failed(self) -> int:
@@ -109,9 +140,18 @@ class Recorder:
 
     @property
     def total(self) -> int:
-        return self.corrected.count + self.failed
+        return self._corrected.count + self._failures.total() + sum(part.total for part in self.parts)
 
     def add(self, answers: Answers) -> None:
-        self.corrected.add(array("I", answers.latencies))
-        self.uncorrected.add(array("I", answers.services))
-        self.failures.update(answers.failures)
+        self._corrected.add(array("I", answers.latencies))
+        self._uncorrected.add(array("I", answers.services))
+        self._failures.update(answers.failures)
+
+
+def _merged(own: Histogram, others: list[Histogram]) -> Histogram:
+    if not others:
+        return own
+    merged = Histogram()
+    for each in (own, *others):
+        merged.merge(each)
+    return merged

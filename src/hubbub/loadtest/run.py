@@ -46,7 +46,7 @@ class Moment(msgspec.Struct, frozen=True):
 
 @dataclass
 class Run:
-    """``sides`` are the writes and the reads, ``routes`` the same by route. ``started`` is on time.monotonic().
+    """``sides`` are the writes and the reads, ``routes`` their parts. ``started`` is on time.monotonic().
 
     ``moments`` has one for each ``plan.interval`` of the run, so that there are never many, and ``recent`` the last
     minute's, second by second.
@@ -74,9 +74,15 @@ class Run:
             for recorder, late in zip(self.sides, second.late, strict=True):
                 recorder.late = [count + more for count, more in zip(recorder.late, late, strict=True)]
             for route, answers in second.routes.items():
-                self.sides[0 if route in WRITES else 1].add(answers)
-                self.routes.setdefault(ROUTES[route], Recorder()).add(answers)
+                self._recorder(route).add(answers)
         return moment
+
+    def _recorder(self, route: int) -> Recorder:
+        name = ROUTES[route]
+        if name not in self.routes:
+            self.routes[name] = Recorder()
+            self.sides[0 if route in WRITES else 1].parts.append(self.routes[name])
+        return self.routes[name]
 
     def _keep(self, seconds: list[SecondSummary], moment: Moment) -> None:
         interval = self.plan.interval

@@ -39,16 +39,21 @@ class SecondSummary(msgspec.Struct, tag=True):
 
 
 class SummaryBuilder:
-    """Counts requests and answers until ``take`` makes a summary of them and starts again from zero."""
+    """Counts requests and answers until ``take`` makes a summary of them and starts again from zero.
+
+    ``latencies`` and ``services`` stay the same arrays, which workers append to.
+    """
 
     def __init__(self) -> None:
-        self._clear()
-
-    def _clear(self) -> None:
-        self.late = ([0, 0, 0], [0, 0, 0])
-        self.lag_s = 0.0
         self.latencies = [array("I") for _ in ROUTES]
         self.services = [array("I") for _ in ROUTES]
+        self.clear()
+
+    def clear(self) -> None:
+        self.late = ([0, 0, 0], [0, 0, 0])
+        self.lag_s = 0.0
+        for gathered in (*self.latencies, *self.services):
+            del gathered[:]
         self.failures: Counter[tuple[int, str]] = Counter()
 
     def fail(self, route: int, why: str) -> None:
@@ -65,5 +70,5 @@ class SummaryBuilder:
         writes, reads = self.late
         late = ((writes[0], writes[1], writes[2]), (reads[0], reads[1], reads[2]))
         second = SecondSummary(index, routes, late, waiting, self.lag_s * 1000, cpu_s, span_s)
-        self._clear()
+        self.clear()
         return second
