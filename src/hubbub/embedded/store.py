@@ -76,7 +76,6 @@ T = TypeVar("T")
 log = logging.getLogger("hubbub.store")
 
 _OLDEST_SQLITE = (3, 37, 0)  # STRICT tables
-_ROWS_PER_INSERT = 100
 _CHATS_COUNTED_AT_ONCE = 200
 _KNOWN_CHATS = 100_000
 _CHANGES = 500  # batches of changes that the index reads at once
@@ -91,8 +90,7 @@ _CHAT_ID = (
     " WHERE a.token = ? AND NOT a.deleted AND c.number = ? AND NOT c.deleted"
 )
 _APPLICATION_ID = "SELECT id FROM applications WHERE token = ? AND NOT deleted"
-_INSERT_MESSAGES = "INSERT INTO messages (chat_id, number, sender_id, created_at, body) VALUES "
-_INSERT_MANY = _INSERT_MESSAGES + ",".join(["(?,?,?,?,?)"] * _ROWS_PER_INSERT)
+_INSERT_MESSAGE = "INSERT INTO messages (chat_id, number, sender_id, created_at, body) VALUES (?,?,?,?,?)"
 _CHAT = """
     SELECT c.number, c.title,
            c.counted + (SELECT count(*) FROM messages m WHERE m.chat_id = c.id AND m.number > c.counted_to),
@@ -254,18 +252,18 @@ class SqliteStore:
 
     def _apply(self, batch: Sequence[Command]) -> list[Outcome]:
         outcomes: list[Outcome] = []
-        rows: list[Any] = []
+        rows: list[tuple[int, int, int, int, str]] = []
         self._changed = array("q")
         for command in batch:
             if type(command) is PostMessage:
                 outcomes.append(self._post(command, rows))
             else:
                 if rows:
-                    self._insert(rows)
+                    self._writing.executemany(_INSERT_MESSAGE, rows)
                     rows = []
                 outcomes.append(self._other(command))
         if rows:
-            self._insert(rows)
+            self._writing.executemany(_INSERT_MESSAGE, rows)
         if self._changed:
             noted = (_now(), self._changed.tobytes())
             self._writing.execute("INSERT INTO changes (noted_at, messages) VALUES (?, ?)", noted)
@@ -275,7 +273,7 @@ class SqliteStore:
         handler = self._handlers.get(type(command))
         return HANDLERS[type(command)](self._writing, command) if handler is None else handler(self, command)
 
-    def _post(self, command: PostMessage, rows: list[Any]) -> Outcome:
+    def _post(self, command: PostMessage, rows: list[tuple[int, int, int, int, str]]) -> Outcome:
         chat_id = self._written_id(command.chat)
         if chat_id is None:
             return NotFound("There is no such chat.")
@@ -287,22 +285,11 @@ class SqliteStore:
                 "INSERT INTO idempotency_keys (chat_id, sender_id, key, number, body_hash) VALUES (?,?,?,?,?)",
                 (chat_id, command.sender_id, command.key, command.number, command.body_hash),
             )
-        rows += (chat_id, command.number, command.sender_id, command.created_at, command.body)
+        rows.append((chat_id, command.number, command.sender_id, command.created_at, command.body))
         self._changed.append(chat_id)
         self._changed.append(command.number)
         self._uncounted[chat_id] = None
         return command.number
-
-    def _insert(self, rows: list[Any]) -> None:
-        """Insert messages. ``rows`` is a flat list with five values for each message."""
-        whole = _ROWS_PER_INSERT * 5
-        position = 0
-        while len(rows) - position >= whole:
-            self._writing.execute(_INSERT_MANY, rows[position : position + whole])
-            position += whole
-        rest = rows[position:] if position else rows
-        if rest:
-            self._writing.execute(_INSERT_MESSAGES + ",".join(["(?,?,?,?,?)"] * (len(rest) // 5)), rest)
 
     def _edit(self, command: EditMessage) -> Outcome:
         chat_id = self._written_id(command.chat)
