@@ -188,12 +188,12 @@ class IndexFile:
             new: list[tuple[int, str]] = []
             edited: list[tuple[int, str]] = []
             changed: list[tuple[int]] = []
-            for each in documents:
-                row = self._row(each.chat, each.number)
-                if each.edited or each.body is None:
+            for chat, number, body, _, was_edited in documents:
+                row = self._row(chat, number)
+                if was_edited or body is None:
                     changed.append((row,))
-                if each.body is not None:
-                    (edited if each.edited else new).append((row, spaced(each.body)))
+                if body is not None:
+                    (edited if was_edited else new).append((row, spaced(body)))
             self._insert("grams", new)
             if changed:
                 self._writing.execute("PRAGMA secure_delete = ON")  # ``edited`` has texts

@@ -22,8 +22,9 @@ from array import array
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar, cast
+from typing import Any, ClassVar, TypeAlias, TypeVar, cast
 
 from hubbub.chat.accounts import must_hand_over, no_account, session_over
 from hubbub.chat.applications import handed_over, must_own, no_member
@@ -90,6 +91,15 @@ _CHAT_ID = (
     " WHERE a.token = ? AND NOT a.deleted AND c.number = ? AND NOT c.deleted"
 )
 _APPLICATION_ID = "SELECT id FROM applications WHERE token = ? AND NOT deleted"
+_COUNT = (
+    "UPDATE chats SET (counted, counted_to) ="
+    " (SELECT chats.counted + count(*), coalesce(max(m.number), chats.counted_to)"
+    "  FROM messages m WHERE m.chat_id = chats.id AND m.number > chats.counted_to)"
+    " WHERE id = ?"
+)
+_DELETE_CHATS = {DeleteChat, DeleteApplication}
+_Row: TypeAlias = tuple[int, int, int, int, str]  # of a message
+_PLACE, _CHAT_OF = itemgetter(0, 1), itemgetter(0)
 _INSERT_MESSAGE = "INSERT INTO messages (chat_id, number, sender_id, created_at, body) VALUES (?,?,?,?,?)"
 _CHAT = """
     SELECT c.number, c.title,
@@ -198,7 +208,7 @@ class SqliteStore:
         if self._soundness.fault is not None:
             raise self._soundness.refusal()
         outcomes = self._transaction(lambda: self._apply(batch))
-        if any(isinstance(command, DeleteChat | DeleteApplication) for command in batch):
+        if not _DELETE_CHATS.isdisjoint(map(type, batch)):
             self.forget_ids()
         self._soundness.check()  # after the commit: it must hold for what is acknowledged next
         return outcomes
@@ -231,28 +241,37 @@ class SqliteStore:
 
     def _apply(self, batch: Sequence[Command]) -> list[Outcome]:
         outcomes: list[Outcome] = []
-        rows: list[tuple[int, int, int, int, str]] = []
+        rows: list[_Row] = []
+        known = self._written_ids
         self._changed = array("q")
         for command in batch:
             if type(command) is PostMessage:
-                outcomes.append(self._post(command, rows))
+                chat_id = known.get(command.chat)
+                if chat_id is None or command.key is not None:
+                    outcomes.append(self._post(command, rows))
+                else:
+                    rows.append((chat_id, command.number, command.sender_id, command.created_at, command.body))
+                    outcomes.append(command.number)
             else:
-                if rows:
-                    self._writing.executemany(_INSERT_MESSAGE, rows)
-                    rows = []
+                self._insert(rows)
+                rows = []
                 outcomes.append(self._other(command))
-        if rows:
-            self._writing.executemany(_INSERT_MESSAGE, rows)
+        self._insert(rows)
         if self._changed:
             noted = (_now(), self._changed.tobytes())
             self._writing.execute("INSERT INTO changes (noted_at, messages) VALUES (?, ?)", noted)
         return outcomes
 
+    def _insert(self, rows: list[_Row]) -> None:
+        self._writing.executemany(_INSERT_MESSAGE, rows)
+        self._changed.extend(itertools.chain.from_iterable(map(_PLACE, rows)))
+        self._uncounted.update(dict.fromkeys(map(_CHAT_OF, rows)))
+
     def _other(self, command: Command) -> Outcome:
         handler = self._handlers.get(type(command))
         return HANDLERS[type(command)](self._writing, command) if handler is None else handler(self, command)
 
-    def _post(self, command: PostMessage, rows: list[tuple[int, int, int, int, str]]) -> Outcome:
+    def _post(self, command: PostMessage, rows: list[_Row]) -> Outcome:
         chat_id = self._written_id(command.chat)
         if chat_id is None:
             return NotFound("There is no such chat.")
@@ -265,9 +284,6 @@ class SqliteStore:
                 (chat_id, command.sender_id, command.key, command.number, command.body_hash),
             )
         rows.append((chat_id, command.number, command.sender_id, command.created_at, command.body))
-        self._changed.append(chat_id)
-        self._changed.append(command.number)
-        self._uncounted[chat_id] = None
         return command.number
 
     def _edit(self, command: EditMessage) -> Outcome:
@@ -530,18 +546,9 @@ class SqliteStore:
         self._forget_changes()
         chats = list(itertools.islice(self._uncounted, _CHATS_COUNTED_AT_ONCE))
         if chats:
-            self._transaction(lambda: self._count(chats))
+            self._transaction(lambda: self._writing.executemany(_COUNT, zip(chats)))
             for chat_id in chats:
                 del self._uncounted[chat_id]
-
-    def _count(self, chats: Sequence[int]) -> None:
-        self._writing.execute(
-            "UPDATE chats SET (counted, counted_to) ="
-            " (SELECT chats.counted + count(*), coalesce(max(m.number), chats.counted_to)"
-            "  FROM messages m WHERE m.chat_id = chats.id AND m.number > chats.counted_to)"
-            f" WHERE id IN ({','.join('?' * len(chats))})",
-            chats,
-        )
 
     def erase(self) -> None:
         """Remove some of the data of deleted chats, applications and users, for some milliseconds. Blocks. Raises
