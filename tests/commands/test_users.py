@@ -115,6 +115,6 @@ async def test_a_chat_deleted_before_a_restart_is_erased_after_it(own_service: S
     own_service.start()
     assert own_service.stop() == 0  # stopping does the work that can wait once more
     store = SqliteStore(own_service.data / "hubbub.db")
-    _, left = store.all_messages((0, 0))
+    _, left = store.following.all_messages((0, 0))
     store.close()
     assert left == []

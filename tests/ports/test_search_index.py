@@ -186,6 +186,20 @@ async def test_the_same_again_changes_nothing(filled: Filled) -> None:
     assert await candidates_of(filled.index, chat, parse("flamingo"), typos=False) == [2, 1]
 
 
+async def test_a_deleted_text_is_overwritten(tmp_path: Path) -> None:
+    """Those of edited messages are on disk. The longest have pages of their own, which are free afterwards."""
+    index = SqliteIndex(tmp_path, 1)
+    file = index.start_anew()
+    file.add([Document(new_chat(), 1, "unmistakable" * 800, 2, edited=True)], Progress(0))
+    file.sync()
+    assert b"unmistakable" in file.path.read_bytes()
+    file.add([Document(ChatKey("token-of-search", next(_chats) - 1), 1, None)])
+    file.sync()
+    assert b"unmistakable" not in file.path.read_bytes()
+    file.close()
+    index.close()
+
+
 def test_some_characters_become_words_but_a_text_stays_bounded() -> None:
     assert fold("\ufdfa") == "صلى الله عليه وسلم"
     assert fold("Ｈａｎｇｕｌ 각 각") == "hangul 각 각"

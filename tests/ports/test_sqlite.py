@@ -59,17 +59,17 @@ def test_posts_edits_and_deletes_are_changes_for_the_index(tmp_path: Path) -> No
     store = SqliteStore(tmp_path / "hubbub.db")
     store.apply([AddUser("ref", "a@x", "A", "hash", 1), AddApplication("token", "T", 1, 2), AddChat("token", None, 3)])
     store.apply([post(1), post(2), post(3)])
-    at, _ = store.changes(0)
+    at, _, _ = store.following.changes(0)
     store.apply([EditMessage(CHAT, 1, 1, "y", 2000), DeleteMessage(CHAT, 2, 1, any_sender=False), post(4)])
-    _, changes = store.changes(at)
-    changed = store.documents((each.chat_id, each.number) for each in changes)
+    _, changes, _ = store.following.changes(at)
+    changed = store.following.documents((each.chat_id, each.number) for each in changes)
     assert sorted(((each.number, each.body, each.edited) for each in changed), key=lambda each: each[0]) == [
         (1, "y", True),
         (2, None, False),
         (4, "x", False),
     ]
     assert {each.chat for each in changed} == {CHAT}
-    _, all_ = store.all_messages((0, 0))
+    _, all_ = store.following.all_messages((0, 0))
     assert [(each.number, each.edited) for each in all_] == [(1, True), (3, False), (4, False)]
     store.close()
 

@@ -12,7 +12,7 @@ from hubbub.chat.model import ChatKey
 from hubbub.chat.ports import Document
 from hubbub.embedded.index import IndexFile, Progress, SqliteIndex
 from hubbub.embedded.index_shares import MOST_CHARACTERS, Change, shared_out
-from hubbub.embedded.indexer import Indexer
+from hubbub.embedded.indexer import Indexer, pause_after
 from hubbub.embedded.store import SqliteStore
 from tests.conftest import eventually
 
@@ -36,6 +36,16 @@ def test_one_user_alone_gets_all_and_the_longest_text_is_taken() -> None:
     assert len(shared_out(changes(0, 5000, 0), 3000)) == 100  # deleted messages are work too
 
 
+def test_many_short_messages_gather_and_nothing_else_waits() -> None:
+    none, few, many = changes(1, 0, 76), changes(1, 20, 76), changes(1, 1000, 76)
+    longer = pause_after(many, left_over=False)
+    assert 0.2 < longer < 1
+    for soon in (none, few, changes(1, 1000, 200), changes(1, 60, 4000)):
+        assert pause_after(soon, left_over=False) < longer / 2
+    assert pause_after(few, left_over=True) < longer / 10
+    assert pause_after(changes(1, 2500, 76), left_over=False) < longer / 10, "there are more"
+
+
 class Flooded:
     """A store in which user 1 posted many long messages and then user 2 one, and its empty index."""
 
@@ -55,7 +65,7 @@ class Flooded:
     def index_until(self, done: Callable[[IndexFile], bool]) -> None:
         index = SqliteIndex(self.folder, 1)
         assert index.current is not None
-        indexer = Indexer(self.store, index)
+        indexer = Indexer(self.store.following, index, self.store.indexed)
         try:
             eventually(lambda: index.current is not None and done(index.current))
         finally:
@@ -87,7 +97,7 @@ def test_a_flood_waits_in_the_index_and_delays_nobody_elses_message(
     flooded.store.apply([EditMessage(CHAT, FLOOD, 1, "otter", 2000)])  # it is waiting by now
 
     def all_in(file: IndexFile) -> bool:
-        return file.position == flooded.store.last_change() and file.waiting_since() is None
+        return file.position == flooded.store.following.last_change() and file.waiting_since() is None
 
     flooded.index_until(all_in)
     found = SqliteIndex(tmp_path, 1)
@@ -101,26 +111,26 @@ def test_a_flood_waits_in_the_index_and_delays_nobody_elses_message(
 
 
 def test_a_step_reads_a_bounded_number_of_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hubbub.embedded.store.MOST_CHANGES", 15)
+    monkeypatch.setattr("hubbub.embedded.following.MOST_CHANGES", 15)
     store = Flooded(tmp_path).store
-    position = store.last_change()
+    position = store.following.last_change()
     for commit in range(6):
         numbers = range(100 + commit * 10, 110 + commit * 10)
         store.apply([PostMessage(CHAT, number, 2, "b", "B", "otter", 1) for number in numbers])
     steps = list[list[int]]()
     for _ in range(3):
-        position, changes = store.changes(position)
+        position, changes, _ = store.following.changes(position)
         steps.append([change.number for change in changes])
     assert steps == [list(range(start, start + 20)) for start in (100, 120, 140)], "and one more commit's"
     store.close()
 
 
 def test_a_rebuild_reads_a_bounded_amount_of_text_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hubbub.embedded.store._MOST_CHARACTERS", MOST_CHARACTERS)
+    monkeypatch.setattr("hubbub.embedded.following._MOST_CHARACTERS", MOST_CHARACTERS)
     store = Flooded(tmp_path).store
     place, numbers = (0, 0), list[int]()
     while True:
-        place, documents = store.all_messages(place)
+        place, documents = store.following.all_messages(place)
         if not documents:
             break
         assert sum(len(each.body or "") for each in documents) < MOST_CHARACTERS + 10_000

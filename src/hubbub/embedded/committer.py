@@ -30,7 +30,7 @@ from hubbub.measures import waited_s
 MAX_BATCH = 1000
 MAX_BATCH_BYTES = 4 * 1024 * 1024
 _OVERHEAD = 500  # bytes a command costs beside its body
-_READ = 1024 * 1024
+_READ = 64 * 1024  # a larger buffer is mapped and unmapped each time
 
 
 class Indexed(msgspec.Struct, tag=True, array_like=True):
@@ -120,6 +120,8 @@ class Committer:
                 self._open = bool(data)
                 for content in self._frames.take(data):
                     self._take(self._decode(content))
+                if len(data) < _READ:  # nothing more has come
+                    return
         except BlockingIOError:
             pass
 

@@ -7,9 +7,6 @@ can seek to in the list of any gram.
 A table without texts can't delete a row (before SQLite 3.43). So the rows of ``grams`` that an edit or a delete made
 outdated are noted in ``gone`` and skipped; the next rebuild removes them. Edited messages are in the table ``edited``,
 which keeps texts; each has one row, with its latest text.
-
-Statements are few and large, as in embedded.store: a batch is passed as one JSON array, so that the C code processes it
-without taking the GIL in between.
 """
 
 from __future__ import annotations
@@ -58,15 +55,11 @@ _SCHEMA = """
     ) STRICT, WITHOUT ROWID;
     CREATE INDEX IF NOT EXISTS waiting_longest ON waiting (noted_at);
 """
-_ADD = "INSERT INTO {} (rowid, text) SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?)"
-_GONE = "INSERT OR IGNORE INTO gone SELECT value FROM json_each(?)"
-_NOT_EDITED = "DELETE FROM edited WHERE rowid IN (SELECT value FROM json_each(?))"
-_WAIT = "INSERT OR IGNORE INTO waiting SELECT {} FROM json_each(?)".format(
-    ", ".join(f"json_extract(value, '$[{at}]')" for at in range(len(Change._fields)))
-)
-_NOT_WAITING = "DELETE FROM waiting WHERE (sender, noted_at, chat_id, number) IN (SELECT {} FROM json_each(?))".format(
-    ", ".join(f"json_extract(value, '$[{at}]')" for at in range(4))
-)
+_ADD = "INSERT INTO {} (rowid, text) VALUES (?, ?)"
+_GONE = "INSERT OR IGNORE INTO gone VALUES (?)"
+_NOT_EDITED = "DELETE FROM edited WHERE rowid = ?"
+_WAIT = f"INSERT OR IGNORE INTO waiting VALUES ({', '.join('?' * len(Change._fields))})"
+_NOT_WAITING = "DELETE FROM waiting WHERE sender = ? AND noted_at = ? AND chat_id = ? AND number = ?"
 _NEWEST = """
     SELECT row FROM (SELECT rowid AS row FROM {0} WHERE {0} MATCH ?1 AND rowid BETWEEN ?2 AND ?3 {1}
                      ORDER BY rowid DESC LIMIT ?4)
@@ -80,6 +73,7 @@ _FIND = f"""
 """
 _CHAT = "SELECT id FROM chats WHERE token = ? AND number = ?"
 _NUMBER_BITS = 32
+_MERGED_AT_ONCE = 8  # parts of the index; with FTS5's 4 each is written more often, and searches are no faster
 _KNOWN_CHATS = 100_000
 _USERS_AT_ONCE = 20  # of the users with waiting changes
 _CHANGES_AT_ONCE = 4000  # of these users
@@ -131,6 +125,7 @@ class IndexFile:
         """Check that the index belongs to the data set. An index of a version without such numbers is accepted."""
         (found,) = self._writing.execute("PRAGMA user_version").fetchone()
         if found == 0:
+            self._writing.execute(f"INSERT INTO grams (grams, rank) VALUES ('automerge', {_MERGED_AT_ONCE})")
             self._writing.execute(f"PRAGMA user_version = {data_set}")
         elif found != data_set:
             raise Damaged(f"it belongs to the data set {found:08x}")
@@ -186,21 +181,24 @@ class IndexFile:
         """Add the documents. Raises sqlite3.Error; then none of them was added."""
         if not self.is_there():
             raise Damaged("it was deleted or replaced")
+        # FTS5 writes its lists anew again and again. Debian's SQLite would overwrite each old one with zeros.
+        self._writing.execute("PRAGMA secure_delete = FAST")
         self._writing.execute("BEGIN IMMEDIATE")
         try:
             new: list[tuple[int, str]] = []
             edited: list[tuple[int, str]] = []
-            changed: list[int] = []
-            for each in documents:
-                row = self._row(each.chat, each.number)
-                if each.edited or each.body is None:
-                    changed.append(row)
-                if each.body is not None:
-                    (edited if each.edited else new).append((row, spaced(each.body)))
+            changed: list[tuple[int]] = []
+            for chat, number, body, _, was_edited in documents:
+                row = self._row(chat, number)
+                if was_edited or body is None:
+                    changed.append((row,))
+                if body is not None:
+                    (edited if was_edited else new).append((row, spaced(body)))
             self._insert("grams", new)
             if changed:
-                self._writing.execute(_GONE, (json.dumps(changed),))
-                self._writing.execute(_NOT_EDITED, (json.dumps(changed),))
+                self._writing.execute("PRAGMA secure_delete = ON")  # ``edited`` has texts
+                self._writing.executemany(_GONE, changed)
+                self._writing.executemany(_NOT_EDITED, changed)
                 self._insert("edited", edited)
             if progress is not None:
                 self._note(progress)
@@ -213,15 +211,13 @@ class IndexFile:
             self.position = progress.position
 
     def _note(self, progress: Progress) -> None:
-        if progress.taken:
-            self._writing.execute(_NOT_WAITING, (json.dumps(progress.taken),))
-        if progress.later:
-            self._writing.execute(_WAIT, (json.dumps(progress.later),))
+        self._writing.executemany(_NOT_WAITING, (each[:4] for each in progress.taken))
+        self._writing.executemany(_WAIT, progress.later)
         self._writing.execute("INSERT OR REPLACE INTO state (only, position) VALUES (1, ?)", (progress.position,))
 
     def _insert(self, table: str, rows: list[tuple[int, str]]) -> None:
         """Insert rows in order: FTS5 flushes its buffer whenever a rowid is below the one before."""
-        self._writing.execute(_ADD.format(table), (json.dumps(sorted(rows)),))
+        self._writing.executemany(_ADD.format(table), sorted(rows))
 
     def _row(self, chat: ChatKey, number: int) -> int:
         known = self._ids.get(chat)

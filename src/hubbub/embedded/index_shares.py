@@ -26,6 +26,9 @@ def shared_out(changes: Iterable[Change], most: int = MOST_CHARACTERS) -> list[C
     """Choose the changes to index first: at least one change, about ``most`` characters in all. Users with few get all
     of theirs indexed, the others equal shares, in the given order.
     """
+    changes = list(changes)
+    if sum(map(_cost, changes)) <= most:
+        return changes
     queues: dict[int, list[Change]] = {}
     for change in changes:
         queues.setdefault(change.sender, []).append(change)

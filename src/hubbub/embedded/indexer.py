@@ -13,30 +13,35 @@ import logging
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Generic, Protocol, TypeVar
 
 from hubbub.chat.errors import Unavailable
 from hubbub.chat.ports import Document
+from hubbub.embedded.following import Place
 from hubbub.embedded.index import Progress
-from hubbub.embedded.index_shares import MOST_CHANGES, Change, shared_out
+from hubbub.embedded.index_shares import MOST_CHANGES, MOST_CHARACTERS, Change, shared_out
 
 log = logging.getLogger("hubbub.search")
 
-_PAUSE_S = 0.1  # short steps: every request waits while a step holds the GIL
+_PAUSE_S = 0.1
 _BEHIND_PAUSE_S = 0.02
+# Where many messages come they gather for longer: with more in a step, the index is written less often, and each
+# message costs a third less. But not so many that a step can't take all of them.
+_GATHERING_PAUSE_S = 0.4
+_MANY = 100
+_GATHERED = MOST_CHARACTERS * 3 // 4
 _SYNC_S = 5.0
 _AFTER_FAULT_S = 2.0
 
 
 class Changes(Protocol):
-    """See embedded.store."""
+    """See embedded.following."""
 
     def last_change(self) -> int: ...
-    def changes(self, after: int) -> tuple[int, list[Change]]: ...
-    def documents(self, places: Iterable[tuple[int, int]]) -> list[Document]: ...
-    def all_messages(self, after: tuple[int, int]) -> tuple[tuple[int, int], list[Document]]: ...
-    def indexed(self, position: int) -> None: ...
+    def changes(self, after: int) -> tuple[int, list[Change], dict[Place, Document]]: ...
+    def documents(self, places: Iterable[Place]) -> list[Document]: ...
+    def all_messages(self, after: Place) -> tuple[Place, list[Document]]: ...
 
 
 class Generation(Protocol):
@@ -66,11 +71,14 @@ class Generations(Protocol[G]):
 
 
 class Indexer(Generic[G]):
-    """Updates the index on its own thread. ``fault`` says why it can't; None when it can."""
+    """Updates the index on its own thread. ``fault`` says why it can't; None when it can. ``indexed`` is told how far
+    the index is durable, see SqliteStore.indexed.
+    """
 
-    def __init__(self, store: Changes, index: Generations[G]) -> None:
+    def __init__(self, store: Changes, index: Generations[G], indexed: Callable[[int], None]) -> None:
         self._store = store
         self._index = index
+        self._indexed = indexed
         self._stopping = threading.Event()
         self._rebuild = threading.Event()
         self.fault: str | None = None
@@ -90,7 +98,7 @@ class Indexer(Generic[G]):
     def _run(self) -> None:
         while not self._stopping.is_set():
             try:
-                more = self._step()
+                pause = self._step()
             except (Unavailable, sqlite3.Error) as error:
                 self._report(str(error))
                 self._stopping.wait(_AFTER_FAULT_S)
@@ -102,28 +110,28 @@ class Indexer(Generic[G]):
             if self.fault is not None:
                 self.fault = None
                 log.warning("The search index is being updated again.")
-            self._stopping.wait(_BEHIND_PAUSE_S if more else _PAUSE_S)
+            self._stopping.wait(pause)
 
     def _report(self, why: str, unexpected: Exception | None = None) -> None:
         if why != self.fault:
             self.fault = why
             log.error("The search index can't be updated: %s", why, exc_info=unexpected)
 
-    def _step(self) -> bool:
-        """Add the latest changes to the index. Returns whether there were more than a step takes."""
+    def _step(self) -> float:
+        """Add the latest changes to the index. Returns how many seconds later to look for more."""
         current = self._index.current
         if current is None or self._rebuild.is_set():
             self._make_anew()
             self._rebuild.clear()
-            return False
+            return _PAUSE_S
         try:
             if current is not self._checked:
                 self._check(current)
-            return current is self._checked and self._follow(current)
+            return self._follow(current) if current is self._checked else _PAUSE_S
         except sqlite3.Error as error:
             if not self._index.noticed(current, error):
                 raise
-            return False
+            return _PAUSE_S
 
     def _check(self, found: G) -> None:
         """Check a generation that existed at the start: it must not be damaged, nor be ahead of the store."""
@@ -133,21 +141,28 @@ class Indexer(Generic[G]):
         else:
             self._checked = found
 
-    def _follow(self, generation: G) -> bool:
+    def _follow(self, generation: G) -> float:
         before = generation.position or 0
-        position, new = self._store.changes(before)
+        position, new, at_hand = self._store.changes(before)
         waiting = generation.waiting()
         if position == before and not waiting:
-            return False
+            return _PAUSE_S
         chosen = shared_out(waiting + new)
-        later = set(new).difference(chosen)
-        documents = self._store.documents((each.chat_id, each.number) for each in chosen)
-        generation.add(documents, Progress(position, sorted(set(waiting).intersection(chosen)), sorted(later)))
+        left_over = len(chosen) < len(waiting) + len(new)
+        later = sorted(set(new).difference(chosen)) if left_over else []
+        taken = sorted(set(waiting).intersection(chosen)) if waiting else []
+        generation.add(self._documents(chosen, at_hand), Progress(position, taken, later))
         if time.monotonic() - self._synced >= _SYNC_S:
             generation.sync()
             self._synced = time.monotonic()
-            self._store.indexed(position)
-        return len(new) >= MOST_CHANGES or len(chosen) < len(waiting) + len(new)
+            self._indexed(position)
+        return pause_after(new, left_over=left_over)
+
+    def _documents(self, changes: Sequence[Change], at_hand: Mapping[Place, Document]) -> list[Document]:
+        """The documents of the changes, those of a chat in a row."""
+        places = {(each.chat_id, each.number) for each in changes}
+        documents = [document for place, document in at_hand.items() if place in places]
+        return documents + self._store.documents(places.difference(at_hand))
 
     def _make_anew(self) -> None:
         """Build a new generation: all messages, then the changes made in the meantime. The store keeps these, because
@@ -181,3 +196,11 @@ class Indexer(Generic[G]):
             return None
         generation.add([], Progress(start))
         return count
+
+
+def pause_after(new: Sequence[Change], *, left_over: bool) -> float:
+    """How many seconds after a step with these new changes, from which some may be left over, the next one begins."""
+    if left_over or len(new) >= MOST_CHANGES:
+        return _BEHIND_PAUSE_S
+    many = len(new) >= _MANY and sum(each.size for each in new) <= _GATHERED
+    return _GATHERING_PAUSE_S if many else _PAUSE_S

@@ -96,26 +96,12 @@ _Request: TypeAlias = Find | AskLag | Rebuild
 _Message: TypeAlias = Found | Lag | Fault | Progressed | Unsound | Logged
 
 
-class _Followed:
-    """The store as the Indexer uses it: ``indexed`` is a message to the process that serves."""
-
-    def __init__(self, store: SqliteStore, sender: Sender) -> None:
-        self._sender = sender
-        self.last_change = store.last_change
-        self.changes = store.changes
-        self.documents = store.documents
-        self.all_messages = store.all_messages
-
-    def indexed(self, position: int) -> None:
-        self._sender.send(Progressed(position))
-
-
 def search(channel: socket.socket, folder: Path, data_set: int) -> None:
     """Index and search until the other end is closed. The database must be there, with the current schema."""
     sender = Sender(channel)
     store = SqliteStore(folder / "hubbub.db", lambda fault: sender.send(Unsound(fault)))
     index = SqliteIndex(folder, data_set)
-    indexer = Indexer(_Followed(store, sender), index)
+    indexer = Indexer(store.following, index, lambda position: sender.send(Progressed(position)))
     try:
         Searching(channel, sender, store, index, indexer).run()
     finally:

@@ -4,8 +4,10 @@ One connection writes, on the thread that calls ``apply``; SQLite would serialis
 can't wait for its own locks. Short reads run on the event loop's own connection, where they cost some 20 µs; reads that
 may visit many rows (a deep page by offset, the candidates of a search) go to threads.
 
-Statements are few and large on purpose: sqlite3 releases the GIL around every step, and with a busy event loop it waits
-each time to get it back. So a batch of messages is one INSERT of many rows.
+Reads of many rows return one JSON array: sqlite3 releases the GIL around every step, and with a busy event loop it
+waits each time to get it back. A batch of messages is inserted row by row, as the process that commits has no other
+thread. One statement for many rows would cost more: SQLite would first write down the earlier state of each page that
+it changes, to undo that statement alone.
 """
 
 from __future__ import annotations
@@ -17,11 +19,12 @@ import logging
 import sqlite3
 import time
 from array import array
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar, cast
+from typing import Any, ClassVar, TypeAlias, TypeVar, cast
 
 from hubbub.chat.accounts import must_hand_over, no_account, session_over
 from hubbub.chat.applications import handed_over, must_own, no_member
@@ -62,10 +65,10 @@ from hubbub.chat.model import (
     Role,
     User,
 )
-from hubbub.chat.ports import Document, Place, Sent
+from hubbub.chat.ports import Place, Sent
 from hubbub.embedded.accounts import HANDLERS, ROLE, is_gone, refused_by, role_of
 from hubbub.embedded.erasing import erase_some
-from hubbub.embedded.index_shares import MOST_CHANGES, Change, shared_out
+from hubbub.embedded.following import Following
 from hubbub.embedded.migrate import migrate
 from hubbub.embedded.readers import Readers
 from hubbub.embedded.soundness import Soundness
@@ -76,12 +79,9 @@ T = TypeVar("T")
 log = logging.getLogger("hubbub.store")
 
 _OLDEST_SQLITE = (3, 37, 0)  # STRICT tables
-_ROWS_PER_INSERT = 100
 _CHATS_COUNTED_AT_ONCE = 200
 _KNOWN_CHATS = 100_000
-_CHANGES = 500  # batches of changes that the index reads at once
 _AT_ONCE = 5000  # messages that one step of a walk over all messages reads
-_MOST_CHARACTERS = 2_097_152  # of texts that a rebuild of the index reads at once
 _UNDER_WAY_MS = 2000  # how long requests of a deleted account may still be in progress; they take milliseconds
 
 _ERASING_S = 0.02  # once a second, while there is deleted data to remove
@@ -91,8 +91,16 @@ _CHAT_ID = (
     " WHERE a.token = ? AND NOT a.deleted AND c.number = ? AND NOT c.deleted"
 )
 _APPLICATION_ID = "SELECT id FROM applications WHERE token = ? AND NOT deleted"
-_INSERT_MESSAGES = "INSERT INTO messages (chat_id, number, sender_id, created_at, body) VALUES "
-_INSERT_MANY = _INSERT_MESSAGES + ",".join(["(?,?,?,?,?)"] * _ROWS_PER_INSERT)
+_COUNT = (
+    "UPDATE chats SET (counted, counted_to) ="
+    " (SELECT chats.counted + count(*), coalesce(max(m.number), chats.counted_to)"
+    "  FROM messages m WHERE m.chat_id = chats.id AND m.number > chats.counted_to)"
+    " WHERE id = ?"
+)
+_DELETE_CHATS = {DeleteChat, DeleteApplication}
+_Row: TypeAlias = tuple[int, int, int, int, str]  # of a message
+_PLACE, _CHAT_OF = itemgetter(0, 1), itemgetter(0)
+_INSERT_MESSAGE = "INSERT INTO messages (chat_id, number, sender_id, created_at, body) VALUES (?,?,?,?,?)"
 _CHAT = """
     SELECT c.number, c.title,
            c.counted + (SELECT count(*) FROM messages m WHERE m.chat_id = c.id AND m.number > c.counted_to),
@@ -102,27 +110,6 @@ _CHAT = """
 _MESSAGE = """
     SELECT m.number, m.sender_id, u.ref, u.name, m.body, m.created_at, m.edited_at
     FROM messages m JOIN users u ON u.id = m.sender_id
-"""
-_OF_CHAT = "JOIN chats c ON c.id = m.chat_id JOIN applications a ON a.id = c.application_id"
-_NAMED = f"""
-    SELECT json_group_array(json_array(a.token, c.number, m.number, m.body, m.edited_at)) FROM json_each(?) named
-    CROSS JOIN messages m ON m.chat_id = json_extract(named.value, '$[0]')
-                         AND m.number = json_extract(named.value, '$[1]') {_OF_CHAT}
-"""
-_DELETED = """
-    SELECT json_group_array(json_array(a.token, c.number, json_extract(named.value, '$[1]'))) FROM json_each(?) named
-    CROSS JOIN chats c ON c.id = json_extract(named.value, '$[0]') JOIN applications a ON a.id = c.application_id
-    WHERE NOT EXISTS (SELECT 1 FROM messages m WHERE m.chat_id = c.id AND m.number = json_extract(named.value, '$[1]'))
-"""
-_SIZES = """
-    SELECT json_group_array(json_array(m.chat_id, m.number, m.sender_id, length(m.body))) FROM json_each(?) named
-    CROSS JOIN messages m ON m.chat_id = json_extract(named.value, '$[0]')
-                         AND m.number = json_extract(named.value, '$[1]')
-"""
-_SIZES_FROM = """
-    SELECT json_group_array(json_array(chat_id, number, size)) FROM
-    (SELECT chat_id, number, length(body) AS size FROM messages
-     WHERE (chat_id, number) > (?, ?) ORDER BY chat_id, number LIMIT ?)
 """
 _SENT = """
     WITH some AS MATERIALIZED (SELECT chat_id, number, sender_id FROM messages
@@ -159,9 +146,9 @@ class SqliteStore:
         self._path = path
         self._writing = self._connect()
         self._reading = self._connect(read_only=True)
-        self._following = self._connect(read_only=True)
         self._reading.execute("SELECT 1 FROM changes LIMIT 1").fetchall()
         self._soundness = Soundness(path, found)
+        self.following = Following(self._connect(read_only=True), self._soundness)
         self._readers = Readers(partial(self._connect, read_only=True))
         # The two kinds of long reads have separate threads, so that neither waits for the other. Deep pages take
         # longest, and are read one at a time: between two of them the log can be emptied.
@@ -212,7 +199,7 @@ class SqliteStore:
         self._deep_pages.shutdown()
         self._readers.close()
         self._reading.close()
-        self._following.close()
+        self.following.close()
         self._writing.close()
 
     # Writing ---------------------------------------------------------------------------------------------------------
@@ -221,7 +208,7 @@ class SqliteStore:
         if self._soundness.fault is not None:
             raise self._soundness.refusal()
         outcomes = self._transaction(lambda: self._apply(batch))
-        if any(isinstance(command, DeleteChat | DeleteApplication) for command in batch):
+        if not _DELETE_CHATS.isdisjoint(map(type, batch)):
             self.forget_ids()
         self._soundness.check()  # after the commit: it must hold for what is acknowledged next
         return outcomes
@@ -254,28 +241,37 @@ class SqliteStore:
 
     def _apply(self, batch: Sequence[Command]) -> list[Outcome]:
         outcomes: list[Outcome] = []
-        rows: list[Any] = []
+        rows: list[_Row] = []
+        known = self._written_ids
         self._changed = array("q")
         for command in batch:
             if type(command) is PostMessage:
-                outcomes.append(self._post(command, rows))
+                chat_id = known.get(command.chat)
+                if chat_id is None or command.key is not None:
+                    outcomes.append(self._post(command, rows))
+                else:
+                    rows.append((chat_id, command.number, command.sender_id, command.created_at, command.body))
+                    outcomes.append(command.number)
             else:
-                if rows:
-                    self._insert(rows)
-                    rows = []
+                self._insert(rows)
+                rows = []
                 outcomes.append(self._other(command))
-        if rows:
-            self._insert(rows)
+        self._insert(rows)
         if self._changed:
             noted = (_now(), self._changed.tobytes())
             self._writing.execute("INSERT INTO changes (noted_at, messages) VALUES (?, ?)", noted)
         return outcomes
 
+    def _insert(self, rows: list[_Row]) -> None:
+        self._writing.executemany(_INSERT_MESSAGE, rows)
+        self._changed.extend(itertools.chain.from_iterable(map(_PLACE, rows)))
+        self._uncounted.update(dict.fromkeys(map(_CHAT_OF, rows)))
+
     def _other(self, command: Command) -> Outcome:
         handler = self._handlers.get(type(command))
         return HANDLERS[type(command)](self._writing, command) if handler is None else handler(self, command)
 
-    def _post(self, command: PostMessage, rows: list[Any]) -> Outcome:
+    def _post(self, command: PostMessage, rows: list[_Row]) -> Outcome:
         chat_id = self._written_id(command.chat)
         if chat_id is None:
             return NotFound("There is no such chat.")
@@ -287,22 +283,8 @@ class SqliteStore:
                 "INSERT INTO idempotency_keys (chat_id, sender_id, key, number, body_hash) VALUES (?,?,?,?,?)",
                 (chat_id, command.sender_id, command.key, command.number, command.body_hash),
             )
-        rows += (chat_id, command.number, command.sender_id, command.created_at, command.body)
-        self._changed.append(chat_id)
-        self._changed.append(command.number)
-        self._uncounted[chat_id] = None
+        rows.append((chat_id, command.number, command.sender_id, command.created_at, command.body))
         return command.number
-
-    def _insert(self, rows: list[Any]) -> None:
-        """Insert messages. ``rows`` is a flat list with five values for each message."""
-        whole = _ROWS_PER_INSERT * 5
-        position = 0
-        while len(rows) - position >= whole:
-            self._writing.execute(_INSERT_MANY, rows[position : position + whole])
-            position += whole
-        rest = rows[position:] if position else rows
-        if rest:
-            self._writing.execute(_INSERT_MESSAGES + ",".join(["(?,?,?,?,?)"] * (len(rest) // 5)), rest)
 
     def _edit(self, command: EditMessage) -> Outcome:
         chat_id = self._written_id(command.chat)
@@ -532,74 +514,10 @@ class SqliteStore:
         """Must be called when a chat or an application was deleted by another process, before that is reported."""
         self._chat_ids = {}
 
-    def last_change(self) -> int:
-        """The position of the latest change."""
-        return int(self._followed("SELECT coalesce(max(seq), 0) FROM changes", ())[0][0])
-
     def index_lag(self, position: int | None) -> float:
         """How many seconds the oldest change after the position has been waiting. Blocks. Raises Unavailable."""
         row = self._blocking("SELECT noted_at FROM changes WHERE seq > ? ORDER BY seq LIMIT 1", (position or 0,))
         return max(time.time() - row[0][0] / 1000, 0.0) if row else 0.0
-
-    def changes(self, after: int) -> tuple[int, list[Change]]:
-        """The position after the next changes, and the messages that these changes posted, edited or deleted, oldest
-        change first. The changes are those after the position ``after``. Blocks; call it on the index's thread only.
-        Raises Unavailable.
-        """
-        rows = self._followed(
-            "SELECT seq, noted_at, messages FROM changes WHERE seq > ? ORDER BY seq LIMIT ?", (after, _CHANGES)
-        )
-        noted: dict[tuple[int, int], int] = {}
-        for seq, noted_at, messages in rows:
-            pairs = array("q", messages)
-            for place in zip(pairs[::2], pairs[1::2], strict=True):
-                noted.setdefault(place, noted_at)
-            after = seq
-            if len(noted) >= MOST_CHANGES:
-                break
-        if not noted:
-            return after, []
-        # The result is one JSON array: this takes one step of a statement, and one wait for the GIL, instead of one for
-        # each message.
-        found = json.loads(self._followed(_SIZES, (json.dumps(list(noted)),))[0][0])
-        there = {(chat_id, number): (sender, size) for chat_id, number, sender, size in found}
-        changes = []
-        for place, noted_at in noted.items():
-            sender, size = there.get(place, (0, 0))
-            changes.append(Change(sender, noted_at, *place, size))
-        return after, changes
-
-    def documents(self, places: Iterable[tuple[int, int]]) -> list[Document]:
-        """The messages with these chat ids and numbers, as they are now. Blocks; call it on the index's thread only.
-        Raises Unavailable.
-        """
-        places = sorted(set(places))
-        named = json.dumps(places)
-        found = json.loads(self._followed(_NAMED, (named,))[0][0]) if places else []
-        documents = [_document(*row) for row in found]
-        if len(found) < len(places):
-            deleted = json.loads(self._followed(_DELETED, (named,))[0][0])
-            documents += [Document(ChatKey(token, chat), number, None) for token, chat, number in deleted]
-        return documents
-
-    def all_messages(self, after: tuple[int, int]) -> tuple[tuple[int, int], list[Document]]:
-        """The next messages after the place ``after``, in the order of their keys, and the place of the last of them,
-        which comes first; no messages when there are no more. Blocks; call it on the index's thread only. Raises
-        Unavailable.
-        """
-        rows = json.loads(self._followed(_SIZES_FROM, (*after, _AT_ONCE))[0][0])
-        chosen = shared_out((Change(0, 0, *row) for row in rows), _MOST_CHARACTERS)
-        if not chosen:
-            return after, []
-        places = [(each.chat_id, each.number) for each in chosen]
-        return places[-1], self.documents(places)
-
-    def _followed(self, sql: str, parameters: Sequence[Any]) -> list[Any]:
-        """Read on the connection of the index's thread."""
-        try:
-            return self._following.execute(sql, parameters).fetchall()
-        except sqlite3.Error as error:
-            raise self._soundness.met(error, "be read") from error
 
     def _blocking(self, sql: str, parameters: Sequence[Any]) -> list[Any]:
         """Read on any thread, with a connection of the pool. Blocks."""
@@ -628,18 +546,9 @@ class SqliteStore:
         self._forget_changes()
         chats = list(itertools.islice(self._uncounted, _CHATS_COUNTED_AT_ONCE))
         if chats:
-            self._transaction(lambda: self._count(chats))
+            self._transaction(lambda: self._writing.executemany(_COUNT, zip(chats)))
             for chat_id in chats:
                 del self._uncounted[chat_id]
-
-    def _count(self, chats: Sequence[int]) -> None:
-        self._writing.execute(
-            "UPDATE chats SET (counted, counted_to) ="
-            " (SELECT chats.counted + count(*), coalesce(max(m.number), chats.counted_to)"
-            "  FROM messages m WHERE m.chat_id = chats.id AND m.number > chats.counted_to)"
-            f" WHERE id IN ({','.join('?' * len(chats))})",
-            chats,
-        )
 
     def erase(self) -> None:
         """Remove some of the data of deleted chats, applications and users, for some milliseconds. Blocks. Raises
@@ -869,7 +778,3 @@ def _chat_id(connection: sqlite3.Connection, known: dict[ChatKey, int], key: Cha
             known.clear()
         chat_id = known[key] = int(found[0])
     return chat_id
-
-
-def _document(token: str, chat: int, number: int, body: str, edited_at: int | None) -> Document:
-    return Document(ChatKey(token, chat), number, body, edited=edited_at is not None)
