@@ -33,10 +33,12 @@ log = logging.getLogger("hubbub.queue")
 _OVERHEAD = 500  # bytes a command costs beside its body
 _MOST_TOGETHER = 500  # commands in one AMQP message
 _MOST_BYTES = 1024 * 1024  # of text in one
-# A message costs this process and the broker as much as some twenty commands in it. So if the last message had a few
-# commands, wait a moment for more. If it had many, or only one, waiting gains nothing.
-_LINGER_S = 0.002
-_LINGER_FOR = range(2, 50)
+# A message costs this process, the broker and the writer as much as many commands in it. So while several senders share
+# a shard, its messages are sent at least so long apart, unless many commands wait. A command that comes alone, and the
+# next of a sender who waited for the answer, are sent at once.
+_APART_S = 0.008
+_SHARED_S = 0.1  # after commands have waited for a confirm, the shard counts as shared for so long
+_MANY = 50
 _STALLED_S = 1.0
 _FORGOTTEN_S = (
     24 * 3600.0
@@ -67,6 +69,8 @@ class _Parked(NamedTuple):
 class _Shard:
     """One shard's queue as this process publishes to it.
 
+    ``sent`` is when the last delivery was sent, ``shared`` when a confirm last found commands that had waited for it.
+
     Invariant: ``since`` is when the unconfirmed delivery was sent; None when there is none.
     """
 
@@ -74,6 +78,7 @@ class _Shard:
         self.queue = queue
         self.waiting: deque[_Parked] = deque()
         self.since: float | None = None
+        self.sent = self.shared = -1.0
         self.timer: asyncio.TimerHandle | None = None
         self.renew()
 
@@ -238,14 +243,14 @@ class Publisher:
 
     async def _send(self, shard: _Shard) -> None:
         """Send the waiting commands, delivery by delivery, until none is left."""
-        batch: list[_Parked] = []
         while shard.waiting:
-            if len(batch) in _LINGER_FOR:
-                await asyncio.sleep(_LINGER_S)
+            now = self._loop.time()
+            if now - shard.shared < _SHARED_S and now - shard.sent < _APART_S and len(shard.waiting) < _MANY:
+                await asyncio.sleep(shard.sent + _APART_S - now)
             batch = self._gather(shard)
             if not batch:
                 break
-            shard.since = self._loop.time()
+            shard.since = shard.sent = self._loop.time()
             connection = self._connection
             if connection is None or not connection.takes:  # nothing was sent
                 self._tell(batch, _never("The write queue can't be reached."))
@@ -256,6 +261,8 @@ class Publisher:
             shard.timer = self._loop.call_later(_STALLED_S, self._late, shard, connection, confirm)
             doubt = await confirm
             shard.timer.cancel()
+            if shard.waiting:
+                shard.shared = self._loop.time()
             refusal: Unavailable | None = None
             if doubt is not None:
                 log.error("RabbitMQ took %d commands and did not confirm them: %s", len(batch), doubt)
