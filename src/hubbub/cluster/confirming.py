@@ -141,8 +141,6 @@ class Confirming(asyncio.Protocol):
 
     def _received(self, frame: Frame) -> None:
         kind, channel, payload = frame
-        if self.lost.is_set():  # it was given up, and nothing that follows counts
-            return
         if kind == amqp.METHOD:
             number = amqp.method_of(payload)
             if number == amqp.ACK:
