@@ -135,3 +135,32 @@ async def test_rabbitmq_keeps_what_a_writer_does_not_hold(
         assert len(writer.deliveries) <= 5
         writer.gate.set()
         await until_read(writer, 12)
+
+
+async def test_a_sender_who_waits_for_each_answer_is_not_held_up(
+    sender: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publisher, "_APART_S", 60.0)
+    async with asyncio.timeout(20):
+        for _ in range(10):
+            await send(sender, 1)
+
+
+async def test_commands_of_several_senders_share_messages(
+    rabbitmq: RabbitMq, sender: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publisher, "_APART_S", 0.5)
+    monkeypatch.setattr(publisher, "_SHARED_S", 60.0)
+
+    async def post() -> None:
+        for _ in range(3):
+            await send(sender, 1)
+
+    await asyncio.gather(*(post() for _ in range(10)))
+    writer = Writer()
+    async with reading(rabbitmq, writer):
+        async with asyncio.timeout(20):
+            while len(writer.numbers) < 30:
+                await asyncio.sleep(0.01)
+    # The first message has no more than was there, and the others what came within half a second.
+    assert len([delivery for delivery in writer.deliveries if delivery.commands]) <= 6

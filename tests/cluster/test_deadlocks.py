@@ -9,6 +9,9 @@ from hubbub.chat.codes import hash_of
 from hubbub.chat.commands import AddLink, AddUser, ResetPassword
 from hubbub.chat.errors import NotFound
 from hubbub.chat.model import Purpose
+from hubbub.cluster.database import Database
+from hubbub.cluster.migrate import migrate
+from hubbub.cluster.processes import Processes
 from hubbub.loadtest.servers import MariaDb
 from tests.conftest import eventually
 from tests.ports.stores import ClusterStore
@@ -34,3 +37,14 @@ def test_a_command_that_deadlocks_with_another_is_run_again(mariadb: MariaDb) ->
         connection.close()
         (outcome,) = setting.result(20)
         assert isinstance(outcome, NotFound)
+
+
+def test_api_processes_may_start_at_the_same_moment(mariadb: MariaDb) -> None:
+    database = Database(new_database(mariadb))
+    migrate(database.engine)
+    processes = Processes(database)
+    processes.redis_servers(1)
+    with ThreadPoolExecutor(8) as starting:
+        for started in [starting.submit(processes.redis_servers, 1) for _ in range(400)]:
+            started.result()  # raises Deadlocked if two of them wait for each other
+    database.close()

@@ -243,7 +243,7 @@ async def test_an_error_of_one_request_does_not_affect_others(redis: Redis) -> N
     async with connected(redis.url) as servers:
         gate = busy_gate(servers, Reservations(), "token")
         names = servers.clients[0].named()
-        redis.command(f"LPUSH {names.rate(7)} x")
+        redis.command(f"LPUSH {names.user(7)} x")
         entries = await asyncio.gather(*(gate.enter(user, "", Wants(ChatKey("token", 0))) for user in (6, 7, 8)))
         assert [bool(entry.mark) for entry in entries] == [True, False, True]
 

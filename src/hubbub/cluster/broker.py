@@ -1,4 +1,5 @@
-"""The common part of publishers and consumers: connections to RabbitMQ, its queues, and confirmed messages."""
+"""RabbitMQ over aio-pika: connections, queues, and single messages. What an API process publishes travels over
+cluster.confirming."""
 
 from __future__ import annotations
 
@@ -18,9 +19,9 @@ log = logging.getLogger("hubbub.queue")
 URGENT = "urgent"  # the type of a message whose sender waits until the writer reaches it
 LOST = (aiormq.exceptions.AMQPError, aio_pika.exceptions.MessageProcessError, OSError, TimeoutError, RuntimeError)
 
-_HEARTBEAT_S = 3
-_CONFIRM_S = 5.0
-_CONNECT_S = 5.0
+HEARTBEAT_S = 3
+CONFIRM_S = 5.0
+CONNECT_S = 5.0
 _LIMITING = 4  # the first major version that drops a message after a number of deliveries by default
 _ARGUMENTS: dict[str, Any] = {"x-queue-type": "quorum", "x-single-active-consumer": True}
 
@@ -32,7 +33,7 @@ def queue_name(shard: int) -> str:
 async def connect(url: str, name: str) -> AbstractConnection:
     """Connect; ``name`` is shown in the broker's list of connections. Raises one of LOST."""
     return await asyncio.wait_for(
-        aio_pika.connect(url, heartbeat=_HEARTBEAT_S, client_properties={"connection_name": name}), _CONNECT_S
+        aio_pika.connect(url, heartbeat=HEARTBEAT_S, client_properties={"connection_name": name}), CONNECT_S
     )
 
 
@@ -72,7 +73,7 @@ async def _endless(connection: AbstractConnection, shard: int) -> bool:
 async def publish(channel: AbstractChannel, queue: str, body: bytes, *, kind: str | None = None) -> None:
     """Publish a message. When this returns, it is on disk and the broker has confirmed it. Raises one of LOST."""
     message = aio_pika.Message(body, delivery_mode=aio_pika.DeliveryMode.PERSISTENT, type=kind)
-    await channel.default_exchange.publish(message, queue, mandatory=True, timeout=_CONFIRM_S)
+    await channel.default_exchange.publish(message, queue, mandatory=True, timeout=CONFIRM_S)
 
 
 async def send_markers(url: str, shards: int, publisher: str) -> None:

@@ -140,7 +140,12 @@ class Processes:
         """
 
         def work(cursor: Any) -> int | None:
-            cursor.execute("INSERT IGNORE INTO kept (name, value) VALUES ('redis servers', %s)", (str(count),))
+            # INSERT IGNORE would lock a row that is there for sharing. Two processes that start at once would then wait
+            # for each other with the next statement.
+            cursor.execute(
+                "INSERT INTO kept (name, value) VALUES ('redis servers', %s) ON DUPLICATE KEY UPDATE value = value",
+                (str(count),),
+            )
             cursor.execute("SELECT value FROM kept WHERE name = 'redis servers' FOR UPDATE")
             kept = int(cursor.fetchone()[0])
             if kept == count:

@@ -19,14 +19,12 @@ from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from aio_pika.abc import AbstractChannel, AbstractConnection
-from aio_pika.exceptions import DeliveryError
-
 from hubbub.chat.errors import RateLimited, Unavailable
 from hubbub.chat.ticket import Ticket
 from hubbub.chat.user_bytes import SERVICE, UserBytes
-from hubbub.cluster import protocol
-from hubbub.cluster.broker import LOST, URGENT, close, connect, declare, publish, queue_name
+from hubbub.cluster import broker, confirming, protocol
+from hubbub.cluster.broker import CONFIRM_S, CONNECT_S, HEARTBEAT_S, LOST, URGENT, queue_name
+from hubbub.cluster.confirming import Confirming
 from hubbub.cluster.protocol import Barrier, Delivery, OpenChat, Queued, encode
 from hubbub.cluster.tasks import keep
 
@@ -35,14 +33,17 @@ log = logging.getLogger("hubbub.queue")
 _OVERHEAD = 500  # bytes a command costs beside its body
 _MOST_TOGETHER = 500  # commands in one AMQP message
 _MOST_BYTES = 1024 * 1024  # of text in one
-# A message costs this process and the broker as much as some twenty commands in it. So if the last message had a few
-# commands, wait a moment for more. If it had many, or only one, waiting gains nothing.
-_LINGER_S = 0.002
-_LINGER_FOR = range(2, 50)
+# A message costs this process, the broker and the writer as much as many commands in it. So while several senders share
+# a shard, its messages are sent at least so long apart, unless many commands wait. A command that comes alone, and the
+# next of a sender who waited for the answer, are sent at once.
+_APART_S = 0.008
+_SHARED_S = 0.1  # after commands have waited for a confirm, the shard counts as shared for so long
+_MANY = 50
 _STALLED_S = 1.0
 _FORGOTTEN_S = (
     24 * 3600.0
 )  # after so long without a delivery the shard takes a new publisher: the store forgets old ones after a week
+_BACKLOG_S = 2.0
 _TRIES = 50
 _TRY_AGAIN_S = 0.1
 _PAUSES_S = (0.05, 0.1, 0.2, 0.5, 1.0)
@@ -68,6 +69,8 @@ class _Parked(NamedTuple):
 class _Shard:
     """One shard's queue as this process publishes to it.
 
+    ``sent`` is when the last delivery was sent, ``shared`` when a confirm last found commands that had waited for it.
+
     Invariant: ``since`` is when the unconfirmed delivery was sent; None when there is none.
     """
 
@@ -75,6 +78,8 @@ class _Shard:
         self.queue = queue
         self.waiting: deque[_Parked] = deque()
         self.since: float | None = None
+        self.sent = self.shared = -1.0
+        self.timer: asyncio.TimerHandle | None = None
         self.renew()
 
     def renew(self) -> None:
@@ -112,15 +117,13 @@ class Publisher:
         self._max_bytes = max_bytes
         self._shards = [_Shard(queue_name(shard)) for shard in range(shards)]
         self._loop = asyncio.get_running_loop()
-        self._channel: AbstractChannel | None = None
-        self._connection: AbstractConnection | None = None
+        self._connection: Confirming | None = None
         self._commands = 0
         self._bytes = 0
         self._of_users = UserBytes(max_user_bytes)
         self.accepted = 0
         self._closed = False
         self._sending: set[asyncio.Task[None]] = set()
-        self._lost = asyncio.Event()
         self._keeping = keep(self._keep_connected(), "the connection to RabbitMQ")
 
     @property
@@ -136,8 +139,10 @@ class Publisher:
 
     @property
     def fault(self) -> str | None:
-        if self._channel is None:
+        if self._connection is None:
             return "RabbitMQ can't be reached."
+        if self._connection.blocked:
+            return "RabbitMQ takes no messages."
         if any(self._stalled(shard) for shard in self._shards):
             return "RabbitMQ does not confirm messages."
         return None
@@ -147,15 +152,17 @@ class Publisher:
         if self._connection is None:
             return {}
         try:
-            channel = await self._connection.channel()
-            try:
-                depths = {}
-                for shard in self._shards:
-                    queue = await channel.declare_queue(shard.queue, passive=True, timeout=2)
-                    depths[shard.queue] = queue.declaration_result.message_count or 0
-                return depths
-            finally:
-                await channel.close()
+            async with asyncio.timeout(_BACKLOG_S):
+                connection = await broker.connect(self._url, "hubbub backlog")
+                try:
+                    channel = await connection.channel()
+                    depths = {}
+                    for shard in self._shards:
+                        queue = await channel.declare_queue(shard.queue, passive=True)
+                        depths[shard.queue] = queue.declaration_result.message_count or 0
+                    return depths
+                finally:
+                    await broker.close(connection)
         except LOST:
             return {}
 
@@ -165,9 +172,9 @@ class Publisher:
     async def connected(self, within_s: float) -> bool:
         """Wait until there is a connection, at most ``within_s`` seconds. Returns whether there is one."""
         until = self._loop.time() + within_s
-        while self._channel is None and self._loop.time() < until:  # noqa: ASYNC110 - once, at the start
+        while self._connection is None and self._loop.time() < until:  # noqa: ASYNC110 - once, at the start
             await asyncio.sleep(0.01)
-        return self._channel is not None
+        return self._connection is not None
 
     # Taking ------------------------------------------------------------------------------------------------------
 
@@ -181,7 +188,8 @@ class Publisher:
         """
         shard = self.shard_of(token)
         size = _OVERHEAD + characters
-        if self._channel is None or self._closed or self._stalled(self._shards[shard]):
+        connection = self._connection
+        if connection is None or not connection.takes or self._closed or self._stalled(self._shards[shard]):
             raise NeverSent("The write queue can't be reached. Nothing was stored; send it again a little later.")
         if self._commands >= self._max_commands or self._bytes + size > self._max_bytes:
             raise NeverSent("The write queue is full. Nothing was stored; send it again a little later.")
@@ -235,34 +243,39 @@ class Publisher:
 
     async def _send(self, shard: _Shard) -> None:
         """Send the waiting commands, delivery by delivery, until none is left."""
-        batch: list[_Parked] = []
         while shard.waiting:
-            if len(batch) in _LINGER_FOR:
-                await asyncio.sleep(_LINGER_S)
+            now = self._loop.time()
+            if now - shard.shared < _SHARED_S and now - shard.sent < _APART_S and len(shard.waiting) < _MANY:
+                await asyncio.sleep(shard.sent + _APART_S - now)
             batch = self._gather(shard)
             if not batch:
                 break
-            shard.since = self._loop.time()
-            channel = self._channel
-            if channel is None:  # nothing was sent
+            shard.since = shard.sent = self._loop.time()
+            connection = self._connection
+            if connection is None or not connection.takes:  # nothing was sent
                 self._tell(batch, _never("The write queue can't be reached."))
                 continue
             delivery = shard.next([parked.ticket.command for parked in batch])
             kind = URGENT if isinstance(delivery.commands[0], OpenChat | Barrier) else None
+            confirm = connection.publish(shard.queue, encode(delivery), kind)
+            shard.timer = self._loop.call_later(_STALLED_S, self._late, shard, connection, confirm)
+            doubt = await confirm
+            shard.timer.cancel()
+            if shard.waiting:
+                shard.shared = self._loop.time()
             refusal: Unavailable | None = None
-            timer = self._loop.call_later(_STALLED_S, self._refuse_waiting, shard)
-            try:
-                await publish(channel, shard.queue, encode(delivery), kind=kind)
-            except LOST as error:
-                log.error("RabbitMQ took %d commands and did not confirm them: %r", len(batch), error)
+            if doubt is not None:
+                log.error("RabbitMQ took %d commands and did not confirm them: %s", len(batch), doubt)
                 shard.renew()
                 refusal = Unavailable("The write queue did not confirm this in time; it may or may not be stored.")
-            timer.cancel()
             self._tell(batch, refusal)
         shard.since = None
 
-    def _refuse_waiting(self, shard: _Shard) -> None:
-        """Refuse the commands that were not sent yet, because the broker does not confirm: they must not wait."""
+    def _late(self, shard: _Shard, connection: Confirming, confirm: asyncio.Future[str | None]) -> None:
+        """Refuse the commands that were not sent yet, because the broker does not confirm: they must not wait. A little
+        later, wait no longer for the confirm either."""
+        why = f"no confirm within {CONFIRM_S:.0f} s"
+        shard.timer = self._loop.call_later(CONFIRM_S - _STALLED_S, connection.give_up, confirm, why)
         waiting, shard.waiting = list(shard.waiting), deque()
         self._tell(waiting, _never("The write queue does not answer."))
 
@@ -295,44 +308,55 @@ class Publisher:
     async def _keep_connected(self) -> None:
         failures = 0
         while not self._closed:
-            connection: AbstractConnection | None = None
+            connection: Confirming | None = None
             try:
-                self._lost.clear()
-                connection = await connect(self._url, "hubbub api")
-                connection.close_callbacks.add(lambda *_: self._lost.set())
-                channel = await connection.channel(publisher_confirms=True, on_return_raises=True)
-                channel.close_callbacks.add(lambda *_: self._lost.set())
-                for shard in range(len(self._shards)):
-                    await declare(connection, channel, shard)
-                    await self._try(channel, shard)
-                self._channel, self._connection = channel, connection
+                await self._declare()
+                connection = await confirming.connect(
+                    self._url, "hubbub api", heartbeat_s=HEARTBEAT_S, within_s=CONNECT_S
+                )
+                for shard in self._shards:
+                    await self._try(connection, shard.queue)
+                self._connection = connection
                 if failures:
                     log.warning("RabbitMQ answers again.")
                 failures = 0
-                await self._lost.wait()
-                log.error("The connection to RabbitMQ was lost.")
+                await connection.lost.wait()
+                log.error("The connection to RabbitMQ was lost: %s", connection.why)
             except LOST as error:
                 if failures == 0:
                     log.error("RabbitMQ can't be used: %r", error)
                 failures += 1
             finally:
-                self._channel = self._connection = None
+                self._connection = None
                 if connection is not None:
-                    await close(connection)
+                    await connection.close()
             if not self._closed:
                 await asyncio.sleep(_PAUSES_S[min(failures, len(_PAUSES_S) - 1)])
 
-    async def _try(self, channel: AbstractChannel, shard: int) -> None:
+    async def _declare(self) -> None:
+        """Declare the queues. Raises one of LOST."""
+        connection = await broker.connect(self._url, "hubbub api's queues")
+        try:
+            channel = await connection.channel()
+            for shard in range(len(self._shards)):
+                await broker.declare(connection, channel, shard)
+        finally:
+            await broker.close(connection)
+
+    @staticmethod
+    async def _try(connection: Confirming, queue: str) -> None:
         """Send an empty delivery until it is confirmed: a queue that another process is declaring right now already
         exists, but accepts no messages yet. Raises one of LOST."""
         hello = encode(Delivery(secrets.token_hex(12), 1, [], 0))
+        refused: str | None = ""
         for _ in range(_TRIES):
-            try:
-                await publish(channel, queue_name(shard), hello)
+            refused = await asyncio.wait_for(connection.publish(queue, hello), CONFIRM_S)
+            if refused is None:
                 return
-            except DeliveryError:
-                await asyncio.sleep(_TRY_AGAIN_S)
-        raise ConnectionError(f"{queue_name(shard)} takes nothing.")
+            if connection.lost.is_set():
+                break
+            await asyncio.sleep(_TRY_AGAIN_S)
+        raise ConnectionError(f"{queue} takes nothing: {refused}")
 
     async def close(self) -> None:
         """Refuse new commands, and finish the accepted ones."""

@@ -8,11 +8,11 @@ import itertools
 import logging
 import secrets
 from collections.abc import Awaitable, Callable
-from functools import partial
-from typing import Any
+from functools import lru_cache, partial
+from typing import Any, NamedTuple
 
 from hubbub.chat.errors import RateLimited, Unavailable
-from hubbub.chat.model import is_token
+from hubbub.chat.model import ChatKey, is_token
 from hubbub.chat.ports import Entry, Gate, Wants
 from hubbub.cluster.publisher import Publisher, Reservation
 from hubbub.cluster.redis.connection import OtherData, RedisClient
@@ -28,6 +28,7 @@ _counter = itertools.count(1)
 # script. A request that reads messages of the greatest length takes Redis 1.3 ms.
 _MOST_TOGETHER = 100
 _MOST_PAGES = 8
+_PATHS = 20_000  # remembered, some 700 bytes each
 
 
 def unique() -> str:
@@ -80,6 +81,18 @@ class Seen:
         self.reserved = reserved
 
 
+class _Path(NamedTuple):
+    """The server of a user's requests for a chat, and their keys for scripts/enter.lua, made by ``names``: of one that
+    asks for the application alone, for a number, and for messages."""
+
+    slot: int
+    client: RedisClient
+    names: Keys
+    application: tuple[str, ...]
+    number: tuple[str, ...]
+    page: tuple[str, ...]
+
+
 class _Trip:
     """The requests of one turn of the event loop to one server, and the futures that wait for the answers. ``names``
     made its keys; ``pages`` counts the requests that read messages."""
@@ -115,43 +128,34 @@ class RedisGate:
         self._user_rate = user_rate
         self._alone = alone
         self._trips: dict[RedisClient, _Trip] = {}
+        self._paths: dict[tuple[int, ChatKey], _Path] = {}
 
     async def enter(self, user_id: int, mark: str = "", wants: Wants | None = None) -> Entry:
-        if wants is None or not is_token(wants.chat.token):  # no other text may be kept, here or in Redis
+        if wants is None:
+            return await self._enter(user_id, mark)
+        path = self._paths.get((user_id, wants.chat))
+        if path is None and not is_token(wants.chat.token):  # no other text may be kept, here or in Redis
             return await self._enter(user_id, mark)
         token = wants.chat.token
-        slot = self._servers.slot_of(token)
-        client = self._servers.clients[slot]
         known = self._applications.get(token)
         reservation: Reservation | None = None
-        what: str | int = wants.newest or ""
         try:
-            names = client.named()
-            chat = names.of(wants.chat)
+            if path is None or path.client.keys is not path.names:
+                path = self._find(user_id, wants.chat)
+            slot, client, names = path.slot, path.client, path.names
+            versions = _known(mark, slot, names.generation), b"" if known is None else known.version
             if wants.number and known is not None and user_id in known.roles and client.takes_numbers:
                 # Reserve room before the number is taken, so that nothing refuses the post afterwards (rule 7). If
                 # there is no room, it takes no number here, and the intake refuses the post.
                 reservation = self._publisher.try_hold(token, wants.number, user_id)
-                what = "number" if reservation is not None else ""
-            reply = await self._ask(
-                client,
-                names,
-                (
-                    names.user(user_id),
-                    names.rate(user_id),
-                    chat.application,
-                    chat.chat,
-                    names.drained(self._publisher.shard_of(token)),
-                ),
-                (
-                    5,
-                    what,
-                    _known(mark, slot) if what == "number" else "",
-                    b"" if known is None else known.version,
-                    self._pages.version(wants.chat) if wants.newest == self._pages.limit else "",
-                ),
-                page=wants.newest > 0,
-            )
+            if reservation is not None:
+                answer = self._ask(client, names, path.number, ("n", *versions))
+            elif wants.newest:
+                page = self._pages.version(wants.chat) if wants.newest == self._pages.limit else b""
+                answer = self._ask(client, names, path.page, (wants.newest, *versions, page), page=True)
+            else:
+                answer = self._ask(client, names, path.application, ("a", *versions))
+            reply = await answer
             found = reply[3] if len(reply) > 3 else None
             reserved: ReservedNumber | None = None
             if reservation is not None and found is not None:
@@ -164,18 +168,33 @@ class RedisGate:
             if reservation is not None:
                 self._publisher.release(reservation)
         self._must_be_in(reply)
-        newest = found if what != "number" else None
-        application = self._applications.at(token, reply[2])
-        return Entry(
-            _mark(mark, slot, names.generation, reply[0]),
-            Seen(application, names.generation, wants.newest, newest, reserved),
-        )
+        newest = found if wants.newest else None
+        if reply[2] is not None:
+            known = self._applications.at(token, reply[2])
+        assert known is not None  # noqa: S101 - no version is returned only if it is the one that was sent
+        if reply[0] is not None:
+            mark = _mark(mark, slot, names.generation, reply[0])
+        return Entry(mark, Seen(known, names.generation, wants.newest, newest, reserved))
+
+    def _find(self, user_id: int, chat: ChatKey) -> _Path:
+        """The path in the current generation, which is remembered. Raises Unavailable while that is not known."""
+        slot = self._servers.slot_of(chat.token)
+        client = self._servers.clients[slot]
+        names = client.named()
+        at = names.of(chat)
+        application = (names.user(user_id), names.rate(user_id), at.application)
+        number = (*application, at.chat)
+        page = (*number, names.drained(self._publisher.shard_of(chat.token)))
+        if len(self._paths) >= _PATHS:
+            self._paths.clear()
+        path = self._paths[user_id, chat] = _Path(slot, client, names, application, number, page)
+        return path
 
     async def _enter(self, user_id: int, mark: str) -> Entry:
         client = self._servers.of_user(user_id)
         try:
             names = client.named()
-            reply = await self._ask(client, names, (names.user(user_id), names.rate(user_id)), (2,))
+            reply = await self._ask(client, names, (names.user(user_id), names.rate(user_id)), ("s",))
         except Unavailable:
             await self._alone.enter(user_id)
             return Entry("")
@@ -289,10 +308,11 @@ def _mark(mark: str, slot: int, generation: int, version: bytes) -> str:
     return "|".join(each for _, each in sorted(parts.items()))
 
 
-def _known(mark: str, slot: int) -> str:
-    """The version in a mark's part for this server; empty when there is none."""
+@lru_cache(10_000)
+def _known(mark: str, slot: int, generation: int) -> str:
+    """The version in a mark's part for this server's generation; empty when there is none."""
     for part in mark.split("|"):
-        at, _, known = part.partition("=")
-        if at == str(slot):
-            return known.partition(":")[2]
+        at, _, version = part.partition(":")
+        if at == f"{slot}={generation}":
+            return version
     return ""

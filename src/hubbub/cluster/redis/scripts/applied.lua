@@ -23,6 +23,7 @@ local epoch, floor = state[1], tonumber(state[2] or '0')
 if not epoch then
     return {}
 end
+local AT_ONCE = 200
 local unknown, changed, highest, dropped = {}, false, 0, false
 local last_change = tonumber(state[6] or '0')
 
@@ -64,9 +65,25 @@ end
 
 local newer = later(ARGV[1], state[3])
 
-for i = 6 + tonumber(ARGV[5]), #ARGV, 4 do
+-- The entries of the commands' numbers, read by few commands. Each is used once, as it may change then.
+local first, entries_of = 6 + tonumber(ARGV[5]), {}
+for from = first, #ARGV, 4 * AT_ONCE do
+    local numbers = {}
+    for i = from, math.min(from + 4 * (AT_ONCE - 1), #ARGV), 4 do
+        numbers[#numbers + 1] = ARGV[i + 1]
+    end
+    for i, held in ipairs(redis.call('HMGET', chat, unpack(numbers))) do
+        entries_of[numbers[i]] = held
+    end
+end
+
+for i = first, #ARGV, 4 do
     local kind, number, word = ARGV[i], ARGV[i + 1], ARGV[i + 2]
-    local held = redis.call('HGET', chat, number)
+    local held = entries_of[number]
+    entries_of[number] = nil
+    if held == nil then
+        held = redis.call('HGET', chat, number)
+    end
     local under = not held and redis.call('HGET', old, number)
     if kind == 'p' then
         if ARGV[i + 3] == epoch then
@@ -138,16 +155,26 @@ end
 -- are shown, move to the old entries.
 local rise = math.min(highest - 200, floor + 2000)
 if rise > floor + 100 and redis.call('HLEN', old) < 5000 then
-    while floor < rise do
-        local held = redis.call('HGET', chat, floor + 1)
-        if held then
-            local beside = held == '' or is_waiting(held) or is_deleted(held) or changing(floor + 1, held)
-            if beside and not add(old, floor + 1, held) then
-                break
-            end
-            redis.call('HDEL', chat, floor + 1)
+    local full = false
+    while floor < rise and not full do
+        local numbers, gone = {}, {}
+        for number = floor + 1, math.min(floor + AT_ONCE, rise) do
+            numbers[#numbers + 1] = number
         end
-        floor = floor + 1
+        for i, held in ipairs(redis.call('HMGET', chat, unpack(numbers))) do
+            if held then
+                local beside = held == '' or is_waiting(held) or is_deleted(held) or changing(numbers[i], held)
+                if beside and not add(old, numbers[i], held) then
+                    full = true
+                    break
+                end
+                gone[#gone + 1] = numbers[i]
+            end
+            floor = numbers[i]
+        end
+        if #gone > 0 then
+            redis.call('HDEL', chat, unpack(gone))
+        end
     end
     add(chat, 'f', floor)
     redis.call('PEXPIRE', old, ARGV[2])

@@ -1,52 +1,96 @@
--- Admit the requests of users, all of one turn. KEYS: for each request 1 the version of the user's sessions, 2 the
--- user's rate; for a request to an application also 3 its version, 4 the chat, 5 whether the shard's queue is known to
--- be drained.
--- ARGV: 1 a word never used before, 2 requests a second; then for each request 1 the number of its keys, and if it has
--- five also 2 what it asks for: '', 'number', or a number of newest messages, 3 and 4 the versions of user and
--- application that the caller knows, 5 the page version that it knows.
--- Returns for each {user version, admitted (0 or 1), application version, found}, or an error's text. A number is given
--- only if both versions are the ones that the caller knows: then its knowledge of who may post is current. ``found`` is
--- {epoch, number}, or a page as shared.lua's newest returns it; for a chat that is not live it is 1 when everything
--- queued for it is stored, else 0.
+-- Admit the requests of users, all of one turn. ARGV: 1 a word never used before, 2 requests a second; then for each
+-- request what it is, and what belongs to that. KEYS: for each request 1 the version of the user's sessions, 2 the user's
+-- rate, and more as follows:
+--   's'      no application
+--   'a'      an application; 3 its version; the versions of user and application that the caller knows
+--   'n'      a number for a message; also 4 the chat; the same versions
+--   LIMIT    so many newest messages; also 5 whether the shard's queue is known to be drained; the same versions and the
+--            page version that the caller knows
+-- Returns for each {user version, admitted (0 or 1), application version, found}, or an error's text. A version that the
+-- caller knows is not returned again. A number is given only if the caller knows both versions: then its knowledge of who
+-- may post is current. ``found`` is {epoch, number}, or a page as shared.lua's newest returns it; for a chat that is not
+-- live it is 1 when everything queued for it is stored, else 0.
 local clock = redis.call('TIME')
 local time = clock[1] * 1000000 + clock[2]
 local each = math.floor(1000000 / tonumber(ARGV[2]))
 
-local function enter(key, keys, word, fresh)
-    local user = version(KEYS[key], fresh, 86400)
+-- How many keys and words a request has.
+local function size_of(what)
+    if what == 's' then
+        return 2, 1
+    elseif what == 'a' then
+        return 3, 3
+    elseif what == 'n' then
+        return 4, 3
+    end
+    return 5, 4
+end
+
+-- The versions and rates of all requests, read by one command, by their keys. They are kept as they are after the
+-- requests that were admitted so far.
+local function values_of_all()
+    local read, key, word = {}, 1, 3
+    while ARGV[word] do
+        local keys, words = size_of(ARGV[word])
+        for i = key, key + math.min(keys, 3) - 1 do
+            read[#read + 1] = KEYS[i]
+        end
+        key, word = key + keys, word + words
+    end
+    local values = {}
+    for i, value in ipairs(redis.call('MGET', unpack(read))) do
+        values[read[i]] = value
+    end
+    return values
+end
+
+local values = values_of_all()
+
+local function current(key, fresh, seconds)
+    local known = values[key]
+    if not known then
+        known = version(key, fresh, seconds)
+        values[key] = known
+    end
+    return known
+end
+
+local function enter(key, word, fresh)
+    local what, user, rate = ARGV[word], current(KEYS[key], fresh, 86400), KEYS[key + 1]
     -- Generic cell rate algorithm: the time at which all requests sent so far would be due, at most two seconds ahead.
-    local due = math.max(tonumber(redis.call('GET', KEYS[key + 1]) or '0'), time) + each
+    local due = math.max(tonumber(values[rate] or '0'), time) + each
     if due - time > 2000000 then
         return {user, 0}
     end
-    redis.call('SET', KEYS[key + 1], string.format('%.0f', due), 'PX', 3000)
-    if keys == '2' then
+    values[rate] = string.format('%.0f', due)
+    redis.call('SET', rate, values[rate], 'PX', 3000)
+    if what == 's' then
         return {user, 1}
     end
-    local application, chat, wants = version(KEYS[key + 2], fresh, UNKNOWN), KEYS[key + 3], ARGV[word + 1]
+    local application = current(KEYS[key + 2], fresh, UNKNOWN)
+    local user_known, application_known = user == ARGV[word + 1], application == ARGV[word + 2]
     local found = false
-    if wants == 'number' then
-        if user == ARGV[word + 2] and application == ARGV[word + 3] then
-            local state = redis.call('HMGET', chat, 'e', 's')
+    if what == 'n' then
+        if user_known and application_known then
+            local state = redis.call('HMGET', KEYS[key + 3], 'e', 's', 'n')
             if state[2] == '1' then
-                local number = redis.call('HINCRBY', chat, 'n', 1)
-                redis.call('HSET', chat, number, '')
+                local number = string.format('%.0f', state[3] + 1)
+                redis.call('HSET', KEYS[key + 3], 'n', number, number, '')
                 found = {state[1], number}
             end
         end
-    elseif wants ~= '' then
-        found = newest(chat, tonumber(wants), ARGV[word + 4]) or redis.call('EXISTS', KEYS[key + 4])
+    elseif what ~= 'a' then
+        found = newest(KEYS[key + 3], tonumber(what), ARGV[word + 3]) or redis.call('EXISTS', KEYS[key + 4])
     end
-    return {user, 1, application, found}
+    return {not user_known and user, 1, not application_known and application, found}
 end
 
 local results, key, word = {}, 1, 3
 while ARGV[word] do
-    local keys = ARGV[word]
-    local good, result = pcall(enter, key, keys, word, ARGV[1] .. '.' .. key)
+    local good, result = pcall(enter, key, word, ARGV[1] .. '.' .. key)
     -- An error in one request must not fail the others.
     results[#results + 1] = good and result or (type(result) == 'table' and result.err or tostring(result))
-    key = key + tonumber(keys)
-    word = word + (keys == '2' and 1 or 5)
+    local keys, words = size_of(ARGV[word])
+    key, word = key + keys, word + words
 end
 return results

@@ -11,22 +11,23 @@ local function publish(channel, number, entry)
     redis.call('PUBLISH', channel, entry and number .. ' ' .. entry or number)
 end
 
-local function post(chat, old, number, entry, channel)
-    local held = redis.call('HGET', chat, number)
+-- Show a post in a chat of which ``state`` has the epoch, the page version, and the post's entry.
+local function post(chat, old, number, entry, channel, state)
+    local held, made = state[4], string.format('%.0f', state[3] + 1)
     if held == '' then
-        redis.call('HSET', chat, number, '+' .. entry)
+        redis.call('HSET', chat, number, '+' .. entry, 'v', made)
     elseif not held and redis.call('HGET', old, number) == '' then
         redis.call('HSET', old, number, '+' .. entry)
         redis.call('PEXPIRE', old, ARGV[1])
+        redis.call('HSET', chat, 'v', made)
     else
         -- The post was stored first, and the entry may be newer by now, or removed. The listeners have not been told
         -- yet.
         publish(channel, number, held and not is_deleted(held) and string.gsub(held, '^%+', ''))
-        return false
+        return '='
     end
-    redis.call('HINCRBY', chat, 'v', 1)
     publish(channel, number, entry)
-    return true
+    return state[1] .. '.' .. made
 end
 
 -- The entry that replaces ``held``: it keeps the mark of a message that is not stored yet.
@@ -55,33 +56,33 @@ local function change(kind, chat, old, place, number, entry, channel)
         redis.call('HSET', old, number, entry)
     else
         publish(channel, number)
-        return false
+        return '='
     end
     redis.call('HINCRBY', chat, 'v', 1)
     redis.call('PEXPIRE', old, ARGV[1])
     publish(channel, number)
-    return true
+    return page_version(chat)
 end
 
+local kept = {} -- the chats whose lifetime was prolonged
 for i = 2, #ARGV, 8 do
     local kind, chat, old = ARGV[i], KEYS[tonumber(ARGV[i + 1])], KEYS[tonumber(ARGV[i + 2])]
     local extra, epoch, number, entry, channel = ARGV[i + 3], ARGV[i + 4], ARGV[i + 5], ARGV[i + 6], ARGV[i + 7]
-    local state = redis.call('HMGET', chat, 'e', 's')
+    local state = redis.call('HMGET', chat, 'e', 's', 'v', number)
     if state[1] ~= epoch or state[2] ~= '1' then
         results[#results + 1] = ''
-    else
-        local shown
-        if kind == 'p' then
-            shown = post(chat, old, number, entry, channel)
-            local key = KEYS[tonumber(extra)]
-            if key and redis.call('HGET', key, 'n') == number then
-                redis.call('HSET', key, 'told', 1)
-            end
-        else
-            shown = change(kind, chat, old, extra, number, entry, channel)
+    elseif kind == 'p' then
+        results[#results + 1] = post(chat, old, number, entry, channel, state)
+        local key = KEYS[tonumber(extra)]
+        if key and redis.call('HGET', key, 'n') == number then
+            redis.call('HSET', key, 'told', 1)
         end
+    else
+        results[#results + 1] = change(kind, chat, old, extra, number, entry, channel)
+    end
+    if results[#results] ~= '' and not kept[chat] then
         redis.call('PEXPIRE', chat, ARGV[1])
-        results[#results + 1] = shown and page_version(chat) or '='
+        kept[chat] = true
     end
 end
 return results
