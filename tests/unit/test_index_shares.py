@@ -38,12 +38,12 @@ def test_one_user_alone_gets_all_and_the_longest_text_is_taken() -> None:
 
 def test_many_short_messages_gather_and_nothing_else_waits() -> None:
     none, few, many = changes(1, 0, 76), changes(1, 20, 76), changes(1, 1000, 76)
-    longer = pause_after(many, left_over=False)
+    longer = pause_after(many, more=False)
     assert 0.2 < longer < 1
     for soon in (none, few, changes(1, 1000, 200), changes(1, 60, 4000)):
-        assert pause_after(soon, left_over=False) < longer / 2
-    assert pause_after(few, left_over=True) < longer / 10
-    assert pause_after(changes(1, 2500, 76), left_over=False) < longer / 10, "there are more"
+        assert pause_after(soon, more=False) < longer / 2
+    assert pause_after(few, more=True) < longer / 10
+    assert pause_after(changes(1, 2500, 76), more=False) < longer / 10, "there are more"
 
 
 class Flooded:
@@ -123,6 +123,27 @@ def test_a_step_reads_a_bounded_number_of_changes(tmp_path: Path, monkeypatch: p
         steps.append([change.number for change in changes])
     assert steps == [list(range(start, start + 20)) for start in (100, 120, 140)], "and one more commit's"
     store.close()
+
+
+def test_when_there_are_more_commits_than_one_step_reads_the_next_step_follows_soon(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("following", "indexer"):
+        monkeypatch.setattr(f"hubbub.embedded.{module}.CHANGES_AT_ONCE", 10)
+    flooded = Flooded(tmp_path)
+    for commit in range(45):
+        flooded.store.apply([PostMessage(CHAT, 100 + commit, 2, "b", "B", "otter", 1)])
+    said: list[bool] = []
+
+    def recorded(_new: object, *, more: bool) -> float:
+        said.append(more)
+        return 0.0
+
+    monkeypatch.setattr("hubbub.embedded.indexer.pause_after", recorded)
+    last = flooded.store.following.last_change()
+    flooded.index_until(lambda file: file.position == last)
+    flooded.store.close()
+    assert said[:4] == [True] * 4
 
 
 def test_a_rebuild_reads_a_bounded_amount_of_text_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -146,13 +146,27 @@ async def test_a_page_that_follows_another_is_the_same_as_one_made_anew(store: S
     assert cache.misses == 1
 
 
+async def test_a_page_is_dropped_with_its_messages(store: SqliteStore) -> None:
+    (key,) = new_chats(store, "t", 1)
+    cache = MemoryCache(store, Feed())
+    for _ in range(100):
+        await post(cache, store, key, "x" * 5000)
+    await cache.newest(ANN, key, 100)
+    chat = cache._chats[key]
+    for _ in range(250):
+        await post(cache, store, key, "x")
+        held = sum(len(encoded) for _, encoded in chat.messages or [])
+        assert chat.page is None or len(chat.page.page.body) <= held + 1000
+        assert chat.weight > held
+
+
 async def test_entries_are_dropped_in_small_steps(store: SqliteStore) -> None:
     chats = new_chats(store, "one", 3000)
     store.apply([PostMessage(chat, 1, 1, "ref", "A", "x", 1) for chat in chats])
-    cache = MemoryCache(store, Feed(), max_bytes=3000 * 1000)
+    cache = MemoryCache(store, Feed(), max_bytes=3000 * 1600)
     for chat in chats:
         await cache.newest(ANN, chat, 10)
-    for _ in range(300):  # one chat gets as much as all the others have
+    for _ in range(300):  # one chat gets half as much as all the others have
         await post(cache, store, chats[0], "y" * 9000)
         before = len(cache._listed)
         await cache.newest(ANN, chats[0], 10)

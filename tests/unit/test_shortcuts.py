@@ -102,8 +102,10 @@ async def test_the_answer_is_the_same_as_without_a_shortcut(data: bytes, result:
 class TooLittle(Routes):
     """The shortcuts find too little in memory."""
 
+    asked = 0
+
     def _answer(self, body: bytes, _trace: str) -> Any:
-        return None
+        self.asked += 1
 
     async def _handle(self, _call: Any) -> Any:
         return self.result
@@ -188,10 +190,29 @@ async def test_a_client_that_left_is_not_written_to() -> None:
     assert len(transport.written) == before
 
 
-async def test_one_answer_that_cannot_be_written_does_not_hold_up_others() -> None:
+async def test_an_answer_that_cannot_be_written_ends_its_connection_and_holds_up_no_other() -> None:
     edge = edge_with(Routes(None))
+    (failing, transport), (other, _) = connected(App(), edge), connected(App(), edge)
     written: list[int] = []
-    edge.write_soon(lambda: written.append(1 // 0))
-    edge.write_soon(written.append, 2)
+    edge.write_soon(failing, lambda: written.append(1 // 0))
+    edge.write_soon(other, written.append, 2)
     await settled()
     assert written == [2]
+    assert transport.aborted
+    assert len(edge.connections) == 1
+
+
+async def test_an_answer_that_is_made_is_written_before_tls_ends_both_ways() -> None:
+    routes = Routes(Reply(200, b"[1]"))
+    _, protocol, _ = await answered(routes, LIST)
+    transport = cast(Transport, protocol.transport)
+    before = len(transport.written)
+    protocol.data_received(LIST)
+    assert not protocol.eof_received()  # this transport can't be half closed
+    assert bytes(transport.written[before:]).endswith(b"[1]")
+
+
+async def test_a_shortcut_that_finds_too_little_is_asked_once() -> None:
+    routes = TooLittle(Reply(200, b"[2]"))
+    await answered(routes, LIST)
+    assert routes.asked == 2

@@ -272,8 +272,10 @@ async def connect(url: str, name: str, *, heartbeat_s: int, within_s: float) -> 
         )
         try:
             await connection.open(parts, name)
-        except BaseException:
+        except BaseException as error:
             await connection.close()
+            if isinstance(error, ValueError | struct.error):
+                raise ConnectionError(f"RabbitMQ and the URL do not go together: {error}") from error
             raise
     return connection
 
@@ -283,7 +285,9 @@ def _tls(url: SplitResult) -> ssl.SSLContext | None:
     if url.scheme != "amqps":
         return None
     given = {option: values[-1] for option, values in parse_qs(url.query).items()}
-    context = ssl.create_default_context(cafile=given.get("cafile"), capath=given.get("capath"))
+    context = ssl.create_default_context(
+        cafile=given.get("cafile"), capath=given.get("capath"), cadata=given.get("cadata")
+    )
     if "certfile" in given:
         context.load_cert_chain(given["certfile"], given.get("keyfile"))
     if given.get("no_verify_ssl", "0") != "0":

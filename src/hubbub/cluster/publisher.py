@@ -19,6 +19,8 @@ from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from aio_pika.abc import AbstractConnection
+
 from hubbub.chat.errors import RateLimited, Unavailable
 from hubbub.chat.ticket import Ticket
 from hubbub.chat.user_bytes import SERVICE, UserBytes
@@ -118,6 +120,8 @@ class Publisher:
         self._shards = [_Shard(queue_name(shard)) for shard in range(shards)]
         self._loop = asyncio.get_running_loop()
         self._connection: Confirming | None = None
+        self._looking: AbstractConnection | None = None
+        self._looks = asyncio.Lock()
         self._commands = 0
         self._bytes = 0
         self._of_users = UserBytes(max_user_bytes)
@@ -152,19 +156,26 @@ class Publisher:
         if self._connection is None:
             return {}
         try:
-            async with asyncio.timeout(_BACKLOG_S):
-                connection = await broker.connect(self._url, "hubbub backlog")
+            async with asyncio.timeout(_BACKLOG_S), self._looks:
+                if self._looking is None:
+                    self._looking = await broker.connect(self._url, "hubbub backlog")
+                channel = await self._looking.channel()
                 try:
-                    channel = await connection.channel()
                     depths = {}
                     for shard in self._shards:
                         queue = await channel.declare_queue(shard.queue, passive=True)
                         depths[shard.queue] = queue.declaration_result.message_count or 0
                     return depths
                 finally:
-                    await broker.close(connection)
+                    await channel.close()
         except LOST:
+            await self._look_no_more()
             return {}
+
+    async def _look_no_more(self) -> None:
+        looking, self._looking = self._looking, None
+        if looking is not None:
+            await broker.close(looking)
 
     def _stalled(self, shard: _Shard) -> bool:
         return shard.since is not None and self._loop.time() - shard.since > _STALLED_S
@@ -364,6 +375,7 @@ class Publisher:
         await asyncio.gather(*self._sending, return_exceptions=True)
         self._keeping.cancel()
         await asyncio.gather(self._keeping, return_exceptions=True)
+        await self._look_no_more()
 
 
 def _never(why: str) -> NeverSent:

@@ -16,7 +16,7 @@ from hubbub.chat.ports import Document
 from hubbub.embedded.index_shares import MOST_CHANGES, Change
 from hubbub.embedded.soundness import Soundness
 
-_CHANGES = 500  # batches of changes that are read at once
+CHANGES_AT_ONCE = 500  # batches of changes that are read at once
 _AT_ONCE = 5000  # messages that one step of a walk over all messages reads
 _MOST_CHARACTERS = 2_097_152  # of texts that a rebuild of the index reads at once
 _SHORT = 500  # characters; most texts have fewer
@@ -71,7 +71,7 @@ class Following:
         documents: dict[Place, Document] = {}
         with self._snapshot() as connection:
             keys = _Keys(connection)
-            for seq, noted_at, messages in connection.execute(_NOTED, (after, _CHANGES)):
+            for seq, noted_at, messages in connection.execute(_NOTED, (after, CHANGES_AT_ONCE)):
                 pairs = array("q", messages)
                 for place in zip(pairs[::2], pairs[1::2], strict=True):
                     noted.setdefault(place, noted_at)

@@ -18,7 +18,7 @@ from typing import Generic, Protocol, TypeVar
 
 from hubbub.chat.errors import Unavailable
 from hubbub.chat.ports import Document
-from hubbub.embedded.following import Place
+from hubbub.embedded.following import CHANGES_AT_ONCE, Place
 from hubbub.embedded.index import Progress
 from hubbub.embedded.index_shares import MOST_CHANGES, MOST_CHARACTERS, Change, shared_out
 
@@ -156,7 +156,7 @@ class Indexer(Generic[G]):
             generation.sync()
             self._synced = time.monotonic()
             self._indexed(position)
-        return pause_after(new, left_over=left_over)
+        return pause_after(new, more=left_over or position - before >= CHANGES_AT_ONCE)
 
     def _documents(self, changes: Sequence[Change], at_hand: Mapping[Place, Document]) -> list[Document]:
         """The documents of the changes, those of a chat in a row."""
@@ -198,9 +198,9 @@ class Indexer(Generic[G]):
         return count
 
 
-def pause_after(new: Sequence[Change], *, left_over: bool) -> float:
-    """How many seconds after a step with these new changes, from which some may be left over, the next one begins."""
-    if left_over or len(new) >= MOST_CHANGES:
+def pause_after(new: Sequence[Change], *, more: bool) -> float:
+    """How many seconds after a step with these new changes the next one begins; there may be ``more`` already."""
+    if more or len(new) >= MOST_CHANGES:
         return _BEHIND_PAUSE_S
     many = len(new) >= _MANY and sum(each.size for each in new) <= _GATHERED
     return _GATHERING_PAUSE_S if many else _PAUSE_S

@@ -46,6 +46,7 @@ from hubbub.chat.ports import Store
 
 _KEPT = 101  # one above the largest page, to know whether older messages follow
 _OVERHEAD = 150  # bytes of bookkeeping for each message held
+_PAGE = 900  # for the page of a chat, and its answer's fields
 # How many entries one step drops, or checks for that: more than a step adds, so that the bounds hold in the end, and
 # few enough that a step takes some milliseconds at most.
 _LISTS_AT_ONCE = 500
@@ -341,7 +342,7 @@ class MemoryCache:
         chat.messages = messages
         chat.listed_to = messages[-1][0] if messages else 0
         chat.whole = whole
-        chat.weight = sum(len(item) + _OVERHEAD for _, item in messages)
+        chat.weight = _PAGE + sum(len(item) + _OVERHEAD for _, item in messages)
         self._bytes += chat.weight
         self._listed[chat.key] = chat
         if self._bytes > self._max_bytes:
@@ -465,7 +466,6 @@ class MemoryCache:
         messages = chat.messages
         if messages is not None and number > chat.listed_to:
             chat.listed_to = number
-            chat.unpaged += 1
             item = item or self._encoded(command)
             messages.append((number, item))
             weight = len(item) + _OVERHEAD
@@ -473,10 +473,20 @@ class MemoryCache:
                 weight -= sum(len(item) + _OVERHEAD for _, item in messages[:-_KEPT])
                 del messages[:-_KEPT]
                 chat.whole = False
+            self._keep_page(chat)
             chat.weight += weight
             self._bytes += weight
             if self._bytes > self._max_bytes:
                 self._shrink()
+
+    @staticmethod
+    def _keep_page(chat: _Chat) -> None:
+        """A message was added: keep the page while its own messages are held, and it has some of the next page."""
+        if chat.page is not None:
+            chat.unpaged += 1
+            held = len(chat.messages) if chat.messages is not None else 0
+            if chat.unpaged >= chat.page.limit or chat.page.limit + chat.unpaged > max(held, _KEPT):
+                chat.page, chat.unpaged = None, 0
 
     def _encoded(self, post: PostMessage) -> bytes:
         name = self._names.get(post.sender_id, post.sender_name)

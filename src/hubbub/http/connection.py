@@ -132,7 +132,10 @@ class Connection(asyncio.Protocol):
         self.ended = True
         if self._exchange is not None and self._exchange.watched:
             return False
-        return (self.busy or bool(self._ahead)) and self.transport.can_write_eof()
+        if self.transport.can_write_eof():
+            return self.busy or bool(self._ahead)
+        self.edge.write_now()  # the last chance of an answer that is made
+        return False
 
     def pause_writing(self) -> None:
         self.paused = True
@@ -331,7 +334,8 @@ class Connection(asyncio.Protocol):
         self._handle(request)
 
     def _answer_at_once(self, head: Head, body: bytes) -> bool:
-        """Answer the request by its shortcut, or begin to, as ``_handle`` would. If not, nothing is done."""
+        """Answer the request, or begin to, as ``_handle`` would; if this can't be done by its shortcut, by its route.
+        False: nothing was done."""
         edge = self.edge
         shortcut, turns = head.shortcut, edge.turns
         if shortcut is None or not turns.free or edge.tracing is not None or edge.stopping or self.ended:
@@ -342,12 +346,15 @@ class Connection(asyncio.Protocol):
             answer = shortcut(body, "")
         except Exception as error:  # noqa: BLE001 - every failure becomes a problem, and is logged there
             answer = error
-        if answer is None:
-            return False
         self.busy = True
-        turns.spend(perf_counter() - begun)
-        if type(answer) is Reply and len(answer.body) <= PIECE:
-            edge.write_soon(self._answer, head, begun, answer)
+        done = perf_counter()
+        turns.spend(done - begun)
+        if answer is None:
+            request = self._request = _known_request(head, body, begun)
+            self._handle_hot(request, head.match, head.headers, None)
+            turns.spend(perf_counter() - done)
+        elif type(answer) is Reply and len(answer.body) <= PIECE:
+            edge.write_soon(self, self._answer, head, begun, answer)
         elif type(answer) is Ticket:
             answer.then(partial(self._posted_at_once, head, begun))
         else:
@@ -359,7 +366,7 @@ class Connection(asyncio.Protocol):
         """The outcome of a post that was begun at once."""
         reply = self.edge.hot.posted(outcome)
         if reply.status == 200:
-            self.edge.write_soon(self._answer, head, begun, reply)
+            self.edge.write_soon(self, self._answer, head, begun, reply)
         else:
             request = self._request = _known_request(head, b"", begun)
             self._reply_or_late(request, reply)
@@ -501,7 +508,7 @@ class Connection(asyncio.Protocol):
         if len(reply.body) > PIECE:
             self.edge.start(self._reply_in_pieces(request, reply, self.last or not request.keep_alive))
         else:
-            self.edge.write_soon(self._write_reply, request, reply)
+            self.edge.write_soon(self, self._write_reply, request, reply)
 
     def _write_reply(self, request: Request, reply: Reply) -> None:
         close = self.last or not request.keep_alive

@@ -81,7 +81,7 @@ class Edge:
         self.date = b""
         self.well = b""
         self.heads = Heads()
-        self._to_write: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
+        self._to_write: deque[tuple[Connection, Callable[..., None], tuple[Any, ...]]] = deque()
         self.connections: set[Connection | Handshake] = set()
         self.all_busy: set[str | None] = set()  # addresses none of whose connections can be closed; None is all of them
         self._trusted = trusted
@@ -153,22 +153,24 @@ class Edge:
             self.connections.remove(connection)
             self._places.take(connection.address, -1)
 
-    def write_soon(self, write: Callable[..., None], *args: Any) -> None:
-        """Let a connection write when all that has come in this turn of the loop is handled. Answers written in a row
+    def write_soon(self, connection: Connection, write: Callable[..., None], *args: Any) -> None:
+        """Let the connection write when all that has come in this turn of the loop is handled. Answers written in a row
         wake a client once; one by one between the work, they would wake it for each.
         """
         if not self._to_write:
-            asyncio.get_running_loop().call_soon(self._write)
-        self._to_write.append((write, args))
+            asyncio.get_running_loop().call_soon(self.write_now)
+        self._to_write.append((connection, write, args))
 
-    def _write(self) -> None:
+    def write_now(self) -> None:
+        """Write the answers that wait for that."""
         begun = perf_counter()
         while self._to_write:
-            write, args = self._to_write.popleft()
+            connection, write, args = self._to_write.popleft()
             try:
                 write(*args)
             except Exception:
                 log.exception("An answer could not be written.")
+                connection.abort()
         self.turns.spend(perf_counter() - begun)
 
     def hold(self, connection: Connection, more: int, announced: int) -> Reply | None:
