@@ -163,7 +163,7 @@ async def test_a_page_is_dropped_with_its_messages(store: SqliteStore) -> None:
 async def test_entries_are_dropped_in_small_steps(store: SqliteStore) -> None:
     chats = new_chats(store, "one", 3000)
     store.apply([PostMessage(chat, 1, 1, "ref", "A", "x", 1) for chat in chats])
-    cache = MemoryCache(store, Feed(), max_bytes=3000 * 1600)
+    cache = MemoryCache(store, Feed(), max_bytes=3000 * 2000)
     for chat in chats:
         await cache.newest(ANN, chat, 10)
     for _ in range(300):  # one chat gets half as much as all the others have
