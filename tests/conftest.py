@@ -134,8 +134,10 @@ class Service:
 
 
 def has_ended(process: psutil.Process) -> bool:
+    """Whether nothing of it is left. When a process is killed, it may be a zombie while other threads of it still close
+    its files."""
     try:
-        return bool(process.status() == psutil.STATUS_ZOMBIE)
+        return bool(process.status() == psutil.STATUS_ZOMBIE and process.num_threads() <= 1)
     except psutil.NoSuchProcess:
         return True
 
