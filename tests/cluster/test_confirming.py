@@ -220,6 +220,8 @@ async def until(condition: Callable[[], bool]) -> None:
 class FakeBroker(asyncio.Protocol):
     """Opens any connection, and then says what a test wants."""
 
+    tune = b"\x00\x00\x00\x00\x10\x00\x00\x00"
+
     def __init__(self, opened: list[FakeBroker]) -> None:
         self._opened = opened
         self._frames = amqp.Frames(1_000_000)
@@ -242,7 +244,7 @@ class FakeBroker(asyncio.Protocol):
             data = data.removeprefix(amqp.PROTOCOL)
             self.say(amqp.START, b"\x00\x09" + amqp.table({}) + b"\x00\x00\x00\x05PLAIN\x00\x00\x00\x05en_US", 0)
         answers = {
-            amqp.START_OK: (amqp.TUNE, b"\x00\x00\x00\x00\x10\x00\x00\x00", 0),
+            amqp.START_OK: (amqp.TUNE, self.tune, 0),
             amqp.OPEN: (amqp.OPEN_OK, b"\x00", 0),
             amqp.CHANNEL_OPEN: (amqp.CHANNEL_OPEN_OK, b"\x00\x00\x00\x00", 1),
             amqp.SELECT: (amqp.SELECT_OK, b"", 1),
@@ -331,6 +333,20 @@ async def test_after_nonsense_everything_is_in_doubt(pair: Pair, nonsense: bytes
     fake.transport.write(nonsense + amqp.method(1, amqp.ACK, (1).to_bytes(8) + b"\x00"))
     assert "not understood" in str(await outcome(published))
     assert connection.lost.is_set()
+
+
+class ShortTune(FakeBroker):
+    tune = b"\x00"
+
+
+@pytest.mark.parametrize(("kind", "host"), [(ShortTune, ""), (FakeBroker, "x" * 256)])
+async def test_a_broker_or_a_url_that_does_not_fit_is_a_lost_connection(kind: type[FakeBroker], host: str) -> None:
+    server = await asyncio.get_running_loop().create_server(lambda: kind([]), "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    with pytest.raises(ConnectionError, match="do not go together"):
+        async with connected(f"amqp://u:p@127.0.0.1:{port}/{host}"):
+            pass
+    server.close()
 
 
 async def test_a_return_is_known_whatever_properties_it_has(pair: Pair) -> None:
