@@ -268,11 +268,7 @@ class MemoryCache:
         chat = self._chats.get(key)
         if chat is None or user_id not in chat.application.roles:
             return None
-        kept = chat.page
-        if kept is None or kept.limit != limit or chat.unpaged or chat.renames != self._renames:
-            return self._held_page(chat, limit)
-        self._listed.move_to_end(key)
-        return kept
+        return self._held_page(chat, limit)
 
     def chats_at_once(self, user_id: int, token: str, limit: int) -> bytes | None:
         """As ``chats``, for a member; None if that is not known, or the list can't be made of what is held."""
@@ -294,11 +290,14 @@ class MemoryCache:
         """The chat's newest messages; None if they are not held."""
         if chat.renames != self._renames:
             self._drop_messages(chat)
-        messages = chat.listed(limit)
-        if messages is None:
-            return None
+        kept = chat.page
+        if kept is None or kept.limit != limit or chat.unpaged:
+            messages = chat.listed(limit)
+            if messages is None:
+                return None
+            kept = self._page_of(chat, messages, limit)
         self._listed.move_to_end(chat.key)
-        return self._page_of(chat, messages, limit)
+        return kept
 
     @staticmethod
     def _page_of(chat: _Chat, messages: list[Item], limit: int) -> KeptPage:
