@@ -74,6 +74,17 @@ async def answered(routes: Routes, data: bytes, **more: Any) -> tuple[bytes, Con
     return bytes(transport.written[first:]), protocol, edge
 
 
+async def posting() -> tuple[Routes, Ticket, Connection, Transport, int]:
+    """A post with a known head is on its way to disk; the last of it all is how many bytes were written before it."""
+    routes = Routes(resolved(6))
+    _, protocol, _ = await answered(routes, POST)
+    transport = cast(Transport, protocol.transport)
+    before = len(transport.written)
+    routes.result = ticket = Ticket(None)
+    protocol.data_received(POST)
+    return routes, ticket, protocol, transport, before
+
+
 def resolved(outcome: Any) -> Ticket:
     ticket = Ticket(None)
     ticket.resolve(outcome)
@@ -138,12 +149,7 @@ async def test_an_unexpected_error_is_a_500_and_the_connection_goes_on() -> None
 
 
 async def test_a_post_is_answered_when_its_ticket_is_resolved_and_what_comes_behind_it_waits() -> None:
-    routes = Routes(resolved(6))
-    _, protocol, _ = await answered(routes, POST)
-    transport = cast(Transport, protocol.transport)
-    before = len(transport.written)
-    routes.result = ticket = Ticket(None)
-    protocol.data_received(POST)
+    routes, ticket, protocol, transport, before = await posting()
     protocol.data_received(POST)
     await settled()
     assert protocol.busy
@@ -159,13 +165,9 @@ async def test_a_post_is_answered_when_its_ticket_is_resolved_and_what_comes_beh
 @pytest.mark.parametrize("what", ["stopping", "ended"])
 async def test_the_last_answer_of_a_connection_says_so(what: str) -> None:
     """Also if it became the last while its message was on its way to disk."""
-    routes = Routes(resolved(6))
-    _, protocol, edge = await answered(routes, POST)
-    transport = cast(Transport, protocol.transport)
-    routes.result = ticket = Ticket(None)
-    protocol.data_received(POST)
+    _, ticket, protocol, transport, _ = await posting()
     if what == "stopping":
-        edge.stop()
+        protocol.edge.stop()
     else:
         protocol.ended = True
     ticket.resolve(7)
@@ -177,12 +179,7 @@ async def test_the_last_answer_of_a_connection_says_so(what: str) -> None:
 
 
 async def test_a_client_that_left_is_not_written_to() -> None:
-    routes = Routes(resolved(6))
-    _, protocol, _ = await answered(routes, POST)
-    transport = cast(Transport, protocol.transport)
-    before = len(transport.written)
-    routes.result = ticket = Ticket(None)
-    protocol.data_received(POST)
+    _, ticket, _, transport, before = await posting()
     transport.abort()
     await asyncio.sleep(0)
     ticket.resolve(7)

@@ -310,3 +310,4 @@ DirectoryCommand: TypeAlias = (
 )
 Command: TypeAlias = MessageCommand | DirectoryCommand
 Outcome: TypeAlias = object | ChatError
+DELETE_CHATS = frozenset((DeleteChat, DeleteApplication))

@@ -9,13 +9,11 @@ from typing import Protocol
 import msgspec
 
 from hubbub.chat.caller import Caller
-from hubbub.chat.commands import Command, DeleteApplication, DeleteChat, Outcome, PostMessage
+from hubbub.chat.commands import DELETE_CHATS, Command, Outcome, PostMessage
 from hubbub.chat.errors import ChatError, KeyReused, Unavailable
 from hubbub.chat.model import ChatKey, User
 from hubbub.chat.ports import Queue, Store
 from hubbub.chat.ticket import Ticket
-
-_DELETES = (DeleteChat, DeleteApplication)
 
 
 class HotData(Protocol):
@@ -52,7 +50,7 @@ class DirectIntake:
         except ChatError as refusal:
             self._hot.settled(command, refusal)
             raise
-        if type(command) in _DELETES:
+        if type(command) in DELETE_CHATS:
             ticket.then(lambda _: self._store.forget_ids())
         ticket.then(lambda outcome: self._hot.settled(command, outcome))
         return ticket

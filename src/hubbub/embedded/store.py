@@ -29,6 +29,7 @@ from typing import Any, ClassVar, TypeAlias, TypeVar, cast
 from hubbub.chat.accounts import must_hand_over, no_account, session_over
 from hubbub.chat.applications import handed_over, must_own, no_member
 from hubbub.chat.commands import (
+    DELETE_CHATS,
     AddApplication,
     AddChat,
     Command,
@@ -97,7 +98,6 @@ _COUNT = (
     "  FROM messages m WHERE m.chat_id = chats.id AND m.number > chats.counted_to)"
     " WHERE id = ?"
 )
-_DELETE_CHATS = {DeleteChat, DeleteApplication}
 _Row: TypeAlias = tuple[int, int, int, int, str]  # of a message
 _PLACE, _CHAT_OF = itemgetter(0, 1), itemgetter(0)
 _INSERT_MESSAGE = "INSERT INTO messages (chat_id, number, sender_id, created_at, body) VALUES (?,?,?,?,?)"
@@ -208,7 +208,7 @@ class SqliteStore:
         if self._soundness.fault is not None:
             raise self._soundness.refusal()
         outcomes = self._transaction(lambda: self._apply(batch))
-        if not _DELETE_CHATS.isdisjoint(map(type, batch)):
+        if not DELETE_CHATS.isdisjoint(map(type, batch)):
             self.forget_ids()
         self._soundness.check()  # after the commit: it must hold for what is acknowledged next
         return outcomes

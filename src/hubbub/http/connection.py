@@ -382,9 +382,8 @@ class Connection(asyncio.Protocol):
     def _measure(self, head: Head, begun: float) -> None:
         """A request is answered well."""
         self.edge.requests.observe(perf_counter() - begun, head.series)
-        access = self.edge.access
-        if access is not None:
-            access.add(self.peer, head.method, head.target, [*head.headers.items()], 200, begun)
+        if self.edge.access is not None:
+            self._note_known(self.edge.access, head, 200, begun)
 
     def _handle(self, request: Request) -> None:
         self.busy = True
@@ -538,10 +537,13 @@ class Connection(asyncio.Protocol):
             self.finish(close)
 
     def _note(self, access: AccessLog, request: Request, status: int) -> None:
-        target, headers = request.target, request.headers
         if request.known is not None:
-            target, headers = request.known.target, [*request.known.headers.items()]
-        access.add(self.peer, request.method, target, headers, status, request.begun)
+            self._note_known(access, request.known, status, request.begun)
+        else:
+            access.add(self.peer, request.method, request.target, request.headers, status, request.begun)
+
+    def _note_known(self, access: AccessLog, head: Head, status: int, begun: float) -> None:
+        access.add(self.peer, head.method, head.target, [*head.headers.items()], status, begun)
 
     def finish(self, close: bool) -> None:
         """The reply is written completely: close, or continue with the next request."""
