@@ -19,7 +19,7 @@ async def asked_over_a_socket(index: SqliteIndex) -> AsyncIterator[SearchProcess
     """The index as the process that serves sees it. The process that has it is a thread of the test."""
     ours, theirs = socket.socketpair()
     indexer = SimpleNamespace(fault=None)
-    run_beside(theirs, Searching(theirs, Sender(theirs), cast(Any, None), index, cast(Any, indexer)).run)
+    run_beside([theirs], Searching(theirs, Sender(theirs), cast(Any, None), index, cast(Any, indexer)).run)
     process = SearchProcess(lambda _: None, lambda _: None)
     await process.connect(ours)
     yield process

@@ -1,10 +1,10 @@
 """A part of ``hubbub serve`` that runs as a process of its own: it has its own interpreter, so its work and the event
 loop's don't wait for each other.
 
-It is forked from the process that serves and ends with it: the system kills it when that process dies, and it ends when
-its socket is closed. It holds the lock of the data folder too. So a folder is not served again before all processes
-that had it are gone. It ignores the signals that stop a service, which may be sent to all processes: the process that
-serves tells it when to end.
+It is forked from the process that serves, or the first of those, and ends with it: the system kills it when that
+process dies, and it ends when its socket is closed. It holds the lock of the data folder too. So a folder is not served
+again before all processes that had it are gone. It ignores the signals that stop a service, which may be sent to all
+processes: the process that forked it tells it when to end.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import pickle
 import signal
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import NoReturn
 
@@ -31,6 +31,34 @@ log = logging.getLogger("hubbub")
 _DIES_WITH_PARENT, _NAME = 1, 15  # of prctl(2)
 
 
+class Sockets:
+    """The sockets that are made before the processes are forked. Each has all of them at first, and must close those of
+    the others: an end is closed for the other end only when every process has closed it.
+    """
+
+    def __init__(self) -> None:
+        self._all: list[socket.socket] = []
+
+    def pair(self) -> tuple[socket.socket, socket.socket]:
+        ours, theirs = socket.socketpair()
+        self.add(ours, theirs)
+        return ours, theirs
+
+    def pairs(self, count: int) -> tuple[list[socket.socket], list[socket.socket]]:
+        """So many; each list has one end of all."""
+        pairs = [self.pair() for _ in range(count)]
+        return [ours for ours, _ in pairs], [theirs for _, theirs in pairs]
+
+    def add(self, *sockets: socket.socket) -> None:
+        self._all += sockets
+
+    def keep(self, *mine: socket.socket) -> None:
+        """Close all others."""
+        for each in self._all:
+            if each not in mine:
+                each.close()
+
+
 class Child:
     """A process that was forked, and our end of its socket."""
 
@@ -40,18 +68,25 @@ class Child:
         self.channel = channel
 
     @classmethod
-    def start(cls, name: str, run: Callable[[socket.socket], None]) -> Child:
-        """Fork a process that calls ``run`` with its end of the socket after ``begin``, and ends when that returns.
-        It has all files that are open here. No connection to a database may be open: SQLite's can't be used in two
-        processes.
+    def start(
+        cls,
+        name: str,
+        run: Callable[[socket.socket], None],
+        sockets: Sockets,
+        its: Sequence[socket.socket] = (),
+        *,
+        own_log: bool = False,
+    ) -> Child:
+        """Fork a process that calls ``run`` with its end of a socket after ``begin``, and ends when that returns. Of
+        the ``sockets`` it has that one and ``its``. It sends its log over that socket, unless it writes it itself
+        (``own_log``). No connection to a database may be open: SQLite's can't be used in two processes.
         """
         parent = os.getpid()
-        ours, theirs = socket.socketpair()
+        ours, theirs = sockets.pair()
         pid = os.fork()
         if pid == 0:
-            ours.close()
-            _live(name, run, theirs, parent)
-        theirs.close()
+            sockets.keep(theirs, *its)
+            _live(name, run, theirs, parent, own_log=own_log)
         return cls(name, pid, ours)
 
     def begin(self) -> None:
@@ -64,7 +99,9 @@ class Child:
             await asyncio.to_thread(os.waitpid, self.pid, 0)
 
 
-def _live(name: str, run: Callable[[socket.socket], None], channel: socket.socket, parent: int) -> NoReturn:
+def _live(
+    name: str, run: Callable[[socket.socket], None], channel: socket.socket, parent: int, *, own_log: bool
+) -> NoReturn:
     """The life of the forked process."""
     status = 1
     try:
@@ -77,7 +114,8 @@ def _live(name: str, run: Callable[[socket.socket], None], channel: socket.socke
         if os.getppid() == parent:  # it may have died before the line above
             gc.collect()
             gc.freeze()  # what was there before stays shared with the parent
-            _log_to(channel)
+            if not own_log:
+                _log_to(channel)
             if channel.recv(1):
                 run(channel)
             status = 0

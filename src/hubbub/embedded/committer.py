@@ -1,28 +1,33 @@
-"""Commits the commands that the queue sends, in a process of its own (embedded.child).
+"""Commits the commands that the queues send, in a process of its own (embedded.child).
 
-Group commit: the next batch gathers in the socket while one is written to disk. So the busier the service is, the more
+Group commit: the next batch gathers in the sockets while one is written to disk. So the busier the service is, the more
 requests share the cost of a commit, and an idle service answers after a single commit.
 
-Invariants: commands are applied in the order in which they come; an outcome is sent only after the commit that has its
-command, and outcomes are sent in the same order. docs/decisions/0008-processes.md says why nothing is lost.
+Invariants: commands of one process are applied in the order in which they come; an outcome is sent only after the
+commit that has its command, and outcomes are sent in the same order. Where several processes serve, all find what a
+commit has done in the ring before any of them is sent an outcome of it. docs/decisions/0008-processes.md says why
+nothing is lost, and why no process shows less than another has acknowledged.
 """
 
 from __future__ import annotations
 
+import os
 import select
 import socket
 import time
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import msgspec
 
-from hubbub.chat.commands import Command, EditMessage, Outcome, PostMessage
+from hubbub.chat.commands import Command, EditMessage, PostMessage
+from hubbub.chat.errors import ChatError
 from hubbub.chat.user_bytes import SERVICE
 from hubbub.embedded.child import Sender
-from hubbub.embedded.frames import Frames, Logged, Unsound, packed
+from hubbub.embedded.frames import Frames, Logged, Unsound, frame, packed
+from hubbub.embedded.ring import Shared
 from hubbub.embedded.store import SqliteStore
 from hubbub.embedded.writer import Writer
 from hubbub.measures import waited_s
@@ -40,10 +45,14 @@ class Indexed(msgspec.Struct, tag=True, array_like=True):
 
 
 class Stored(msgspec.Struct, tag=True, array_like=True):
-    """The outcomes of the next commands, and what was measured: the times (ns since 1970) of the commit, and the age of
-    its oldest command. ``faults`` says why the writer and the store take no writes now, None for each that does.
+    """The outcomes of the next commands of the process that gets this. ``first`` is how many of its commands had
+    outcomes before. ``faults`` says why the writer and the store take no writes now, None for each that does.
+
+    What was measured: the times (ns since 1970) of the commit, and the age of its oldest command. The first process
+    also gets how many commands of all processes it stored.
     """
 
+    first: int
     outcomes: list[int | bytes | None]
     faults: tuple[str | None, str | None]
     begun_ns: int = 0
@@ -51,6 +60,20 @@ class Stored(msgspec.Struct, tag=True, array_like=True):
     age_s: float = 0.0
     retries: int = 0
     dead: int = 0
+    stored: int = 0
+
+
+class Batch(msgspec.Struct, array_like=True):
+    """A record of the ring: the commands of a commit, their outcomes, and the process that each came from. ``firsts``
+    has for each process how many of its commands had outcomes before. Times: see Stored.
+    """
+
+    firsts: list[int]
+    origins: bytes
+    outcomes: list[int | bytes | None]
+    commands: list[msgspec.Raw]
+    begun_ns: int
+    ended_ns: int
 
 
 Sent: TypeAlias = Command | Indexed | Unsound
@@ -66,45 +89,97 @@ def owed(command: Command) -> tuple[int, int]:
     return SERVICE, _OVERHEAD
 
 
-def commit(channel: socket.socket, database: Path) -> None:
-    """Commit what comes on the socket until the other end is closed. The database must have the current schema."""
+def commit(channels: Sequence[socket.socket], database: Path, shared: Shared | None) -> None:
+    """Commit what comes on the sockets until the other ends are closed. The database must have the current schema."""
     store = SqliteStore(database)
     try:
-        Committer(channel, Writer(store)).run()
+        Committer(channels, Writer(store), shared).run()
     finally:
         store.close()
 
 
+class _Serving:
+    """A process that serves, as the committer sees it. ``open`` until its end of the socket is closed. ``taken`` counts
+    its commands, and ``answered`` those that have outcomes."""
+
+    def __init__(self, channel: socket.socket) -> None:
+        self.channel = channel
+        self.frames = Frames()
+        self.open = True
+        self.taken = 0
+        self.answered = 0
+        self._unsent = bytearray()
+
+    @property
+    def has_unsent(self) -> bool:
+        return bool(self._unsent)
+
+    def send(self, content: bytes) -> None:
+        """Send it; what the process does not take now waits for ``flush``. A process that takes nothing sends nothing
+        more either, so that this is bounded by what its queue may hold.
+        """
+        self._unsent += frame(content)
+        self.flush()
+
+    def flush(self) -> None:
+        try:
+            sent = self.channel.send(self._unsent, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return
+        except OSError:  # it has ended, and so does the service
+            sent = len(self._unsent)
+        del self._unsent[:sent]
+
+    def close(self) -> None:
+        """Close our end once all is answered: the process waits for that."""
+        if not self.open and self.answered == self.taken and not self._unsent:
+            self.channel.close()
+
+
+class _Waiting(NamedTuple):
+    """A command that waits for its commit. ``encoded`` is empty where nobody needs it."""
+
+    origin: int
+    command: Command
+    encoded: bytes
+
+
 class Committer:
-    """Applies what comes on the socket, with the writer, until the other end is closed."""
+    """Applies what comes on the sockets, with the writer, until the other ends are closed. The first socket's process
+    gets what was measured."""
 
     def __init__(
         self,
-        channel: socket.socket,
+        channels: Sequence[socket.socket],
         writer: Writer,
+        shared: Shared | None = None,
         *,
         max_batch: int = MAX_BATCH,
         max_batch_bytes: int = MAX_BATCH_BYTES,
         housekeeping_s: float = 1.0,
     ) -> None:
-        self._channel = channel
-        self._sender = Sender(channel)
+        self._serving = [_Serving(channel) for channel in channels]
+        self._sender = Sender(channels[0])  # which has this process's log too
         self._writer = writer
+        self._shared = shared
         self._max_batch = max_batch
         self._max_batch_bytes = max_batch_bytes
         self._housekeeping_s = housekeeping_s
-        self._frames = Frames()
+        self._encode = msgspec.msgpack.Encoder().encode
         self._decode = msgspec.msgpack.Decoder(list[Sent]).decode
-        self._waiting: deque[Command] = deque()
-        self._open = True
+        self._split = msgspec.msgpack.Decoder(list[msgspec.Raw]).decode
+        self._decode_one = msgspec.msgpack.Decoder(Sent).decode
+        self._waiting: deque[_Waiting] = deque()
         self._faults: tuple[str | None, str | None] = None, None
 
     def run(self) -> None:
         last = time.monotonic()
-        while self._open or self._waiting:
+        while self._waiting or any(each.open for each in self._serving):
             self._receive()
             if self._waiting:
                 self._commit(self._batch())
+            for each in self._serving[1:]:
+                each.close()
             if time.monotonic() - last >= self._housekeeping_s:
                 self._housekeep()
                 last = time.monotonic()
@@ -112,50 +187,98 @@ class Committer:
 
     def _receive(self) -> None:
         """Take what has come. Wait for it if no command waits, until it is time for housekeeping."""
+        unsent = [each for each in self._serving if each.has_unsent]
         if not self._waiting:
-            select.select([self._channel], [], [], self._housekeeping_s)
+            open_ = [each.channel for each in self._serving if each.open]
+            select.select(open_, [each.channel for each in unsent], [], self._housekeeping_s)
+        for each in unsent:
+            each.flush()
+        for origin, each in enumerate(self._serving):
+            if each.open:
+                self._receive_from(origin, each)
+
+    def _receive_from(self, origin: int, serving: _Serving) -> None:
         try:
-            while self._open and len(self._waiting) < self._max_batch:
-                data = self._channel.recv(_READ, socket.MSG_DONTWAIT)
-                self._open = bool(data)
-                for content in self._frames.take(data):
-                    self._take(self._decode(content))
+            while serving.open and len(self._waiting) < self._max_batch:
+                data = serving.channel.recv(_READ, socket.MSG_DONTWAIT)
+                serving.open = bool(data)
+                for content in serving.frames.take(data):
+                    self._take(origin, content)
                 if len(data) < _READ:  # nothing more has come
                     return
         except BlockingIOError:
             pass
 
-    def _take(self, sent: Sequence[Sent]) -> None:
-        for each in sent:
-            if isinstance(each, Indexed):
-                self._writer.store.indexed(each.position)
-            elif isinstance(each, Unsound):
-                self._writer.store.unsound(each.fault)
-            else:
-                self._waiting.append(each)
+    def _take(self, origin: int, content: bytes) -> None:
+        if self._shared is None:
+            for each in self._decode(content):
+                self._take_one(origin, each, b"")
+        else:
+            for encoded in self._split(content):
+                self._take_one(origin, self._decode_one(encoded), bytes(encoded))
 
-    def _batch(self) -> list[Command]:
+    def _take_one(self, origin: int, sent: Sent, encoded: bytes) -> None:
+        if isinstance(sent, Indexed):
+            self._writer.store.indexed(sent.position)
+        elif isinstance(sent, Unsound):
+            self._writer.store.unsound(sent.fault)
+        else:
+            self._serving[origin].taken += 1
+            self._waiting.append(_Waiting(origin, sent, encoded))
+
+    def _batch(self) -> list[_Waiting]:
         """The commands that are committed together; the last one may exceed the bound of bytes."""
-        batch: list[Command] = []
+        batch: list[_Waiting] = []
         size = 0
         while self._waiting and len(batch) < self._max_batch and size < self._max_batch_bytes:
-            command = self._waiting.popleft()
-            batch.append(command)
-            size += owed(command)[1]
+            each = self._waiting.popleft()
+            batch.append(each)
+            size += owed(each.command)[1]
         return batch
 
-    def _commit(self, batch: Sequence[Command]) -> None:
+    def _commit(self, batch: Sequence[_Waiting]) -> None:
         begun_ns = time.time_ns()
-        outcomes = self._writer.apply(batch)
-        self._answer(outcomes, begun_ns, time.time_ns(), waited_s(batch[0]))
+        outcomes = self._writer.apply([each.command for each in batch])
+        ended_ns = time.time_ns()
+        stored = sum(not isinstance(outcome, ChatError) for outcome in outcomes)
+        answer = Stored(0, [], self._writer.faults, begun_ns, ended_ns, waited_s(batch[0].command))
+        self._answer(batch, packed(outcomes), answer, stored)
 
     def _housekeep(self) -> None:
         self._writer.housekeep()
         if self._faults != self._writer.faults:
-            self._answer([])
+            self._answer((), [], Stored(0, [], self._writer.faults), 0)
 
-    def _answer(self, outcomes: Sequence[Outcome], begun_ns: int = 0, ended_ns: int = 0, age_s: float = 0.0) -> None:
-        self._faults, writer = self._writer.faults, self._writer
-        self._sender.send(
-            Stored(packed(outcomes), self._faults, begun_ns, ended_ns, age_s, writer.retries, writer.dead)
-        )
+    def _answer(
+        self, batch: Sequence[_Waiting], outcomes: list[int | bytes | None], answer: Stored, stored: int
+    ) -> None:
+        """Tell the processes. First the ring gets all, so that a process which has its outcomes can rely on it: the
+        others have them too."""
+        answer.retries, answer.dead = self._writer.retries, self._writer.dead
+        to_all = self._faults != answer.faults
+        self._faults = answer.faults
+        of_each = [outcomes]
+        if len(self._serving) > 1:
+            of_each = [[] for _ in self._serving]
+            for each, outcome in zip(batch, outcomes, strict=True):
+                of_each[each.origin].append(outcome)
+        if self._shared is not None and stored:
+            firsts = [serving.answered for serving in self._serving]
+            origins = bytes(each.origin for each in batch)
+            encoded = [msgspec.Raw(each.encoded) for each in batch]
+            record = Batch(firsts, origins, outcomes, encoded, answer.begun_ns, answer.ended_ns)
+            self._shared.ring.write(self._encode(record))
+        for origin, serving in enumerate(self._serving):
+            if origin == 0 or of_each[origin] or to_all:
+                answer.first, answer.outcomes = serving.answered, of_each[origin]
+                answer.stored = 0 if origin else stored
+                serving.answered += len(answer.outcomes)
+                self._send(origin, answer)
+            elif self._shared is not None and stored:
+                os.eventfd_write(self._shared.wakers[origin], 1)
+
+    def _send(self, origin: int, answer: Stored) -> None:
+        if origin == 0:
+            self._sender.send(answer)
+        else:
+            self._serving[origin].send(self._encode(answer))
