@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import types
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,6 +40,9 @@ class Settings(BaseModel):
     host: kinds.Host = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(3000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
     data: Path = Field(Path("hubbub-data"), description="Folder of the embedded mode's database and secret.")
+    processes: int = Field(
+        0, ge=0, le=16, description="Processes of `hubbub serve` that serve clients; 0: what suits the cores, 1 to 4."
+    )
     user_rate: int = Field(2000, ge=1, description="Requests a second that one user may send.")
     user_applications_per_hour: int = Field(
         100, ge=1, le=3_600_000, description="Applications that one user may make in an hour."
@@ -146,6 +150,11 @@ class Settings(BaseModel):
         )
 
     @property
+    def serving_processes(self) -> int:
+        """How many processes of `hubbub serve` serve clients."""
+        return self.processes or _serving_processes(len(os.sched_getaffinity(0)))
+
+    @property
     def redis_urls(self) -> list[str]:
         """Of each Redis server, in the order that every process must have."""
         return [url.strip() for url in self.redis_url.split(",") if url.strip()]
@@ -162,6 +171,16 @@ class Settings(BaseModel):
         if _is_path(kind) and isinstance(value, (str, Path)):
             return None if not str(value) and kind is not Path else kinds.path(value)
         return value
+
+
+def _serving_processes(cores: int) -> int:
+    """How many processes make good use of the cores.
+
+    For a request, a process that serves takes some 58 us of a core, the one that commits 14 and the one that indexes 9.
+    So about four that serve keep the one that commits busy, and more would only wait for it. Two cores are for those
+    two, which leave enough of them to one that serves: on two cores, one is best.
+    """
+    return max(1, min(4, cores - 2))
 
 
 def shown(settings: Settings) -> dict[str, str]:
