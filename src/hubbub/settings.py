@@ -58,7 +58,7 @@ class Settings(BaseModel):
         100, ge=1, le=3_600_000, description="Invites that one user may make in an hour."
     )
     user_streams: int = Field(100, ge=1, description="Streams that one user may have open at a process.")
-    queue_commands: int = Field(20_000, ge=1, description="Writes that may wait for the disk before 503.")
+    queue_commands: int = Field(20_000, ge=1, description="Writes at a process that may wait for the disk before 503.")
     mysql_url: kinds.MySqlUrl = Field(
         "",
         examples=["mysql://USER:PASSWORD@HOST:3306/DATABASE"],
@@ -94,7 +94,9 @@ class Settings(BaseModel):
         description="Addresses or networks whose X-Forwarded-For and -Proto are trusted, with commas between.",
     )
     address_connections: int = Field(
-        1000, ge=1, description="Connections that one address may have open (IPv6: a /64). Not of proxies or loopback."
+        1000,
+        ge=1,
+        description="Connections that one address (IPv6: a /64) may have at a process. Not of proxies or loopback.",
     )
     operators: kinds.Emails = Field(
         (),
