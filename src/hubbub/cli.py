@@ -76,7 +76,8 @@ def main() -> None:
 @click.option("--host", help="Address to listen on.  [default: 127.0.0.1]")
 @click.option("--port", metavar="NUMBER", help="Port to listen on; 0 takes a free one.  [default: 3000]")
 @click.option("--data", metavar="FOLDER", help="The data folder.  [default: ./hubbub-data]")
-def serve(host: str | None, port: str | None, data: str | None) -> None:
+@click.option("--processes", metavar="NUMBER", help="Processes that serve; 0 takes what suits the cores.  [default: 0]")
+def serve(host: str | None, port: str | None, data: str | None, processes: str | None) -> None:
     """Run everything on this machine; no other server is needed."""
     import sqlite3
 
@@ -87,7 +88,7 @@ def serve(host: str | None, port: str | None, data: str | None) -> None:
     from hubbub.http.server import serve as run
     from hubbub.schema import SchemaTooNew
 
-    settings = _settings(files=True, service=True, host=host, port=port, data=data)
+    settings = _settings(files=True, service=True, host=host, port=port, data=data, processes=processes)
     try:
         folder = DataFolder.open(settings.data)
         parts = start_parts(folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import types
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,6 +40,9 @@ class Settings(BaseModel):
     host: kinds.Host = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(3000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
     data: Path = Field(Path("hubbub-data"), description="Folder of the embedded mode's database and secret.")
+    processes: int = Field(
+        0, ge=0, le=16, description="Processes of `hubbub serve` that serve clients; 0: what suits the cores, 1 to 4."
+    )
     user_rate: int = Field(2000, ge=1, description="Requests a second that one user may send.")
     user_applications_per_hour: int = Field(
         100, ge=1, le=3_600_000, description="Applications that one user may make in an hour."
@@ -54,7 +58,7 @@ class Settings(BaseModel):
         100, ge=1, le=3_600_000, description="Invites that one user may make in an hour."
     )
     user_streams: int = Field(100, ge=1, description="Streams that one user may have open at a process.")
-    queue_commands: int = Field(20_000, ge=1, description="Writes that may wait for the disk before 503.")
+    queue_commands: int = Field(20_000, ge=1, description="Writes at a process that may wait for the disk before 503.")
     mysql_url: kinds.MySqlUrl = Field(
         "",
         examples=["mysql://USER:PASSWORD@HOST:3306/DATABASE"],
@@ -90,7 +94,9 @@ class Settings(BaseModel):
         description="Addresses or networks whose X-Forwarded-For and -Proto are trusted, with commas between.",
     )
     address_connections: int = Field(
-        1000, ge=1, description="Connections that one address may have open (IPv6: a /64). Not of proxies or loopback."
+        1000,
+        ge=1,
+        description="Connections that one address (IPv6: a /64) may have at a process. Not of proxies or loopback.",
     )
     operators: kinds.Emails = Field(
         (),
@@ -146,6 +152,11 @@ class Settings(BaseModel):
         )
 
     @property
+    def serving_processes(self) -> int:
+        """How many processes of `hubbub serve` serve clients."""
+        return self.processes or _serving_processes(len(os.sched_getaffinity(0)))
+
+    @property
     def redis_urls(self) -> list[str]:
         """Of each Redis server, in the order that every process must have."""
         return [url.strip() for url in self.redis_url.split(",") if url.strip()]
@@ -162,6 +173,16 @@ class Settings(BaseModel):
         if _is_path(kind) and isinstance(value, (str, Path)):
             return None if not str(value) and kind is not Path else kinds.path(value)
         return value
+
+
+def _serving_processes(cores: int) -> int:
+    """How many processes make good use of the cores.
+
+    For a request, a process that serves takes some 58 us of a core, the one that commits 14 and the one that indexes 9.
+    So about four that serve keep the one that commits busy, and more would only wait for it. Two cores are for those
+    two, which leave enough of them to one that serves: on two cores, one is best.
+    """
+    return max(1, min(4, cores - 2))
 
 
 def shown(settings: Settings) -> dict[str, str]:

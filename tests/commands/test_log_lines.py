@@ -48,8 +48,8 @@ def test_every_line_is_json_with_all_details_and_no_secret(tmp_path: Path) -> No
     logged = [line["message"] for line in lines if line["logger"] == "hubbub" and line["level"] == "info"]
     assert logged == [
         f"Hubbub {__version__} has started at {service.url}, process {service.process.pid}.",
-        f"Hubbub {__version__} is stopping: SIGTERM.",
-        f"Hubbub {__version__} has stopped.",
+        f"Hubbub {__version__} is stopping: SIGTERM, process {service.process.pid}.",
+        f"Hubbub {__version__} has stopped, process {service.process.pid}.",
     ]
     assert [line["message"] for line in lines if line["logger"] == "hubbub.logins"] == [
         "A login to p***@example.com from 203.0.113.9 failed."

@@ -146,6 +146,16 @@ def test_an_empty_text_takes_away_what_the_file_sets(file: Path, monkeypatch: py
     assert (settings.search_url, settings.proxies, settings.tls_cert, settings.tls_key) == ("", (), None, None)
 
 
+@pytest.mark.parametrize(("cores", "expected"), [(1, 1), (2, 1), (3, 1), (4, 2), (6, 4), (64, 4)])
+def test_as_many_processes_serve_as_suit_the_cores(cores: int, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hubbub.settings.os.sched_getaffinity", lambda _: set(range(cores)))
+    assert load().serving_processes == expected
+    assert load(processes="7").serving_processes == 7
+    assert faults(processes="17")[0].startswith(
+        "processes (flag --processes): '17' is not a whole number from 0 to 16."
+    )
+
+
 # Errors --------------------------------------------------------------------------------------------------------------
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol
 
 from hubbub.chat.errors import RateLimited
 from hubbub.chat.limits import Limit
 from hubbub.chat.ports import Entry, Wants
 
+_BURST_NS = 2_000_000_000  # after a pause, the requests of so long a time may come at once
 _MOST_BUCKETS = 100_000
 # Above that, the counts that are closest to zero are dropped. Each request without credentials is followed by a
 # password's hash, at most some hundred a second, and its count is gone within minutes: they stay below this.
@@ -18,29 +20,64 @@ _marks = itertools.count(1)
 
 
 class Bucket:
-    """A token bucket: ``tokens`` were left at ``at`` (seconds, monotonic). The mark of ``entry`` is unique; it is empty
-    while ``changes`` of the user's sessions are under way."""
+    """The rate of one user. It is back at its full burst at ``full_at`` (ns, monotonic). ``counted`` is how many
+    requests that includes, see Rates. The mark of ``entry`` is unique; it is empty while ``changes`` of the user's
+    sessions are under way."""
 
-    __slots__ = ("at", "changes", "entry", "tokens")
+    __slots__ = ("changes", "counted", "entry", "full_at")
 
-    def __init__(self, tokens: float, at: float) -> None:
-        self.tokens = tokens
-        self.at = at
+    def __init__(self, full_at: int = 0, counted: int = 0) -> None:
+        self.full_at = full_at
+        self.counted = counted
         self.entry = Entry(str(next(_marks)))
         self.changes = 0
 
 
-class LocalGate:
-    """The gate of a single process that serves, see chat.ports.Gate. A user may send ``rate`` requests a second."""
+class Rates(Protocol):
+    """What all processes have counted, this one too. They may count at the same time."""
 
-    def __init__(self, rate: int) -> None:
+    def counted(self, user_id: int) -> int:
+        """How many requests of the user were let in so far."""
+
+    def full_at(self, user_id: int) -> int:
+        """The latest ``full_at`` of the user's buckets, as of their last requests. Ask it before ``counted``: then it
+        includes no request that is not in that."""
+
+    def count(self, user_id: int, full_at: int) -> None:
+        """Count a request that was let in here, and is included in ``full_at``."""
+
+
+class LocalGate:
+    """The gate of a process that serves, see chat.ports.Gate. A user may send ``rate`` requests a second.
+
+    A bucket is the time at which it is full again: a request moves that by 1 / rate, from now if it has passed, and is
+    refused if the time would be more than the burst away. So a pause needs no work, and what a user may send is the
+    same whichever process asks.
+
+    If other processes serve too, they share their counts by ``rates``. Before a process counts, it moves its bucket by
+    1 / rate for each request that others have let in since it looked last, or to the latest time that any process
+    knows, if that is later. Neither is ever too late: a request moves the time by 1 / rate at least, and each process
+    includes only requests that were let in. So nobody is refused who would not be by one process. Nor is anything
+    gained by changing from one process to another, at any pace: if processes do not count at the very same moment, the
+    latest time includes all requests, also in a bucket that is new here. If they do, each finds the other's request in
+    its count the next time. Only a process that did not count this user lately can begin without the requests that
+    others are counting at that moment: one of each, once until the bucket is full again.
+
+    ``catch_up`` applies what other processes have committed. It is called first in ``enter``, so that the mark, and all
+    that is read after it, is as new as every answer that any process gave before.
+    """
+
+    def __init__(self, rate: int, rates: Rates | None = None, catch_up: Callable[[], None] = lambda: None) -> None:
         self._rate = rate
-        self._burst = 2.0 * rate
+        self._each_ns = 1_000_000_000 // rate
+        self._rates = rates
+        self._catch_up = catch_up
         self._buckets: dict[int, Bucket] = {}
 
     async def enter(self, user_id: int, mark: str = "", wants: Wants | None = None) -> Entry:
-        bucket = self._buckets.get(user_id) or self._new_bucket(user_id, time.monotonic())
-        self._count(bucket)
+        self._catch_up()
+        bucket = self._buckets.get(user_id) or self._new_bucket(user_id)
+        self._count(user_id, bucket)
         return bucket.entry
 
     def let_in(self, user_id: int, mark: str) -> bool:
@@ -48,28 +85,37 @@ class LocalGate:
         bucket = self._buckets.get(user_id)
         if bucket is None or bucket.entry.mark != mark or not mark:
             return False
-        self._count(bucket)
+        self._count(user_id, bucket)
         return True
 
-    def _count(self, bucket: Bucket) -> None:
-        now = time.monotonic()
-        tokens = min(self._burst, bucket.tokens + (now - bucket.at) * self._rate)
-        bucket.at = now
-        if tokens < 1:
-            bucket.tokens = tokens
+    def _count(self, user_id: int, bucket: Bucket) -> None:
+        rates = self._rates
+        if rates is not None and rates.counted(user_id) != bucket.counted:
+            latest = rates.full_at(user_id)
+            counted = rates.counted(user_id)
+            bucket.full_at = max(bucket.full_at + (counted - bucket.counted) * self._each_ns, latest)
+            bucket.counted = counted
+        now = time.monotonic_ns()
+        full_at = max(bucket.full_at, now) + self._each_ns
+        if full_at > now + _BURST_NS:
             raise RateLimited(
                 f"You may send {self._rate} requests a second. Slow down.", limit=self._rate, retry_after=1
             )
-        bucket.tokens = tokens - 1
+        bucket.full_at = full_at
+        if rates is not None:
+            bucket.counted += 1
+            rates.count(user_id, full_at)
 
-    def _new_bucket(self, user_id: int, now: float) -> Bucket:
-        if len(self._buckets) >= _MOST_BUCKETS:  # a bucket that would be full by now is the same as a new one
-            self._buckets = {user: bucket for user, bucket in self._buckets.items() if now - bucket.at < 2}
-        bucket = self._buckets[user_id] = Bucket(self._burst, now)
+    def _new_bucket(self, user_id: int) -> Bucket:
+        if len(self._buckets) >= _MOST_BUCKETS:  # the rate of a bucket that is full is the same as a new one's
+            lately = time.monotonic_ns() - _BURST_NS
+            self._buckets = {user: bucket for user, bucket in self._buckets.items() if bucket.full_at > lately}
+        bucket = Bucket() if self._rates is None else Bucket(self._rates.full_at(user_id), self._rates.counted(user_id))
+        self._buckets[user_id] = bucket
         return bucket
 
     async def sessions_change(self, user_id: int) -> Callable[[], Awaitable[None]]:
-        bucket = self._buckets.get(user_id) or self._new_bucket(user_id, time.monotonic())
+        bucket = self._buckets.get(user_id) or self._new_bucket(user_id)
         bucket.changes += 1
         bucket.entry = Entry("")
 
@@ -80,6 +126,13 @@ class LocalGate:
                 now.entry = Entry("" if now.changes else str(next(_marks)))
 
         return done
+
+    def changed(self, user_id: int) -> None:
+        """Change the mark of the user, whose account another process has changed. It stays empty while a change of the
+        user's sessions is under way here."""
+        bucket = self._buckets.get(user_id)
+        if bucket is not None and not bucket.changes:
+            bucket.entry = Entry(str(next(_marks)))
 
     def forget(self) -> None:
         """Change the mark of every user."""

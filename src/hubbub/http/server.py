@@ -1,4 +1,4 @@
-"""Runs an Edge under uvicorn's Server until a signal comes."""
+"""Runs an Edge under uvicorn's Server, until a signal comes or the process that had the signal says so."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import gc
 import logging
 import os
 import resource
+import select
 import signal
 import socket
 import time
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any, cast
@@ -27,6 +28,7 @@ from hubbub.http.handshake import Handshakes
 
 log = logging.getLogger("hubbub")
 
+_BACKLOG = 2048  # clients of a listening socket that have connected and wait to be accepted
 LEAVE_S = 3.0  # for clients with an open connection to be answered once more, and told to take another
 GRACE_S = 30.0  # for a request that has begun to be answered
 
@@ -41,28 +43,75 @@ def listen(host: str, port: int) -> socket.socket:
     Raises:
         PortTaken
     """
-    try:
+    with _or_taken(host, port):
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family, kind, protocol)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
+        return _bound(socket.socket(family, kind, protocol), address)
+
+
+def listen_shared(host: str, port: int, count: int) -> list[socket.socket]:
+    """Sockets on one address, for as many processes: the system spreads the clients over them. Each process keeps one
+    and closes the others. If there are several, clients can connect to each from now on, and wait to be accepted.
+
+    Raises:
+        PortTaken
+    """
+    first = listen(host, port)
+    listeners = [first]
+    if count == 1:
+        return listeners
+    try:
+        with _or_taken(host, port):
+            # In this order, another service is refused even if the same user runs it. The first socket listens while
+            # its address is not shared: the system allows that only to one that has the address alone, and refuses
+            # every later one that does not share it from the start, as the first one of another service. If the first
+            # only bound the address, SO_REUSEADDR would let another service bind it too, and both would share it.
+            first.listen(_BACKLOG)
+            first.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            for _ in range(count - 1):
+                other = socket.socket(first.family, first.type, first.proto)
+                listeners.append(other)
+                other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+                _bound(other, first.getsockname()).listen(_BACKLOG)
+    except PortTaken:
+        for each in listeners:
+            each.close()
+        raise
+    return listeners
+
+
+def _bound(listener: socket.socket, address: Any) -> socket.socket:
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind(address)
+    return listener
+
+
+@contextmanager
+def _or_taken(host: str, port: int) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise PortTaken(
             f"Can't listen on {host} port {port}: {error.strerror}. Choose others with --host and --port."
         ) from error
-    return listener
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server, which accepts clients and stops in our own way. ``started`` gets the URL."""
+    """uvicorn's server, which accepts clients and stops in our own way. ``started`` gets the URL; ``stopping`` is
+    called when it begins to stop."""
 
     def __init__(
-        self, config: uvicorn.Config, edge: Edge, listener: socket.socket, started: Callable[[str], None]
+        self,
+        config: uvicorn.Config,
+        edge: Edge,
+        listener: socket.socket,
+        started: Callable[[str], None],
+        stopping: Callable[[], None],
     ) -> None:
         super().__init__(config)
         self._edge = edge
         self._listener = listener
         self._started = started
+        self._stopping = stopping
         self._acceptor: Acceptor | None = None
         self._connecting: set[asyncio.Task[None]] = set()
         self._reason = ""
@@ -78,6 +127,13 @@ class Server(uvicorn.Server):
         log_start(f"at {url}", url=url)
         self._started(url)
 
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        with super().capture_signals():
+            yield
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_DFL)  # another one while the rest is finished ends that too
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """The first signal stops the server, the second one at once."""
         self._reason = self._reason or signal.Signals(sig).name
@@ -89,6 +145,7 @@ class Server(uvicorn.Server):
         ``Connection: close``. Idle connections are not waited for long.
         """
         log_stop(self._reason)
+        self._stopping()
         edge = self._edge
         if self._acceptor is not None:
             self._acceptor.stop()
@@ -117,20 +174,51 @@ class Server(uvicorn.Server):
             await asyncio.sleep(0.02)
 
 
+class ToldServer(Server):
+    """Stops when the other end of ``told`` is closed, and takes no signals."""
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        edge: Edge,
+        listener: socket.socket,
+        started: Callable[[str], None],
+        told: socket.socket,
+    ) -> None:
+        super().__init__(config, edge, listener, started, stopping=lambda: None)
+        self._reason = "the first process"
+        # Asks the system, and neither reads the socket nor makes it non-blocking: it may serve for more than this.
+        self._closed = select.poll()
+        self._closed.register(told, select.POLLRDHUP)
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    async def on_tick(self, counter: int) -> bool:
+        """uvicorn calls this ten times a second, and looks for signals here too."""
+        self.should_exit = self.should_exit or bool(self._closed.poll(0))
+        return await super().on_tick(counter)
+
+
 def log_start(what: str, **fields: str) -> None:
     """The line that a process writes once it is ready."""
-    about = {"version": __version__, "pid": os.getpid(), **fields}
-    log.info("Hubbub %s has started %s, process %d.", __version__, what, os.getpid(), extra=about)
+    log.info("Hubbub %s has started %s, process %d.", __version__, what, os.getpid(), extra=_about(**fields))
 
 
 def log_stop(reason: str) -> None:
-    """The line that a process writes when it begins to stop. ``reason`` is a signal's name."""
-    log.info("Hubbub %s is stopping: %s.", __version__, reason, extra={"version": __version__, "reason": reason})
+    """The line that a process writes when it begins to stop. ``reason`` is a signal's name, or who says so."""
+    extra = _about(reason=reason)
+    log.info("Hubbub %s is stopping: %s, process %d.", __version__, reason, os.getpid(), extra=extra)
 
 
 def log_end() -> None:
     """The last line of a process that has finished what it had accepted."""
-    log.info("Hubbub %s has stopped.", __version__, extra={"version": __version__})
+    log.info("Hubbub %s has stopped, process %d.", __version__, os.getpid(), extra=_about())
+
+
+def _about(**fields: str) -> dict[str, object]:
+    return {"version": __version__, "pid": os.getpid(), **fields}
 
 
 def _allow_files() -> None:
@@ -147,11 +235,45 @@ def serve(
     listener: socket.socket,
     *,
     started: Callable[[str], None],
+    stopping: Callable[[], None] = lambda: None,
     tls_cert: Path | None = None,
     tls_key: Path | None = None,
 ) -> None:
-    """Serve until SIGTERM or SIGINT, then finish what was accepted and return; a second one ends it at once."""
+    """Serve until SIGTERM or SIGINT, then finish what was accepted and return; a second one ends it at once.
+    ``stopping`` is called when it begins to stop, to tell other processes.
+    """
 
+    def server(config: uvicorn.Config, edge: Edge) -> Server:
+        return Server(config, edge, listener, started, stopping)
+
+    # uvicorn raises the signal again once it has shut down, for the handlers that were there before its own. Ours
+    # have nothing left to do: the process ends with status 0.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    _run(system, server, tls_cert, tls_key)
+
+
+def serve_until_told(
+    system: Callable[[], AbstractAsyncContextManager[Edge]],
+    listener: socket.socket,
+    told: socket.socket,
+    *,
+    started: Callable[[str], None],
+    tls_cert: Path | None = None,
+    tls_key: Path | None = None,
+) -> None:
+    """Serve in a process beside the first one, until the other end of ``told`` is closed (or no longer writes), then
+    finish what was accepted and return. Installs no signal handler: the process ignores SIGTERM and SIGINT already.
+    """
+    _run(system, lambda config, edge: ToldServer(config, edge, listener, started, told), tls_cert, tls_key)
+
+
+def _run(
+    system: Callable[[], AbstractAsyncContextManager[Edge]],
+    server: Callable[[uvicorn.Config, Edge], Server],
+    tls_cert: Path | None,
+    tls_key: Path | None,
+) -> None:
     _allow_files()
 
     async def main() -> None:
@@ -162,7 +284,7 @@ def serve(
                 lifespan="off",
                 ws="none",
                 log_config=None,
-                backlog=2048,
+                backlog=_BACKLOG,
                 ssl_certfile=tls_cert,
                 ssl_keyfile=tls_key,
             )
@@ -170,13 +292,7 @@ def serve(
             gc.collect()
             gc.freeze()
             gc.set_threshold(50_000, 20, 50)
-            await Server(config, edge, listener, started).serve(sockets=[listener])
-            for number in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(number, signal.SIG_DFL)  # another one while the rest is finished ends that too
+            await server(config, edge).serve()
 
-    # uvicorn raises the signal again once it has shut down, for the handlers that were there before its own. Ours
-    # have nothing left to do: the process ends with status 0.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)
     uvloop.run(main())
     log_end()
