@@ -32,9 +32,6 @@ class Unheard:
     def applied(self, command: Command, outcome: Outcome) -> None:
         pass
 
-    def applied_elsewhere(self, command: Command, outcome: Outcome) -> None:
-        pass
-
     def missed(self) -> None:
         pass
 

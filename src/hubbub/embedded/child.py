@@ -93,6 +93,11 @@ class Child:
         """Let it begin, now that the database is ready for it."""
         self.channel.send(b"!")
 
+    def end(self) -> None:
+        """Tell it to end, by closing our side of the socket. It may have ended."""
+        with suppress(OSError):
+            self.channel.shutdown(socket.SHUT_WR)
+
     async def ended(self) -> None:
         """Wait until the process has ended."""
         with suppress(ChildProcessError):  # raised at its end if who started us ignores SIGCHLD, which we inherit

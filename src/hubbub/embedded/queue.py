@@ -21,7 +21,6 @@ import logging
 import os
 import socket
 from collections import deque
-from collections.abc import Callable
 from time import monotonic
 from typing import NamedTuple, Protocol
 
@@ -47,10 +46,7 @@ class Changes(Protocol):
     """Hears of what is committed."""
 
     def applied(self, command: Command, outcome: Outcome) -> None:
-        """A command of this process was carried out."""
-
-    def applied_elsewhere(self, command: Command, outcome: Outcome) -> None:
-        """Another process's command was carried out."""
+        """The command was carried out, for this process or for another."""
 
     def missed(self) -> None:
         """Commands were carried out that this process has not heard of."""
@@ -224,11 +220,11 @@ class EmbeddedQueue:
             return
         if self._tracing is not None:
             self._traced.append(command)
-        self._tell(self._changes.applied, command, outcome)
+        self._tell(command, outcome)
 
-    def _tell(self, hear: Callable[[Command, Outcome], None], command: Command, outcome: Outcome) -> None:
+    def _tell(self, command: Command, outcome: Outcome) -> None:
         try:
-            hear(command, outcome)
+            self._changes.applied(command, outcome)
         except Exception:
             log.exception("What is remembered could not be changed as a command says, and is dropped.")
             self._changes.missed()
@@ -285,5 +281,5 @@ class EmbeddedQueue:
                 self._applied(ticket.command, outcome)
                 self._to_resolve.append((ticket, outcome))
             elif not isinstance(outcome, ChatError):
-                self._tell(self._changes.applied_elsewhere, self._decode_command(encoded), outcome)
+                self._tell(self._decode_command(encoded), outcome)
         self._trace(batch.begun_ns, batch.ended_ns)
