@@ -118,10 +118,13 @@ class AcceptInvite(_Command, frozen=True):
 
 
 class EndSession(_Command, frozen=True):
-    """Outcome: None. ``expires_at`` (ms) is when the session would have ended by itself."""
+    """Outcome: None. ``expires_at`` (ms) is when the session would have ended by itself. ``user_id`` is the session's
+    user; it is 0 in a command that an earlier version has queued.
+    """
 
     session: str
     expires_at: int
+    user_id: int = 0
 
 
 class EndSessions(_Command, frozen=True):
