@@ -47,7 +47,7 @@ class Service:
         self.cache = MemoryCache(store, Feed())
         self.gate = LocalGate(rate)
         self.queue = Direct(store)
-        self.intake = DirectIntake(self.queue, store, self.cache, lambda: 5)
+        self.intake = DirectIntake(self.queue, self.cache, lambda: 5)
         self.at_once = FromMemory(self.cache, self.intake, self.gate)
 
     async def mark(self, user: User) -> str:

@@ -309,7 +309,7 @@ class SqliteStore:
             known = self._posted(self._writing, chat.id, command.sender_id, command.key)
             if known is not None:
                 if known[1] != command.body_hash:
-                    return KeyReused("Another body came with this key.")
+                    return KeyReused("This Idempotency-Key was used before with another body; take a new key.")
                 return Repeated(known[0])
         number = chat.number(command.number)
         if command.key is not None:
