@@ -11,7 +11,7 @@ from typing import Any, Protocol, cast, get_args
 import msgspec
 import pytest
 
-from hubbub.chat.commands import AddUser, Command, Outcome, PostMessage
+from hubbub.chat.commands import AddUser, Command, Outcome, PostMessage, Repeated
 from hubbub.chat.errors import Invalid, KeyReused, NotFound, RateLimited, Unavailable, UsedUp, WrongCode
 from hubbub.chat.model import ChatKey, Invite, Joined, Purpose, Role, User
 from hubbub.chat.ports import Queue
@@ -339,6 +339,7 @@ async def test_every_outcome_arrives_as_it_was(store: Recorded) -> None:
     outcomes: list[Outcome] = [
         User(7, "ref", "ann@x", "Ann", 5, "era"),
         None,
+        Repeated(7),
         Joined("token", Role.ADMIN),
         Invalid(["The email is taken.", "The name is too long."]),
         NotFound("There is no such chat.", lag=True),

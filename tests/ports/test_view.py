@@ -84,11 +84,13 @@ class InMemory(Harness):
     def __init__(self, store: SqliteStore) -> None:
         super().__init__(store)
         self.view = self.cache = MemoryCache(store, Feed())
+        self.posted = 0
 
     async def post(self, count: int = 1) -> list[int]:
-        numbers = [await self.cache.next_number(self.chat) for _ in range(count)]
+        numbers = [*range(self.posted + 1, self.posted + count + 1)]
         for number in numbers:
-            await self.carry_out(PostMessage(self.chat, number, 1, "ref", "A", f"message {number}", number))
+            await self.carry_out(PostMessage(self.chat, 0, 1, "ref", "A", f"message {number}", number))
+        self.posted += count
         return numbers
 
     async def carry_out(self, command: Command) -> None:

@@ -47,7 +47,7 @@ class Service:
         self.cache = MemoryCache(store, Feed())
         self.gate = LocalGate(rate)
         self.queue = Direct(store)
-        self.intake = DirectIntake(self.queue, store, self.cache, lambda: 5)
+        self.intake = DirectIntake(self.queue, self.cache, lambda: 5)
         self.at_once = FromMemory(self.cache, self.intake, self.gate)
 
     async def mark(self, user: User) -> str:
@@ -139,7 +139,7 @@ async def test_each_request_counts_against_the_rate_of_its_user(store: SqliteSto
     with pytest.raises(RateLimited):
         service.at_once.chats(ANN, mark, CHAT.token, 10)
     assert not any(isinstance(command, PostMessage) for command in service.queue.accepted)
-    assert await service.cache.next_number(CHAT) == 1, "a refused post takes no number"
+    assert await (await service.intake.post(Caller(ANN), CHAT, "hello", None)) == 1, "a refused post takes no number"
 
 
 async def test_a_list_that_is_not_answered_is_no_hit(store: SqliteStore) -> None:

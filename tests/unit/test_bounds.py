@@ -217,7 +217,7 @@ async def test_the_ids_of_forgotten_chats_are_read_again(monkeypatch: pytest.Mon
             key = ChatKey("T", chat)
             assert chats.apply([PostMessage(key, number, 1, "ref1", "A", f"{chat}", 1)]) == [number]
             assert {each.body for each in await chats.messages(key, limit=10)} == {f"{chat}"}
-            assert len(chats._written_ids) <= 2
+            assert len(chats._written) <= 2
             assert len(chats._chat_ids) <= 2
 
 

@@ -17,6 +17,7 @@ from starlette.responses import StreamingResponse
 from hubbub.chat.accounts import Accounts
 from hubbub.chat.applications import Applications
 from hubbub.chat.chats import Chats
+from hubbub.chat.commands import EndSession
 from hubbub.chat.errors import Forbidden, RateLimited, Unauthenticated, Unavailable
 from hubbub.chat.feed import Event, Feed
 from hubbub.chat.model import ChatKey, User
@@ -97,6 +98,16 @@ async def test_a_session_keeps_its_era_through_refreshes() -> None:
     assert (session.era, again.era, again.id) == ("later", "later", session.id)
 
 
+async def test_the_end_of_a_session_says_whose_it_was() -> None:
+    fakes = Fakes()
+    accounts = Accounts(cast(Any, fakes.store), fakes.intake, cast(Any, None), lambda: 1)
+    session = await made().of(None, bearer())
+    await Sessions(accounts, SECRET, LocalGate(1000)).end(session)
+    (ended,) = fakes.intake.accepted
+    assert isinstance(ended, EndSession)
+    assert (ended.session, ended.user_id) == (session.id, ANN.id)
+
+
 class Ending(Known):
     """A slow store: ``meanwhile`` happens before it has stored the end of a session."""
 
@@ -115,7 +126,7 @@ class Ending(Known):
         await self.meanwhile()
         self.living = False
 
-    async def end_session(self, _session: str, _expires_at: int) -> None:
+    async def end_session(self, _user: User, _session: str, _expires_at: int) -> None:
         await self.end_sessions(ANN)
 
 

@@ -83,11 +83,11 @@ class Accounts:
     async def user(self, ref: str) -> User | None:
         return await self._store.user_by_ref(ref)
 
-    async def end_session(self, session: str, expires_at: int) -> None:
-        """End the session: its tokens are invalid once this returns. ``expires_at`` (ms) is when they would expire
-        anyway.
+    async def end_session(self, user: User, session: str, expires_at: int) -> None:
+        """End the user's session: its tokens are invalid once this returns. ``expires_at`` (ms) is when they would
+        expire anyway.
         """
-        await self._intake.accept(EndSession(session, expires_at))
+        await self._intake.accept(EndSession(session, expires_at, user.id))
 
     async def end_sessions(self, user: User) -> None:
         """End all of the user's sessions: their tokens are invalid once this returns."""

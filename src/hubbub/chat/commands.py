@@ -118,10 +118,13 @@ class AcceptInvite(_Command, frozen=True):
 
 
 class EndSession(_Command, frozen=True):
-    """Outcome: None. ``expires_at`` (ms) is when the session would have ended by itself."""
+    """Outcome: None. ``expires_at`` (ms) is when the session would have ended by itself. ``user_id`` is the session's
+    user; it is 0 in a command that an earlier version has queued.
+    """
 
     session: str
     expires_at: int
+    user_id: int = 0
 
 
 class EndSessions(_Command, frozen=True):
@@ -244,7 +247,9 @@ class DeleteChat(_Command, frozen=True):
 
 
 class PostMessage(_Command, frozen=True):
-    """Outcome: the message's number. ``number`` was reserved for this command alone.
+    """Outcome: the message's number, as Repeated if an earlier try with the same key has posted it. ``number`` is
+    reserved for this command alone; or it is 0, and the command gets the number after the highest that the chat has
+    ever given, when it is applied. Not every store gives numbers.
 
     ``key`` and ``body_hash`` (SHA-256 of the body as sent) are set when the client gave an Idempotency-Key. ``trace``
     is a W3C traceparent, empty if nothing is traced.
@@ -260,6 +265,10 @@ class PostMessage(_Command, frozen=True):
     key: str | None = None
     body_hash: bytes | None = None
     trace: str = ""
+
+
+class Repeated(int):
+    """The number of a message that an earlier try has posted. The message may have been edited or deleted since."""
 
 
 class EditMessage(_Command, frozen=True):

@@ -1,6 +1,7 @@
 """What the processes of the embedded mode send each other: frames, each with its length before it.
 
-Both ends are of the same version, and one has forked the other. So an outcome that is no number is sent as a pickle.
+Both ends are of the same version, and one has forked the other. So an outcome that is no plain number is sent as a
+pickle.
 """
 
 from __future__ import annotations

@@ -109,7 +109,7 @@ async def serving(settings: Settings, folder: DataFolder, parts: Parts) -> Async
         gate.forget()
         cache.names_changed()
 
-    intake = DirectIntake(queue, store, cache, now)
+    intake = DirectIntake(queue, cache, now)
     adapters = Adapters(
         store=store,
         intake=intake,

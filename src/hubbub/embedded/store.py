@@ -49,6 +49,7 @@ from hubbub.chat.commands import (
     RenameApplication,
     RenameChat,
     RenameUser,
+    Repeated,
     SetPassword,
 )
 from hubbub.chat.deep_pages import DEEP
@@ -87,10 +88,13 @@ _UNDER_WAY_MS = 2000  # how long requests of a deleted account may still be in p
 
 _ERASING_S = 0.02  # once a second, while there is deleted data to remove
 
-_CHAT_ID = (
-    "SELECT c.id FROM chats c JOIN applications a ON a.id = c.application_id"
+_LAST = "max(c.last_deleted, coalesce((SELECT max(m.number) FROM messages m WHERE m.chat_id = c.id), 0))"
+_LIVE = (
+    "FROM chats c JOIN applications a ON a.id = c.application_id"
     " WHERE a.token = ? AND NOT a.deleted AND c.number = ? AND NOT c.deleted"
 )
+_CHAT_ID = f"SELECT c.id {_LIVE}"
+_WRITTEN = f"SELECT c.id, {_LAST} {_LIVE}"
 _APPLICATION_ID = "SELECT id FROM applications WHERE token = ? AND NOT deleted"
 _COUNT = (
     "UPDATE chats SET (counted, counted_to) ="
@@ -101,10 +105,10 @@ _COUNT = (
 _Row: TypeAlias = tuple[int, int, int, int, str]  # of a message
 _PLACE, _CHAT_OF = itemgetter(0, 1), itemgetter(0)
 _INSERT_MESSAGE = "INSERT INTO messages (chat_id, number, sender_id, created_at, body) VALUES (?,?,?,?,?)"
-_CHAT = """
+_CHAT = f"""
     SELECT c.number, c.title,
            c.counted + (SELECT count(*) FROM messages m WHERE m.chat_id = c.id AND m.number > c.counted_to),
-           max(c.last_deleted, coalesce((SELECT max(m.number) FROM messages m WHERE m.chat_id = c.id), 0))
+           {_LAST}
     FROM chats c
 """
 _MESSAGE = """
@@ -130,8 +134,27 @@ _USER = "SELECT id, ref, email, name, created_at, era, password_hash FROM users 
 _SESSION = "SELECT era, EXISTS (SELECT 1 FROM ended_sessions WHERE session = ?) FROM users WHERE id = ?"
 
 
+class _Written:
+    """A chat that commands are applied to: its id, and ``last``, which is the highest number that it has ever given, or
+    above it.
+    """
+
+    __slots__ = ("id", "last")
+
+    def __init__(self, id: int, last: int) -> None:
+        self.id = id
+        self.last = last
+
+    def number(self, given: int) -> int:
+        """The number of a new message: the next one, unless another is given."""
+        number = given or self.last + 1
+        if number > self.last:
+            self.last = number
+        return number
+
+
 class SqliteStore:
-    """See chat.ports.Store."""
+    """See chat.ports.Store. A PostMessage with the number 0 gets its number here."""
 
     def __init__(self, path: Path, found: Callable[[str], None] | None = None) -> None:
         """Open or create the database and bring its schema up to date. ``found``: see Soundness.
@@ -156,8 +179,8 @@ class SqliteStore:
         self._deep_pages = ThreadPoolExecutor(max_workers=1, thread_name_prefix="deep-page")
         self._wal = Wal(path, self._connect)
         # Caches of the chats' ids, which are valid until the chat is deleted. What applies commands has its own, and
-        # drops ids from it in the transaction that deletes. Reads have the other, see ``forget_ids``.
-        self._written_ids: dict[ChatKey, int] = {}
+        # drops a chat from it in the transaction that deletes. Reads have the other, see ``forget_ids``.
+        self._written: dict[ChatKey, _Written] = {}
         self._chat_ids: dict[ChatKey, int] = {}
         # Chats with messages above counted_to, as far as this process knows; the first has waited longest. It only
         # makes count_messages add them to the stored count sooner.
@@ -207,7 +230,11 @@ class SqliteStore:
     def apply(self, batch: Sequence[Command]) -> list[Outcome]:
         if self._soundness.fault is not None:
             raise self._soundness.refusal()
-        outcomes = self._transaction(lambda: self._apply(batch))
+        try:
+            outcomes = self._transaction(lambda: self._apply(batch))
+        except BaseException:
+            self._written.clear()  # it has what was rolled back
+            raise
         if not DELETE_CHATS.isdisjoint(map(type, batch)):
             self.forget_ids()
         self._soundness.check()  # after the commit: it must hold for what is acknowledged next
@@ -242,16 +269,19 @@ class SqliteStore:
     def _apply(self, batch: Sequence[Command]) -> list[Outcome]:
         outcomes: list[Outcome] = []
         rows: list[_Row] = []
-        known = self._written_ids
+        known = self._written
+        if len(known) >= _KNOWN_CHATS:  # not within a batch: the numbers of ``rows`` are known here only
+            known.clear()
         self._changed = array("q")
         for command in batch:
             if type(command) is PostMessage:
-                chat_id = known.get(command.chat)
-                if chat_id is None or command.key is not None:
+                chat = known.get(command.chat)
+                if chat is None or command.key is not None:
                     outcomes.append(self._post(command, rows))
                 else:
-                    rows.append((chat_id, command.number, command.sender_id, command.created_at, command.body))
-                    outcomes.append(command.number)
+                    number = chat.number(command.number)
+                    rows.append((chat.id, number, command.sender_id, command.created_at, command.body))
+                    outcomes.append(number)
             else:
                 self._insert(rows)
                 rows = []
@@ -272,19 +302,23 @@ class SqliteStore:
         return HANDLERS[type(command)](self._writing, command) if handler is None else handler(self, command)
 
     def _post(self, command: PostMessage, rows: list[_Row]) -> Outcome:
-        chat_id = self._written_id(command.chat)
-        if chat_id is None:
+        chat = self._written_chat(command.chat)
+        if chat is None:
             return NotFound("There is no such chat.")
         if command.key is not None:
-            known = self._posted(self._writing, chat_id, command.sender_id, command.key)
+            known = self._posted(self._writing, chat.id, command.sender_id, command.key)
             if known is not None:
-                return known[0] if known[1] == command.body_hash else KeyReused("Another body came with this key.")
+                if known[1] != command.body_hash:
+                    return KeyReused("This Idempotency-Key was used before with another body; take a new key.")
+                return Repeated(known[0])
+        number = chat.number(command.number)
+        if command.key is not None:
             self._writing.execute(
                 "INSERT INTO idempotency_keys (chat_id, sender_id, key, number, body_hash) VALUES (?,?,?,?,?)",
-                (chat_id, command.sender_id, command.key, command.number, command.body_hash),
+                (chat.id, command.sender_id, command.key, number, command.body_hash),
             )
-        rows.append((chat_id, command.number, command.sender_id, command.created_at, command.body))
-        return command.number
+        rows.append((chat.id, number, command.sender_id, command.created_at, command.body))
+        return number
 
     def _edit(self, command: EditMessage) -> Outcome:
         chat_id = self._written_id(command.chat)
@@ -413,7 +447,7 @@ class SqliteStore:
         if deleted is None:
             return NotFound("There is no such application.")
         self._erase_later("application", deleted[0])
-        self._written_ids.clear()
+        self._written.clear()
         return None
 
     def _put_member(self, command: PutMember) -> Outcome:
@@ -484,7 +518,7 @@ class SqliteStore:
             "UPDATE applications SET chats_count = chats_count - 1 WHERE token = ?", (command.chat.token,)
         )
         self._erase_later("chat", chat_id)
-        del self._written_ids[command.chat]
+        del self._written[command.chat]
         return None
 
     def _erase_later(self, kind: str, number: int) -> None:
@@ -583,14 +617,31 @@ class SqliteStore:
     async def _far_rows(self, sql: str, parameters: Sequence[Any]) -> list[Any]:
         return await asyncio.get_running_loop().run_in_executor(self._far_reads, self._blocking, sql, parameters)
 
+    def _written_chat(self, key: ChatKey) -> _Written | None:
+        """The chat; None when there is none. Its number is right as a chat that is not known has no rows to insert."""
+        chat = self._written.get(key)
+        if chat is None:
+            found = self._writing.execute(_WRITTEN, key).fetchone()
+            if found is not None:
+                chat = self._written[key] = _Written(*found)
+        return chat
+
     def _written_id(self, key: ChatKey) -> int | None:
-        return _chat_id(self._writing, self._written_ids, key)
+        chat = self._written_chat(key)
+        return None if chat is None else chat.id
 
     def _read_chat_id(self, key: ChatKey) -> int | None:
-        try:
-            return _chat_id(self._reading, self._chat_ids, key)
-        except sqlite3.Error as error:
-            raise self._soundness.met(error, "be read") from error
+        """The id of a chat; None when there is no such chat."""
+        known = self._chat_ids
+        chat_id = known.get(key)
+        if chat_id is None:
+            row = self._row(_CHAT_ID, key)
+            if row is None:
+                return None
+            if len(known) >= _KNOWN_CHATS:
+                known.clear()
+            chat_id = known[key] = int(row[0])
+        return chat_id
 
     @staticmethod
     def _posted(connection: sqlite3.Connection, chat_id: int, sender_id: int, key: str) -> tuple[int, bytes] | None:
@@ -765,16 +816,3 @@ class SqliteStore:
 
 def _now() -> int:
     return time.time_ns() // 1_000_000
-
-
-def _chat_id(connection: sqlite3.Connection, known: dict[ChatKey, int], key: ChatKey) -> int | None:
-    """The id of a chat, from ``known`` or else from the database; None when there is no such chat."""
-    chat_id = known.get(key)
-    if chat_id is None:
-        found = connection.execute(_CHAT_ID, key).fetchone()
-        if found is None:
-            return None
-        if len(known) >= _KNOWN_CHATS:
-            known.clear()
-        chat_id = known[key] = int(found[0])
-    return chat_id

@@ -1,24 +1,31 @@
 """The cache of the embedded mode: plain objects on the event loop. It needs no locks: no other thread uses them.
 
-The queue applies a chat's commands in order and reports their outcomes in the same order. A read of the store may
-already include commands whose outcome is not reported yet. So the report of a command that was read already must change
-nothing:
+``settled`` reports every command of every process with its outcome, once, in the order of the commits. A read of the
+store may already include commands that are not reported yet. So when all that a read included is reported, what is
+cached must be the same as if those reports had not come:
 
 - a post is counted, and added to the list, only if its number is above the highest number at the time when the count,
-  or the list, was read;
-- an edit or a delete drops the chat's cached messages, and a delete also the chat's count, to be read again;
+  or the list, was read. A chat's messages get their numbers in the order of the commits;
+- an edit or a delete drops the chat's cached messages, and a delete also the chat's count, to be read again; so a post
+  that was read as deleted already is listed only until its delete is reported;
+- a change of a role drops the role, to be read again, and a new or renamed chat the list of chats; a renamed chat gets
+  the title that is reported last;
 - when a chat or an application is deleted, all that is cached of it is dropped; when a user is renamed, all lists of
   messages are;
 - a post may have been queued before its sender was renamed, and then has the old name: it is listed under the last
   reported name, which is the one that the store has after the same commands.
+
+Nothing is reported between a read and keeping what was read: the reads that are kept are short, and such reads of the
+embedded store don't wait. Only large pages are encoded in slices, with other requests in between; they are kept unless
+a report has changed them meanwhile.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from typing import Protocol
 
-from hubbub.chat.applications import handed_over
 from hubbub.chat.caller import Caller
 from hubbub.chat.commands import (
     AcceptInvite,
@@ -41,7 +48,7 @@ from hubbub.chat.encoding import Item, encode_chat, encode_message, encode_messa
 from hubbub.chat.errors import NotFound
 from hubbub.chat.feed import Event, Feed
 from hubbub.chat.large_pages import LargePages, encode_in_slices, is_large
-from hubbub.chat.model import DELETED_USER, Chat, ChatKey, Joined, KeptPage, Message, MessagesRead, Page, Role
+from hubbub.chat.model import DELETED_USER, Chat, ChatKey, KeptPage, Message, MessagesRead, Page, Role
 from hubbub.chat.ports import Store
 
 _KEPT = 101  # one above the largest page, to know whether older messages follow
@@ -52,6 +59,12 @@ _PAGE = 900  # for the page of a chat, and its answer's fields
 _LISTS_AT_ONCE = 500
 _LOOKED_AT = 10
 _NAMES = 10_000
+
+
+class Reads(Store, Protocol):
+    """See embedded.store."""
+
+    def forget_ids(self) -> None: ...
 
 
 class _Application:
@@ -83,11 +96,11 @@ class _Chat:
     """The cached data of a chat: its counts, and its newest messages once they are read. ``page`` is the page that was
     made last; it takes at most as much memory again as the messages, and is without the last ``unpaged`` of them.
 
-    Invariants: ``next`` is above every number ever given here. ``count`` is None, or counts exactly the stored messages
-    up to ``counted_to``. ``messages`` is None, or has exactly the stored messages up to ``listed_to``, ascending, from
-    some number on; if ``whole``, from the chat's first. They have the names that their senders had after the first
-    ``renames`` renames of all users. ``changes`` rises with every report that changes the messages, so that none is
-    missed by a list that is being made.
+    Invariants, once all that was read is reported: ``count`` is None, or counts exactly the stored messages up to
+    ``counted_to``. ``messages`` is None, or has exactly the stored messages up to ``listed_to``, ascending, from some
+    number on; if ``whole``, from the chat's first. Stored messages above these two numbers are still to be reported.
+    The listed ones have the names that their senders had after the first ``renames`` renames of all users. ``changes``
+    rises with every report that changes the messages, so that none is missed by a list that is being made.
     """
 
     __slots__ = (
@@ -95,11 +108,9 @@ class _Chat:
         "changes",
         "count",
         "counted_to",
-        "in_flight",
         "key",
         "listed_to",
         "messages",
-        "next",
         "page",
         "renames",
         "title",
@@ -116,8 +127,6 @@ class _Chat:
         self.counted_to = chat.last_number
         self.changes = 0
         self.listed_to = 0
-        self.next = chat.last_number + 1
-        self.in_flight = 0
         self.messages: list[Item] | None = None
         self.weight = 0  # bytes that the messages cost
         self.whole = False
@@ -136,11 +145,11 @@ class MemoryCache:
 
     It holds at most ``max_bytes`` of messages, and as much again for the pages made of them; the messages of the chat
     that was read longest ago are dropped first. It holds at most ``max_chats`` chats; the one that was added first is
-    dropped first, unless commands of it are in flight. And it holds at most as many applications without cached chats.
+    dropped first. And it holds at most as many applications without cached chats.
     ``hits`` and ``misses`` count the lists of newest messages that were cached, and those that the store was read for.
     """
 
-    def __init__(self, store: Store, feed: Feed, *, max_bytes: int = 48 * 1024 * 1024, max_chats: int = 50_000) -> None:
+    def __init__(self, store: Reads, feed: Feed, *, max_bytes: int = 48 * 1024 * 1024, max_chats: int = 50_000) -> None:
         self._feed = feed
         self._store = store
         self._max_bytes = max_bytes
@@ -202,26 +211,14 @@ class MemoryCache:
         return None if stored is None else self._hold(key, stored)
 
     def _hold(self, key: ChatKey, stored: Chat) -> _Chat:
-        chat = self._chats.get(key)  # one added while the store was read knows the numbers given since
+        chat = self._chats.get(key)
         if chat is None:
             application = self._application(key.token)
             chat = self._chats[key] = _Chat(application, key, stored)
             application.held += 1
             if len(self._chats) > self._max_chats:
-                self._forget_chats()
+                self._let_go(next(iter(self._chats.values())))
         return chat
-
-    def _forget_chats(self) -> None:
-        """Drop some of the chats that were added first. A chat with posts in flight stays, for its next number, and the
-        chat that was added last is not reached."""
-        for _ in range(min(_LOOKED_AT, len(self._chats) - 1)):
-            key, chat = next(iter(self._chats.items()))
-            if chat.in_flight:
-                self._chats.move_to_end(key)
-                continue
-            self._let_go(chat)
-            if len(self._chats) <= self._max_chats:
-                return
 
     def _let_go(self, chat: _Chat) -> None:
         self._drop_messages(chat)
@@ -240,22 +237,6 @@ class MemoryCache:
 
     async def numbered(self, key: ChatKey, numbers: Sequence[int]) -> MessagesRead:
         return MessagesRead(await self._store.numbered(key, numbers))
-
-    async def next_number(self, key: ChatKey) -> int:
-        """Take a message number that is higher than all numbers ever given in this chat.
-
-        ``settled`` must follow for the command that uses it.
-        """
-        await self._chat(key)
-        return self.take_number(key)
-
-    def take_number(self, key: ChatKey) -> int:
-        """As ``next_number``, of a chat that is held."""
-        chat = self._chats[key]
-        number = chat.next
-        chat.next = number + 1
-        chat.in_flight += 1
-        return number
 
     def holds(self, user_id: int, key: ChatKey) -> bool:
         """Whether the chat is held, and the user known as a member. No says nothing."""
@@ -402,9 +383,14 @@ class MemoryCache:
     # Writing ---------------------------------------------------------------------------------------------------------
 
     def settled(self, command: Command, outcome: Outcome) -> None:
-        """Update the cache with a command's outcome. Must be called before the outcome is reported to any caller."""
+        """Update the cache with a command's outcome, and tell the chat's listeners.
+
+        Must be called once for each command of every process, in the order of the commits: before this process reports
+        the outcome, and before it lets in a request that came after another process has reported it.
+        """
         if type(command) is PostMessage:
-            self._posted(command, outcome)
+            if type(outcome) is int:  # not refused, nor Repeated: a retry that found its first try stored
+                self._posted(command, outcome)
         elif isinstance(outcome, Exception):
             return
         elif isinstance(command, EditMessage):
@@ -415,14 +401,11 @@ class MemoryCache:
         elif isinstance(command, DeleteMessage):
             self._deleted(command)
             self._feed.publish(command.chat, Event(command.number, None))
-        elif isinstance(command, PutMember):
-            self._application(command.token).roles[command.user_id] = command.role
-        elif isinstance(command, AcceptInvite) and isinstance(outcome, Joined):
-            self._application(command.token).roles[command.user_id] = outcome.role
-        elif isinstance(command, RemoveMember):
-            self._application(command.token).roles.pop(command.user_id, None)
+        elif isinstance(command, PutMember | AcceptInvite | RemoveMember):
+            self._role_changed(command.token, command.user_id)
         elif isinstance(command, HandOver):
-            self._application(command.token).roles.update({user_id: role for role, user_id in handed_over(command)})
+            self._role_changed(command.token, command.owner_id)
+            self._role_changed(command.token, command.new_owner_id)
         elif isinstance(command, AddChat | RenameChat):
             self._chat_changed(command)
         elif isinstance(command, DeleteChat):
@@ -433,6 +416,27 @@ class MemoryCache:
             self._renamed(command.user_id, command.name)
         elif isinstance(command, DeleteUser):
             self._renamed(command.user_id, DELETED_USER)
+
+    def forget(self) -> None:
+        """Drop all that is cached, and make the listeners read their chats again: reports may have been missed. Lists
+        that are being made are not kept.
+
+        The names of renamed users are dropped too. So a post that was queued before a rename whose report was missed
+        has the old name, until the list that it is added to is dropped, see ``names_changed``.
+        """
+        self._store.forget_ids()
+        self._applications = OrderedDict()
+        self._chats = OrderedDict()
+        self._listed = OrderedDict()
+        self._bytes = 0
+        self._names.clear()
+        self.names_changed()  # the messages of chats that readers still have are out of date too
+        self._feed.missed()
+
+    def _role_changed(self, token: str, user_id: int) -> None:
+        application = self._applications.get(token)
+        if application is not None:
+            application.roles.pop(user_id, None)
 
     def _renamed(self, user_id: int, name: str) -> None:
         self._names[user_id] = name
@@ -445,19 +449,15 @@ class MemoryCache:
         """Some user was renamed: all cached lists of messages are out of date."""
         self._renames += 1
 
-    def _posted(self, command: PostMessage, outcome: Outcome) -> None:
+    def _posted(self, command: PostMessage, number: int) -> None:
+        item = None
+        if self._feed.heard(command.chat):  # also of a chat that is not held
+            item = self._encoded(command, number)
+            self._feed.publish(command.chat, Event(number, item))
         chat = self._chats.get(command.chat)
         if chat is None:
             return
-        chat.in_flight -= 1
-        number = command.number
-        if outcome != number:  # refused, or a retry that found its first try stored
-            return
         chat.changes += 1
-        item = None
-        if self._feed.heard(command.chat):
-            item = self._encoded(command)
-            self._feed.publish(command.chat, Event(number, item))
         if number > chat.counted_to and chat.count is not None:
             chat.count += 1
             chat.counted_to = number
@@ -465,7 +465,7 @@ class MemoryCache:
         messages = chat.messages
         if messages is not None and number > chat.listed_to:
             chat.listed_to = number
-            item = item or self._encoded(command)
+            item = item or self._encoded(command, number)
             messages.append((number, item))
             weight = len(item) + _OVERHEAD
             if len(messages) >= 2 * _KEPT:
@@ -487,9 +487,9 @@ class MemoryCache:
             if chat.unpaged >= chat.page.limit or chat.page.limit + chat.unpaged > max(held, _KEPT):
                 chat.page, chat.unpaged = None, 0
 
-    def _encoded(self, post: PostMessage) -> bytes:
+    def _encoded(self, post: PostMessage, number: int) -> bytes:
         name = self._names.get(post.sender_id, post.sender_name)
-        return encode_message(Message(post.number, post.sender_id, post.sender_ref, name, post.body, post.created_at))
+        return encode_message(Message(number, post.sender_id, post.sender_ref, name, post.body, post.created_at))
 
     def _deleted(self, command: DeleteMessage) -> None:
         chat = self._chats.get(command.chat)
@@ -512,6 +512,7 @@ class MemoryCache:
             application.changed()
 
     def _chat_deleted(self, key: ChatKey) -> None:
+        self._store.forget_ids()
         chat = self._chats.get(key)
         if chat is not None:
             self._let_go(chat)
@@ -521,6 +522,7 @@ class MemoryCache:
             application.changed()
 
     def _application_deleted(self, token: str) -> None:
+        self._store.forget_ids()
         application = self._applications.pop(token, None)
         if application is not None and application.held:
             for chat in [chat for chat in self._chats.values() if chat.application is application]:

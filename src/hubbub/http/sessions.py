@@ -220,7 +220,7 @@ class Sessions:
     async def end(self, session: Session) -> None:
         """End the session: all of its tokens are invalid once this returns."""
         over_at = int(time.time() + LIFETIME_S) * 1000  # when its last token expires
-        await self.change(session.user, lambda _: self._accounts.end_session(session.id, over_at))
+        await self.change(session.user, lambda user: self._accounts.end_session(user, session.id, over_at))
 
     async def end_all(self, user: User) -> None:
         """End all sessions of the user: all tokens that were issued before are invalid once this returns."""

@@ -1,32 +1,40 @@
-"""A Hubbub that is broken on purpose: it answers before the commit."""
+"""A Hubbub that is broken on purpose: it answers posts before the commit."""
 
-import time
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from hubbub.chat.commands import Command, Outcome, PostMessage
-from hubbub.chat.ticket import Ticket
-from hubbub.embedded.queue import EmbeddedQueue
-from hubbub.embedded.writer import Writer
+from hubbub.embedded.store import SqliteStore
 
-_accept = EmbeddedQueue.accept
+T = TypeVar("T")
 
+_DISK_S = 0.02  # a disk that takes its time, so that few kills are enough
+_transaction_ended = threading.Lock()
 
-def accept(self: EmbeddedQueue, command: Command) -> Ticket:
-    ticket = _accept(self, command)
-    if isinstance(command, PostMessage):
-        told = Ticket(command)
-        told.resolve(command.number)
-        return told
-    return ticket
+_apply = SqliteStore.apply
+_transaction = SqliteStore._transaction
 
 
-_apply = Writer.apply
+def apply(self: SqliteStore, batch: Sequence[Command]) -> list[Outcome]:
+    if not any(isinstance(command, PostMessage) for command in batch):
+        return _apply(self, batch)
+    _transaction_ended.acquire()
+    self._writing.execute("BEGIN IMMEDIATE")
+    outcomes = self._apply(batch)
+    threading.Timer(_DISK_S, commit, (self,)).start()
+    return outcomes
 
 
-def apply(self: Writer, batch: Sequence[Command]) -> list[Outcome]:
-    time.sleep(0.02)  # a disk that takes its time, so that few kills are enough
-    return _apply(self, batch)
+def commit(self: SqliteStore) -> None:
+    self._writing.execute("COMMIT")
+    _transaction_ended.release()
 
 
-Writer.apply = apply  # type: ignore[method-assign]
-EmbeddedQueue.accept = accept  # type: ignore[method-assign]
+def transaction(self: SqliteStore, work: Callable[[], T]) -> T:
+    with _transaction_ended:
+        return _transaction(self, work)
+
+
+SqliteStore.apply = apply  # type: ignore[method-assign]
+SqliteStore._transaction = transaction  # type: ignore[method-assign]
