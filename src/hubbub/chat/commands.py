@@ -76,13 +76,15 @@ class AddLink(_Command, frozen=True):
 
 class ResetPassword(_Command, frozen=True):
     """Sets a password by a link, which this uses up; all sessions of the user end. Outcome: None. Refused with
-    WrongCode when there is no such link. ``era`` was never used before.
+    WrongCode when there is no such link. ``era`` was never used before. ``user_id`` is the link's user; 0 in a command
+    that an earlier version queued.
     """
 
     link: bytes
     password_hash: str
     era: str
     now: int
+    user_id: int = 0
 
 
 class AddInvite(_Command, frozen=True):

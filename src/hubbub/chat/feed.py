@@ -90,6 +90,11 @@ class Listener:
         self.missed = True
         self._wake.set()
 
+    def lose(self) -> None:
+        """New messages and changes may have been lost."""
+        self.lost = True
+        self.miss()
+
     def end(self) -> None:
         self.ended = True
         self._wake.set()
@@ -146,6 +151,12 @@ class Feed:
         for listeners in self._listeners.values() if key is None else [self._listeners.get(key, ())]:
             for listener in listeners:
                 listener.miss()
+
+    def lost(self) -> None:
+        """Events of all chats may have been lost, also changes of messages: their listeners load the chat again."""
+        for listeners in self._listeners.values():
+            for listener in listeners:
+                listener.lose()
 
     def end(self) -> None:
         """This process stops: ends every listener, and each that comes from now on at once."""

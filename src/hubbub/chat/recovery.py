@@ -41,8 +41,8 @@ class Recovery:
             raise wrong_link()
         return found[0]
 
-    async def finish(self, code: str, password: str) -> None:
+    async def finish(self, user: User, code: str, password: str) -> None:
         """Set the password, and end all sessions of the user. Raises WrongCode."""
         password_hash = await self._passwords.hash(password)
         era = secrets.token_urlsafe(9)
-        await self._intake.accept(ResetPassword(hash_of(code), password_hash, era, self._now()))
+        await self._intake.accept(ResetPassword(hash_of(code), password_hash, era, self._now(), user.id))

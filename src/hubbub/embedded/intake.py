@@ -1,22 +1,15 @@
-"""The intake of the embedded mode: it has a command stored, updates the cache, and then answers the caller."""
+"""The intake of the embedded mode: it has a command stored, and then answers the caller."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from typing import Protocol
 
 from hubbub.chat.caller import Caller
-from hubbub.chat.commands import Command, Outcome, PostMessage
+from hubbub.chat.commands import Command, PostMessage
 from hubbub.chat.model import ChatKey, User
 from hubbub.chat.ports import Queue
 from hubbub.chat.ticket import Ticket
-
-
-class HotData(Protocol):
-    """See embedded.view."""
-
-    def settled(self, command: Command, outcome: Outcome) -> None: ...
 
 
 class DirectIntake:
@@ -27,16 +20,13 @@ class DirectIntake:
     of. If a retry were answered then, the next read might lack the message.
     """
 
-    def __init__(self, queue: Queue, hot: HotData, now: Callable[[], int]) -> None:
+    def __init__(self, queue: Queue, now: Callable[[], int]) -> None:
         self._queue = queue
-        self._hot = hot
         self._now = now
 
     def accept(self, command: Command) -> Ticket:
-        """See chat.ports.Intake. A ticket's listeners run after the cache is updated."""
-        ticket = self._queue.accept(command)
-        ticket.then(lambda outcome: self._hot.settled(command, outcome))
-        return ticket
+        """See chat.ports.Intake. A ticket's listeners run after the cache is updated, see embedded.queue."""
+        return self._queue.accept(command)
 
     async def post(self, caller: Caller, key: ChatKey, body: str, idempotency_key: str | None) -> Ticket:
         user = caller.user

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+import asyncio
 
 from hubbub.chat.commands import (
-    DELETE_CHATS,
     Command,
     DeleteUser,
     EndSession,
@@ -22,28 +21,28 @@ from hubbub.http.limits import LocalGate
 _OF_SESSIONS = (EndSession, EndSessions, RenameUser, SetPassword, ResetPassword, DeleteUser)
 
 
-class Reads(Protocol):
-    """See embedded.store."""
-
-    def forget_ids(self) -> None: ...
+_IN_FLIGHT_S = 5.0  # for how long a post may be on its way that was accepted before its sender was renamed
 
 
 class Remembered:
-    """See embedded.queue.Changes: the ids of chats, the cache, and the marks of the users' sessions."""
+    """See embedded.queue.Changes: the cache, and the marks of the users' sessions."""
 
-    def __init__(self, store: Reads, cache: MemoryCache, gate: LocalGate) -> None:
-        self._store = store
+    def __init__(self, cache: MemoryCache, gate: LocalGate) -> None:
         self._cache = cache
         self._gate = gate
 
     def applied(self, command: Command, outcome: Outcome) -> None:
-        if type(command) in DELETE_CHATS:
-            self._store.forget_ids()
-        elif isinstance(command, _OF_SESSIONS):
+        if isinstance(command, _OF_SESSIONS):
             self._gate.changed(command.user_id)
         self._cache.settled(command, outcome)
 
     def missed(self) -> None:
-        self._store.forget_ids()
         self._cache.forget()
         self._gate.forget()
+        # A rename that was missed may have been before a post that is yet to come, with the old name.
+        asyncio.get_running_loop().call_later(_IN_FLIGHT_S, self._cache.names_changed)
+
+    def accounts_changed(self) -> None:
+        """Another program changed accounts, see embedded.users."""
+        self._gate.forget()
+        self._cache.names_changed()

@@ -418,7 +418,7 @@ class MemoryCache:
             self._renamed(command.user_id, DELETED_USER)
 
     def forget(self) -> None:
-        """Drop all that is cached, and make the listeners read their chats again: reports may have been missed. Lists
+        """Drop all that is cached, and make the listeners load their chats again: reports may have been missed. Lists
         that are being made are not kept.
 
         The names of renamed users are dropped too. So a post that was queued before a rename whose report was missed
@@ -431,7 +431,7 @@ class MemoryCache:
         self._bytes = 0
         self._names.clear()
         self.names_changed()  # the messages of chats that readers still have are out of date too
-        self._feed.missed()
+        self._feed.lost()
 
     def _role_changed(self, token: str, user_id: int) -> None:
         application = self._applications.get(token)

@@ -93,4 +93,4 @@ class RecoveryRoutes:
         return json_response(schemas.Done("The password is set. Log in with it."))
 
     async def _finish(self, form: schemas.PasswordByLink, user: User) -> None:
-        await self._recovery.finish(form.code, form.password)
+        await self._recovery.finish(user, form.code, form.password)
