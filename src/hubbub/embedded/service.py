@@ -57,7 +57,7 @@ def start_parts(folder: DataFolder) -> Parts:
 
     def searching(channel: socket.socket) -> None:
         committing.channel.close()  # or the other process would not see that the one that serves has gone
-        search(channel, folder.path, folder.data_set)
+        search([channel], folder.path, folder.data_set)
 
     return Parts(committing, Child.start("search", searching))
 
