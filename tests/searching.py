@@ -1,9 +1,9 @@
-"""The search index as the process that serves uses it, with a thread of the test instead of the other process."""
+"""The search index as the processes that serve use it, with a thread of the test instead of the other process."""
 
 from __future__ import annotations
 
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any, cast
@@ -14,13 +14,24 @@ from hubbub.embedded.search_process import Searching, SearchProcess
 from tests.committing import run_beside
 
 
+def search_beside(index: SqliteIndex, channels: Sequence[socket.socket]) -> None:
+    """Answer on these sockets, the first of which is then closed."""
+    indexer = cast(Any, SimpleNamespace(fault=None))
+    run_beside(channels, Searching(channels, Sender(channels[0]), cast(Any, None), index, indexer).run)
+
+
+async def connected(channel: socket.socket) -> SearchProcess:
+    """What a process that serves with this end of a socket knows of the index."""
+    process = SearchProcess(lambda _: None, lambda _: None)
+    await process.connect(channel)
+    return process
+
+
 @asynccontextmanager
 async def asked_over_a_socket(index: SqliteIndex) -> AsyncIterator[SearchProcess]:
     """The index as the process that serves sees it. The process that has it is a thread of the test."""
     ours, theirs = socket.socketpair()
-    indexer = SimpleNamespace(fault=None)
-    run_beside([theirs], Searching(theirs, Sender(theirs), cast(Any, None), index, cast(Any, indexer)).run)
-    process = SearchProcess(lambda _: None, lambda _: None)
-    await process.connect(ours)
+    search_beside(index, [theirs])
+    process = await connected(ours)
     yield process
     await process.close()

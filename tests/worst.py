@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field
@@ -14,7 +15,8 @@ from typing import Any
 import httpx
 
 from hubbub.embedded.data_folder import DataFolder
-from hubbub.embedded.service import serving, start_parts
+from hubbub.embedded.processes import Processes
+from hubbub.embedded.service import serving
 from hubbub.http.body import MAX_BODY
 from hubbub.http.connection import Connection
 from hubbub.http.edge import Edge
@@ -238,7 +240,9 @@ async def served(path: Path) -> AsyncIterator[str]:
     """The URL of a service in this process, on this loop."""
     folder = DataFolder.open(path)
     try:
-        async with serving(load(data=path), folder, start_parts(folder)) as edge:
+        processes = Processes(folder, 1)
+        place = processes.fork_serving([socket.socket()], lambda *_: None)
+        async with serving(load(data=path), folder, place, processes) as edge:
             loop = asyncio.get_running_loop()
             server = await loop.create_server(lambda: Connection(edge), "127.0.0.1", 0)
             yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -82,19 +84,28 @@ def serve(host: str | None, port: str | None, data: str | None, processes: str |
     import sqlite3
 
     from hubbub.embedded.data_folder import DataFolder, FolderUnusable
-    from hubbub.embedded.service import serving, setup_code, start_parts
+    from hubbub.embedded.processes import Place, Processes
+    from hubbub.embedded.service import serving, serving_beside, setup_code
     from hubbub.exposure import risks
-    from hubbub.http.server import PortTaken, listen
+    from hubbub.http.server import PortTaken, listen_shared, serve_until_told
     from hubbub.http.server import serve as run
     from hubbub.schema import SchemaTooNew
 
     settings = _settings(files=True, service=True, host=host, port=port, data=data, processes=processes)
     try:
         folder = DataFolder.open(settings.data)
-        parts = start_parts(folder)
-        listener = listen(settings.host, settings.port)
-        for risk in risks(settings, listener.getsockname()[0]):
+        count = settings.serving_processes
+        others = Processes(folder, count)
+        listeners = listen_shared(settings.host, settings.port, count)
+        for risk in risks(settings, listeners[0].getsockname()[0]):
             logging.getLogger("hubbub").warning(risk)
+        tls: Any = {"tls_cert": settings.tls_cert, "tls_key": settings.tls_key}
+
+        def beside(place: Place, listener: socket.socket, told: socket.socket) -> None:
+            system = partial(serving_beside, settings, folder, place)
+            serve_until_told(system, listener, told, started=lambda url: None, **tls)
+
+        first = others.fork_serving(listeners, beside)
         code = setup_code(settings, folder)
 
         def started(url: str) -> None:
@@ -109,11 +120,11 @@ def serve(host: str | None, port: str | None, data: str | None, processes: str |
             tell(settings.log_format, text, **fields)
 
         run(
-            lambda: serving(settings, folder, parts),
-            listener,
+            lambda: serving(settings, folder, first, others),
+            listeners[0],
             started=started,
-            tls_cert=settings.tls_cert,
-            tls_key=settings.tls_key,
+            stopping=others.stop_serving,
+            **tls,
         )
         folder.close()
     except (FolderUnusable, PortTaken, SchemaTooNew) as error:

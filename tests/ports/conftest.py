@@ -13,8 +13,11 @@ from hubbub.chat.model import User
 from hubbub.chat.ports import Store
 from hubbub.cluster.redis.keys import Keys
 from hubbub.cluster.redis.servers import Servers
+from hubbub.embedded.counts import FirstsCounts, counting
 from hubbub.embedded.store import SqliteStore
+from hubbub.http.limits import MemoryCounts
 from hubbub.loadtest.servers import Redis
+from tests.peers import two_peers
 from tests.ports.stores import ClusterStore
 from tests.servers import new_database
 
@@ -33,6 +36,13 @@ async def servers(redis: Redis) -> AsyncIterator[Servers]:
     servers.clients[0].keys = Keys(1)
     yield servers
     await servers.close()
+
+
+@pytest.fixture
+async def counts_of_the_first() -> AsyncIterator[FirstsCounts]:
+    """The counts as a process beside the first has them."""
+    async with two_peers(counting(MemoryCounts()), {}) as two:
+        yield FirstsCounts(two.first)
 
 
 @pytest.fixture(params=["sqlite", "mysql"])

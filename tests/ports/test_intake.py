@@ -29,9 +29,11 @@ from hubbub.chat.model import ChatKey, Role, User
 from hubbub.chat.ports import Intake, Store, View
 from hubbub.embedded.intake import DirectIntake
 from hubbub.embedded.queue import EmbeddedQueue
+from hubbub.embedded.remembered import Remembered
 from hubbub.embedded.store import SqliteStore
 from hubbub.embedded.view import MemoryCache
 from hubbub.embedded.writer import Writer
+from hubbub.http.limits import LocalGate
 from tests.committing import queue_with
 from tests.ports.cluster import Way, cluster
 
@@ -86,10 +88,10 @@ class Stuck(SqliteStore):
 
 
 class Embedded(Harness):
-    def __init__(self, store: Stuck, queue: EmbeddedQueue) -> None:
+    def __init__(self, store: Stuck, queue: EmbeddedQueue, cache: MemoryCache) -> None:
         self.store = self.sqlite = store
-        self.view = cache = MemoryCache(store, Feed())
-        self.intake = DirectIntake(queue, cache, lambda: 1000)
+        self.view = cache
+        self.intake = DirectIntake(queue, lambda: 1000)
 
     def fail(self) -> None:
         self.sqlite.stuck = True
@@ -119,8 +121,9 @@ class Cluster(Harness):
 async def way(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Harness]:
     if request.param == "embedded":
         store = Stuck(tmp_path / "hubbub.db")
-        queue = await queue_with(Writer(store))
-        harness: Harness = Embedded(store, queue)
+        cache = MemoryCache(store, Feed())
+        queue = await queue_with(Writer(store), Remembered(cache, LocalGate(1000)))
+        harness: Harness = Embedded(store, queue, cache)
         await harness.begin()
         yield harness
         await queue.close()

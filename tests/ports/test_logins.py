@@ -1,4 +1,4 @@
-"""Limits on logins, with counts in memory and in Redis."""
+"""Limits on logins, with counts in memory, in the first process's memory, and in Redis."""
 
 from __future__ import annotations
 
@@ -28,16 +28,21 @@ from hubbub.chat.logins import Logins
 from hubbub.chat.ports import Counts
 from hubbub.cluster.redis.counts import RedisCounts
 from hubbub.cluster.redis.servers import Servers
+from hubbub.embedded.counts import FirstsCounts, counting
 from hubbub.http.limits import MemoryCounts
 from hubbub.loadtest.servers import Redis
+from tests.peers import two_peers
 
 WRONG = Unauthenticated("wrong")
 
 
-@pytest.fixture(params=["memory", "redis"])
+@pytest.fixture(params=["memory", "the first's", "redis"])
 def counts(request: pytest.FixtureRequest) -> Counts:
     if request.param == "memory":
         return MemoryCounts()
+    if request.param == "the first's":
+        of_the_first: FirstsCounts = request.getfixturevalue("counts_of_the_first")
+        return of_the_first
     servers: Servers = request.getfixturevalue("servers")
     return RedisCounts(servers, MemoryCounts())
 
@@ -375,3 +380,23 @@ async def test_each_process_counts_while_redis_is_unreachable(lost: Servers, add
     for _ in range(20):
         assert await attempt(logins, address, ann) is None
     await fail_often(logins, address, ann)
+
+
+async def test_a_success_is_none_less_when_the_first_process_stops_meanwhile(address: str) -> None:
+    failures = Limit("failures", 1, 60_000, failures=True, sentence="Too many.")
+    async with two_peers(counting(MemoryCounts()), {}) as two:
+        give_back = await FirstsCounts(two.first).take([(failures, address)])
+        await two.other.close()
+        await give_back()
+        with pytest.raises(Unavailable):
+            await FirstsCounts(two.first).take([(failures, address)])
+
+
+async def test_a_refusal_of_the_first_process_says_what_is_used_up(counts_of_the_first: FirstsCounts, ann: str) -> None:
+    """The log of lock-outs needs it."""
+    failures = Limit("failures", 1, 60_000, failures=True, sentence="Too many.")
+    await counts_of_the_first.take([(failures, ann)])
+    with pytest.raises(UsedUp, match="Too many") as refused:
+        await counts_of_the_first.take([(failures, ann)])
+    assert (refused.value.what, refused.value.limit) == (f"failures:{ann}", 1)
+    assert 59 < refused.value.retry_after <= 60

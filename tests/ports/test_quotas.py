@@ -1,4 +1,4 @@
-"""The quotas on what users create, with counts in memory and in Redis."""
+"""The quotas on what users create, with counts in memory, in the first process's memory, and in Redis."""
 
 from __future__ import annotations
 
@@ -18,10 +18,12 @@ HOURLY = Hourly(applications=5, chats=3600, members=7, invites=3)
 _users = itertools.count(1)
 
 
-@pytest.fixture(params=["memory", "redis"])
+@pytest.fixture(params=["memory", "the first's", "redis"])
 def quotas(request: pytest.FixtureRequest) -> Quotas:
     if request.param == "memory":
         return Quotas(MemoryCounts(), HOURLY)
+    if request.param == "the first's":
+        return Quotas(request.getfixturevalue("counts_of_the_first"), HOURLY)
     servers: Servers = request.getfixturevalue("servers")
     return Quotas(RedisCounts(servers, MemoryCounts()), HOURLY)
 

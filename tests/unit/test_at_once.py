@@ -15,6 +15,7 @@ from hubbub.chat.model import ChatKey, User
 from hubbub.chat.ticket import Ticket
 from hubbub.embedded.at_once import FromMemory
 from hubbub.embedded.intake import DirectIntake
+from hubbub.embedded.remembered import Remembered
 from hubbub.embedded.store import SqliteStore
 from hubbub.embedded.view import MemoryCache
 from hubbub.http.limits import LocalGate
@@ -29,14 +30,17 @@ class Direct:
     depth = 0
     fault = None
 
-    def __init__(self, store: SqliteStore) -> None:
+    def __init__(self, store: SqliteStore, remembered: Remembered) -> None:
         self._store = store
+        self._remembered = remembered
         self.accepted: list[Command] = []
 
     def accept(self, command: Command) -> Ticket:
         self.accepted.append(command)
         ticket = Ticket(command)
-        ticket.resolve(self._store.apply([command])[0])
+        outcome = self._store.apply([command])[0]
+        self._remembered.applied(command, outcome)
+        ticket.resolve(outcome)
         return ticket
 
 
@@ -46,9 +50,9 @@ class Service:
     def __init__(self, store: SqliteStore, rate: int = 1000) -> None:
         self.cache = MemoryCache(store, Feed())
         self.gate = LocalGate(rate)
-        self.queue = Direct(store)
-        self.intake = DirectIntake(self.queue, self.cache, lambda: 5)
-        self.at_once = FromMemory(self.cache, self.intake, self.gate)
+        self.queue = Direct(store, Remembered(self.cache, self.gate))
+        self.intake = DirectIntake(self.queue, lambda: 5)
+        self.at_once = FromMemory(self.cache, self.intake, self.gate, lambda: None)
 
     async def mark(self, user: User) -> str:
         return (await self.gate.enter(user.id)).mark

@@ -10,10 +10,12 @@ import re
 import secrets
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
+from hubbub.chat.errors import Unavailable
 from hubbub.embedded.data_set import MARKER, DataSetWrong, settled, write_durably
 
 log = logging.getLogger("hubbub")
@@ -21,9 +23,10 @@ log = logging.getLogger("hubbub")
 REBUILD = "rebuild-search"
 ACCOUNTS = "accounts-changed"
 _MOVED = "moved"  # has the address of the cluster that the data was moved to
+_TAKEN = ".taken"  # added to the name of a request while it is carried out
 _LOOK_S = 0.5
 _ENDING_S = 5.0  # for the processes of a killed service to end
-_OURS = ("hubbub.db*", "search-*.db*", "secret*", f"{MARKER}*", "lock", REBUILD, ACCOUNTS, _MOVED)
+_OURS = ("hubbub.db*", "search-*.db*", "secret*", f"{MARKER}*", "lock", f"{REBUILD}*", f"{ACCOUNTS}*", _MOVED)
 
 
 class FolderUnusable(Exception):
@@ -104,13 +107,17 @@ class DataFolder:
                 "Choose one that can be written with --data, or fix its permissions."
             ) from error
 
-    async def when_asked(self, what: str, act: Callable[[], None]) -> None:
-        """Poll for requests that other processes leave with ``ask``, and call ``act``; runs until cancelled."""
-        file = self.path / what
+    async def when_asked(self, what: str, act: Callable[[], Awaitable[None]]) -> None:
+        """Poll for requests that other processes leave with ``ask``, and call ``act``, again later if that raises
+        Unavailable; runs until cancelled."""
+        asked, taken = self.path / what, self.path / f"{what}{_TAKEN}"
         while True:
-            if file.exists():
-                file.unlink()
-                act()
+            if asked.exists():
+                asked.rename(taken)  # one that is left from now on is another request
+            if taken.exists():
+                with suppress(Unavailable):
+                    await act()
+                    taken.unlink()
             await asyncio.sleep(_LOOK_S)
 
     @staticmethod
@@ -118,6 +125,11 @@ class DataFolder:
         """Leave a request for the process that has the folder, or for the next one. Raises FolderUnusable."""
         DataFolder._check_there(path)
         (path / what).touch(mode=0o600)
+
+    @staticmethod
+    def is_asked(path: Path, what: str) -> bool:
+        """Whether a request that was left there is not carried out yet."""
+        return (path / what).exists() or (path / f"{what}{_TAKEN}").exists()
 
     @staticmethod
     def _check_there(path: Path) -> None:

@@ -1,7 +1,8 @@
 """The search index in a process of its own (embedded.child): it indexes, and finds the candidates of searches.
 
-``search`` is the life of that process, ``SearchProcess`` is what the process that serves knows of it. Requests are
-numbered and answered in any order. The process says by itself when its fault changes, and how far the index has come.
+``search`` is the life of that process, ``SearchProcess`` is what a process that serves knows of it. Requests are
+numbered and answered in any order. The process says by itself when its fault changes, and, to the first of those that
+serve, how far the index has come.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ import os
 import select
 import socket
 import sqlite3
+import threading
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -27,7 +30,7 @@ from hubbub.chat.model import ChatKey
 from hubbub.chat.ports import Candidates
 from hubbub.chat.search import CANDIDATES, Query
 from hubbub.embedded.child import Channel, Sender, write_log
-from hubbub.embedded.frames import Frames, Logged, Unsound
+from hubbub.embedded.frames import Frames, Logged, Unsound, frame
 from hubbub.embedded.index import SqliteIndex
 from hubbub.embedded.indexer import Indexer
 from hubbub.embedded.store import SqliteStore
@@ -96,97 +99,178 @@ _Request: TypeAlias = Find | AskLag | Rebuild
 _Message: TypeAlias = Found | Lag | Fault | Progressed | Unsound | Logged
 
 
-def search(channel: socket.socket, folder: Path, data_set: int) -> None:
-    """Index and search until the other end is closed. The database must be there, with the current schema."""
-    sender = Sender(channel)
+def search(channels: Sequence[socket.socket], folder: Path, data_set: int) -> None:
+    """Index, and search for the processes that serve, until the first of them has closed its end. The database must be
+    there, with the current schema.
+    """
+    sender = Sender(channels[0])
     store = SqliteStore(folder / "hubbub.db", lambda fault: sender.send(Unsound(fault)))
     index = SqliteIndex(folder, data_set)
     indexer = Indexer(store.following, index, lambda position: sender.send(Progressed(position)))
     try:
-        Searching(channel, sender, store, index, indexer).run()
+        Searching(channels, sender, store, index, indexer).run()
     finally:
         indexer.close()
         index.close()
         store.close()
 
 
+class Client:
+    """A process that serves, and the messages that it does not take yet. ``write`` sends one message.
+
+    A process that takes nothing must not hold up the answers to the others. So a message is written only when the
+    system says that the socket takes more: then three quarters of its buffer are free, some 150 KB, and no message is
+    longer than the 5 KB of a thousand candidates. What waits is bounded by what the process has asked: no more than
+    AT_ONCE searches (chat.search_limiter), and lags.
+    """
+
+    def __init__(self, channel: socket.socket, write: Callable[[msgspec.Struct], None] | None = None) -> None:
+        self._channel = channel
+        self._write = write or self._write_alone
+        self._frames = Frames()
+        self._turn = threading.Lock()
+        self._waiting: deque[msgspec.Struct] = deque()
+        self._told: str | None = _STARTING
+        self._gone = False
+
+    def fileno(self) -> int:
+        return self._channel.fileno()
+
+    @property
+    def waits(self) -> bool:
+        """Whether messages wait until it takes more."""
+        return bool(self._waiting)
+
+    def read(self) -> list[bytes] | None:
+        """The contents of the next frames; None when it has closed its end."""
+        try:
+            data = self._channel.recv(_READ)
+        except ConnectionResetError:
+            return None
+        return self._frames.take(data) if data else None
+
+    def tell(self, fault: str | None) -> None:
+        """Send the fault if it has changed; a process that takes nothing is told the current one when it does."""
+        if fault != self._told and not self._waiting:
+            self._told = fault
+            self.send(Fault(fault))
+
+    def send(self, message: msgspec.Struct) -> None:
+        """Send the message, or keep it for ``flush``. On any thread."""
+        with self._turn:
+            if not self._gone:
+                self._waiting.append(message)
+                self._flush()
+
+    def flush(self) -> None:
+        """Send what waits, as far as it is taken."""
+        with self._turn:
+            self._flush()
+
+    def close(self) -> None:
+        with self._turn:
+            self._leave()
+            self._channel.close()
+
+    def _flush(self) -> None:
+        try:
+            while self._waiting and select.select([], [self], [], 0)[1]:
+                self._write(self._waiting[0])
+                self._waiting.popleft()
+        except (BrokenPipeError, ConnectionResetError):  # it has gone, as ``read`` will say
+            self._leave()
+
+    def _leave(self) -> None:
+        self._gone = True
+        self._waiting.clear()
+
+    def _write_alone(self, message: msgspec.Struct) -> None:
+        """Write to a socket that the log is not sent on. A Sender would wait until the log is taken."""
+        self._channel.sendall(frame(msgspec.msgpack.encode(message)))
+
+
 class Searching:
-    """Answers the requests that come on the socket, on threads."""
+    """Answers the requests that come on the sockets, on threads. ``sender`` sends on the first, as the log does."""
 
     def __init__(
-        self, channel: socket.socket, sender: Sender, store: SqliteStore, index: SqliteIndex, indexer: Indexer[Any]
+        self,
+        channels: Sequence[socket.socket],
+        sender: Sender,
+        store: SqliteStore,
+        index: SqliteIndex,
+        indexer: Indexer[Any],
     ) -> None:
-        self._channel = channel
-        self._sender = sender
+        self._first = Client(channels[0], sender.send)
+        self._clients = [self._first, *map(Client, channels[1:])]
         self._store = store
         self._index = index
         self._indexer = indexer
         self._decode = msgspec.msgpack.Decoder(_Request).decode
-        self._fault: str | None = _STARTING
 
     def run(self) -> None:
-        frames = Frames()
+        """Answer until the first has closed its end. Another one that closes is forgotten."""
         with ThreadPoolExecutor(_THREADS, thread_name_prefix="search") as threads:
             while True:
-                self._tell_fault()
-                if not select.select([self._channel], [], [], _FAULT_S)[0]:
-                    continue
-                data = self._channel.recv(_READ)
-                if not data:
-                    return
-                for content in frames.take(data):
-                    self._answer(self._decode(content), threads)
+                fault = self._index.fault or self._indexer.fault
+                for client in self._clients:
+                    client.tell(fault)
+                waiting = [client for client in self._clients if client.waits]
+                readable, writable, _ = select.select(self._clients, waiting, [], _FAULT_S)
+                for client in writable:
+                    client.flush()
+                for client in readable:
+                    contents = client.read()
+                    if contents is not None:
+                        for content in contents:
+                            self._answer(client, self._decode(content), threads)
+                    elif client is self._first:
+                        return
+                    else:
+                        self._clients.remove(client)
+                        client.close()
 
-    def _tell_fault(self) -> None:
-        fault = self._index.fault or self._indexer.fault
-        if fault != self._fault:
-            self._fault = fault
-            self._sender.send(Fault(fault))
-
-    def _answer(self, request: _Request, threads: ThreadPoolExecutor) -> None:
+    def _answer(self, client: Client, request: _Request, threads: ThreadPoolExecutor) -> None:
         if isinstance(request, Rebuild):
             self._indexer.rebuild()
         elif isinstance(request, Find):
-            threads.submit(self._guarded, self._find, request)
+            threads.submit(self._guarded, client, self._find, request)
         else:
-            threads.submit(self._guarded, self._lag, request)
+            threads.submit(self._guarded, client, self._lag, request)
 
     @staticmethod
-    def _guarded(answer: Callable[[Any], None], request: Find | AskLag) -> None:
+    def _guarded(client: Client, answer: Callable[[Any], Found | Lag], request: Find | AskLag) -> None:
         try:
-            answer(request)
+            client.send(answer(request))
         except BaseException:
             # Whoever waits for the answer would wait for ever.
             log.critical("A search failed; the process ends.", exc_info=True)
             os._exit(1)
 
-    def _find(self, request: Find) -> None:
+    def _find(self, request: Find) -> Found:
         try:
             found = self._index.candidates(
                 request.chat, request.query, typos=request.typos, limit=request.limit, below=request.below
             )
         except Unavailable as error:
-            answer = Found(request.id, [], fault=error.sentence, retry_after=error.retry_after)
+            return Found(request.id, [], fault=error.sentence, retry_after=error.retry_after)
         except Exception:
             log.exception("A search failed.")  # this one only: the service goes on
-            answer = Found(request.id, [], fault=_FAILED, retry_after=5)
-        else:
-            answer = Found(request.id, found.numbers, found.whole)
-        self._sender.send(answer)
+            return Found(request.id, [], fault=_FAILED, retry_after=5)
+        return Found(request.id, found.numbers, found.whole)
 
-    def _lag(self, request: AskLag) -> None:
+    def _lag(self, request: AskLag) -> Lag:
         file = self._index.current
         seconds: float | None = None
         with suppress(Unavailable, sqlite3.Error):
             behind = self._store.index_lag(file.position if file else 0)
             since = file.waiting_since() if file else None
             seconds = behind if since is None else max(behind, time.time() - since / 1000)
-        self._sender.send(Lag(request.id, seconds))
+        return Lag(request.id, seconds)
 
 
 class SearchProcess:
-    """See chat.ports.SearchIndex. ``indexed`` is told how far the index has come (see SqliteStore.indexed), and
-    ``unsound`` why the database is not usable, if the process finds that.
+    """See chat.ports.SearchIndex. In the first process that serves, ``indexed`` is told how far the index has come (see
+    SqliteStore.indexed), and ``unsound`` why the database is not usable, if the process finds that.
     """
 
     def __init__(self, indexed: Callable[[int], None], unsound: Callable[[str], None]) -> None:

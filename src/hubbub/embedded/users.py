@@ -62,7 +62,7 @@ def _tell(path: Path) -> None:
     """Make the service drop what it has cached of accounts, and wait until it has done so."""
     DataFolder.ask(path, ACCOUNTS)
     until = time.monotonic() + _HEARD_WITHIN_S
-    while (path / ACCOUNTS).exists():
+    while DataFolder.is_asked(path, ACCOUNTS):
         if time.monotonic() > until:
             raise FolderUnusable(
                 f"The account was changed, but the service that has {path} can't be informed: sessions of the account"

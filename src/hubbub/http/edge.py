@@ -28,6 +28,7 @@ from hubbub.tracing import Tracing
 if TYPE_CHECKING:
     from hubbub.http.connection import Connection
     from hubbub.http.handshake import Handshake
+    from hubbub.http.overview import Gathered
 
 log = logging.getLogger("hubbub.http")
 
@@ -47,10 +48,13 @@ class Edge:
     """What all connections share. ``clock`` is the loop's time, to the second, so that a deadline costs no call.
     ``trusted`` has the addresses of proxies. ``user_of`` returns the public id of the user whose session these headers
     (Cookie, Authorization) name, or the empty string. ``shortcut``: see Shortcuts.of. ``well`` is how every answer of
-    a request that is answered well begins, up to its own fields.
+    a request that is answered well begins, up to its own fields. ``overview`` is set where the service is built
+    (http.service.edge_of), and has the figures of this process.
 
     Once ``stopping`` is set, each connection's next answer is its last, and says so.
     """
+
+    overview: Gathered
 
     def __init__(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Protocol
 
 from hubbub.chat.errors import RateLimited
@@ -163,12 +164,13 @@ class MemoryCounts:
         if len(self._gone_at) > _MOST_COUNTS:
             self._forget(now)
 
-        async def give_back() -> None:
-            for limit, key in counted:
-                if limit.failures:
-                    self._give_back((limit.name, key), limit.each_ms)
+        return partial(self.give_back, counted)
 
-        return give_back
+    async def give_back(self, counted: Sequence[tuple[Limit, str]]) -> None:
+        """Undo a ``take`` where only failures count."""
+        for limit, key in counted:
+            if limit.failures:
+                self._give_back((limit.name, key), limit.each_ms)
 
     def _give_back(self, name: tuple[str, str], each_ms: int) -> None:
         gone_at = self._gone_at.get(name)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import psutil
@@ -16,13 +17,15 @@ from hubbub.measures import Histogram, WriteMeasures
 
 class Reading(NamedTuple):
     """The current value of one metric, in base units. A ``counter`` only rises while the process runs; ``_total`` is
-    added to its name."""
+    added to its name. Of several processes together it is the sum, or the ``largest``: of an age, and of what each
+    process has read from the same place."""
 
     name: str
     help: str
     value: float
     labels: Mapping[str, str] = {}
     counter: bool = False
+    largest: bool = False
 
 
 def writing(measures: WriteMeasures) -> list[Reading | Histogram]:
@@ -31,10 +34,19 @@ def writing(measures: WriteMeasures) -> list[Reading | Histogram]:
         measures.batches,
         measures.commits,
         Reading("hubbub_writes_applied", "Commands stored.", measures.applied, counter=True),
-        Reading("hubbub_writer_retries", "Batches that were retried.", measures.retries, counter=True),
-        Reading("hubbub_writer_dead_letters", "Commands that could not be stored.", measures.dead, counter=True),
+        Reading("hubbub_writer_retries", "Batches that were retried.", measures.retries, counter=True, largest=True),
         Reading(
-            "hubbub_queue_age_seconds", "How long the oldest write of the latest batch had waited.", measures.age_s
+            "hubbub_writer_dead_letters",
+            "Commands that could not be stored.",
+            measures.dead,
+            counter=True,
+            largest=True,
+        ),
+        Reading(
+            "hubbub_queue_age_seconds",
+            "How long the oldest write of the latest batch had waited.",
+            measures.age_s,
+            largest=True,
         ),
     ]
 
@@ -52,7 +64,7 @@ def serving(requests: Histogram, connections: int, streams: int) -> list[Reading
         requests,
         Reading("hubbub_connections", "Connections of clients.", connections),
         Reading("hubbub_streams", "Open streams: clients that listen to a chat.", streams),
-        Reading("hubbub_streams_limit", "Streams that may be open at this process.", MAX_STREAMS),
+        Reading("hubbub_streams_limit", "Streams that may be open.", MAX_STREAMS),
     ]
 
 
@@ -92,6 +104,27 @@ def _family(histogram: Histogram) -> HistogramMetricFamily:
             buckets.append((bound, total))
         family.add_metric([str(label) for label in labels], buckets, counts[-1])
     return family
+
+
+def merged(all_: Sequence[list[Reading | Histogram]]) -> list[Reading | Histogram]:
+    """The figures of several processes as those of one service. Those that are in one alone stay as they are."""
+    readings: dict[tuple[str, tuple[tuple[str, str], ...]], Reading] = {}
+    histograms: dict[str, Histogram] = {}
+    for each in itertools.chain.from_iterable(all_):
+        if isinstance(each, Histogram):
+            together = histograms.setdefault(each.name, Histogram(each.name, each.help, each.bounds, each.labels))
+            for labels, counts in list(each.series.items()):
+                sums = together.series.setdefault(labels, [0] * len(counts))
+                together.series[labels] = [a + b for a, b in zip(sums, counts, strict=True)]
+            continue
+        key = each.name, tuple(sorted(each.labels.items()))
+        before = readings.get(key)
+        if before is None:
+            readings[key] = each
+        else:
+            value = max(before.value, each.value) if each.largest else before.value + each.value
+            readings[key] = before._replace(value=value)
+    return [*histograms.values(), *readings.values()]
 
 
 class _Readings(Collector):

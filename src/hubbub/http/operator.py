@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import heapq
 import logging
 from collections import deque
+from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import Protocol
 
 from hubbub.http import schemas
 
 _KEPT = 50
+_TIME = len("2026-01-01 00:00:00,000")  # which each line begins with
 
 
 class RecentErrors(logging.Handler):
@@ -25,6 +29,11 @@ class RecentErrors(logging.Handler):
     def lines(self) -> list[str]:
         """Newest first."""
         return list(self._lines)[::-1]
+
+
+def latest(lines: Iterable[Sequence[str]]) -> list[str]:
+    """The latest lines of several processes, newest first, from those that each process shows."""
+    return list(islice(heapq.merge(*lines, key=lambda line: line[:_TIME], reverse=True), _KEPT))
 
 
 class Letters(Protocol):

@@ -273,7 +273,7 @@ class Requests(msgspec.Struct):
 
 
 class OperatorState(msgspec.Struct):
-    """``at`` is in seconds on this process's clock, ``bounds`` are seconds; ``figures`` are named as in /metrics."""
+    """``at`` is in seconds on the machine's clock, ``bounds`` are seconds; ``figures`` are named as in /metrics."""
 
     at: float
     bounds: list[float]

@@ -31,6 +31,7 @@ from hubbub.http.login_log import LoginLog
 from hubbub.http.mail import Mail
 from hubbub.http.metrics import Reading, serving
 from hubbub.http.operator import Letters, RecentErrors
+from hubbub.http.overview import Figures, Gathered, Overview, nobody
 from hubbub.http.resolver import Resolver
 from hubbub.http.routes.accounts import AccountRoutes
 from hubbub.http.routes.applications import ApplicationRoutes
@@ -59,7 +60,9 @@ from hubbub.tracing import Tracing
 class Adapters:
     """What a mode (embedded or cluster) provides: an adapter for each port, and its state.
 
-    ``faults`` has for each part what is wrong with it, or None; ``readings`` are its own figures for /metrics.
+    ``faults`` has for each part what is wrong with it, or None; ``readings`` are its own figures for /metrics. Where
+    several processes serve behind one address, the first has the figures of the ``others``, and each of these has what
+    the ``first`` shows.
     """
 
     store: Store
@@ -75,6 +78,8 @@ class Adapters:
     secret: bytes
     faults: Callable[[], dict[str, str | None]]
     readings: Callable[[], Awaitable[list[Reading | Histogram]]]
+    others: Callable[[], Awaitable[Sequence[Figures]]] = nobody
+    first: Overview | None = None
 
 
 def edge_of(
@@ -115,6 +120,8 @@ def edge_of(
 
     errors = RecentErrors()
     logging.getLogger("hubbub").addHandler(errors)
+    gathered = Gathered(readings, errors, adapters.others)
+    shown = adapters.first or gathered
     operating, logins, log = Operators(adapters.store, operators), Logins(adapters.counts), LoginLog()
     registering = Registration(adapters.store, adapters.intake, accounts, registration, operating.named, now)
     recovery = Recovery(adapters.store, adapters.intake, adapters.passwords, now)
@@ -130,9 +137,9 @@ def edge_of(
         *routes_of(MessageRoutes(resolver)),
         *routes_of(SearchRoutes(resolver)),
         *routes_of(StreamRoutes(resolver, chats, adapters.feed, limiter, turns)),
-        *routes_of(OperatorRoutes(resolver, operating, readings, adapters.letters, errors)),
+        *routes_of(OperatorRoutes(resolver, operating, shown, adapters.letters)),
     ]
-    itself = routes_of(ServiceRoutes(ready, readings, api), base="")
+    itself = routes_of(ServiceRoutes(ready, shown, api), base="")
     trusted: Container[str] = ()
     middleware: ProxyHeadersMiddleware | None = None
     if proxies:
@@ -156,6 +163,7 @@ def edge_of(
         user_of=sessions.user_of,
         shortcut=shortcut,
     )
+    edge.overview = gathered
     edge.tick()
     return edge
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections.abc import Awaitable, Callable, Sequence
 from functools import cached_property
 from typing import Any
@@ -15,12 +13,10 @@ from starlette.responses import Response
 
 from hubbub.http import schemas
 from hubbub.http.document import Document
-from hubbub.http.metrics import Reading, exposition
 from hubbub.http.openapi import document
+from hubbub.http.overview import Overview
 from hubbub.http.routing import Route, json_response, route, routes_of
-from hubbub.measures import Histogram
 
-_FIGURES_PART = 0.1  # of the time, at most, goes into making figures; in between clients get the last ones
 _CAN_DO_WITHOUT = ("search",)  # a process in which only this fails should still get requests
 
 
@@ -32,15 +28,12 @@ class ServiceRoutes:
     def __init__(
         self,
         ready: Callable[[], Awaitable[dict[str, str | None]]],
-        readings: Callable[[], Awaitable[list[Reading | Histogram]]],
+        overview: Overview,
         others: Sequence[Route],
     ) -> None:
         self._ready = ready
-        self._readings = readings
+        self._overview = overview
         self._others = others
-        self._figures = b""
-        self._figures_end = 0.0
-        self._asking = asyncio.Lock()
 
     @route("GET", "/healthz", response=schemas.Health, guarded=False)
     async def healthz(self, request: Request) -> Response:
@@ -61,16 +54,10 @@ class ServiceRoutes:
         answer.headers["retry-after"] = "5"
         return answer
 
-    @route("GET", "/metrics", guarded=False)
+    @route("GET", "/metrics", guarded=False, refuses=(503,))
     async def metrics(self, request: Request) -> Response:
         """The service's metrics, in Prometheus' text format."""
-        async with self._asking:
-            begun = time.monotonic()
-            if begun >= self._figures_end:
-                self._figures = exposition(await self._readings())
-                now = time.monotonic()
-                self._figures_end = now + (now - begun) / _FIGURES_PART
-        return Response(self._figures, media_type=CONTENT_TYPE_LATEST)
+        return Response(await self._overview.metrics(), media_type=CONTENT_TYPE_LATEST)
 
     @route("GET", "/openapi.json", response=dict[str, Any], guarded=False)
     async def openapi(self, request: Request) -> Response:
