@@ -15,15 +15,17 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import click
 
 from hubbub.loadtest.process import Part
 from hubbub.loadtest.usage import Meter
+
+T = TypeVar("T")
 
 _TRIVIAL = "a server that stores nothing"
 
@@ -49,9 +51,9 @@ def trivial(folder: Path) -> Iterator[tuple[str, int]]:
 
 
 @contextmanager
-def embedded(folder: Path, source: str) -> Iterator[tuple[str, int]]:
-    """Run a service on an empty data folder and yield its URL and process id."""
-    part = Part(["serve", "--port", "0", "--data", str(folder / "data")], {"PYTHONPATH": source}, folder / "log")
+def embedded(folder: Path, settings: dict[str, str]) -> Iterator[tuple[str, int]]:
+    """Run a service with these environment variables on an empty data folder, and yield its URL and process id."""
+    part = Part(["serve", "--port", "0", "--data", str(folder / "data")], settings, folder / "log")
     part.start()
     try:
         yield part.url, part.pid
@@ -59,8 +61,8 @@ def embedded(folder: Path, source: str) -> Iterator[tuple[str, int]]:
         part.stop()
 
 
-def measure(url: str, pid: int, options: list[str], out: Path) -> Figures:
-    """Run the load tester once."""
+def loaded(url: str, options: list[str], out: Path, read: Callable[[], T]) -> tuple[Any, T, T]:
+    """Run the load tester once. Returns its result, and what ``read`` returned at both ends of the test phase."""
     command = [
         sys.executable,
         "-m",
@@ -74,24 +76,32 @@ def measure(url: str, pid: int, options: list[str], out: Path) -> Figures:
         "--json",
         str(out),
     ]
-    server = Meter(pid)
-    spent: list[float] = []
+    at_ends: list[T] = []
     with subprocess.Popen([*command, *options], stdout=subprocess.PIPE, text=True) as running:
         assert running.stdout is not None
         for line in running.stdout:
             # The test phase is between these two lines.
-            if line.startswith("Phase 3") or (line.startswith("=") and len(spent) == 1):
-                spent.append(server.cpu_s())
+            if line.startswith("Phase 3") or (line.startswith("=") and len(at_ends) == 1):
+                at_ends.append(read())
     result = json.loads(out.read_text())
-    sides = result["writes"], result["reads"]
-    answered = sum(side["total"] - side["failed"] for side in sides)
-    if len(spent) != 2 or not answered:
+    if len(at_ends) != 2 or not answered_in(result):
         raise SystemExit(f"The run against {url} ended too early.")
+    return result, at_ends[0], at_ends[1]
+
+
+def answered_in(result: Any) -> int:
+    """How many requests were answered well."""
+    return sum(side["total"] - side["failed"] for side in (result["writes"], result["reads"]))
+
+
+def measure(url: str, pid: int, options: list[str], out: Path) -> Figures:
+    result, before, after = loaded(url, options, out, Meter(pid).cpu_s)
+    answered = answered_in(result)
     return Figures(
-        (spent[1] - spent[0]) / answered * 1e6,
+        (after - before) / answered * 1e6,
         result["generator"]["cores"] * result["duration_s"] / answered * 1e6,
         answered / result["duration_s"],
-        *(side["latency_ms"]["p99"] for side in sides),
+        *(result[side]["latency_ms"]["p99"] for side in ("writes", "reads")),
     )
 
 
@@ -110,7 +120,7 @@ def main(builds: tuple[str, ...], rounds: int, writes: int, reads: int, seconds:
         for name, measured in runs.items():
             with tempfile.TemporaryDirectory() as scratch:
                 folder = Path(scratch)
-                server = trivial(folder) if name == _TRIVIAL else embedded(folder, services[name])
+                server = trivial(folder) if name == _TRIVIAL else embedded(folder, {"PYTHONPATH": services[name]})
                 with server as (url, pid):
                     measured.append(measure(url, pid, options, folder / "result.json"))
     click.echo("| server | answered /s | CPU a request | beside the first | generator's | P99, writes / reads |")

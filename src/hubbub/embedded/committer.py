@@ -136,11 +136,10 @@ class _Serving:
             self.channel.close()
 
 
-class _Waiting(NamedTuple):
-    """A command that waits for its commit. ``encoded`` is empty where nobody needs it."""
+class _Source(NamedTuple):
+    """Where a command came from, and how it was encoded."""
 
     origin: int
-    command: Command
     encoded: bytes
 
 
@@ -169,7 +168,8 @@ class Committer:
         self._decode = msgspec.msgpack.Decoder(list[Sent]).decode
         self._split = msgspec.msgpack.Decoder(list[msgspec.Raw]).decode
         self._decode_one = msgspec.msgpack.Decoder(Sent).decode
-        self._waiting: deque[_Waiting] = deque()
+        self._waiting: deque[Command] = deque()
+        self._sources: deque[_Source] = deque()  # of each that waits, where several processes serve
         self._faults: tuple[str | None, str | None] = None, None
 
     def run(self) -> None:
@@ -212,37 +212,42 @@ class Committer:
     def _take(self, origin: int, content: bytes) -> None:
         if self._shared is None:
             for each in self._decode(content):
-                self._take_one(origin, each, b"")
+                self._take_one(each)
         else:
             for encoded in self._split(content):
-                self._take_one(origin, self._decode_one(encoded), bytes(encoded))
+                if self._take_one(self._decode_one(encoded)):
+                    self._sources.append(_Source(origin, bytes(encoded)))
+                    self._serving[origin].taken += 1
 
-    def _take_one(self, origin: int, sent: Sent, encoded: bytes) -> None:
+    def _take_one(self, sent: Sent) -> bool:
+        """Whether it is a command, which then waits."""
         if isinstance(sent, Indexed):
             self._writer.store.indexed(sent.position)
         elif isinstance(sent, Unsound):
             self._writer.store.unsound(sent.fault)
         else:
-            self._serving[origin].taken += 1
-            self._waiting.append(_Waiting(origin, sent, encoded))
+            self._waiting.append(sent)
+            return True
+        return False
 
-    def _batch(self) -> list[_Waiting]:
+    def _batch(self) -> list[Command]:
         """The commands that are committed together; the last one may exceed the bound of bytes."""
-        batch: list[_Waiting] = []
+        batch: list[Command] = []
         size = 0
         while self._waiting and len(batch) < self._max_batch and size < self._max_batch_bytes:
-            each = self._waiting.popleft()
-            batch.append(each)
-            size += owed(each.command)[1]
+            command = self._waiting.popleft()
+            batch.append(command)
+            size += owed(command)[1]
         return batch
 
-    def _commit(self, batch: Sequence[_Waiting]) -> None:
+    def _commit(self, batch: Sequence[Command]) -> None:
         begun_ns = time.time_ns()
-        outcomes = self._writer.apply([each.command for each in batch])
+        outcomes = self._writer.apply(batch)
         ended_ns = time.time_ns()
-        stored = sum(not isinstance(outcome, ChatError) for outcome in outcomes)
-        answer = Stored(0, [], self._writer.faults, begun_ns, ended_ns, waited_s(batch[0].command))
-        self._answer(batch, packed(outcomes), answer, stored)
+        stored = len(batch) - sum(isinstance(outcome, ChatError) for outcome in outcomes)
+        answer = Stored(0, [], self._writer.faults, begun_ns, ended_ns, waited_s(batch[0]))
+        sources = [self._sources.popleft() for _ in batch] if self._shared is not None else ()
+        self._answer(sources, packed(outcomes), answer, stored)
 
     def _housekeep(self) -> None:
         self._writer.housekeep()
@@ -250,7 +255,7 @@ class Committer:
             self._answer((), [], Stored(0, [], self._writer.faults), 0)
 
     def _answer(
-        self, batch: Sequence[_Waiting], outcomes: list[int | bytes | None], answer: Stored, stored: int
+        self, sources: Sequence[_Source], outcomes: list[int | bytes | None], answer: Stored, stored: int
     ) -> None:
         """Tell the processes. First the ring gets all, so that a process which has its outcomes can rely on it: the
         others have them too."""
@@ -260,12 +265,12 @@ class Committer:
         of_each = [outcomes]
         if len(self._serving) > 1:
             of_each = [[] for _ in self._serving]
-            for each, outcome in zip(batch, outcomes, strict=True):
-                of_each[each.origin].append(outcome)
+            for source, outcome in zip(sources, outcomes, strict=True):
+                of_each[source.origin].append(outcome)
         if self._shared is not None and stored:
             firsts = [serving.answered for serving in self._serving]
-            origins = bytes(each.origin for each in batch)
-            encoded = [msgspec.Raw(each.encoded) for each in batch]
+            origins = bytes(source.origin for source in sources)
+            encoded = [msgspec.Raw(source.encoded) for source in sources]
             record = Batch(firsts, origins, outcomes, encoded, answer.begun_ns, answer.ended_ns)
             self._shared.ring.write(self._encode(record))
         for origin, serving in enumerate(self._serving):
