@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Sequence
 
 from hubbub.chat.commands import Command, Outcome
-from hubbub.embedded.committer import MAX_BATCH, MAX_BATCH_BYTES, Committer
+from hubbub.embedded.committer import MAX_BATCH, MAX_BATCH_BYTES, PACE_S, Committer
 from hubbub.embedded.queue import Changes, EmbeddedQueue
 from hubbub.embedded.ring import Shared
 from hubbub.embedded.writer import Writer
@@ -42,11 +42,13 @@ async def queue_with(
     *,
     max_batch: int = MAX_BATCH,
     max_batch_bytes: int = MAX_BATCH_BYTES,
+    pace_s: float = PACE_S,
     **bounds: int,
 ) -> EmbeddedQueue:
-    """A queue with these bounds, to be closed by the test. The first two bounds are the committer's."""
+    """A queue with these bounds, to be closed by the test. The first three settings are the committer's."""
     ours, theirs = socket.socketpair()
-    run_beside([theirs], Committer([theirs], writer, max_batch=max_batch, max_batch_bytes=max_batch_bytes).run)
+    committer = Committer([theirs], writer, max_batch=max_batch, max_batch_bytes=max_batch_bytes, pace_s=pace_s)
+    run_beside([theirs], committer.run)
     queue = EmbeddedQueue(changes or Unheard(), **bounds)  # type: ignore[arg-type]
     await queue.connect(ours)
     return queue

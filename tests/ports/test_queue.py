@@ -298,6 +298,39 @@ async def test_a_commit_takes_so_many_bytes(store: Recorded) -> None:
     await queue.close()
 
 
+class Sized(Recorded):
+    """Notes how many commands are applied together."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes: list[int] = []
+
+    def apply(self, batch: Sequence[Command]) -> list[Outcome]:
+        self.sizes.append(len(batch))
+        return super().apply(batch)
+
+
+async def test_who_sends_one_after_another_waits_for_no_pace() -> None:
+    store = Sized()
+    queue = await queue_with(Writer(store), pace_s=3600)  # type: ignore[arg-type]
+    async with asyncio.timeout(20):
+        assert [await queue.accept(post(number)) for number in range(20)] == list(range(20))
+        await queue.close()
+
+
+async def test_several_that_wait_share_the_next_commit_with_what_comes_soon() -> None:
+    store = Sized()
+    queue = await queue_with(Writer(store), pace_s=0.5)  # type: ignore[arg-type]
+    assert await queue.accept(post(0)) == 0
+    tickets = [queue.accept(post(number)) for number in range(1, 6)]
+    for number in range(6, 20):
+        await asyncio.sleep(0)
+        tickets.append(queue.accept(post(number)))
+    assert [await ticket for ticket in tickets] == list(range(1, 20))
+    assert store.sizes == [1, 19]
+    await queue.close()
+
+
 async def test_one_bad_command_does_not_sink_its_batch(store: Recorded) -> None:
     class Picky(Recorded):
         def apply(self, batch: Sequence[Command]) -> list[Outcome]:

@@ -1,7 +1,9 @@
 """Commits the commands that the queues send, in a process of its own (embedded.child).
 
 Group commit: the next batch gathers in the sockets while one is written to disk. So the busier the service is, the more
-requests share the cost of a commit, and an idle service answers after a single commit.
+requests share the cost of a commit, and an idle service answers after a single commit. When several commands wait, a
+commit begins PACE_S after the one before it at the earliest: more share it, and who sends one after another waits for
+nothing.
 
 Invariants: commands of one process are applied in the order in which they come; an outcome is sent only after the
 commit that has its command, and outcomes are sent in the same order. Where several processes serve, all find what a
@@ -34,6 +36,8 @@ from hubbub.measures import waited_s
 
 MAX_BATCH = 1000
 MAX_BATCH_BYTES = 4 * 1024 * 1024
+PACE_S = 0.005  # about what a commit takes on a disk; a longer one adds to what the slowest requests take
+_SEVERAL = 4
 _OVERHEAD = 500  # bytes a command costs beside its body
 _READ = 64 * 1024  # a larger buffer is mapped and unmapped each time
 
@@ -156,6 +160,7 @@ class Committer:
         max_batch: int = MAX_BATCH,
         max_batch_bytes: int = MAX_BATCH_BYTES,
         housekeeping_s: float = 1.0,
+        pace_s: float = PACE_S,
     ) -> None:
         self._serving = [_Serving(channel) for channel in channels]
         self._sender = Sender(channels[0])  # which has this process's log too
@@ -164,6 +169,8 @@ class Committer:
         self._max_batch = max_batch
         self._max_batch_bytes = max_batch_bytes
         self._housekeeping_s = housekeeping_s
+        self._pace_s = pace_s
+        self._begun = 0.0  # the latest commit, monotonic
         self._encode = msgspec.msgpack.Encoder().encode
         self._decode = msgspec.msgpack.Decoder(list[Sent]).decode
         self._split = msgspec.msgpack.Decoder(list[msgspec.Raw]).decode
@@ -177,6 +184,7 @@ class Committer:
         while self._waiting or any(each.open for each in self._serving):
             self._receive()
             if self._waiting:
+                self._gather()
                 self._commit(self._batch())
             for each in self._serving[1:]:
                 each.close()
@@ -196,6 +204,14 @@ class Committer:
         for origin, each in enumerate(self._serving):
             if each.open:
                 self._receive_from(origin, each)
+
+    def _gather(self) -> None:
+        """Wait until it is time for the next commit, if several commands wait for it."""
+        early = self._begun + self._pace_s - time.monotonic()
+        if early > 0 and _SEVERAL <= len(self._waiting) < self._max_batch:
+            time.sleep(early)
+            self._receive()
+        self._begun = time.monotonic()
 
     def _receive_from(self, origin: int, serving: _Serving) -> None:
         try:
