@@ -250,6 +250,15 @@ def embedded(tmp_path_factory: pytest.TempPathFactory, mailbox: Mailbox) -> Iter
 
 
 @pytest.fixture(scope="session")
+def two_processes(tmp_path_factory: pytest.TempPathFactory, mailbox: Mailbox) -> Iterator[Service]:
+    """An embedded service of which two processes serve. Each connection is with either."""
+    service = Service(tmp_path_factory.mktemp("service") / "data")
+    service.start(**mailbox.settings, HUBBUB_PROCESSES="2")
+    yield service
+    assert service.stop() == 0
+
+
+@pytest.fixture(scope="session")
 def cluster(mailbox: Mailbox) -> Iterator[ClusterStack]:
     """A cluster of two API processes and two writers over real servers."""
     need_servers()
@@ -257,9 +266,9 @@ def cluster(mailbox: Mailbox) -> Iterator[ClusterStack]:
         yield stack
 
 
-@pytest.fixture(scope="session", params=["embedded", "cluster"])
+@pytest.fixture(scope="session", params=["embedded", "two_processes", "cluster"])
 def service(request: pytest.FixtureRequest) -> Served:
-    """A service of each mode, as both must behave in the same way."""
+    """A service of each mode, as all must behave in the same way."""
     running: Served = request.getfixturevalue(request.param)
     return running
 
