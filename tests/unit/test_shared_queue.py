@@ -16,8 +16,8 @@ import pytest
 from hubbub.chat.commands import Command, Outcome, PostMessage
 from hubbub.chat.errors import Unavailable
 from hubbub.chat.model import ChatKey
-from hubbub.embedded.committer import Committer
-from hubbub.embedded.frames import array, frame
+from hubbub.embedded.committer import Committer, Stored
+from hubbub.embedded.frames import Frames, array, frame
 from hubbub.embedded.queue import EmbeddedQueue
 from hubbub.embedded.ring import Ring, Shared
 from hubbub.embedded.writer import Writer
@@ -226,5 +226,29 @@ def test_a_process_that_takes_nothing_delays_no_other(store: Kept) -> None:
         while channel.recv(65536):
             pass
         channel.close()
+    for waker in shared.wakers:
+        os.close(waker)
+
+
+def test_a_first_process_that_takes_nothing_delays_no_other(store: Kept) -> None:
+    """It is told of every commit, which would fill its socket after some hundred. Later it has all figures."""
+    (frozen, of_frozen), (other, of_other) = (socket.socketpair() for _ in range(2))
+    shared = Shared(Ring(100_000), [os.eventfd(0, os.EFD_NONBLOCK) for _ in range(2)])
+    run_beside([of_frozen, of_other], Committer([of_frozen, of_other], Writer(cast(Any, store)), shared).run)
+    one = frame(array([msgspec.msgpack.encode(post(1))]))
+    other.settimeout(20)
+    for _ in range(1500):
+        other.sendall(one)
+        assert other.recv(65536), "its outcome"
+    for channel in (other, frozen):
+        channel.shutdown(socket.SHUT_WR)
+    frozen.settimeout(20)
+    frames, answers = Frames(), list[Stored]()
+    while data := frozen.recv(65536):
+        answers += [msgspec.msgpack.decode(content, type=Stored) for content in frames.take(data)]
+    assert sum(answer.stored for answer in answers) == 1500
+    assert len(answers) < 500, "memory is bounded"
+    for each in (frozen, other):
+        each.close()
     for waker in shared.wakers:
         os.close(waker)
