@@ -252,3 +252,33 @@ def test_a_first_process_that_takes_nothing_delays_no_other(store: Kept) -> None
         each.close()
     for waker in shared.wakers:
         os.close(waker)
+
+
+def test_a_process_that_sends_more_than_is_committed_delays_no_other(store: Kept) -> None:
+    (busy, of_busy), (other, of_other) = (socket.socketpair() for _ in range(2))
+    shared = Shared(Ring(100_000), [os.eventfd(0, os.EFD_NONBLOCK) for _ in range(2)])
+    applied: list[int] = []
+
+    def apply(batch: Sequence[Command]) -> list[Outcome]:
+        numbers = [cast(PostMessage, command).number for command in batch]
+        applied.extend(numbers)
+        if len(applied) < 200:  # as from clients who are answered, and send the next
+            busy.sendall(frame(array([msgspec.msgpack.encode(post(1))] * len(batch))))
+        return list(numbers)
+
+    store.apply = apply  # type: ignore[method-assign]
+    busy.sendall(frame(array([msgspec.msgpack.encode(post(1))] * 10)))
+    other.sendall(frame(array([msgspec.msgpack.encode(post(2))])))
+    channels = [of_busy, of_other]
+    run_beside(channels, Committer(channels, Writer(cast(Any, store)), shared, max_batch=10).run)
+    other.settimeout(20)
+    assert other.recv(65536), "its outcome"
+    assert applied.index(2) < 40
+    for each in (busy, other):
+        each.shutdown(socket.SHUT_WR)
+    for each in (busy, other):
+        while each.recv(65536):
+            pass
+        each.close()
+    for waker in shared.wakers:
+        os.close(waker)

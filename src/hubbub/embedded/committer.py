@@ -198,6 +198,7 @@ class Committer:
         self._split = msgspec.msgpack.Decoder(list[msgspec.Raw]).decode
         self._decode_one = msgspec.msgpack.Decoder(Sent).decode
         self._waiting: deque[_Waiting] = deque()
+        self._turn = 0
         self._faults: tuple[str | None, str | None] = None, None
 
     def run(self) -> None:
@@ -221,9 +222,11 @@ class Committer:
             select.select(open_, [each.channel for each in unsent], [], self._housekeeping_s)
         for each in unsent:
             each.flush()
-        for origin, each in enumerate(self._serving):
-            if each.open:
-                self._receive_from(origin, each)
+        self._turn += 1
+        for place in range(len(self._serving)):  # each is first in turn: one may send more than a batch takes
+            origin = (self._turn + place) % len(self._serving)
+            if self._serving[origin].open:
+                self._receive_from(origin, self._serving[origin])
 
     def _receive_from(self, origin: int, serving: _Serving) -> None:
         try:
