@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -354,3 +356,14 @@ def test_a_second_service_on_the_port_is_refused(two: Service, tmp_path: Path) -
     with pytest.raises(AssertionError, match="Address already in use"):
         second.start(HUBBUB_PROCESSES="2")
     assert second.process.wait(30) != 0
+
+
+def test_a_command_changes_an_account_in_both(both: Both) -> None:
+    """``hubbub users``, when it returns."""
+    for client in both.clients:
+        assert client.get(both.messages).status_code == 200
+    command = ["users", "reset-password", both.email, "--data", str(both.service.data)]
+    done = subprocess.run([sys.executable, "-m", "hubbub", *command], capture_output=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    for client in both.clients:
+        assert client.get(both.messages).status_code == 401
