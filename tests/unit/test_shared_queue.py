@@ -16,8 +16,8 @@ import pytest
 from hubbub.chat.commands import Command, Outcome, PostMessage
 from hubbub.chat.errors import Unavailable
 from hubbub.chat.model import ChatKey
-from hubbub.embedded.committer import Committer, Stored
-from hubbub.embedded.frames import Frames, array, frame
+from hubbub.embedded.committer import Batch, Committer, Stored
+from hubbub.embedded.frames import Frames, array, frame, packed
 from hubbub.embedded.queue import EmbeddedQueue
 from hubbub.embedded.ring import Ring, Shared
 from hubbub.embedded.writer import Writer
@@ -195,6 +195,33 @@ async def test_outcomes_of_a_missed_stretch_come_later_than_those_after_it(start
             await asyncio.sleep(0)
     assert sorted(cast(list[int], told)) == [0, 1, 2, 3]
     assert heard[0].times_missed
+
+
+async def test_an_outcome_that_is_not_in_the_ring_is_told_when_the_answer_comes() -> None:
+    """Two commands are refused, so they are not in the ring, and it is read again before their answers have come. The
+    test has the other end of the queue's socket."""
+    ours, theirs = socket.socketpair()
+    shared = Shared(Ring(10_000), [os.eventfd(0, os.EFD_NONBLOCK)])
+    heard = Heard()
+    queue = EmbeddedQueue(heard, shared)
+    await queue.connect(ours)
+    encode, told = msgspec.msgpack.encode, list[tuple[int, Outcome]]()
+    commands = [post(number) for number in (1, 2, 3)]
+    for number, command in enumerate(commands, 1):
+        queue.accept(command).then(lambda outcome, number=number: told.append((number, outcome)))  # type: ignore[misc]
+    shared.ring.write(encode(Batch([2], b"\0", [3], [msgspec.Raw(encode(commands[2]))], 0, 0)))
+    queue.catch_up()
+    assert told == [(3, 3)]
+    refusals = [Unavailable("full"), Unavailable("still full")]
+    answers = [Stored(place, packed([refusal]), (None, None)) for place, refusal in enumerate(refusals)]
+    for answer in [*answers, Stored(2, [3], (None, None), stored=1)]:
+        theirs.sendall(frame(encode(answer)))
+    theirs.shutdown(socket.SHUT_WR)
+    await queue.close()
+    assert [(number, str(outcome)) for number, outcome in told] == [(3, "3"), (1, "full"), (2, "still full")]
+    assert heard.numbers == [3]
+    theirs.close()
+    os.close(shared.wakers[0])
 
 
 async def test_a_process_that_closes_first_does_not_stop_the_others(start: Start) -> None:
