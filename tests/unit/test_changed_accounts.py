@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -17,6 +19,7 @@ from hubbub.chat.commands import (
     SetPassword,
 )
 from hubbub.chat.feed import Feed
+from hubbub.embedded import remembered as remembered_module
 from hubbub.embedded.remembered import Remembered
 from hubbub.embedded.store import SqliteStore
 from hubbub.embedded.view import MemoryCache
@@ -63,3 +66,24 @@ async def test_what_was_not_heard_may_have_changed_any_account(
     change(remembered)
     for user, mark in zip((ANN, BOB), before, strict=True):
         assert (await gate.enter(user)).mark not in ("", mark)
+
+
+async def test_after_missing_changes_all_that_is_cached_is_dropped_and_later_the_names_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A post that is on its way then may have the name from before a rename that was missed."""
+    done: list[str] = []
+
+    class Cache:
+        def forget(self) -> None:
+            done.append("all")
+
+        def names_changed(self) -> None:
+            done.append("names")
+
+    monkeypatch.setattr(remembered_module, "_IN_FLIGHT_S", 0.0)
+    Remembered(cast(MemoryCache, Cache()), LocalGate(1000)).missed()
+    assert done == ["all"]
+    async with asyncio.timeout(20):
+        while done != ["all", "names"]:
+            await asyncio.sleep(0)

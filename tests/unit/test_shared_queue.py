@@ -163,6 +163,16 @@ async def test_commands_that_are_refused_change_nothing_and_are_told(start: Star
     assert heard[0].numbers == heard[1].numbers == [2, 3]
 
 
+async def test_a_process_that_sends_nothing_hears_of_a_fault(start: Start, store: Kept) -> None:
+    queues, _ = await start()
+    store.failure = Unavailable("disk full")
+    with pytest.raises(Unavailable, match="disk full"):
+        await queues[0].accept(post(1))
+    async with asyncio.timeout(20):
+        while queues[1].fault != "disk full":
+            await asyncio.sleep(0)
+
+
 async def test_what_does_not_fit_in_the_ring_is_missed_and_still_acknowledged(start: Start) -> None:
     queues, heard = await start(ring=2000)
     tickets = [queue.accept(post(number, "long" * 300)) for number, queue in enumerate([*queues] * 3)]
