@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from hubbub.chat.caller import Caller
-from hubbub.chat.commands import AddApplication, AddChat, AddUser, Command, Outcome, PostMessage, RemoveMember
+from hubbub.chat.commands import (
+    AddApplication,
+    AddChat,
+    AddUser,
+    Command,
+    EndSession,
+    Outcome,
+    PostMessage,
+    RemoveMember,
+)
 from hubbub.chat.errors import RateLimited
 from hubbub.chat.feed import Feed
 from hubbub.chat.model import ChatKey, User
@@ -47,12 +56,12 @@ class Direct:
 class Service:
     """The embedded mode's memory, still empty, over a store with Ann's chat."""
 
-    def __init__(self, store: SqliteStore, rate: int = 1000) -> None:
+    def __init__(self, store: SqliteStore, rate: int = 1000, catch_up: Callable[[], None] = lambda: None) -> None:
         self.cache = MemoryCache(store, Feed())
         self.gate = LocalGate(rate)
         self.queue = Direct(store, Remembered(self.cache, self.gate))
         self.intake = DirectIntake(self.queue, lambda: 5)
-        self.at_once = FromMemory(self.cache, self.intake, self.gate, lambda: None)
+        self.at_once = FromMemory(self.cache, self.intake, self.gate, catch_up)
 
     async def mark(self, user: User) -> str:
         return (await self.gate.enter(user.id)).mark
@@ -157,3 +166,19 @@ async def test_a_list_that_is_not_answered_is_no_hit(store: SqliteStore) -> None
     assert (service.cache.hits, service.cache.misses) == (1, 1)
     await service.cache.newest(Caller(ANN), CHAT, 10)
     assert (service.cache.hits, service.cache.misses) == (2, 1)
+
+
+@pytest.mark.parametrize("ended_by", [EndSession("s", 1, ANN.id), RemoveMember(CHAT.token, ANN.id)])
+@pytest.mark.parametrize("asked", ["newest", "chats", "post"])
+async def test_what_another_process_has_ended_is_over_at_once(
+    store: SqliteStore, asked: str, ended_by: Command
+) -> None:
+    service = Service(store, catch_up=lambda: remembered.applied(ended_by, None))
+    remembered = Remembered(service.cache, service.gate)
+    mark = await service.read()
+    if asked == "newest":
+        assert service.at_once.newest(ANN, mark, CHAT, 10) is None
+    elif asked == "chats":
+        assert service.at_once.chats(ANN, mark, CHAT.token, 10) is None
+    else:
+        assert service.at_once.post(ANN, mark, CHAT, "hello", "") is None

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 import msgspec
 import pytest
 
-from hubbub.embedded.child import Sender, _Forward, write_log
+from hubbub.embedded import child as children
+from hubbub.embedded.child import Child, Sender, _Forward, write_log
 from hubbub.embedded.frames import Frames, Logged
 from hubbub.logs import JsonLines
 
@@ -71,3 +72,19 @@ def test_a_wrong_record_does_not_end_what_logs_it(
     take(channel)
     assert [json.loads(line)["message"] for line in written.lines] == ["The next one"]
     assert "Logging error" in capfd.readouterr().err
+
+
+def test_the_service_ends_if_a_process_has_ended_before_it_began(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others would wait for ever to begin, and the rest for these."""
+
+    def end_with(name: str) -> None:
+        raise SystemExit(name)
+
+    monkeypatch.setattr(children, "end_with", end_with)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        Child("serve-1", 0, ours).begin()
+        assert theirs.recv(1)
+        theirs.close()
+        with pytest.raises(SystemExit, match="serve-1"):
+            Child("serve-1", 0, ours).begin()

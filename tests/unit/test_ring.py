@@ -56,3 +56,13 @@ def test_another_process_reads_what_is_written_after_the_fork() -> None:
         os._exit(0)
     os.waitpid(child, 0)
     assert reader.next() == b"of the child"
+
+
+def test_a_record_that_is_being_overwritten_is_missed() -> None:
+    ring = Ring(1000)
+    reader = RingReader(ring)
+    ring.write(b"x" * 100)
+    ring._bytes[50:60] = b"y" * 10
+    assert reader.next() is None
+    ring.write(b"z")
+    assert reader.next() == b"z"

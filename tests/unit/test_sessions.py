@@ -365,3 +365,22 @@ async def test_a_stream_continues_while_its_session_lives_though_its_user_sends_
     store.living = False
     await eventually_async(task.done)
     assert received[-1].startswith(b'event: end\ndata: {"status":401,')
+
+
+async def test_a_session_that_is_verified_while_its_user_is_renamed_has_the_new_name() -> None:
+    """Another process renames the user just before the gate is asked, which is as new as that."""
+
+    class Renamed(Known):
+        name = "Ann"
+
+        async def user(self, _ref: str) -> User:
+            return msgspec.structs.replace(ANN, name=self.name)
+
+    accounts = Renamed()
+
+    def catch_up() -> None:
+        accounts.name = "Anna"
+
+    sessions = Sessions(cast(Accounts, accounts), SECRET, LocalGate(1000, catch_up=catch_up))
+    assert (await sessions.of(None, bearer())).user.name == "Anna"
+    assert (await sessions.of(None, bearer())).user.name == "Anna"

@@ -16,8 +16,8 @@ import pytest
 from hubbub.chat.commands import Command, Outcome, PostMessage
 from hubbub.chat.errors import Unavailable
 from hubbub.chat.model import ChatKey
-from hubbub.embedded.committer import Committer
-from hubbub.embedded.frames import array, frame
+from hubbub.embedded.committer import Batch, Committer, Stored
+from hubbub.embedded.frames import Frames, array, frame, packed
 from hubbub.embedded.queue import EmbeddedQueue
 from hubbub.embedded.ring import Ring, Shared
 from hubbub.embedded.writer import Writer
@@ -163,6 +163,16 @@ async def test_commands_that_are_refused_change_nothing_and_are_told(start: Star
     assert heard[0].numbers == heard[1].numbers == [2, 3]
 
 
+async def test_a_process_that_sends_nothing_hears_of_a_fault(start: Start, store: Kept) -> None:
+    queues, _ = await start()
+    store.failure = Unavailable("disk full")
+    with pytest.raises(Unavailable, match="disk full"):
+        await queues[0].accept(post(1))
+    async with asyncio.timeout(20):
+        while queues[1].fault != "disk full":
+            await asyncio.sleep(0)
+
+
 async def test_what_does_not_fit_in_the_ring_is_missed_and_still_acknowledged(start: Start) -> None:
     queues, heard = await start(ring=2000)
     tickets = [queue.accept(post(number, "long" * 300)) for number, queue in enumerate([*queues] * 3)]
@@ -197,6 +207,33 @@ async def test_outcomes_of_a_missed_stretch_come_later_than_those_after_it(start
     assert heard[0].times_missed
 
 
+async def test_an_outcome_that_is_not_in_the_ring_is_told_when_the_answer_comes() -> None:
+    """Two commands are refused, so they are not in the ring, and it is read again before their answers have come. The
+    test has the other end of the queue's socket."""
+    ours, theirs = socket.socketpair()
+    shared = Shared(Ring(10_000), [os.eventfd(0, os.EFD_NONBLOCK)])
+    heard = Heard()
+    queue = EmbeddedQueue(heard, shared)
+    await queue.connect(ours)
+    encode, told = msgspec.msgpack.encode, list[tuple[int, Outcome]]()
+    commands = [post(number) for number in (1, 2, 3)]
+    for number, command in enumerate(commands, 1):
+        queue.accept(command).then(lambda outcome, number=number: told.append((number, outcome)))  # type: ignore[misc]
+    shared.ring.write(encode(Batch([2], b"\0", [3], [msgspec.Raw(encode(commands[2]))], 0, 0)))
+    queue.catch_up()
+    assert told == [(3, 3)]
+    refusals = [Unavailable("full"), Unavailable("still full")]
+    answers = [Stored(place, packed([refusal]), (None, None)) for place, refusal in enumerate(refusals)]
+    for answer in [*answers, Stored(2, [3], (None, None), stored=1)]:
+        theirs.sendall(frame(encode(answer)))
+    theirs.shutdown(socket.SHUT_WR)
+    await queue.close()
+    assert [(number, str(outcome)) for number, outcome in told] == [(3, "3"), (1, "full"), (2, "still full")]
+    assert heard.numbers == [3]
+    theirs.close()
+    os.close(shared.wakers[0])
+
+
 async def test_a_process_that_closes_first_does_not_stop_the_others(start: Start) -> None:
     queues, heard = await start()
     ticket = queues[1].accept(post(1))
@@ -226,5 +263,59 @@ def test_a_process_that_takes_nothing_delays_no_other(store: Kept) -> None:
         while channel.recv(65536):
             pass
         channel.close()
+    for waker in shared.wakers:
+        os.close(waker)
+
+
+def test_a_first_process_that_takes_nothing_delays_no_other(store: Kept) -> None:
+    """It is told of every commit, which would fill its socket after some hundred. Later it has all figures."""
+    (frozen, of_frozen), (other, of_other) = (socket.socketpair() for _ in range(2))
+    shared = Shared(Ring(100_000), [os.eventfd(0, os.EFD_NONBLOCK) for _ in range(2)])
+    run_beside([of_frozen, of_other], Committer([of_frozen, of_other], Writer(cast(Any, store)), shared).run)
+    one = frame(array([msgspec.msgpack.encode(post(1))]))
+    other.settimeout(20)
+    for _ in range(1500):
+        other.sendall(one)
+        assert other.recv(65536), "its outcome"
+    for channel in (other, frozen):
+        channel.shutdown(socket.SHUT_WR)
+    frozen.settimeout(20)
+    frames, answers = Frames(), list[Stored]()
+    while data := frozen.recv(65536):
+        answers += [msgspec.msgpack.decode(content, type=Stored) for content in frames.take(data)]
+    assert sum(answer.stored for answer in answers) == 1500
+    assert len(answers) < 500, "memory is bounded"
+    for each in (frozen, other):
+        each.close()
+    for waker in shared.wakers:
+        os.close(waker)
+
+
+def test_a_process_that_sends_more_than_is_committed_delays_no_other(store: Kept) -> None:
+    (busy, of_busy), (other, of_other) = (socket.socketpair() for _ in range(2))
+    shared = Shared(Ring(100_000), [os.eventfd(0, os.EFD_NONBLOCK) for _ in range(2)])
+    applied: list[int] = []
+
+    def apply(batch: Sequence[Command]) -> list[Outcome]:
+        numbers = [cast(PostMessage, command).number for command in batch]
+        applied.extend(numbers)
+        if len(applied) < 200:  # as from clients who are answered, and send the next
+            busy.sendall(frame(array([msgspec.msgpack.encode(post(1))] * len(batch))))
+        return list(numbers)
+
+    store.apply = apply  # type: ignore[method-assign]
+    busy.sendall(frame(array([msgspec.msgpack.encode(post(1))] * 10)))
+    other.sendall(frame(array([msgspec.msgpack.encode(post(2))])))
+    channels = [of_busy, of_other]
+    run_beside(channels, Committer(channels, Writer(cast(Any, store)), shared, max_batch=10).run)
+    other.settimeout(20)
+    assert other.recv(65536), "its outcome"
+    assert applied.index(2) < 40
+    for each in (busy, other):
+        each.shutdown(socket.SHUT_WR)
+    for each in (busy, other):
+        while each.recv(65536):
+            pass
+        each.close()
     for waker in shared.wakers:
         os.close(waker)

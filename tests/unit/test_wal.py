@@ -11,6 +11,7 @@ from hubbub.chat.commands import AddApplication, AddChat, AddUser, DeleteMessage
 from hubbub.chat.model import ChatKey
 from hubbub.embedded import wal
 from hubbub.embedded.store import SqliteStore
+from hubbub.embedded.wal import LongReads
 
 CHAT = ChatKey("T", 1)
 COUNT = 1500
@@ -73,3 +74,21 @@ async def test_deep_pages_are_read_one_at_a_time(store: SqliteStore, monkeypatch
     await asyncio.gather(*(store.messages(CHAT, limit=3, offset=COUNT - 10) for _ in range(5)))
     assert most == 1
     store.close()
+
+
+async def test_a_deep_page_waits_for_those_of_another_process(store: SqliteStore, tmp_path: Path) -> None:
+    other = LongReads(tmp_path / "hubbub.db")
+    with other.turn():
+        reading = asyncio.create_task(store.messages(CHAT, limit=3, offset=COUNT - 10))
+        await asyncio.sleep(0.05)  # it would be read in less
+        assert not reading.done()
+    assert [message.number for message in await reading] == [10, 9, 8]
+    other.close()
+
+
+def test_a_process_that_stands_still_stops_no_other(store: SqliteStore, tmp_path: Path) -> None:
+    one, other = (LongReads(tmp_path / "hubbub.db") for _ in range(2))
+    with one.turn(), other.turn(within_s=0.05):
+        pass
+    one.close()
+    other.close()

@@ -90,8 +90,11 @@ class Child:
         return cls(name, pid, ours)
 
     def begin(self) -> None:
-        """Let it begin, now that the database is ready for it."""
-        self.channel.send(b"!")
+        """Let it begin, now that the database is ready for it. If it has ended, this process ends too."""
+        try:
+            self.channel.send(b"!")
+        except BrokenPipeError:
+            end_with(self.name)
 
     def end(self) -> None:
         """Tell it to end, by closing our side of the socket. It may have ended."""

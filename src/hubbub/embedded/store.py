@@ -74,7 +74,7 @@ from hubbub.embedded.following import Following
 from hubbub.embedded.migrate import migrate
 from hubbub.embedded.readers import Readers
 from hubbub.embedded.soundness import Soundness
-from hubbub.embedded.wal import Wal
+from hubbub.embedded.wal import LongReads, Wal
 
 T = TypeVar("T")
 
@@ -178,6 +178,7 @@ class SqliteStore:
         self._far_reads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="far-read")
         self._deep_pages = ThreadPoolExecutor(max_workers=1, thread_name_prefix="deep-page")
         self._wal = Wal(path, self._connect)
+        self._long_reads = LongReads(path)
         # Caches of the chats' ids, which are valid until the chat is deleted. What applies commands has its own, and
         # drops a chat from it in the transaction that deletes. Reads have the other, see ``forget_ids``.
         self._written: dict[ChatKey, _Written] = {}
@@ -221,6 +222,7 @@ class SqliteStore:
         self._far_reads.shutdown()
         self._deep_pages.shutdown()
         self._readers.close()
+        self._long_reads.close()
         self._reading.close()
         self.following.close()
         self._writing.close()
@@ -720,11 +722,12 @@ class SqliteStore:
         return await loop.run_in_executor(self._deep_pages, self._deep, sql, parameters)
 
     def _deep(self, sql: str, parameters: Sequence[Any]) -> list[Any]:
-        try:
-            self._wal.shorten()
-        except (OSError, sqlite3.Error) as error:
-            log.warning("The database's log could not be emptied: %s", error)
-        return self._blocking(sql, parameters)
+        with self._long_reads.turn():
+            try:
+                self._wal.shorten()
+            except (OSError, sqlite3.Error) as error:
+                log.warning("The database's log could not be emptied: %s", error)
+            return self._blocking(sql, parameters)
 
     async def role(self, token: str, user_id: int) -> Role | None:
         row = self._row(ROLE, (user_id, token))

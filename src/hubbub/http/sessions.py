@@ -210,7 +210,8 @@ class Sessions:
             raise ended
         if not counted:
             mark = (await self._gate.enter(user.id)).mark  # before the store is asked, see step 2
-        if not await self._accounts.session_lives(user, era, session):
+            user = await self._accounts.user(user.ref)  # another process may have changed it since
+        if user is None or not await self._accounts.session_lives(user, era, session):
             self._ended[session, era] = None
             if len(self._ended) > _REMEMBERED_ENDED:
                 self._ended.popitem(last=False)
