@@ -16,6 +16,7 @@ import asyncio
 import contextlib
 import multiprocessing
 import re
+import socket
 import statistics
 import subprocess
 import tempfile
@@ -27,7 +28,8 @@ import uvicorn
 import uvloop
 
 from hubbub.embedded.data_folder import DataFolder
-from hubbub.embedded.service import serving, start_parts
+from hubbub.embedded.processes import Processes
+from hubbub.embedded.service import serving
 from hubbub.http.connection import Connection
 from hubbub.loadtest.usage import Meter
 from hubbub.settings import load
@@ -45,7 +47,9 @@ def service(edge_name: str, data: str, pipe: Pipe) -> None:
     async def main() -> None:
         settings = load(user_rate=1_000_000)
         folder = DataFolder.open(Path(data))
-        async with serving(settings, folder, start_parts(folder)) as edge:
+        processes = Processes(folder, 1)
+        place = processes.fork_serving([socket.socket()], lambda *_: None)
+        async with serving(settings, folder, place, processes) as edge:
             if edge_name == "bridge":
                 edge.hot.match = lambda method, target: None  # type: ignore[method-assign]
             protocol = "httptools" if edge_name == "uvicorn" else lambda **_: Connection(edge)
