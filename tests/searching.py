@@ -15,7 +15,7 @@ from tests.committing import run_beside
 
 
 def search_beside(index: SqliteIndex, channels: Sequence[socket.socket]) -> None:
-    """Answer on these sockets, the first of which is then closed."""
+    """Answer on these sockets, all of which are closed once the other end of the first is."""
     indexer = cast(Any, SimpleNamespace(fault=None))
     run_beside(channels, Searching(channels, Sender(channels[0]), cast(Any, None), index, indexer).run)
 

@@ -95,11 +95,8 @@ async def test_a_process_that_leaves_is_forgotten_and_the_first_ends_it() -> Non
         for process in (first, other):
             found = await process.candidates(ChatKey("t", 7), HELLO, typos=False)
             assert found.numbers == [7]
-        await first.close()
-    closing = asyncio.create_task(other.close())
-    await asyncio.sleep(0)  # it has begun: the process ends because the first has closed
-    pairs[2][1].close()
-    await closing
+        await other.close()
+        await first.close()  # returns when the process has ended
 
 
 async def test_every_process_is_told_the_fault_when_it_changes() -> None:
