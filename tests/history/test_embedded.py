@@ -33,17 +33,18 @@ _WAL_HEADER, _FRAME_HEADER = 32, 24  # bytes, https://www.sqlite.org/fileformat2
 
 
 class Victim:
-    """An embedded service on a small disk, with a clock of its own."""
+    """An embedded service on a small disk, with a clock of its own. So many of its processes serve."""
 
-    def __init__(self, folder: Path, rng: random.Random) -> None:
+    def __init__(self, folder: Path, rng: random.Random, serving: int) -> None:
         self.rng = rng
+        self.serving = serving
         self.disk = folder / "disk"
         self.clock = folder / "clock"
         self.clock.write_text("0")
         self.service = Service(self.disk / "data", log=folder / "service.log")
 
     def start(self) -> None:
-        self.service.start(PYTHONPATH=str(_CLOCK), CLOCK=str(self.clock))
+        self.service.start(PYTHONPATH=str(_CLOCK), CLOCK=str(self.clock), HUBBUB_PROCESSES=str(self.serving))
 
     async def kill(self) -> None:
         self.service.kill()
@@ -63,6 +64,21 @@ class Victim:
         self.service.process.send_signal(signal.SIGSTOP)
         await asyncio.sleep(self.rng.uniform(0.1, 2))
         self.service.process.send_signal(signal.SIGCONT)
+
+    def _another(self) -> psutil.Process:
+        """One that serves beside the first."""
+        return self.rng.choice([part for part in self.service.parts() if part.name().startswith("hubbub-serve")])
+
+    async def freeze_another(self) -> None:
+        another = self._another()
+        another.suspend()
+        await asyncio.sleep(self.rng.uniform(0.1, 2))
+        another.resume()
+
+    async def kill_another(self) -> None:
+        self._another().kill()
+        assert await asyncio.to_thread(self.service.process.wait, 30) == 1
+        await asyncio.to_thread(self.start)
 
     async def disk_full(self) -> None:
         filler = self.disk / "filler"
@@ -143,9 +159,9 @@ def _tear(log: Path, rng: random.Random) -> None:
         file.write(frame[: rng.randrange(_FRAME_HEADER, len(frame))])
 
 
-@pytest.fixture
-def victim(tmp_path: Path, fault_seed: int) -> Iterator[Victim]:
-    victim = Victim(tmp_path, random.Random(fault_seed))
+@pytest.fixture(params=[1, 2], ids=["one process", "two processes"])
+def victim(request: pytest.FixtureRequest, tmp_path: Path, fault_seed: int) -> Iterator[Victim]:
+    victim = Victim(tmp_path, random.Random(fault_seed), request.param)
     victim.disk.mkdir()
     mounted = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", "size=300m", "tmpfs", str(victim.disk)], capture_output=True, check=False
@@ -169,6 +185,7 @@ async def test_random_faults_break_no_promise(victim: Victim, fault_seed: int, f
         victim.disk_full,
         victim.clock_jump,
         victim.no_files,
+        *([victim.freeze_another] * 3 + [victim.kill_another] if victim.serving > 1 else []),
     ]
     done: Counter[str] = Counter()
     workload = Workload(lambda: [victim.service.url], fault_seed)
