@@ -113,7 +113,9 @@ async def test_every_request_with_a_session_asks_for_its_user(hot: bool) -> None
     for waits in (asyncio.sleep(0), future()):
         eager.run(request(waits), lambda _: None)
     await eventually_async(lambda: len(read_by) == 2)
-    assert accounts.by == ["ann"] * 2, "the second time, the session was remembered"
+    assert accounts.by == ["ann"] * 3, (
+        "the user before and after the mark, and the session; the second time, it was remembered"
+    )
     assert read_by == ["ann"] * 2
     assert asking.get() == ""
 
