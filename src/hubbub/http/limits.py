@@ -129,8 +129,8 @@ class LocalGate:
         return done
 
     def changed(self, user_id: int) -> None:
-        """Change the mark of the user, whose account another process has changed. It stays empty while a change of the
-        user's sessions is under way here."""
+        """Change the mark of the user, whose account was changed, by whichever process. It stays empty while a change
+        of the user's sessions is under way here."""
         bucket = self._buckets.get(user_id)
         if bucket is not None and not bucket.changes:
             bucket.entry = Entry(str(next(_marks)))
