@@ -366,3 +366,19 @@ def test_a_command_changes_an_account_in_both(both: Both) -> None:
     assert done.returncode == 0, done.stderr
     for client in both.clients:
         assert client.get(both.messages).status_code == 401
+
+
+def test_messages_are_erased_only_once_both_have_stored_what_they_accepted(own_two: Service) -> None:
+    both = Both(own_two)
+    with closing(Person(own_two.url)) as bob:
+        both.clients[0].post(f"/applications/{both.token}/members", json={"email": bob.email, "role": "member"})
+        (bobs,) = both.of(bob.cookies)[:1]
+        assert bobs.post(both.messages, json={"body": "to be erased"}).status_code == 200
+    frozen = serving(own_two)[1]
+    frozen.suspend()
+    deleted = bobs.request("DELETE", "/auth/me?messages=erase", json={"currentPassword": "correct horse"})
+    assert deleted.status_code == 204
+    eventually(lambda: "will be erased later: Another process" in own_two.log, within_s=30)
+    assert bodies(both.clients[0], both.messages) == ["to be erased"]
+    frozen.resume()
+    eventually(lambda: bodies(both.clients[1], both.messages) == [], within_s=30)

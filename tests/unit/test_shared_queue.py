@@ -234,6 +234,25 @@ async def test_an_outcome_that_is_not_in_the_ring_is_told_when_the_answer_comes(
     os.close(shared.wakers[0])
 
 
+async def test_a_command_that_can_not_be_remembered_is_told_and_all_is_forgotten(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queues, heard = await start()
+
+    def fail(command: Command, outcome: Outcome) -> None:
+        raise RuntimeError("a fault of the cache")
+
+    with monkeypatch.context() as patch:
+        for each in heard:
+            patch.setattr(each, "applied", fail)
+        assert await queues[0].accept(post(1)) == 1
+        queues[1].catch_up()
+    assert [each.times_missed for each in heard] == [1, 1]
+    assert await queues[1].accept(post(2)) == 2
+    queues[0].catch_up()
+    assert heard[0].numbers == heard[1].numbers == [2]
+
+
 async def test_a_process_that_closes_first_does_not_stop_the_others(start: Start) -> None:
     queues, heard = await start()
     ticket = queues[1].accept(post(1))
