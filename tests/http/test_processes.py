@@ -58,7 +58,8 @@ def served_by(process: psutil.Process, client: httpx.Client) -> bool:
 def client_at(service: Service, process: psutil.Process, cookies: httpx.Cookies | None = None) -> httpx.Client:
     """A client whose connection, which it keeps, is with this process."""
     for _ in range(200):
-        client = httpx.Client(base_url=service.url + "/api/v1", timeout=30, cookies=cookies)
+        kept = httpx.Limits(keepalive_expiry=None)  # another connection may be with another process
+        client = httpx.Client(base_url=service.url + "/api/v1", timeout=30, cookies=cookies, limits=kept)
         if served_by(process, client):
             return client
         client.close()
