@@ -136,7 +136,7 @@ def _live(
 
 
 class _Forward(logging.Handler):
-    """Sends each record to the process that serves, which has the log."""
+    """Sends each record to the first process, which has the log."""
 
     def __init__(self, sender: Sender) -> None:
         super().__init__()
@@ -163,9 +163,9 @@ def _pickled(record: logging.LogRecord) -> bytes:
 
 
 class Sender:
-    """Sends messages to the process that serves, from any thread. Blocks while that takes none."""
+    """Sends messages to the first process, from any thread. Blocks while that takes none."""
 
-    _turn = threading.Lock()  # of all senders in the process, which has one socket
+    _turn = threading.Lock()  # of all senders in the process: they have the same socket
 
     def __init__(self, channel: socket.socket) -> None:
         self._channel = channel

@@ -49,7 +49,7 @@ def array(encoded: Sequence[bytes]) -> bytes:
 
 
 class Logged(msgspec.Struct, tag=True, array_like=True):
-    """A record of a process's log, which the process that serves writes. It is pickled, with its text complete."""
+    """A record of a process's log, which the first process writes. It is pickled, with its text complete."""
 
     record: bytes
 

@@ -192,20 +192,20 @@ class EmbeddedQueue:
             self.measures.stored(answer.stored, (answer.ended_ns - answer.begun_ns) / 1e9, answer.age_s)
         self._apply_ring()
         for place, packed in enumerate(answer.outcomes, answer.first):
-            self._outcome(place, unpacked(packed))
+            self._outcome(place, packed)
         self._trace(answer.begun_ns, answer.ended_ns)
         self._resolve()
 
-    def _outcome(self, place: int, outcome: Outcome) -> None:
+    def _outcome(self, place: int, packed: int | bytes | None) -> None:
         """The committer's answer to a command of ours. If there is a ring, and the outcome was not in it, then the
         command was refused, or the ring was missed and all that was remembered is dropped since."""
         if place >= self._answered:
-            ticket = self._next()
+            ticket, outcome = self._next(), unpacked(packed)
             if self._reader is None:
                 self._applied(ticket.command, outcome)
             self._to_resolve.append((ticket, outcome))
         elif self._late and self._late[0][0] == place:
-            self._to_resolve.append((self._late.popleft()[1], outcome))
+            self._to_resolve.append((self._late.popleft()[1], unpacked(packed)))
 
     def _next(self) -> Ticket:
         """The ticket that has waited longest, which waits no more."""

@@ -19,8 +19,6 @@ from hubbub.http.limits import LocalGate
 
 # After each of them the sessions of its user must be checked again, whichever process verified them.
 _OF_SESSIONS = (EndSession, EndSessions, RenameUser, SetPassword, ResetPassword, DeleteUser)
-
-
 _IN_FLIGHT_S = 5.0  # for how long a post may be on its way that was accepted before its sender was renamed
 
 

@@ -19,8 +19,7 @@ from hubbub.chat.ports import Counts
 from hubbub.embedded.at_once import FromMemory
 from hubbub.embedded.counts import FirstsCounts, counting
 from hubbub.embedded.data_folder import ACCOUNTS, REBUILD, DataFolder
-from hubbub.embedded.figures import FirstsOverview, showing
-from hubbub.embedded.figures import of_all as figures_of
+from hubbub.embedded.figures import FirstsOverview, of_all, showing
 from hubbub.embedded.intake import DirectIntake
 from hubbub.embedded.peers import Peer
 from hubbub.embedded.processes import Place, Processes
@@ -84,11 +83,11 @@ async def _serving(
     place: Place,
     counts: Counts,
     *,
-    of_all: Callable[[], Awaitable[list[Reading | Histogram]]],
+    for_all: Callable[[], Awaitable[list[Reading | Histogram]]],
     others: Callable[[], Awaitable[Sequence[Figures]]] = nobody,
     first: Overview | None = None,
 ) -> AsyncIterator[Serving]:
-    """Build what each process that serves has. Leaving the context finishes the accepted commands. ``of_all`` are the
+    """Build what each process that serves has. Leaving the context finishes the accepted commands. ``for_all`` are the
     figures that one process has for all."""
     tracing = tracing_to(settings.trace_url, "serve")
     loop = asyncio.get_running_loop()
@@ -115,7 +114,7 @@ async def _serving(
             waiting(queue.depth),
             *cached(cache.hits, cache.misses),
             loop_lag.lags,
-            *await of_all(),
+            *await for_all(),
         ]
 
     intake = DirectIntake(queue, now)
@@ -171,7 +170,7 @@ async def serving(settings: Settings, folder: DataFolder, place: Place, processe
     counts = MemoryCounts()
     peers = [Peer(f"serve-{number}") for number, _ in enumerate(place.peers, 1)]
 
-    async def of_all() -> list[Reading | Histogram]:
+    async def for_all() -> list[Reading | Histogram]:
         seconds = await here.search.lag()
         return [
             *writing(here.queue.measures),
@@ -179,11 +178,12 @@ async def serving(settings: Settings, folder: DataFolder, place: Place, processe
             *(reading for each in processes.all for reading in part(each.name, each.pid)),
         ]
 
-    async def everywhere(what: str, here: Callable[[], Awaitable[None]]) -> None:
-        await asyncio.gather(here(), *(each.ask(what) for each in peers))
+    async def everywhere(what: str, act: Callable[[], Awaitable[None]]) -> None:
+        """Do it here, and ask the others to do the same."""
+        await asyncio.gather(act(), *(each.ask(what) for each in peers))
 
     here: Serving
-    async with _serving(settings, folder, place, counts, of_all=of_all, others=lambda: figures_of(peers)) as here:
+    async with _serving(settings, folder, place, counts, for_all=for_all, others=lambda: of_all(peers)) as here:
         here.store.forget_sessions(now())
         here.store.forget_links(now())
         processes.begin()
@@ -213,11 +213,11 @@ async def serving_beside(settings: Settings, folder: DataFolder, place: Place) -
     """Run another process that serves."""
     first = Peer("serve")
 
-    async def of_all() -> list[Reading | Histogram]:
+    async def for_all() -> list[Reading | Histogram]:
         return []
 
     overview = FirstsOverview(first)
-    async with _serving(settings, folder, place, FirstsCounts(first), of_all=of_all, first=overview) as here:
+    async with _serving(settings, folder, place, FirstsCounts(first), for_all=for_all, first=overview) as here:
         answers = {_SETTLED: here.settled, _ACCOUNTS: here.accounts_changed, **showing(here.edge.overview)}
         await first.connect(place.peers[0], answers)
         try:
