@@ -67,7 +67,7 @@ class Settings(BaseModel):
     amqp_url: kinds.AmqpUrl = Field(
         "",
         examples=["amqp://USER:PASSWORD@HOST:5672/"],
-        description="Cluster: amqp://USER:PASSWORD@HOST:PORT/ of RabbitMQ.",
+        description="Cluster: amqp://USER:PASSWORD@HOST:PORT/ of RabbitMQ (amqps: with TLS, ?cafile=FILE).",
     )
     redis_url: kinds.RedisUrls = Field(
         "",
