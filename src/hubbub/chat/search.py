@@ -120,3 +120,10 @@ def some(of: frozenset[str], terms: int) -> list[str]:
     """As many of the grams as an index is asked for, in a query of so many terms: enough to name few candidates."""
     most = min(_MOST_GRAMS, max(GRAM, _MOST_GRAMS_IN_ALL // terms))
     return sorted(of)[:: max(1, -(-len(of) // most))]
+
+
+def wanted(query: Query, *, typos: bool) -> list[list[list[str]]]:
+    """What the texts that an index names must have: of each term one of these ways to find it, and of a way all grams.
+    It is the same for every index."""
+    terms = len(query.terms)
+    return [[some(way, terms) for way in (term.sure, *(term.typos if typos else ())) if way] for term in query.terms]

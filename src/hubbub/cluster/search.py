@@ -25,7 +25,7 @@ import msgspec
 from hubbub.chat.errors import Unavailable
 from hubbub.chat.model import ChatKey
 from hubbub.chat.ports import Candidates, Document
-from hubbub.chat.search import CANDIDATES, Query, Term, grams, some, spaced
+from hubbub.chat.search import CANDIDATES, Query, grams, spaced, wanted
 
 log = logging.getLogger("hubbub.search")
 
@@ -322,7 +322,7 @@ class ElasticIndex:
         where: list[dict[str, Any]] = [{"term": {"token": chat.token}}, {"term": {"chat": chat.number}}]
         if below is not None:
             where.append({"range": {"number": {"lt": below}}})
-        clauses = [_clause(term, len(query.terms), typos=typos) for term in query.terms]
+        clauses = [_clause(ways) for ways in wanted(query, typos=typos)]
         body = {
             "query": {"bool": {"filter": where + clauses}},
             "sort": [{"number": "desc"}],
@@ -421,9 +421,6 @@ def _leave_out(document: Document, why: str) -> None:
     )
 
 
-def _clause(term: Term, terms: int, *, typos: bool) -> dict[str, Any]:
-    ways = [way for way in (term.sure, *(term.typos if typos else ())) if way]
-    found = [
-        {"bool": {"filter": [{"term": {"grams": gram.replace(" ", "_")}} for gram in some(way, terms)]}} for way in ways
-    ]
+def _clause(ways: list[list[str]]) -> dict[str, Any]:
+    found = [{"bool": {"filter": [{"term": {"grams": gram.replace(" ", "_")}} for gram in way]}} for way in ways]
     return {"bool": {"should": found, "minimum_should_match": 1}}
