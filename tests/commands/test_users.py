@@ -13,6 +13,8 @@ from typing import TypeAlias
 import httpx
 import pytest
 
+from hubbub.chat.model import ChatKey
+from hubbub.embedded.index_chats import Joining
 from hubbub.embedded.store import SqliteStore
 from hubbub.loadtest.cluster import ClusterStack
 from tests.conftest import Person, Service
@@ -115,6 +117,6 @@ async def test_a_chat_deleted_before_a_restart_is_erased_after_it(own_service: S
     own_service.start()
     assert own_service.stop() == 0  # stopping does the work that can wait once more
     store = SqliteStore(own_service.data / "hubbub.db")
-    _, left = store.following.all_messages((0, 0))
+    left, _ = store.following.of_chats([Joining(1, ChatKey("", 1))], 1000)  # the only chat's id
     store.close()
     assert left == []

@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from tests.conftest import Person, Service, eventually
+from tests.searching import grow, is_indexed
 
 PAGE = 4096
 
@@ -70,7 +71,7 @@ class Filled:
         with closing(Person(self.service.url)) as ann:
             self.chat = fill(ann)
             self.cookies = dict(ann.cookies)
-        self.eventually_finds_all()
+        eventually(lambda: is_indexed(self.service.data, self.chat))
 
     def eventually_finds_all(self) -> None:
         eventually(lambda: is_whole(self.service) and self._finds_all(), 30)
@@ -112,6 +113,7 @@ def index_of(service: Service) -> Path:
 
 def fill(ann: Person) -> str:
     chat = ann.chat()
+    grow(ann, chat)
     rng = random.Random(2)
     for number in range(150):
         body = " ".join(f"{rng.randrange(16**6):06x}" for _ in range(100))
@@ -164,6 +166,7 @@ def test_an_index_of_other_data_is_not_used(filled: Filled, own_service: Service
     """The index of another service has other messages, and its position says that all are indexed."""
     with closing(Person(own_service.url)) as ann:
         chat = ann.chat()
+        grow(ann, chat)
         ann.post(f"{chat}/messages", json={"body": "porcupine"})
         cookies = dict(ann.cookies)
     assert own_service.stop() == 0

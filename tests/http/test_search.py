@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 import pytest
@@ -16,6 +16,7 @@ from hubbub.loadtest.cluster import ClusterStack
 from hubbub.loadtest.servers import Elasticsearch
 from tests.conftest import Person, Served, Service, eventually
 from tests.http.search_cases import FILLERS, MESSAGES, QUERIES, Expected
+from tests.searching import grow, is_indexed
 from tests.servers import need_servers
 
 
@@ -29,11 +30,24 @@ def with_elasticsearch() -> Iterator[ClusterStack]:
         yield stack
 
 
+class Large(NamedTuple):
+    """A service of the embedded mode, to be searched in a chat that is in its index."""
+
+    url: str
+    data: Path
+
+
+@pytest.fixture(scope="module")
+def indexed(embedded: Service) -> Large:
+    return Large(embedded.url, embedded.data)
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Add Elasticsearch in long runs only (--fault-rounds). The port's suite always tests it."""
     if "searched" in metafunc.fixturenames:
         long = metafunc.config.getoption("--fault-rounds") is not None
-        modes = ["embedded", "cluster", *(["with_elasticsearch"] if long else [])]
+        large = ["indexed"] if "library" in metafunc.fixturenames else []
+        modes = ["embedded", *large, "cluster", *(["with_elasticsearch"] if long else [])]
         metafunc.parametrize("searched", modes, indirect=True, scope="module")
 
 
@@ -59,11 +73,13 @@ def post(person: Person, chat: str, body: str) -> int:
 
 
 class Library:
-    """A chat with all the messages of the cases, indexed."""
+    """A chat with all the messages of the cases. In the embedded mode it is small, unless the service is Large."""
 
-    def __init__(self, person: Person) -> None:
+    def __init__(self, person: Person, searched: Served) -> None:
         self.person = person
         self.chat = person.chat()
+        if isinstance(searched, Large):
+            grow(person, self.chat)
         # A search server that has just started may need a moment.
         eventually(lambda: person.get(f"{self.chat}/messages/search?q=x").status_code == 200, within_s=30)
         names = list(MESSAGES)
@@ -75,12 +91,17 @@ class Library:
         assert len(self.numbers) == len(MESSAGES)
         eventually(lambda: len(search(person, self.chat, "nimbus", limit=100)) == sum("nimbus" in f for f in FILLERS))
         eventually(lambda: bool(search(person, self.chat, "tab")))
+        if isinstance(searched, Large):
+            eventually(lambda: is_indexed(searched.data, self.chat))
+            last = post(person, self.chat, "the last")  # when it is found, the index has all before it
+            eventually(lambda: bool(search(person, self.chat, "the last")))
+            assert person.delete(f"{self.chat}/messages/{last}").status_code == 204
 
 
 @pytest.fixture(scope="module")
 def library(searched: Served) -> Iterator[Library]:
     with closing(Person(searched.url)) as person:
-        yield Library(person)
+        yield Library(person, searched)
 
 
 @pytest.mark.parametrize(("q", "expected"), QUERIES)
@@ -161,14 +182,42 @@ def test_edits_and_deletes_are_followed(searched: Served) -> None:
         assert search(ann, chat, "sandwich")[0]["editedAt"]
 
 
-def test_the_index_catches_up_after_a_kill(own_service: Service) -> None:
+def test_a_new_message_of_a_small_chat_is_found_at_once(embedded: Service) -> None:
+    with closing(Person(embedded.url)) as ann:
+        chat = ann.chat()
+        for number in range(1, 50):
+            assert post(ann, chat, f"armadillo {number}") == number
+            assert len(search(ann, chat, "armadillo", limit=100)) == number
+            assert search(ann, chat, f"armadilo {number}")[0]["messageNumber"] == number
+
+
+def test_all_is_found_while_a_chat_joins_the_index_and_afterwards(embedded: Service) -> None:
+    with closing(Person(embedded.url)) as ann:
+        chat = ann.chat()
+        first = post(ann, chat, "aardvark at the beginning")
+        grow(ann, chat)
+        last = post(ann, chat, "aardvark at the end")
+        for _ in range(200):
+            assert [each["messageNumber"] for each in search(ann, chat, "aardvark")] == [last, first]
+            if is_indexed(embedded.data, chat):
+                break
+        eventually(lambda: is_indexed(embedded.data, chat))
+        assert [each["messageNumber"] for each in search(ann, chat, "aardvark")] == [last, first]
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_the_index_catches_up_after_a_kill(own_service: Service, large: bool) -> None:
     with closing(Person(own_service.url)) as ann:
         chat = ann.chat()
         cookies = dict(ann.cookies)
+        if large:
+            grow(ann, chat)
         for number in range(300):
             post(ann, chat, f"salamander {number}")
     own_service.kill()
     own_service.start()
+    if large:
+        eventually(lambda: is_indexed(own_service.data, chat))
     with httpx.Client(base_url=own_service.url + "/api/v1", cookies=cookies) as again:
         found = lambda: len(again.get(f"{chat}/messages/search", params={"q": "salamander", "limit": 100}).json())  # noqa: E731
         eventually(lambda: found() == 100)
@@ -178,8 +227,9 @@ def test_the_index_catches_up_after_a_kill(own_service: Service) -> None:
 def test_the_index_is_rebuilt_while_serving(own_service: Service) -> None:
     with closing(Person(own_service.url)) as ann:
         chat = ann.chat()
+        grow(ann, chat)
         number = post(ann, chat, "tangerine")
-        eventually(lambda: bool(search(ann, chat, "tangerine")))
+        eventually(lambda: is_indexed(own_service.data, chat))
         before = sorted(own_service.data.glob("search-*.db"))
         asked = subprocess.run(
             [sys.executable, "-m", "hubbub", "search", "rebuild", "--data", str(own_service.data)],
@@ -198,6 +248,7 @@ def test_the_index_is_rebuilt_while_serving(own_service: Service) -> None:
 def test_a_lost_or_damaged_index_is_rebuilt_at_the_start(own_service: Service) -> None:
     with closing(Person(own_service.url)) as ann:
         chat = ann.chat()
+        grow(ann, chat)
         post(ann, chat, "clementine")
         cookies = dict(ann.cookies)
     for harm in (lambda file: file.unlink(), lambda file: file.write_bytes(b"no database" * 1000)):

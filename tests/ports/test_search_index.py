@@ -18,7 +18,7 @@ from hubbub.chat.search import CANDIDATES, Query, fold, parse, spaced
 from hubbub.cluster.search import ElasticIndex, connect
 from hubbub.embedded.index import Progress, SqliteIndex
 from hubbub.loadtest.servers import Elasticsearch, OpenSearch, SearchServer
-from tests.searching import asked_over_a_socket
+from tests.searching import Searched, asked_over_a_socket, put
 
 _chats = itertools.count(1)
 WORDS = (
@@ -47,16 +47,22 @@ class Filled:
         self.add = add
 
 
-@pytest.fixture(params=["sqlite", "opensearch", "elasticsearch"])
+@pytest.fixture(params=["small chats", "chats that join", "opensearch", "elasticsearch"])
 async def filled(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Filled]:
-    if request.param == "sqlite":
-        index = SqliteIndex(tmp_path, 1)
-        file = index.start_anew()
-        file.add([], Progress(0))
-        index.adopt(file)
-        async with asked_over_a_socket(index) as process:
-            yield Filled(process, file.add)
-        index.close()
+    if request.param in ("small chats", "chats that join"):
+        small = 10**6 if request.param == "small chats" else 0
+        searched = Searched(tmp_path, small=small, application="token-of-search")
+
+        def bring(documents: Sequence[Document]) -> None:
+            searched.put(documents)
+            searched.steps()
+            for each in documents:
+                assert searched.has(each.chat) == (small == 0)
+
+        async with asked_over_a_socket(searched.index, searched.scan) as process:
+            yield Filled(process, bring)
+        searched.close()
+        searched.store.close()
     else:
         server: SearchServer = request.getfixturevalue(request.param)
         request_ = connect(server.url)
@@ -190,7 +196,7 @@ async def test_a_deleted_text_is_overwritten(tmp_path: Path) -> None:
     """Those of edited messages are on disk. The longest have pages of their own, which are free afterwards."""
     index = SqliteIndex(tmp_path, 1)
     file = index.start_anew()
-    file.add([Document(new_chat(), 1, "unmistakable" * 800, 2, edited=True)], Progress(0))
+    put(file, [Document(new_chat(), 1, "unmistakable" * 800, 2, edited=True)], Progress(0))
     file.sync()
     assert b"unmistakable" in file.path.read_bytes()
     file.add([Document(ChatKey("token-of-search", next(_chats) - 1), 1, None)])

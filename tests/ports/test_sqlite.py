@@ -20,6 +20,7 @@ from hubbub.chat.commands import (
 )
 from hubbub.chat.errors import NotFound
 from hubbub.chat.model import ChatKey
+from hubbub.embedded.index_chats import Joining
 from hubbub.embedded.store import SqliteStore
 
 CHAT = ChatKey("token", 1)
@@ -59,9 +60,9 @@ def test_posts_edits_and_deletes_are_changes_for_the_index(tmp_path: Path) -> No
     store = SqliteStore(tmp_path / "hubbub.db")
     store.apply([AddUser("ref", "a@x", "A", "hash", 1), AddApplication("token", "T", 1, 2), AddChat("token", None, 3)])
     store.apply([post(1), post(2), post(3)])
-    at, _, _ = store.following.changes(0)
+    at, _ = store.following.noted(0)
     store.apply([EditMessage(CHAT, 1, 1, "y", 2000), DeleteMessage(CHAT, 2, 1, any_sender=False), post(4)])
-    _, changes, _ = store.following.changes(at)
+    changes, _ = store.following.changes(store.following.noted(at)[1])
     changed = store.following.documents((each.chat_id, each.number) for each in changes)
     assert sorted(((each.number, each.body, each.edited) for each in changed), key=lambda each: each[0]) == [
         (1, "y", True),
@@ -69,7 +70,7 @@ def test_posts_edits_and_deletes_are_changes_for_the_index(tmp_path: Path) -> No
         (4, "x", False),
     ]
     assert {each.chat for each in changed} == {CHAT}
-    _, all_ = store.following.all_messages((0, 0))
+    all_, _ = store.following.of_chats([Joining(1, CHAT)], 1000)
     assert [(each.number, each.edited) for each in all_] == [(1, True), (3, False), (4, False)]
     store.close()
 

@@ -17,10 +17,10 @@ from hubbub.chat.ranking import Ranking
 from hubbub.chat.search import parse
 from hubbub.chat.searches import Searches
 from hubbub.cluster.search import ElasticIndex
-from hubbub.embedded import index
+from hubbub.embedded import index_chats
 from hubbub.embedded.index import IndexFile, Progress, SqliteIndex
 from tests.conftest import eventually_async
-from tests.searching import asked_over_a_socket
+from tests.searching import asked_over_a_socket, put
 from tests.unit.fakes import CHAT, FakeIndex, FakeView
 
 
@@ -53,10 +53,10 @@ async def test_searches_wait_for_the_threads_that_ask_the_index(
 ) -> None:
     searched, find = SqliteIndex(tmp_path, 1), IndexFile.find
     file = searched.start_anew()
-    file.add([Document(CHAT, 1, "needle", 1)], Progress(0))
+    put(file, [Document(CHAT, 1, "needle", 1)], Progress(0))
     searched.adopt(file)
 
-    def held_find(*arguments: Any) -> list[int]:
+    def held_find(*arguments: Any) -> list[int] | None:
         held.wait()
         return find(*arguments)
 
@@ -111,14 +111,14 @@ async def test_a_search_for_which_the_search_server_has_no_time_says_so(timed_ou
 
 
 def test_the_rows_of_forgotten_chats_are_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(index, "_KNOWN_CHATS", 2)
+    monkeypatch.setattr(index_chats, "_KNOWN_CHATS", 2)
     files = SqliteIndex(tmp_path, 1)
     file = files.start_anew()
     chats = [ChatKey("T", number) for number in range(1, 6)]
     for number in (1, 2):
         for chat in chats:
-            file.add([Document(chat, number, f"needle {chat.number}", 1)], Progress(0))
-            assert len(file._ids) <= 2
+            put(file, [Document(chat, number, f"needle {chat.number}", 1)], Progress(0))
+            assert len(file._chats._known) <= 2
     for chat in chats:
         assert file.find(chat, '"nee"', 10) == [2, 1]
     file.close()

@@ -18,6 +18,7 @@ from hubbub.chat.commands import (
 )
 from hubbub.chat.model import ChatKey
 from hubbub.chat.ports import Document
+from hubbub.embedded.index_chats import ALL, Joining
 from hubbub.embedded.index_shares import Change
 from hubbub.embedded.store import SqliteStore
 
@@ -46,17 +47,18 @@ def found(documents: list[Document]) -> dict[tuple[int, int], Document]:
 
 
 def test_changes_come_in_order_and_once_each(store: SqliteStore) -> None:
-    position, changes, _ = store.following.changes(0)
+    position, noted = store.following.noted(0)
+    changes, _ = store.following.changes(noted)
     assert position == store.following.last_change() == 3
     places = [(2, 1), (1, 1), (2, 2), (1, 5), (1, 2), (1, 6), (2, 3), (1, 9)]
     assert [(each.chat_id, each.number) for each in changes] == places
     assert [each.size for each in changes] == [6, 5, 5000, 5, 5, 0, 5, 5]
     assert [each.sender for each in changes] == [1, 1, 1, 1, 1, 0, 1, 1]
-    assert store.following.changes(position) == (position, [], {})
+    assert store.following.noted(position) == (position, {})
 
 
 def test_all_but_long_messages_come_with_the_changes(store: SqliteStore) -> None:
-    _, changes, at_hand = store.following.changes(0)
+    changes, at_hand = store.following.changes(store.following.noted(0)[1])
     places = [(each.chat_id, each.number) for each in changes]
     documents = found(store.following.documents(places))
     assert sorted(documents) == sorted(places)
@@ -70,9 +72,9 @@ def test_messages_of_deleted_chats_keep_their_key(store: SqliteStore) -> None:
     store.apply([DeleteApplication("T")])
     while True:
         store.erase()
-        if not store.following.all_messages((0, 0))[1]:
+        if not store.following.of_chats([Joining(1, ONE), Joining(2, TWO)], 1)[0]:
             break
-    _, changes, at_hand = store.following.changes(0)
+    changes, at_hand = store.following.changes(store.following.noted(0)[1])
     assert {Change(0, each.noted_at, each.chat_id, each.number, 0) for each in changes} == set(changes)
     assert set(at_hand.values()) == {
         Document(each, n, None)
@@ -80,12 +82,32 @@ def test_messages_of_deleted_chats_keep_their_key(store: SqliteStore) -> None:
     }
 
 
-def test_a_walk_over_all_messages_is_in_order(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hubbub.embedded.following._AT_ONCE", 2)
-    place, walked = (0, 0), list[tuple[int, int]]()
-    while (step := store.following.all_messages(place))[1]:
-        place, documents = step
-        assert len(documents) <= 2
+def test_forgotten_keys_are_read_again(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hubbub.embedded.following._KNOWN_CHATS", 1)
+    for _ in range(3):
+        assert store.following.keys([1, 2]) == {1: ONE, 2: TWO}
+        assert len(store.following._keys) == 1
+
+
+def test_joining_chats_are_read_in_order_and_in_shares(store: SqliteStore) -> None:
+    joining, walked = [Joining(1, ONE), Joining(2, TWO)], list[tuple[int, int]]()
+    steps = list[int]()
+    while joining:
+        documents, joined = store.following.of_chats(joining, 70)  # each message counts as 30 characters at least
         walked += [(each.chat.number, each.number) for each in documents]
-        assert place == walked[-1]
-    assert walked == [(1, 1), (1, 2), (1, 5), (1, 9), (2, 1), (2, 2), (2, 3)]
+        steps.append(len(documents))
+        joining = [each for each in joined if each.reached < ALL]
+    assert sorted(walked) == [(1, 1), (1, 2), (1, 5), (1, 9), (2, 1), (2, 2), (2, 3)]
+    assert [number for chat, number in walked if chat == 1] == [1, 2, 5, 9]
+    assert steps[0] == 3
+
+
+def test_a_walk_over_all_chats_finds_those_that_have_given_many_numbers(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hubbub.embedded.following._CHATS_AT_ONCE", 1)
+    store.apply([DeleteMessage(ONE, 9, 1, any_sender=False), AddChat("T", None, 1)])
+    assert store.following.large_chats(0, 8) == (1, [Joining(1, ONE)]), "a deleted message has had its number"
+    assert store.following.large_chats(1, 8) == (2, [])
+    assert store.following.large_chats(1, 2) == (2, [Joining(2, TWO)])
+    assert store.following.large_chats(2, 0) == (0, [])

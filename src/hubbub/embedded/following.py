@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import sqlite3
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TypeAlias
 
 from hubbub.chat.model import ChatKey
 from hubbub.chat.ports import Document
-from hubbub.embedded.index_shares import MOST_CHANGES, Change
+from hubbub.embedded.index_chats import ALL, Joining
+from hubbub.embedded.index_shares import MOST_CHANGES, Change, cost
 from hubbub.embedded.soundness import Soundness
 
 CHANGES_AT_ONCE = 500  # batches of changes that are read at once
-_AT_ONCE = 5000  # messages that one step of a walk over all messages reads
-_MOST_CHARACTERS = 2_097_152  # of texts that a rebuild of the index reads at once
+_CHATS_AT_ONCE = 5000  # chats that one step of a walk over all chats looks at
+_KNOWN_CHATS = 100_000
 _SHORT = 500  # characters; most texts have fewer
 
 _NOTED = "SELECT seq, noted_at, messages FROM changes WHERE seq > ? ORDER BY seq LIMIT ?"
@@ -26,22 +27,26 @@ _RUN = "FROM messages WHERE chat_id = ? AND number BETWEEN ? AND ?"
 _EDITED = "edited_at IS NOT NULL"
 _NEW = f"SELECT number, sender_id, length(body), iif(length(body) <= {_SHORT}, body, NULL), {_EDITED} {_RUN}"
 _TEXTS = f"SELECT number, body, {_EDITED} {_RUN}"
-_FROM = (
-    f"SELECT chat_id, number, body, {_EDITED} FROM messages WHERE (chat_id, number) > (?, ?)"
-    " ORDER BY chat_id, number LIMIT ?"
-)
+_BEYOND = f"SELECT number, body, {_EDITED} FROM messages WHERE chat_id = ? AND number > ? ORDER BY number"
 _KEY = "SELECT a.token, c.number FROM chats c JOIN applications a ON a.id = c.application_id WHERE c.id = ?"
+_LARGE = """
+    SELECT c.id, a.token, c.number FROM chats c JOIN applications a ON a.id = c.application_id
+    WHERE c.id BETWEEN ? AND ? AND NOT c.deleted AND NOT a.deleted
+    AND max(c.last_deleted, coalesce((SELECT max(m.number) FROM messages m WHERE m.chat_id = c.id), 0)) > ?
+"""
 
 Place: TypeAlias = tuple[int, int]  # a chat's id and a message's number
 
 
 class _Keys(dict[int, ChatKey]):
-    """The keys of chats by their ids, also of deleted chats, looked up once each."""
+    """The keys of chats by their ids, also of deleted chats. A chat's key never changes."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
 
     def __missing__(self, chat_id: int) -> ChatKey:
+        if len(self) >= _KNOWN_CHATS:
+            self.clear()
         key = self[chat_id] = ChatKey(*self._connection.execute(_KEY, (chat_id,)).fetchone())
         return key
 
@@ -52,6 +57,7 @@ class Following:
     def __init__(self, connection: sqlite3.Connection, soundness: Soundness) -> None:
         self._connection = connection
         self._soundness = soundness
+        self._keys = _Keys(connection)
 
     def close(self) -> None:
         self._connection.close()
@@ -61,16 +67,11 @@ class Following:
         with self._snapshot() as connection:
             return int(connection.execute("SELECT coalesce(max(seq), 0) FROM changes").fetchone()[0])
 
-    def changes(self, after: int) -> tuple[int, list[Change], dict[Place, Document]]:
-        """The position after the next changes, and the messages that these changes posted, edited or deleted, oldest
-        change first. The changes are those after the position ``after``. Of messages that are short or gone there are
-        the documents too, so that ``documents`` need not read them again.
-        """
+    def noted(self, after: int) -> tuple[int, dict[Place, int]]:
+        """The position after the next changes, which are those after the position ``after``; and of each message that
+        they posted, edited or deleted, oldest change first, when (ms) that was noted."""
         noted: dict[Place, int] = {}
-        there: dict[Place, Change] = {}
-        documents: dict[Place, Document] = {}
         with self._snapshot() as connection:
-            keys = _Keys(connection)
             for seq, noted_at, messages in connection.execute(_NOTED, (after, CHANGES_AT_ONCE)):
                 pairs = array("q", messages)
                 for place in zip(pairs[::2], pairs[1::2], strict=True):
@@ -78,9 +79,23 @@ class Following:
                 after = seq
                 if len(noted) >= MOST_CHANGES:
                     break
+        return after, noted
+
+    def keys(self, chat_ids: Iterable[int]) -> dict[int, ChatKey]:
+        """The keys of these chats."""
+        with self._snapshot():
+            return {chat_id: self._keys[chat_id] for chat_id in chat_ids}
+
+    def changes(self, noted: Mapping[Place, int]) -> tuple[list[Change], dict[Place, Document]]:
+        """The changes of these messages, in the given order. Of messages that are short or gone there are the documents
+        too, so that ``documents`` need not read them again.
+        """
+        there: dict[Place, Change] = {}
+        documents: dict[Place, Document] = {}
+        with self._snapshot() as connection:
             for run in _runs(sorted(noted)):
                 chat_id = run[0]
-                key = keys[chat_id]
+                key = self._keys[chat_id]
                 for number, sender, size, body, edited in connection.execute(_NEW, run):
                     place = chat_id, number
                     there[place] = Change(sender, noted[place], chat_id, number, size)
@@ -88,17 +103,16 @@ class Following:
                         documents[place] = Document(key, number, body, 0, edited == 1)
             for place in noted.keys() - there.keys():
                 there[place] = Change(0, noted[place], *place, 0)
-                documents[place] = Document(keys[place[0]], place[1], None)
-        return after, [there[place] for place in noted], documents
+                documents[place] = Document(self._keys[place[0]], place[1], None)
+        return [there[place] for place in noted], documents
 
     def documents(self, places: Iterable[Place]) -> list[Document]:
         """The messages with these chat ids and numbers, as they are now, in the order of chats."""
         documents: list[Document] = []
         with self._snapshot() as connection:
-            keys = _Keys(connection)
             for run in _runs(sorted(set(places))):
                 chat_id, first, last = run
-                key = keys[chat_id]
+                key = self._keys[chat_id]
                 rows = connection.execute(_TEXTS, run).fetchall()
                 documents += [Document(key, number, body, 0, edited == 1) for number, body, edited in rows]
                 if len(rows) <= last - first:
@@ -106,21 +120,36 @@ class Following:
                     documents += [Document(key, number, None) for number in gone]
         return documents
 
-    def all_messages(self, after: Place) -> tuple[Place, list[Document]]:
-        """The next messages after the place ``after``, in the order of their keys, and the place of the last of them,
-        which comes first; no messages when there are no more.
-        """
+    def of_chats(self, joining: Sequence[Joining], most: float) -> tuple[list[Document], list[Joining]]:
+        """The next messages of chats that join the index, about ``most`` characters in all, in equal shares, but at
+        least one message; and how far these chats have then joined."""
         documents: list[Document] = []
-        left = _MOST_CHARACTERS
+        joined: list[Joining] = []
         with self._snapshot() as connection:
-            keys = _Keys(connection)
-            for chat_id, number, body, edited in connection.execute(_FROM, (*after, _AT_ONCE)):
-                documents.append(Document(keys[chat_id], number, body, 0, edited == 1))
-                after = chat_id, number
-                left -= len(body)
-                if left <= 0:
+            for place, each in enumerate(joining):
+                if place and most <= 0:
                     break
-        return after, documents
+                share = most / (len(joining) - place)
+                reached = ALL
+                for number, body, edited in connection.execute(_BEYOND, (each.chat_id, each.reached)):
+                    documents.append(Document(each.chat, number, body, 0, edited == 1))
+                    share -= cost(len(body))
+                    most -= cost(len(body))
+                    if share <= 0:
+                        reached = number
+                        break
+                joined.append(each._replace(reached=reached))
+        return documents, joined
+
+    def large_chats(self, after: int, small: int) -> tuple[int, list[Joining]]:
+        """Looks at the next chats whose ids are above ``after``. Returns the last of these ids, 0 at the end, and the
+        chats that have given more than ``small`` numbers."""
+        last = after + _CHATS_AT_ONCE
+        with self._snapshot() as connection:
+            (end,) = connection.execute("SELECT coalesce(max(id), 0) FROM chats").fetchone()
+            found = connection.execute(_LARGE, (after + 1, last, small)).fetchall()
+        large = [Joining(chat_id, ChatKey(token, number)) for chat_id, token, number in found]
+        return last if last < end else 0, large
 
     @contextmanager
     def _snapshot(self) -> Iterator[sqlite3.Connection]:

@@ -7,6 +7,8 @@ can seek to in the list of any gram.
 A table without texts can't delete a row (before SQLite 3.43). So the rows of ``grams`` that an edit or a delete made
 outdated are noted in ``gone`` and skipped; the next rebuild removes them. Edited messages are in the table ``edited``,
 which keeps texts; each has one row, with its latest text.
+
+It has no small chats, see embedded.index_chats.
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ from typing import NamedTuple
 from hubbub.chat.errors import Unavailable
 from hubbub.chat.model import ChatKey
 from hubbub.chat.ports import Candidates, Document
-from hubbub.chat.search import CANDIDATES, GRAM, Query, Term, some, spaced
+from hubbub.chat.search import CANDIDATES, GRAM, Query, spaced, wanted
+from hubbub.embedded.index_chats import ALL, NUMBER_BITS, SCHEMA, WHOLE, Chats, Joining
 from hubbub.embedded.index_shares import Change
 from hubbub.embedded.readers import Readers
 from hubbub.embedded.soundness import is_damage
@@ -30,13 +33,8 @@ assert GRAM == 3  # noqa: S101 - FTS5's trigram tokenizer makes no others
 
 log = logging.getLogger("hubbub.search")
 
-_SCHEMA = """
-    CREATE TABLE IF NOT EXISTS chats (
-        id     INTEGER PRIMARY KEY,
-        token  TEXT NOT NULL,
-        number INTEGER NOT NULL,
-        UNIQUE (token, number)
-    ) STRICT;
+_SCHEMA = f"""
+    {SCHEMA}
     CREATE TABLE IF NOT EXISTS state (only INTEGER PRIMARY KEY CHECK (only = 1), position INTEGER NOT NULL) STRICT;
     CREATE VIRTUAL TABLE IF NOT EXISTS grams USING fts5(
         text, content='', columnsize=0, detail=none, tokenize='trigram case_sensitive 1'
@@ -71,10 +69,7 @@ _FIND = f"""
         SELECT DISTINCT row FROM ({_NEWEST.format("grams", _NOT_GONE)} UNION ALL {_NEWEST.format("edited", "")})
         ORDER BY row DESC LIMIT ?4)
 """
-_CHAT = "SELECT id FROM chats WHERE token = ? AND number = ?"
-_NUMBER_BITS = 32
 _MERGED_AT_ONCE = 8  # parts of the index; with FTS5's 4 each is written more often, and searches are no faster
-_KNOWN_CHATS = 100_000
 _USERS_AT_ONCE = 20  # of the users with waiting changes
 _CHANGES_AT_ONCE = 4000  # of these users
 # SQLite and FTS5 report these as errors of the statement; with our statements they mean damage.
@@ -118,7 +113,9 @@ class IndexFile:
             self._writing.close()
             raise
         self.position: int | None = row[0] if row else None
-        self._ids: dict[ChatKey, int] = {}
+        self._chats = Chats(self._writing)
+        self.reached = self._chats.reached
+        self.joining = self._chats.joining
         self._latest = 0  # user of those who wait
 
     def _must_be_of(self, data_set: int) -> None:
@@ -177,23 +174,30 @@ class IndexFile:
             since: int | None = connection.execute("SELECT min(noted_at) FROM waiting").fetchone()[0]
             return since
 
-    def add(self, documents: Iterable[Document], progress: Progress | None = None) -> None:
-        """Add the documents. Raises sqlite3.Error; then none of them was added."""
+    def add(
+        self, documents: Iterable[Document], progress: Progress | None = None, joined: Iterable[Joining] = ()
+    ) -> None:
+        """Add the documents, except those that chats bring in later or never, see embedded.index_chats. ``joined``: how
+        far chats have joined with these documents. Raises sqlite3.Error; then nothing was added.
+        """
         if not self.is_there():
             raise Damaged("it was deleted or replaced")
         # FTS5 writes its lists anew again and again. Debian's SQLite would overwrite each old one with zeros.
         self._writing.execute("PRAGMA secure_delete = FAST")
         self._writing.execute("BEGIN IMMEDIATE")
         try:
-            new: list[tuple[int, str]] = []
-            edited: list[tuple[int, str]] = []
+            new: dict[int, str] = {}
+            edited: dict[int, str] = {}
             changed: list[tuple[int]] = []
+            self._chats.put(joined)
             for chat, number, body, _, was_edited in documents:
-                row = self._row(chat, number)
+                row = self._chats.row(chat, number)
+                if row is None:
+                    continue
                 if was_edited or body is None:
                     changed.append((row,))
                 if body is not None:
-                    (edited if was_edited else new).append((row, spaced(body)))
+                    (edited if was_edited else new)[row] = spaced(body)
             self._insert("grams", new)
             if changed:
                 self._writing.execute("PRAGMA secure_delete = ON")  # ``edited`` has texts
@@ -204,7 +208,7 @@ class IndexFile:
                 self._note(progress)
             self._writing.execute("COMMIT")
         except BaseException:
-            self._ids.clear()
+            self._chats.forget()
             self._writing.rollback()
             raise
         if progress is not None:
@@ -215,32 +219,23 @@ class IndexFile:
         self._writing.executemany(_WAIT, progress.later)
         self._writing.execute("INSERT OR REPLACE INTO state (only, position) VALUES (1, ?)", (progress.position,))
 
-    def _insert(self, table: str, rows: list[tuple[int, str]]) -> None:
+    def _insert(self, table: str, rows: dict[int, str]) -> None:
         """Insert rows in order: FTS5 flushes its buffer whenever a rowid is below the one before."""
-        self._writing.executemany(_ADD.format(table), sorted(rows))
-
-    def _row(self, chat: ChatKey, number: int) -> int:
-        known = self._ids.get(chat)
-        if known is None:
-            self._writing.execute("INSERT OR IGNORE INTO chats (token, number) VALUES (?, ?)", chat)
-            known = self._writing.execute(_CHAT, chat).fetchone()[0]
-            if len(self._ids) >= _KNOWN_CHATS:
-                self._ids.clear()
-            self._ids[chat] = known
-        return known << _NUMBER_BITS | number
+        self._writing.executemany(_ADD.format(table), sorted(rows.items()))
 
     def sync(self) -> None:
         """Make everything written so far survive a loss of power. (A killed process loses nothing in any case.)"""
         self._writing.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
-    def find(self, chat: ChatKey, expression: str, limit: int, below: int | None = None) -> list[int]:
-        """The numbers of the chat's newest messages that match an FTS5 expression, newest first."""
+    def find(self, chat: ChatKey, expression: str, limit: int, below: int | None = None) -> list[int] | None:
+        """The numbers of the chat's newest messages that match an FTS5 expression, newest first; None when the index
+        does not have all of the chat."""
         with self._readers.one() as connection:
-            found = connection.execute(_CHAT, chat).fetchone()
+            found = connection.execute(WHOLE, chat).fetchone()
             if found is None:
-                return []
-            low = found[0] << _NUMBER_BITS
-            high = low | ((1 << _NUMBER_BITS) - 1 if below is None else below - 1)
+                return None
+            low = found[0] << NUMBER_BITS
+            high = low | (ALL if below is None else below - 1)
             rows = connection.execute(_FIND, (expression, low, high, limit)).fetchone()[0]
         return sorted((row - low for row in json.loads(rows)), reverse=True)
 
@@ -323,14 +318,16 @@ class SqliteIndex:
 
     def candidates(
         self, chat: ChatKey, query: Query, *, typos: bool, limit: int = CANDIDATES, below: int | None = None
-    ) -> Candidates:
-        """As chat.ports.SearchIndex has it, but it blocks. May be called on any thread."""
+    ) -> Candidates | None:
+        """As chat.ports.SearchIndex has it, but it blocks, and is None when the index does not have the chat. May be
+        called on any thread."""
         file = self.current
         if file is None:
             raise _being_made()
-        expression = " AND ".join(_expression(term, len(query.terms), typos=typos) for term in query.terms)
+        expression = " AND ".join(map(_expression, wanted(query, typos=typos)))
         try:
-            return Candidates(file.find(chat, expression, limit, below))
+            numbers = file.find(chat, expression, limit, below)
+            return None if numbers is None else Candidates(numbers)
         except sqlite3.Error as error:
             if self.noticed(file, error):
                 raise _being_made() from error
@@ -355,11 +352,7 @@ def _generation(path: Path) -> int:
     return int(number) if number.isdigit() else 0
 
 
-def _expression(term: Term, terms: int, *, typos: bool) -> str:
-    """The term as an FTS5 expression. A gram has neither quotes nor anything else that is syntax between quotes."""
-    ways = [term.sure, *(term.typos if typos else ())]
-    return (
-        "("
-        + " OR ".join("(" + " AND ".join(f'"{gram}"' for gram in some(way, terms)) + ")" for way in ways if way)
-        + ")"
-    )
+def _expression(ways: Iterable[Iterable[str]]) -> str:
+    """The ways to find a term as an FTS5 expression. A gram has neither quotes nor anything else that is syntax between
+    quotes."""
+    return "(" + " OR ".join("(" + " AND ".join(f'"{gram}"' for gram in way) + ")" for way in ways) + ")"

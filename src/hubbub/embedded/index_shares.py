@@ -27,23 +27,24 @@ def shared_out(changes: Iterable[Change], most: int = MOST_CHARACTERS) -> list[C
     of theirs indexed, the others equal shares, in the given order.
     """
     changes = list(changes)
-    if sum(map(_cost, changes)) <= most:
+    if sum(cost(each.size) for each in changes) <= most:
         return changes
     queues: dict[int, list[Change]] = {}
     for change in changes:
         queues.setdefault(change.sender, []).append(change)
     chosen: list[Change] = []
     left = most
-    for place, queue in enumerate(sorted(queues.values(), key=lambda queue: sum(map(_cost, queue)))):
+    for place, queue in enumerate(sorted(queues.values(), key=lambda queue: sum(cost(each.size) for each in queue))):
         share = left / (len(queues) - place)
         for change in queue:
             if share <= 0:
                 break
             chosen.append(change)
-            share -= _cost(change)
-            left -= _cost(change)
+            share -= cost(change.size)
+            left -= cost(change.size)
     return chosen
 
 
-def _cost(change: Change) -> int:
-    return max(change.size, _LEAST)
+def cost(size: int) -> int:
+    """What a message of so many characters counts as."""
+    return max(size, _LEAST)

@@ -5,6 +5,9 @@ adds documents, how far it has come. So neither assumes more than the other has,
 
 One step indexes a bounded amount of text, shared among users (embedded.index_shares). The changes that are left over
 are noted in the index as waiting, and later steps index them user by user.
+
+A chat is indexed once it has given more than SMALL numbers, or searching it has taken much work (embedded.scan). Nobody
+needs an index for any other: the texts of its changes are not even read.
 """
 
 from __future__ import annotations
@@ -14,16 +17,20 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Generic, Protocol, TypeVar
 
 from hubbub.chat.errors import Unavailable
+from hubbub.chat.model import ChatKey
 from hubbub.chat.ports import Document
 from hubbub.embedded.following import CHANGES_AT_ONCE, Place
 from hubbub.embedded.index import Progress
-from hubbub.embedded.index_shares import MOST_CHANGES, MOST_CHARACTERS, Change, shared_out
+from hubbub.embedded.index_chats import Joining
+from hubbub.embedded.index_shares import MOST_CHANGES, MOST_CHARACTERS, Change, cost, shared_out
 
 log = logging.getLogger("hubbub.search")
 
+SMALL = 2000  # numbers; to read a chat of so many short messages takes 6 ms
 _PAUSE_S = 0.1
 _BEHIND_PAUSE_S = 0.02
 # Where many messages come they gather for longer: with more in a step, the index is written less often, and each
@@ -31,6 +38,8 @@ _BEHIND_PAUSE_S = 0.02
 _GATHERING_PAUSE_S = 0.4
 _MANY = 100
 _GATHERED = MOST_CHARACTERS * 3 // 4
+_JOINING = MOST_CHARACTERS // 4  # of the text in one step, for the chats that join the index, or more if there is room
+_REBUILT_AT_ONCE = 524_288  # characters
 _SYNC_S = 5.0
 _AFTER_FAULT_S = 2.0
 
@@ -39,9 +48,12 @@ class Changes(Protocol):
     """See embedded.following."""
 
     def last_change(self) -> int: ...
-    def changes(self, after: int) -> tuple[int, list[Change], dict[Place, Document]]: ...
+    def noted(self, after: int) -> tuple[int, dict[Place, int]]: ...
+    def keys(self, chat_ids: Iterable[int]) -> dict[int, ChatKey]: ...
+    def changes(self, noted: Mapping[Place, int]) -> tuple[list[Change], dict[Place, Document]]: ...
     def documents(self, places: Iterable[Place]) -> list[Document]: ...
-    def all_messages(self, after: Place) -> tuple[Place, list[Document]]: ...
+    def of_chats(self, joining: Sequence[Joining], most: float) -> tuple[list[Document], list[Joining]]: ...
+    def large_chats(self, after: int, small: int) -> tuple[int, list[Joining]]: ...
 
 
 class Generation(Protocol):
@@ -51,7 +63,11 @@ class Generation(Protocol):
     def position(self) -> int | None: ...
     def check(self) -> None: ...
     def waiting(self) -> list[Change]: ...
-    def add(self, documents: Iterable[Document], progress: Progress | None = None) -> None: ...
+    def reached(self, chat: ChatKey) -> int: ...
+    def joining(self) -> list[Joining]: ...
+    def add(
+        self, documents: Iterable[Document], progress: Progress | None = None, joined: Iterable[Joining] = ()
+    ) -> None: ...
     def sync(self) -> None: ...
     def remove(self) -> None: ...
 
@@ -75,10 +91,14 @@ class Indexer(Generic[G]):
     the index is durable, see SqliteStore.indexed.
     """
 
-    def __init__(self, store: Changes, index: Generations[G], indexed: Callable[[int], None]) -> None:
+    def __init__(
+        self, store: Changes, index: Generations[G], indexed: Callable[[int], None], small: int = SMALL
+    ) -> None:
         self._store = store
         self._index = index
         self._indexed = indexed
+        self._small = small
+        self._asked: set[Joining] = set()
         self._stopping = threading.Event()
         self._rebuild = threading.Event()
         self.fault: str | None = None
@@ -90,6 +110,10 @@ class Indexer(Generic[G]):
     def rebuild(self) -> None:
         """Rebuild the index, while searches use the old one."""
         self._rebuild.set()
+
+    def ask(self, chat_id: int, chat: ChatKey) -> None:
+        """Index this chat, however small. On any thread. It may be forgotten: then later searches ask again."""
+        self._asked.add(Joining(chat_id, chat))
 
     def close(self) -> None:
         self._stopping.set()
@@ -143,20 +167,51 @@ class Indexer(Generic[G]):
 
     def _follow(self, generation: G) -> float:
         before = generation.position or 0
-        position, new, at_hand = self._store.changes(before)
+        position, noted = self._store.noted(before)
         waiting = generation.waiting()
-        if position == before and not waiting:
+        joining = generation.joining()
+        asked, self._asked = self._asked, set()
+        if position == before and not (waiting or joining or asked):
             return _PAUSE_S
-        chosen = shared_out(waiting + new)
+        news, begin = self._indexed_of(generation, noted, waiting)
+        begin += [each for each in asked if not generation.reached(each.chat)]
+        new, at_hand = self._store.changes(news)
+        chosen = shared_out(waiting + new, MOST_CHARACTERS - _JOINING if joining else MOST_CHARACTERS)
         left_over = len(chosen) < len(waiting) + len(new)
         later = sorted(set(new).difference(chosen)) if left_over else []
         taken = sorted(set(waiting).intersection(chosen)) if waiting else []
-        generation.add(self._documents(chosen, at_hand), Progress(position, taken, later))
+        documents = self._documents(chosen, at_hand)
+        # These are read after the position, so a chat that has joined has all changes up to it.
+        theirs, joined = self._store.of_chats(joining, MOST_CHARACTERS - sum(cost(each.size) for each in chosen))
+        generation.add(documents + theirs, Progress(position, taken, later), begin + joined)
         if time.monotonic() - self._synced >= _SYNC_S:
             generation.sync()
             self._synced = time.monotonic()
             self._indexed(position)
-        return pause_after(new, more=left_over or position - before >= CHANGES_AT_ONCE)
+        behind = position - before >= CHANGES_AT_ONCE or len(noted) >= MOST_CHANGES
+        # Until a chat has joined, searches of it may be slow, if its texts are long. But it must not slow down posts.
+        hurry = bool(joining) and len(noted) < _MANY
+        return pause_after(new, more=left_over or behind or hurry)
+
+    def _indexed_of(
+        self, generation: G, noted: Mapping[Place, int], waiting: Iterable[Change]
+    ) -> tuple[dict[Place, int], list[Joining]]:
+        """Those of the noted changes that the index needs, and the chats which join it from now on.
+
+        It needs no changes of a chat that it does not have, and none of messages that a joining chat brings in later.
+        """
+        highest: dict[int, int] = {}
+        for chat_id, number in chain(noted, ((each.chat_id, each.number) for each in waiting)):
+            if number > highest.get(chat_id, 0):
+                highest[chat_id] = number
+        keys = self._store.keys(highest)
+        reached = {chat_id: generation.reached(key) for chat_id, key in keys.items()}
+        begin = [
+            Joining(chat_id, key)
+            for chat_id, key in keys.items()
+            if highest[chat_id] > self._small and not reached[chat_id]
+        ]
+        return {place: at for place, at in noted.items() if place[1] <= reached[place[0]]}, begin
 
     def _documents(self, changes: Sequence[Change], at_hand: Mapping[Place, Document]) -> list[Document]:
         """The documents of the changes, those of a chat in a row."""
@@ -165,8 +220,8 @@ class Indexer(Generic[G]):
         return documents + self._store.documents(places.difference(at_hand))
 
     def _make_anew(self) -> None:
-        """Build a new generation: all messages, then the changes made in the meantime. The store keeps these, because
-        ``indexed`` is not called with a position beyond the old generation's."""
+        """Build a new generation: all chats that are not small, then the changes made in the meantime. The store keeps
+        these, because ``indexed`` is not called with a position beyond the old generation's."""
         began = time.monotonic()
         start = self._store.last_change()
         generation = self._index.start_anew()
@@ -184,13 +239,16 @@ class Indexer(Generic[G]):
             log.info("The search index of %d messages was built in %.1f s.", count, time.monotonic() - began)
 
     def _fill(self, generation: G, start: int) -> int | None:
-        """Index all messages. Returns their number; None if it was stopped before the end."""
-        place, count = (0, 0), 0
-        while not self._stopping.is_set():
-            place, documents = self._store.all_messages(place)
-            if not documents:
-                break
-            generation.add(documents)
+        """Index all chats that are not small. Returns the number of their messages; None if it was stopped before the
+        end."""
+        after, count, more = 0, 0, True
+        while more and not self._stopping.is_set():
+            after, large = self._store.large_chats(after, self._small)
+            generation.add([], joined=large)
+            more = after > 0
+        while (joining := generation.joining()) and not self._stopping.is_set():
+            documents, joined = self._store.of_chats(joining, _REBUILT_AT_ONCE)
+            generation.add(documents, joined=joined)
             count += len(documents)
         if self._stopping.is_set():
             return None

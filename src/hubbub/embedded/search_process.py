@@ -1,4 +1,5 @@
-"""The search index in a process of its own (embedded.child): it indexes, and finds the candidates of searches.
+"""The search index in a process of its own (embedded.child): it indexes, and finds the candidates of searches, in the
+index or by reading a small chat (embedded.scan).
 
 ``search`` is the life of that process, ``SearchProcess`` is what a process that serves knows of it. Requests are
 numbered and answered in any order. The process says by itself when its fault changes, and, to the first of those that
@@ -33,6 +34,7 @@ from hubbub.embedded.child import Channel, Sender, write_log
 from hubbub.embedded.frames import Frames, Logged, Unsound, frame
 from hubbub.embedded.index import SqliteIndex
 from hubbub.embedded.indexer import Indexer
+from hubbub.embedded.scan import Scan
 from hubbub.embedded.store import SqliteStore
 
 log = logging.getLogger("hubbub.search")
@@ -108,7 +110,7 @@ def search(channels: Sequence[socket.socket], folder: Path, data_set: int) -> No
     index = SqliteIndex(folder, data_set)
     indexer = Indexer(store.following, index, lambda position: sender.send(Progressed(position)))
     try:
-        Searching(channels, sender, store, index, indexer).run()
+        Searching(channels, sender, store, index, indexer, Scan(store, indexer.ask)).run()
     finally:
         indexer.close()
         index.close()
@@ -199,12 +201,14 @@ class Searching:
         store: SqliteStore,
         index: SqliteIndex,
         indexer: Indexer[Any],
+        scan: Scan,
     ) -> None:
         self._first = Client(channels[0], sender.send)
         self._clients = [self._first, *map(Client, channels[1:])]
         self._store = store
         self._index = index
         self._indexer = indexer
+        self._scan = scan
         self._decode = msgspec.msgpack.Decoder(_Request).decode
 
     def run(self) -> None:
@@ -248,15 +252,20 @@ class Searching:
 
     def _find(self, request: Find) -> Found:
         try:
-            found = self._index.candidates(
-                request.chat, request.query, typos=request.typos, limit=request.limit, below=request.below
-            )
+            found = self._candidates(request)
         except Unavailable as error:
             return Found(request.id, [], fault=error.sentence, retry_after=error.retry_after)
         except Exception:
             log.exception("A search failed.")  # this one only: the service goes on
             return Found(request.id, [], fault=_FAILED, retry_after=5)
         return Found(request.id, found.numbers, found.whole)
+
+    def _candidates(self, request: Find) -> Candidates:
+        chat, query, typos, limit, below = request.chat, request.query, request.typos, request.limit, request.below
+        found = self._index.candidates(chat, query, typos=typos, limit=limit, below=below)
+        if found is None:
+            found = self._scan.candidates(chat, query, typos=typos, limit=limit, below=below)
+        return found
 
     def _lag(self, request: AskLag) -> Lag:
         file = self._index.current

@@ -1,0 +1,74 @@
+"""Finds the candidates of a search in a chat that the index does not have, by reading its messages.
+
+It finds what an index would, in the texts as they are now: a new message, an edit or a delete counts at once. The chats
+are small, except those that join the index just now (embedded.index_chats). Once the searches of a chat have taken as
+much work as it takes to index it, as there are many or the texts are long, the index is asked to take it in.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from hubbub.chat.model import ChatKey
+from hubbub.chat.ports import Candidates
+from hubbub.chat.search import CANDIDATES, Query, Sieve
+from hubbub.embedded.index_chats import ALL
+from hubbub.embedded.store import SqliteStore
+
+_READ = 200  # messages at a time: two million characters where all are as long as can be
+# Work is counted in steps of some 10 ns, one for a character of ASCII text.
+STEPS = 10_000_000  # of one look: 0.1 s. A thousand ASCII texts that are as long as can be
+MUCH = 2_000_000  # of all looks at a chat: to index a thousand short messages takes as long
+_A_MESSAGE = 200
+_NOT_ASCII = 20
+_CHATS = 10_000
+
+
+class Scan:
+    """Reads chats of the store. ``ask`` is called with a chat that had better be indexed: its id and its key. Every
+    method may be called on any thread."""
+
+    def __init__(self, store: SqliteStore, ask: Callable[[int, ChatKey], None]) -> None:
+        self._store = store
+        self._ask = ask
+        self._lock = threading.Lock()
+        self._work: dict[ChatKey, int] = {}
+
+    def candidates(
+        self, chat: ChatKey, query: Query, *, typos: bool, limit: int = CANDIDATES, below: int | None = None
+    ) -> Candidates:
+        """As chat.ports.SearchIndex has it, but it blocks. Not ``whole`` when the steps ran out."""
+        sieve = Sieve(query, typos=typos)
+        found: list[int] = []
+        chat_id, steps, whole = 0, 0, True
+        next_below, more = ALL if below is None else below, True
+        while more and whole and len(found) < limit:
+            id, numbers, lines = self._store.scanned(chat, next_below, _READ)
+            if not numbers:
+                break
+            chat_id = id
+            found += [numbers[at] for at in sieve.among(lines)]
+            next_below, more = min(numbers), len(numbers) == _READ
+            steps += len(numbers) * _A_MESSAGE + _characters(lines)
+            whole = steps <= STEPS or not more
+        if self._is_much(chat, steps):
+            self._ask(chat_id, chat)
+        return Candidates(sorted(found, reverse=True)[:limit], whole)
+
+    def _is_much(self, chat: ChatKey, steps: int) -> bool:
+        """Count the steps of a look at the chat. Returns whether all looks together have taken much."""
+        with self._lock:
+            if len(self._work) >= _CHATS:
+                self._work.clear()
+            work = self._work.pop(chat, 0) + steps
+            if 0 < work <= MUCH:
+                self._work[chat] = work
+            return work > MUCH
+
+
+def _characters(lines: str) -> int:
+    """The steps that the characters of these texts take."""
+    if lines.isascii():
+        return len(lines)
+    return sum(len(line) * (1 if line.isascii() else _NOT_ASCII) for line in lines.split("\n"))
