@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from hubbub.chat.commands import Command, Outcome
 from hubbub.chat.errors import Unavailable
-from hubbub.chat.ports import Intake, View
 from hubbub.cluster import drains
 from hubbub.cluster.broker import close, connect, declare, send_markers
 from hubbub.cluster.consumer import RabbitConsumer
@@ -18,6 +17,7 @@ from hubbub.cluster.generations import Generations, follow
 from hubbub.cluster.intake import QueuedIntake
 from hubbub.cluster.processes import Processes
 from hubbub.cluster.publisher import NeverSent, Publisher, Reservation
+from hubbub.cluster.redis.gate import RedisGate
 from hubbub.cluster.redis.messages import RedisView
 from hubbub.cluster.redis.numbers import Numbers
 from hubbub.cluster.redis.pages import Applications, Pages
@@ -25,6 +25,7 @@ from hubbub.cluster.redis.servers import Servers
 from hubbub.cluster.redis.stored import Stored
 from hubbub.cluster.sequence_gaps import SequenceGaps
 from hubbub.cluster.writer import ShardWriter
+from hubbub.http.limits import LocalGate
 from hubbub.loadtest.servers import MariaDb, RabbitMq, Redis
 from tests.ports.stores import ClusterStore
 from tests.servers import new_database
@@ -55,9 +56,21 @@ class Full(Publisher):
 
 
 class Way:
-    """A cluster: its intake, the view of what is shown, and the store. ``stored`` waits for the writer."""
+    """A cluster: its intake, the view of what is shown, the store, and ``gate_of`` makes a gate that lets in this many
+    requests of a user a second. ``stored`` waits for the writer."""
 
-    def __init__(self, url: str, store: Stuck, publisher: Full, intake: Intake, view: View) -> None:
+    def __init__(
+        self,
+        url: str,
+        store: Stuck,
+        publisher: Full,
+        intake: QueuedIntake,
+        view: RedisView,
+        servers: Servers,
+        gate_of: Callable[[int], RedisGate],
+    ) -> None:
+        self.servers = servers
+        self.gate_of = gate_of
         self.url = url
         self.store = store
         self.publisher = publisher
@@ -99,7 +112,11 @@ async def cluster(mariadb: MariaDb, rabbitmq: RabbitMq, redis: Redis) -> AsyncIt
     generations = Generations(processes, servers, "test", lambda: None)
     intake = QueuedIntake(publisher, store, numbers, servers, generations, lambda: 1000)
     view = RedisView(servers, store, numbers, publisher, applications, pages, generations)
-    way = Way(rabbitmq.url, store, publisher, intake, view)
+
+    def gate_of(rate: int) -> RedisGate:
+        return RedisGate(servers, publisher, applications, pages, user_rate=rate, alone=LocalGate(rate))
+
+    way = Way(rabbitmq.url, store, publisher, intake, view, servers, gate_of)
     writer = ShardWriter(store.deliveries, Stored(writers_servers, store), _SHARDS)
 
     async def heartbeat() -> int:

@@ -32,7 +32,7 @@ def test_past_the_bound_the_application_held_longest_is_dropped(monkeypatch: pyt
 
 
 def test_past_the_bound_the_page_read_longest_ago_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pages, "_BYTES", 3000)
+    monkeypatch.setattr(pages, "_BYTES", 6000)
     newest = Pages(10)
     keys = [ChatKey("a", number) for number in range(1, 5)]
     for key in keys[:3]:

@@ -8,12 +8,15 @@ from typing import Any, cast
 import pytest
 
 from hubbub.chat.errors import RateLimited, Unavailable
-from hubbub.chat.model import ChatKey
+from hubbub.chat.model import ChatKey, User
+from hubbub.chat.ports import Entry
 from hubbub.chat.ticket import Ticket
 from hubbub.http.connection import Connection
 from hubbub.http.edge import Edge
 from hubbub.http.hot_routes import HotRoutes
 from hubbub.http.reply import PIECE, Reply
+from hubbub.http.sessions import Session
+from hubbub.http.shortcuts import Later
 from tests.conftest import eventually_async
 from tests.unit.test_connection import App, Transport, connected, settled
 
@@ -120,6 +123,96 @@ class TooLittle(Routes):
 
     async def _handle(self, _call: Any) -> Any:
         return self.result
+
+
+class Late(Routes):
+    """Hot routes whose shortcuts answer when ``come`` is called. ``entered`` has what the route was given."""
+
+    def __init__(self, result: Any, *, shortcuts: bool = True) -> None:
+        super().__init__(result, shortcuts=shortcuts)
+        self.asked: list[Later] = []
+        self.entered: list[Entry | None] = []
+
+    def _answer(self, body: bytes, _trace: str) -> Any:
+        later = Later(SESSION, self._made)
+        self.asked.append(later)
+        return later
+
+    def _made(self, user: User, brought: object) -> Any:
+        assert user is SESSION.user
+        return super()._answer(b"", "") if brought == "enough" else None
+
+    async def _handle(self, call: Any) -> Any:
+        self.handled += 1
+        self.entered.append(call.entered)
+        return super()._answer(call.body, "")
+
+    async def come(self, entered: Entry | Exception) -> None:
+        await eventually_async(lambda: bool(self.asked))
+        self.asked.pop().came(entered)
+
+
+SESSION = Session("s", User(1, "ann", "a@x", "A", 1), "", 0, 0.0, True, "mark")
+ENOUGH = Entry("mark", "enough")
+
+
+async def answered_late(routes: Late, data: bytes, entered: Entry | Exception) -> bytes:
+    """As ``answered``, when the gate says this of both requests."""
+    asking = asyncio.create_task(answered(routes, data))
+    await routes.come(entered)
+    await routes.come(entered)
+    return (await asking)[0]
+
+
+@pytest.mark.parametrize(
+    ("data", "result"),
+    [
+        (LIST, Reply(200, b"[1]", headers=b"link: x\r\n")),
+        (LIST, Reply(200, b"x" * (PIECE + 1))),
+        (POST, resolved(7)),
+        (POST, resolved(Unavailable("Not now."))),
+        (POST, Unavailable("The write queue is full.")),
+    ],
+)
+async def test_an_answer_that_comes_later_is_the_same(data: bytes, result: Any) -> None:
+    late, without = Late(result), Routes(result, shortcuts=False)
+    assert await answered_late(late, data, ENOUGH) == (await answered(without, data))[0]
+    assert late.handled == 0
+
+
+async def test_what_the_gate_refuses_is_refused() -> None:
+    refusal = RateLimited("Slow down.", limit=1, retry_after=1)
+    late, without = Late(Reply(200, b"[1]")), Routes(refusal, shortcuts=False)
+    assert await answered_late(late, LIST, refusal) == (await answered(without, LIST))[0]
+    assert late.handled == 0
+
+
+@pytest.mark.parametrize(
+    "entered", [Entry("mark", "too little"), Entry("another mark", "enough"), Entry("", "enough"), Entry("mark")]
+)
+async def test_a_route_continues_with_the_entry_where_the_shortcut_has_no_answer(entered: Entry) -> None:
+    late = Late(Reply(200, b"[2]"))
+    assert (await answered_late(late, LIST, entered)).endswith(b"[2]")
+    assert late.entered == [entered, entered]
+
+
+async def test_a_session_without_a_mark_never_lives() -> None:
+    assert not SESSION._replace(mark="").lives("")
+
+
+async def test_what_comes_behind_an_answer_that_is_late_waits() -> None:
+    late = Late(Reply(200, b"[1]"))
+    await answered_late(late, LIST, ENOUGH)
+    protocol, transport = connected(App(), edge_with(late))
+    protocol.data_received(LIST + LIST)
+    await settled()
+    assert len(late.asked) == 1
+    await late.come(ENOUGH)
+    await settled()
+    assert bytes(transport.written).count(b"HTTP/1.1 200") == 1
+    await late.come(ENOUGH)
+    await settled()
+    assert bytes(transport.written).count(b"HTTP/1.1 200") == 2
 
 
 async def test_what_a_shortcut_has_no_answer_for_is_handled_by_the_route() -> None:

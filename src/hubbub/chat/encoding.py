@@ -34,16 +34,17 @@ _encode = msgspec.json.Encoder().encode
 
 
 def encode_message(message: Message) -> bytes:
-    return _encode(
-        MessageItem(
-            message.number,
-            message.sender_ref,
-            message.sender_name,
-            message.body,
-            timestamp(message.created_at),
-            None if message.edited_at is None else timestamp(message.edited_at),
-        )
+    edited = None if message.edited_at is None else timestamp(message.edited_at)
+    return encode_item(
+        message.number, message.sender_ref, message.sender_name, message.body, message.created_at, edited
     )
+
+
+def encode_item(
+    number: int, sender_ref: str, sender_name: str, body: str, created_at: int, edited: str | None = None
+) -> bytes:
+    """A message as the API sends it. ``edited`` is the time of its last edit, as text."""
+    return _encode(MessageItem(number, sender_ref, sender_name, body, timestamp(created_at), edited))
 
 
 def encode_chat(number: int, title: str | None, messages_count: int) -> bytes:

@@ -276,6 +276,25 @@ class AtOnce(Protocol):
         """As Intake.post, for a member and a chat that exists. Raises Unavailable too."""
 
 
+class OneTrip(Protocol):
+    """What a process does by one trip to another server: ``ask`` is Gate.enter, and the others answer from what that
+    brought for the same user, chat and application. None says only that this is not enough: use the other ports then,
+    with the same Entry. None of them counts a request, or checks a session.
+    """
+
+    def ask(self, user_id: int, mark: str, wants: Wants, done: Callable[[Entry | Exception], None]) -> None:
+        """Call ``done`` with the result of Gate.enter, or with what that raises; later, never before this returns."""
+
+    def newest(self, user: User, brought: object, key: ChatKey, limit: int) -> KeptPage | None:
+        """As View.newest, for a member."""
+
+    def chats(self, user: User, brought: object, token: str, limit: int) -> bytes | None:
+        """As View.chats, for a member."""
+
+    def post(self, user: User, brought: object, key: ChatKey, body: str, trace: str) -> Ticket | None:
+        """As Intake.post, for a member and a chat that exists."""
+
+
 class Gate(Protocol):
     """Counts every request of a user, over all processes that serve, and knows whether the user's sessions changed.
 

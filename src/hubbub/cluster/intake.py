@@ -10,6 +10,7 @@ import asyncio
 import hashlib
 import logging
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 
 from hubbub.chat.caller import Caller
@@ -31,12 +32,12 @@ from hubbub.chat.commands import (
     RenameChat,
 )
 from hubbub.chat.errors import ChatError, KeyReused, Unavailable
-from hubbub.chat.model import ChatKey
+from hubbub.chat.model import ChatKey, User
 from hubbub.chat.ticket import Ticket
 from hubbub.cluster.generations import Generations
 from hubbub.cluster.protocol import Delete, Edit, Post
 from hubbub.cluster.publisher import NeverSent, Publisher, Reservation
-from hubbub.cluster.redis.gate import Seen
+from hubbub.cluster.redis.gate import ReservedNumber, Seen
 from hubbub.cluster.redis.numbers import (
     Claim,
     Confirmed,
@@ -75,13 +76,9 @@ class QueuedIntake:
     # Posts -------------------------------------------------------------------------------------------------------
 
     async def post(self, caller: Caller, key: ChatKey, body: str, idempotency_key: str | None) -> Ticket:
-        now = self._now()
-        seen = caller.brought
-        if isinstance(seen, Seen) and seen.reserved is not None:  # the gate has brought a number
-            reserved = seen.reserved
-            slot = Slot(reserved.generation, reserved.epoch, reserved.number, now)
-            return self._send(caller, key, body, slot, None, reserved.take())
-        claim = None
+        if isinstance(caller.brought, Seen) and caller.brought.reserved is not None:
+            return self.post_numbered(caller.user, key, body, caller.brought.reserved, caller.trace)
+        now, claim = self._now(), None
         if idempotency_key is not None:
             claim = Claim(caller.user.id, idempotency_key, hashlib.sha256(body.encode()).digest())
         reservation = self._publisher.hold(key.token, len(body), caller.user.id)  # before it takes a number (rule 7)
@@ -101,7 +98,12 @@ class QueuedIntake:
             if not await self._generations.vouch(self._servers.slot_of(key.token), found.generation):
                 raise _unknown()
             return self._told_before(caller, key, body, found.number)
-        return self._send(caller, key, body, found, claim, reservation)
+        return self._send(caller.user, key, body, found, claim, reservation, caller.trace)
+
+    def post_numbered(self, user: User, key: ChatKey, body: str, reserved: ReservedNumber, trace: str) -> Ticket:
+        """Send a message that has its number, which the gate has brought."""
+        slot = Slot(reserved.generation, reserved.epoch, reserved.number, self._now())
+        return self._send(user, key, body, slot, None, reserved.take(), trace)
 
     @staticmethod
     def _told_before(caller: Caller, key: ChatKey, body: str, number: int) -> Ticket:
@@ -110,33 +112,42 @@ class QueuedIntake:
         return done
 
     def _send(
-        self, caller: Caller, key: ChatKey, body: str, slot: Slot, claim: Claim | None, reservation: Reservation
+        self,
+        user: User,
+        key: ChatKey,
+        body: str,
+        slot: Slot,
+        claim: Claim | None,
+        reservation: Reservation,
+        trace: str,
     ) -> Ticket:
         command = Post(
             key,
             slot.number,
-            caller.user.id,
-            caller.user.name,
+            user.id,
+            user.name,
             body,
             slot.created_at,
             None if claim is None else claim.key,
             None if claim is None else claim.body_hash,
             slot.epoch,
-            caller.trace,
-            caller.user.ref,
+            trace,
+            user.ref,
         )
         answer = Ticket(command)
-
-        def queued(outcome: Outcome) -> None:
-            if isinstance(outcome, ChatError):
-                answer.resolve(outcome)
-                if isinstance(outcome, NeverSent):
-                    self._carry(self._numbers.release(key, slot, claim))
-                return
-            self._show(Confirmed(command, slot.generation, post_entry(command)), answer)
-
-        self._publisher.send(command, reservation).then(queued)
+        self._publisher.send_for(command, reservation, partial(self._queued, command, slot, claim, answer))
         return answer
+
+    def _queued(
+        self, command: Post, slot: Slot, claim: Claim | None, answer: Ticket, refusal: Unavailable | None
+    ) -> None:
+        """The queue has a post, or has refused it."""
+        if refusal is None:
+            self._show(Confirmed(command, slot.generation, post_entry(command)), answer)
+            return
+        answer.resolve(refusal)
+        if isinstance(refusal, NeverSent):
+            self._carry(self._numbers.release(command.chat, slot, claim))
 
     # Showing -----------------------------------------------------------------------------------------------------
 
@@ -158,11 +169,15 @@ class QueuedIntake:
             results = await self._numbers.show(slot, [confirmed for confirmed, _ in items])
         except Unavailable:
             results = [False] * len(items)
+        fresh = None  # a generation that is, as of this turn of the event loop
         for (confirmed, answer), shown in zip(items, results, strict=True):
             # It may be acknowledged only if it is shown, in the data set that all processes use (rule 3).
-            if shown and not self._generations.fresh(slot, confirmed.generation):
-                shown = await self._generations.vouch(slot, confirmed.generation)
-            command = confirmed.command
+            command, generation, _ = confirmed
+            if shown and generation != fresh:
+                if self._generations.fresh(slot, generation):
+                    fresh = generation
+                else:
+                    fresh, shown = None, await self._generations.vouch(slot, generation)
             answer.resolve((command.number if isinstance(command, Post) else None) if shown else _unknown())
 
     # Everything else ---------------------------------------------------------------------------------------------

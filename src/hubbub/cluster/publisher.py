@@ -16,8 +16,8 @@ import logging
 import secrets
 import time
 from collections import deque
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypeAlias
 
 from aio_pika.abc import AbstractConnection
 
@@ -33,6 +33,7 @@ from hubbub.cluster.tasks import keep
 log = logging.getLogger("hubbub.queue")
 
 _OVERHEAD = 500  # bytes a command costs beside its body
+_ALONE = (OpenChat, Barrier)  # the only commands of their deliveries
 _MOST_TOGETHER = 500  # commands in one AMQP message
 _MOST_BYTES = 1024 * 1024  # of text in one
 # A message costs this process, the broker and the writer as much as many commands in it. So while several senders share
@@ -63,8 +64,13 @@ class Reservation(NamedTuple):
     user_id: int
 
 
+# What a command's listener is told: None once the broker has confirmed it.
+Told: TypeAlias = Callable[[Unavailable | None], None]
+
+
 class _Parked(NamedTuple):
-    ticket: Ticket
+    command: Queued
+    told: Told
     reservation: Reservation
 
 
@@ -100,7 +106,7 @@ class _Shard:
 
 
 class Publisher:
-    """The publisher of a process. A ticket is resolved with None once the broker has confirmed its command.
+    """The publisher of a process. A command's listener, or its ticket, is told None once the broker has confirmed it.
 
     ``accepted`` counts the commands given to ``send``.
     """
@@ -222,15 +228,19 @@ class Publisher:
         self._of_users.give_back(reservation.user_id, reservation.size)
 
     def send(self, command: Queued, reservation: Reservation) -> Ticket:
-        """Send the command in the reserved room. Its ticket is resolved with NeverSent if it can't be queued, and with
-        Unavailable if it is not known whether it was queued."""
+        """As ``send_for``. The ticket is resolved with what the listener would be told."""
+        ticket = Ticket(command)
+        self.send_for(command, reservation, ticket.resolve)
+        return ticket
+
+    def send_for(self, command: Queued, reservation: Reservation, told: Told) -> None:
+        """Send the command in the reserved room. Its listener is told NeverSent if it can't be queued, and Unavailable
+        if it is not known whether it was queued."""
         self.accepted += 1
         shard = self._shards[reservation.shard]
-        ticket = Ticket(command)
-        shard.waiting.append(_Parked(ticket, reservation))
+        shard.waiting.append(_Parked(command, told, reservation))
         if shard.since is None:
             self._start(shard)
-        return ticket
 
     def accept(self, command: OpenChat) -> Ticket:
         """Send a marker. Raises NeverSent."""
@@ -266,8 +276,8 @@ class Publisher:
             if connection is None or not connection.takes:  # nothing was sent
                 self._tell(batch, _never("The write queue can't be reached."))
                 continue
-            delivery = shard.next([parked.ticket.command for parked in batch])
-            kind = URGENT if isinstance(delivery.commands[0], OpenChat | Barrier) else None
+            delivery = shard.next([parked.command for parked in batch])
+            kind = URGENT if isinstance(delivery.commands[0], _ALONE) else None
             confirm = connection.publish(shard.queue, encode(delivery), kind)
             shard.timer = self._loop.call_later(_STALLED_S, self._late, shard, connection, confirm)
             doubt = await confirm
@@ -297,7 +307,7 @@ class Publisher:
         batch: list[_Parked] = []
         size = 0
         while shard.waiting and len(batch) < _MOST_TOGETHER and size < _MOST_BYTES:
-            alone = isinstance(shard.waiting[0].ticket.command, OpenChat | Barrier)
+            alone = isinstance(shard.waiting[0].command, _ALONE)
             if alone and batch:
                 break
             batch.append(shard.waiting.popleft())
@@ -307,10 +317,10 @@ class Publisher:
         return batch
 
     def _tell(self, batch: Sequence[_Parked], refusal: Unavailable | None) -> None:
-        for ticket, reservation in batch:
+        for _, told, reservation in batch:
             self.release(reservation)
             try:
-                ticket.resolve(refusal)
+                told(refusal)
             except Exception:
                 log.exception("A listener failed; the queued commands are not affected.")
 

@@ -28,6 +28,7 @@ from hubbub.cluster.housekeeping import keep_house
 from hubbub.cluster.indexer import keep_index
 from hubbub.cluster.intake import QueuedIntake
 from hubbub.cluster.migrate import migrate
+from hubbub.cluster.one_trip import RedisTrip
 from hubbub.cluster.outbox import Outbox
 from hubbub.cluster.processes import SESSION_KEY, Processes
 from hubbub.cluster.protocol import kind_of
@@ -53,6 +54,7 @@ from hubbub.http.passwords import Argon2Passwords
 from hubbub.http.schemas import Letter
 from hubbub.http.server import PortTaken
 from hubbub.http.service import Adapters, edge_of, now
+from hubbub.http.shortcuts import TripShortcuts
 from hubbub.loop_lag import LoopLag
 from hubbub.measures import Histogram
 from hubbub.settings import Settings
@@ -118,6 +120,9 @@ async def serving(settings: Settings) -> AsyncIterator[Edge]:
     numbers = Numbers(servers, store, publisher, pages)
     living = Generations(processes, servers, name, feed.feed.missed)
     intake = QueuedIntake(publisher, store, numbers, servers, living, now)
+    view = RedisView(servers, store, numbers, publisher, applications, pages, living)
+    alone = LocalGate(settings.user_rate)
+    gate = RedisGate(servers, publisher, applications, pages, user_rate=settings.user_rate, alone=alone)
 
     async def readings() -> list[Reading | Histogram]:
         depths = [
@@ -138,17 +143,10 @@ async def serving(settings: Settings) -> AsyncIterator[Edge]:
     adapters = Adapters(
         store=store,
         intake=intake,
-        view=RedisView(servers, store, numbers, publisher, applications, pages, living),
-        at_once=None,
+        view=view,
+        shortcuts=lambda sessions: TripShortcuts(sessions, RedisTrip(gate, view, intake)),
         index=ElasticIndex(connect(settings.search_url)) if settings.search_url else NoIndex(),
-        gate=RedisGate(
-            servers,
-            publisher,
-            applications,
-            pages,
-            user_rate=settings.user_rate,
-            alone=LocalGate(settings.user_rate),
-        ),
+        gate=gate,
         counts=RedisCounts(servers, MemoryCounts()),
         passwords=passwords,
         feed=feed.feed,

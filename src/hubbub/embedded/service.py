@@ -36,6 +36,7 @@ from hubbub.http.operator import NoLetters
 from hubbub.http.overview import Figures, Overview, nobody
 from hubbub.http.passwords import Argon2Passwords
 from hubbub.http.service import Adapters, edge_of, now
+from hubbub.http.shortcuts import AtOnceShortcuts
 from hubbub.loop_lag import LoopLag
 from hubbub.measures import Histogram
 from hubbub.settings import Settings
@@ -122,7 +123,7 @@ async def _serving(
         store=store,
         intake=intake,
         view=cache,
-        at_once=FromMemory(cache, intake, gate, queue.catch_up),
+        shortcuts=lambda sessions: AtOnceShortcuts(sessions, FromMemory(cache, intake, gate, queue.catch_up)),
         index=index,
         gate=gate,
         counts=counts,

@@ -20,16 +20,17 @@ from urllib.parse import unquote_to_bytes
 
 from hubbub.chat.commands import Outcome
 from hubbub.chat.errors import RateLimited, Unauthenticated
+from hubbub.chat.ports import Entry
 from hubbub.chat.ticket import Ticket
 from hubbub.http.asgi import AsgiExchange
 from hubbub.http.eager import run
 from hubbub.http.heads import Head, head_of
-from hubbub.http.hot_routes import Answer, Call, Match
+from hubbub.http.hot_routes import Answer, Call, Handler, Match
 from hubbub.http.problems import LATE_S, Refused, failure, problem
 from hubbub.http.reader import Reader, Request
 from hubbub.http.reply import CLOSE, END, PIECE, Reply
 from hubbub.http.shares import EXEMPT
-from hubbub.http.shortcuts import Shortcut
+from hubbub.http.shortcuts import Came, Later, Shortcut
 from hubbub.http.turns import UNKNOWN_S
 
 if TYPE_CHECKING:
@@ -341,7 +342,7 @@ class Connection(asyncio.Protocol):
         if shortcut is None or not turns.free or edge.tracing is not None or edge.stopping or self.ended:
             return False
         begun = perf_counter()
-        answer: Answer | Exception | None
+        answer: Answer | Later | Exception | None
         try:
             answer = shortcut(body, "")
         except Exception as error:  # noqa: BLE001 - every failure becomes a problem, and is logged there
@@ -353,14 +354,24 @@ class Connection(asyncio.Protocol):
             request = self._request = _known_request(head, body, begun)
             self._handle_hot(request, head.match, head.headers, None)
             turns.spend(perf_counter() - done)
-        elif type(answer) is Reply and len(answer.body) <= PIECE:
-            edge.write_soon(self, self._answer, head, begun, answer)
-        elif type(answer) is Ticket:
-            answer.then(partial(self._posted_at_once, head, begun))
+        elif type(answer) is Later:
+            answer.then = partial(self._came, head, body, begun)
+        else:
+            self._came(head, body, begun, cast(Came, answer))
+        return True
+
+    def _came(self, head: Head, body: bytes, begun: float, came: Came) -> None:
+        """What comes of the shortcut of a request that was begun at once."""
+        if type(came) is Reply and len(came.body) <= PIECE:
+            self.edge.write_soon(self, self._answer, head, begun, came)
+        elif type(came) is Ticket:
+            came.then(partial(self._posted_at_once, head, begun))
         else:
             request = self._request = _known_request(head, body, begun)
-            self._handled_hot(request, answer)
-        return True
+            if type(came) is Entry:
+                self._handle_hot(request, head.match, head.headers, None, came)
+            else:
+                self._handled_hot(request, cast(Answer | Exception, came))
 
     def _posted_at_once(self, head: Head, begun: float, outcome: Outcome) -> None:
         """The outcome of a post that was begun at once."""
@@ -438,10 +449,15 @@ class Connection(asyncio.Protocol):
             self._handle_hot(request, match, headers, shortcut)
 
     def _handle_hot(
-        self, request: Request, match: Match, headers: dict[bytes, bytes], shortcut: Shortcut | None
+        self,
+        request: Request,
+        match: Match,
+        headers: dict[bytes, bytes],
+        shortcut: Shortcut | None,
+        entered: Entry | None = None,
     ) -> None:
         handler, chat, query, request.route = match
-        call = Call(chat, query, headers, request.body)
+        call = Call(chat, query, headers, request.body, entered=entered)
         tracing = self.edge.tracing
         if tracing is not None:
             request.span = tracing.begin(request.method, headers)
@@ -451,10 +467,20 @@ class Connection(asyncio.Protocol):
         except Exception as error:  # noqa: BLE001 - every failure becomes a problem, and is logged there
             self._handled_hot(request, error)
             return
-        if answer is not None:
-            self._handled_hot(request, answer)
+        if type(answer) is Later:
+            answer.then = partial(self._came_in_turn, request, handler, call)
+        elif answer is not None:
+            self._handled_hot(request, cast(Answer, answer))
         else:
             run(handler(call), partial(self._handled_hot, request))
+
+    def _came_in_turn(self, request: Request, handler: Handler, call: Call, came: Came) -> None:
+        """What comes of the shortcut of a request that waited for its turn, or whose head was not known."""
+        if type(came) is Entry:
+            call.entered = came
+            run(handler(call), partial(self._handled_hot, request))
+        else:
+            self._handled_hot(request, cast(Answer | Exception, came))
 
     def _handled_hot(self, request: Request, result: Answer | Exception) -> None:
         if type(result) is Reply:

@@ -47,7 +47,7 @@ _RETRY = b"retry-after: 1\r\n"
 class Edge:
     """What all connections share. ``clock`` is the loop's time, to the second, so that a deadline costs no call.
     ``trusted`` has the addresses of proxies. ``user_of`` returns the public id of the user whose session these headers
-    (Cookie, Authorization) name, or the empty string. ``shortcut``: see Shortcuts.of. ``well`` is how every answer of
+    (Cookie, Authorization) name, or the empty string. ``shortcut``: see shortcut_of. ``well`` is how every answer of
     a request that is answered well begins, up to its own fields. ``overview`` is set where the service is built
     (http.service.edge_of), and has the figures of this process.
 

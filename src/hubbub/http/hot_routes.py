@@ -9,12 +9,13 @@ from typing import Any, TypeAlias, cast
 import msgspec
 
 from hubbub.chat.applications import Applications
+from hubbub.chat.caller import Caller
 from hubbub.chat.chats import Chats
 from hubbub.chat.commands import Outcome
 from hubbub.chat.encoding import ChatItem, MessageItem
 from hubbub.chat.errors import ChatError, Invalid
 from hubbub.chat.model import ChatKey, Page
-from hubbub.chat.ports import Wants
+from hubbub.chat.ports import Entry, Wants
 from hubbub.chat.ticket import Ticket
 from hubbub.http.fields import fields, query
 from hubbub.http.media import is_json, must_be_json
@@ -36,16 +37,26 @@ LISTED = 10  # items on a page, unless another limit is asked for
 
 
 class Call:
-    """One request to a hot route. ``headers`` has lower-case names; the chat's number is 0 where the path has none."""
+    """One request to a hot route. ``headers`` has lower-case names; the chat's number is 0 where the path has none.
+    ``entered`` is what the gate has said of it, if it was asked before."""
 
-    __slots__ = ("body", "chat", "headers", "query", "trace")
+    __slots__ = ("body", "chat", "entered", "headers", "query", "trace")
 
-    def __init__(self, chat: ChatKey, query: bytes, headers: dict[bytes, bytes], body: bytes, trace: str = "") -> None:
+    def __init__(
+        self,
+        chat: ChatKey,
+        query: bytes,
+        headers: dict[bytes, bytes],
+        body: bytes,
+        trace: str = "",
+        entered: Entry | None = None,
+    ) -> None:
         self.chat = chat
         self.query = query
         self.headers = headers
         self.body = body
         self.trace = trace
+        self.entered = entered
 
 
 Answer: TypeAlias = Reply | Ticket
@@ -95,6 +106,10 @@ class HotRoutes:
             return None
         return handler, ChatKey(found["token"].decode(), int(found["number"] or 0)), found["query"] or b"", name
 
+    async def _enter(self, call: Call, wants: Wants) -> Caller:
+        cookie, authorization = call.headers.get(b"cookie"), call.headers.get(b"authorization")
+        return await self._sessions.enter(cookie, authorization, wants, call.trace, call.entered)
+
     @route(
         "POST",
         "/applications/{token}/chats/{number}/messages",
@@ -112,7 +127,7 @@ class HotRoutes:
         # A number is taken only for what nothing will refuse any more.
         plain = message is not None and idempotency_key is None and is_json(headers.get(b"content-type"))
         wants = Wants(call.chat, number=len(message.body) if plain and message is not None else 0)
-        caller = await self._sessions.enter(headers.get(b"cookie"), headers.get(b"authorization"), wants, call.trace)
+        caller = await self._enter(call, wants)
         chat = await self._chats.enter(caller, call.chat)
         must_be_json(headers.get(b"content-type"), call.body)
         if message is None:
@@ -137,10 +152,9 @@ class HotRoutes:
     )
     async def list_messages(self, call: Call) -> Reply:
         """Messages, newest first, by page or before/after a number."""
-        headers = call.headers
         key = call.chat
         wants = Wants(key, newest=0 if call.query else LISTED)
-        caller = await self._sessions.enter(headers.get(b"cookie"), headers.get(b"authorization"), wants, call.trace)
+        caller = await self._enter(call, wants)
         chat = await self._chats.enter(caller, key)
         if not call.query:
             page = await chat.newest(LISTED)
@@ -159,9 +173,8 @@ class HotRoutes:
     @route("GET", "/applications/{token}/chats", query=Paging, response=list[ChatItem])
     async def list_chats(self, call: Call) -> Reply:
         """The application's chats, newest first."""
-        headers = call.headers
         wants = Wants(call.chat)
-        caller = await self._sessions.enter(headers.get(b"cookie"), headers.get(b"authorization"), wants, call.trace)
+        caller = await self._enter(call, wants)
         member = await self._applications.enter(caller, call.chat.token)
         if not call.query:
             return Reply(200, await member.chats(limit=LISTED))

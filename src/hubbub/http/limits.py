@@ -76,6 +76,10 @@ class LocalGate:
         self._buckets: dict[int, Bucket] = {}
 
     async def enter(self, user_id: int, mark: str = "", wants: Wants | None = None) -> Entry:
+        return self.enter_now(user_id)
+
+    def enter_now(self, user_id: int) -> Entry:
+        """As ``enter``, which never waits here."""
         self._catch_up()
         bucket = self._buckets.get(user_id) or self._new_bucket(user_id)
         self._count(user_id, bucket)

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Container, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
@@ -17,7 +18,7 @@ from hubbub.chat.errors import ChatError
 from hubbub.chat.feed import Feed
 from hubbub.chat.logins import Logins
 from hubbub.chat.operators import Operators
-from hubbub.chat.ports import AtOnce, Counts, Gate, Intake, Passwords, Ports, SearchIndex, Store, View
+from hubbub.chat.ports import Counts, Gate, Intake, Passwords, Ports, SearchIndex, Store, View
 from hubbub.chat.quotas import Hourly, Quotas
 from hubbub.chat.recovery import Recovery
 from hubbub.chat.registration import Policy, Registration
@@ -49,7 +50,7 @@ from hubbub.http.routes.setup import SetupRoutes
 from hubbub.http.routes.stream import StreamRoutes
 from hubbub.http.routing import application, routes_of
 from hubbub.http.sessions import Sessions
-from hubbub.http.shortcuts import Shortcuts
+from hubbub.http.shortcuts import Makes, shortcut_of
 from hubbub.http.stream_limiter import StreamLimiter
 from hubbub.http.turns import Turns
 from hubbub.measures import Histogram
@@ -60,15 +61,15 @@ from hubbub.tracing import Tracing
 class Adapters:
     """What a mode (embedded or cluster) provides: an adapter for each port, and its state.
 
-    ``faults`` has for each part what is wrong with it, or None; ``readings`` are its own figures for /metrics. Where
-    several processes serve behind one address, the first has the figures of the ``others``, and each of these has what
-    the ``first`` shows.
+    ``shortcuts`` makes those of its most frequent requests. ``faults`` has for each part what is wrong with it, or
+    None; ``readings`` are its own figures for /metrics. Where several processes serve behind one address, the first has
+    the figures of the ``others``, and each of these has what the ``first`` shows.
     """
 
     store: Store
     intake: Intake
     view: View
-    at_once: AtOnce | None
+    shortcuts: Callable[[Sessions], Makes]
     index: SearchIndex
     gate: Gate
     counts: Counts
@@ -104,7 +105,6 @@ def edge_of(
     limiter = StreamLimiter(user_streams)
     turns = Turns()
     hot = HotRoutes(sessions, applications, chats)
-    shortcut = Shortcuts(sessions, adapters.at_once).of if adapters.at_once is not None else None
 
     async def ready() -> dict[str, str | None]:
         try:
@@ -161,7 +161,7 @@ def edge_of(
         turns=turns,
         anonymous=anonymous,
         user_of=sessions.user_of,
-        shortcut=shortcut,
+        shortcut=partial(shortcut_of, adapters.shortcuts(sessions)),
     )
     edge.overview = gathered
     edge.tick()

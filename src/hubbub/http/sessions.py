@@ -38,7 +38,7 @@ from hubbub.chat.accounts import Accounts
 from hubbub.chat.caller import Caller, asking
 from hubbub.chat.errors import ChatError, RateLimited, Unauthenticated, Unavailable
 from hubbub.chat.model import User
-from hubbub.chat.ports import Gate, Wants
+from hubbub.chat.ports import Entry, Gate, Wants
 
 T = TypeVar("T")
 
@@ -64,6 +64,10 @@ class Session(NamedTuple):
     expires_at: float
     bearer: bool
     mark: str  # the gate's, from before the session was verified
+
+    def lives(self, mark: str) -> bool:
+        """Whether it is valid still, by the gate's mark of now."""
+        return mark == self.mark != ""
 
 
 class Token(NamedTuple):
@@ -119,7 +123,7 @@ class Sessions:
         if session is not None:
             asking.set(session.user.ref)
             mark, _ = await self._gate.enter(session.user.id, session.mark)
-            if mark == session.mark != "":
+            if session.lives(mark):
                 return session
         return await self._verified(cookie, authorization, mark, counted=session is not None)
 
@@ -136,16 +140,25 @@ class Sessions:
         except RateLimited:
             return await self._verify(*_given(request), "", counted=True)
 
-    async def enter(self, cookie: bytes | None, authorization: bytes | None, wants: Wants, trace: str = "") -> Caller:
-        """The caller of a request with these headers, as ``of``, and what the gate brings of what the request wants."""
+    async def enter(
+        self,
+        cookie: bytes | None,
+        authorization: bytes | None,
+        wants: Wants,
+        trace: str = "",
+        entered: Entry | None = None,
+    ) -> Caller:
+        """The caller of a request with these headers, as ``of``, and what the gate brings of what the request wants.
+        ``entered`` is what the gate has said of this request, if it was asked before."""
         session = self.known(authorization or cookie)
-        mark = ""
         if session is not None:
             asking.set(session.user.ref)
-            mark, brought = await self._gate.enter(session.user.id, session.mark, wants)
-            if mark == session.mark != "":
-                return Caller(session.user, brought, trace)
-        session = await self._verified(cookie, authorization, mark, counted=session is not None)
+            if entered is None:
+                entered = await self._gate.enter(session.user.id, session.mark, wants)
+            if session.lives(entered.mark):
+                return Caller(session.user, entered.brought, trace)
+        mark = "" if entered is None else entered.mark
+        session = await self._verified(cookie, authorization, mark, counted=entered is not None)
         return Caller(session.user, None, trace)
 
     def user_of(self, cookie: bytes | None, authorization: bytes | None) -> str:

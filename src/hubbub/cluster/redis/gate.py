@@ -9,16 +9,17 @@ import logging
 import secrets
 from collections.abc import Awaitable, Callable
 from functools import lru_cache, partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from hubbub.chat.errors import RateLimited, Unavailable
 from hubbub.chat.model import ChatKey, is_token
-from hubbub.chat.ports import Entry, Gate, Wants
+from hubbub.chat.ports import Entry, Wants
 from hubbub.cluster.publisher import Publisher, Reservation
 from hubbub.cluster.redis.connection import OtherData, RedisClient
 from hubbub.cluster.redis.keys import Keys
 from hubbub.cluster.redis.pages import Application, Applications, Pages
 from hubbub.cluster.redis.servers import Servers
+from hubbub.http.limits import LocalGate
 
 log = logging.getLogger("hubbub.redis")
 
@@ -46,13 +47,13 @@ class ReservedNumber:
     __slots__ = ("_publisher", "_reservation", "epoch", "generation", "number")
 
     def __init__(
-        self, publisher: Publisher, reservation: Reservation, generation: int, epoch: int, number: int
+        self, publisher: Publisher, reservation: Reservation, generation: int, epoch: bytes, number: bytes
     ) -> None:
         self._publisher = publisher
         self._reservation: Reservation | None = reservation
         self.generation = generation
-        self.epoch = epoch
-        self.number = number
+        self.epoch = int(epoch)
+        self.number = int(number)
 
     def take(self) -> Reservation:
         """Hand over the reservation; the caller must use or release it. May be called once only."""
@@ -93,19 +94,28 @@ class _Path(NamedTuple):
     page: tuple[str, ...]
 
 
+# A request in a trip: who waits for its Entry, the user and the mark that the caller knows, the application's token
+# (empty for none) and what is remembered of it, how many messages are asked for, and the room reserved for a post. It
+# is a plain tuple, because each request makes one.
+_Asked: TypeAlias = tuple[
+    Callable[[Entry | Exception], None], int, str, str, Application | None, int, Reservation | None
+]
+
+
 class _Trip:
-    """The requests of one turn of the event loop to one server, and the futures that wait for the answers. ``names``
-    made its keys; ``pages`` counts the requests that read messages."""
+    """The requests of one turn of the event loop to one server, ``slot``. ``names`` made their keys; ``pages`` counts
+    the requests that read messages."""
 
-    __slots__ = ("client", "keys", "names", "pages", "waiting", "words")
+    __slots__ = ("asked", "client", "keys", "names", "pages", "slot", "words")
 
-    def __init__(self, client: RedisClient, names: Keys) -> None:
+    def __init__(self, slot: int, client: RedisClient, names: Keys) -> None:
+        self.slot = slot
         self.client = client
         self.names = names
         self.keys: list[str] = []
         self.words: list[str | bytes | int] = []
         self.pages = 0
-        self.waiting: list[asyncio.Future[Any]] = []
+        self.asked: list[_Asked] = []
 
 
 class RedisGate:
@@ -119,7 +129,7 @@ class RedisGate:
         pages: Pages,
         *,
         user_rate: int,
-        alone: Gate,
+        alone: LocalGate,
     ) -> None:
         self._servers = servers
         self._publisher = publisher
@@ -131,50 +141,62 @@ class RedisGate:
         self._paths: dict[tuple[int, ChatKey], _Path] = {}
 
     async def enter(self, user_id: int, mark: str = "", wants: Wants | None = None) -> Entry:
-        if wants is None:
-            return await self._enter(user_id, mark)
-        path = self._paths.get((user_id, wants.chat))
-        if path is None and not is_token(wants.chat.token):  # no other text may be kept, here or in Redis
-            return await self._enter(user_id, mark)
+        answer: asyncio.Future[Entry] = asyncio.get_running_loop().create_future()
+
+        def done(entered: Entry | Exception) -> None:
+            if answer.done():  # the request was given up
+                return
+            if isinstance(entered, Exception):
+                answer.set_exception(entered)
+            else:
+                answer.set_result(entered)
+
+        self.ask(user_id, mark, wants, done)
+        return await answer
+
+    def ask(self, user_id: int, mark: str, wants: Wants | None, done: Callable[[Entry | Exception], None]) -> None:
+        """See chat.ports.OneTrip."""
+        asked: _Asked = (done, user_id, mark, "", None, 0, None)
+        try:
+            if wants is None:
+                self._ask_for_user(asked)
+                return
+            path = self._paths.get((user_id, wants.chat))
+            if path is None or path.client.keys is not path.names:
+                if not is_token(wants.chat.token):  # no other text may be kept, here or in Redis
+                    self._ask_for_user(asked)
+                    return
+                path = self._find(user_id, wants.chat)
+        except Unavailable:
+            asyncio.get_running_loop().call_soon(self._count_alone, asked)
+            return
+        slot, client, names = path.slot, path.client, path.names
         token = wants.chat.token
         known = self._applications.get(token)
-        reservation: Reservation | None = None
-        try:
-            if path is None or path.client.keys is not path.names:
-                path = self._find(user_id, wants.chat)
-            slot, client, names = path.slot, path.client, path.names
-            versions = _known(mark, slot, names.generation), b"" if known is None else known.version
-            if wants.number and known is not None and user_id in known.roles and client.takes_numbers:
-                # Reserve room before the number is taken, so that nothing refuses the post afterwards (rule 7). If
-                # there is no room, it takes no number here, and the intake refuses the post.
-                reservation = self._publisher.try_hold(token, wants.number, user_id)
-            if reservation is not None:
-                answer = self._ask(client, names, path.number, ("n", *versions))
-            elif wants.newest:
-                page = self._pages.version(wants.chat) if wants.newest == self._pages.limit else b""
-                answer = self._ask(client, names, path.page, (wants.newest, *versions, page), page=True)
-            else:
-                answer = self._ask(client, names, path.application, ("a", *versions))
-            reply = await answer
-            found = reply[3] if len(reply) > 3 else None
-            reserved: ReservedNumber | None = None
-            if reservation is not None and found is not None:
-                reserved = ReservedNumber(self._publisher, reservation, names.generation, int(found[0]), int(found[1]))
-                reservation = None
-        except Unavailable:
-            await self._alone.enter(user_id)
-            return Entry("")
-        finally:
-            if reservation is not None:
-                self._publisher.release(reservation)
-        self._must_be_in(reply)
-        newest = found if wants.newest else None
-        if reply[2] is not None:
-            known = self._applications.at(token, reply[2])
-        assert known is not None  # noqa: S101 - no version is returned only if it is the one that was sent
-        if reply[0] is not None:
-            mark = _mark(mark, slot, names.generation, reply[0])
-        return Entry(mark, Seen(known, names.generation, wants.newest, newest, reserved))
+        newest, reservation = wants.newest, None
+        if wants.number and known is not None and user_id in known.roles and client.takes_numbers:
+            # Reserve room before the number is taken, so that nothing refuses the post afterwards (rule 7). If there is
+            # no room, it takes no number here, and the intake refuses the post.
+            reservation = self._publisher.try_hold(token, wants.number, user_id)
+        trip = self._trips.get(client)
+        if trip is None or trip.names is not names:
+            trip = self._begin(slot, client, names)
+        user_version = _known(mark, slot, names.generation)
+        version = b"" if known is None else known.version
+        if reservation is not None:
+            trip.keys += path.number
+            trip.words += ("n", user_version, version)
+        elif newest:
+            page = self._pages.version(wants.chat) if newest == self._pages.limit else b""
+            trip.keys += path.page
+            trip.words += (newest, user_version, version, page)
+            trip.pages += 1
+        else:
+            trip.keys += path.application
+            trip.words += ("a", user_version, version)
+        trip.asked.append((done, user_id, mark, token, known, newest, reservation))
+        if trip.pages == _MOST_PAGES or len(trip.asked) == _MOST_TOGETHER:
+            self._leave(trip)
 
     def _find(self, user_id: int, chat: ChatKey) -> _Path:
         """The path in the current generation, which is remembered. Raises Unavailable while that is not known."""
@@ -190,64 +212,103 @@ class RedisGate:
         path = self._paths[user_id, chat] = _Path(slot, client, names, application, number, page)
         return path
 
-    async def _enter(self, user_id: int, mark: str) -> Entry:
+    def _ask_for_user(self, asked: _Asked) -> None:
+        """Ask without an application. Raises Unavailable."""
+        user_id = asked[1]
         client = self._servers.of_user(user_id)
-        try:
-            names = client.named()
-            reply = await self._ask(client, names, (names.user(user_id), names.rate(user_id)), ("s",))
-        except Unavailable:
-            await self._alone.enter(user_id)
-            return Entry("")
-        self._must_be_in(reply)
-        return Entry(_mark(mark, self._servers.clients.index(client), names.generation, reply[0]))
-
-    def _ask(
-        self,
-        client: RedisClient,
-        names: Keys,
-        keys: tuple[str, ...],
-        words: tuple[str | bytes | int, ...],
-        *,
-        page: bool = False,
-    ) -> asyncio.Future[Any]:
-        """Ask scripts/enter.lua for one request; ``page`` says that it reads messages. The future gets the script's
-        result for it, or Unavailable."""
-        loop = asyncio.get_running_loop()
+        names = client.named()
         trip = self._trips.get(client)
         if trip is None or trip.names is not names:
-            trip = self._trips[client] = _Trip(client, names)
-            loop.call_soon(self._go, trip)
-        trip.keys += keys
-        trip.words += words
-        trip.pages += page
-        answer = loop.create_future()
-        trip.waiting.append(answer)
-        if len(trip.waiting) == _MOST_TOGETHER or trip.pages == _MOST_PAGES:
-            self._go(trip)
-        return answer
+            trip = self._begin(self._servers.clients.index(client), client, names)
+        trip.keys += (names.user(user_id), names.rate(user_id))
+        trip.words.append("s")
+        trip.asked.append(asked)
+        if len(trip.asked) == _MOST_TOGETHER:
+            self._leave(trip)
 
-    def _go(self, trip: _Trip) -> None:
-        waiting, trip.waiting = trip.waiting, []
-        if not waiting:  # it was full and has been sent
-            return
+    def _begin(self, slot: int, client: RedisClient, names: Keys) -> _Trip:
+        """A new trip, which the requests of this turn of the event loop join."""
+        trip = self._trips[client] = _Trip(slot, client, names)
+        asyncio.get_running_loop().call_soon(self._go, trip)
+        return trip
+
+    def _leave(self, trip: _Trip) -> None:
+        """Nobody joins the trip any more. It goes in the next turn of the event loop."""
         if self._trips.get(trip.client) is trip:
             del self._trips[trip.client]
-        if trip.client.keys is not trip.names:
-            _refuse(waiting, OtherData())
-            return
-        keys = trip.keys
-        try:
-            reply = trip.client.script("enter", len(keys), *keys, unique(), self._user_rate, *trip.words)
-        except Unavailable as error:
-            _refuse(waiting, error)
-            return
-        reply.add_done_callback(partial(_answer, waiting, trip.client.data_set))
 
-    def _must_be_in(self, reply: Any) -> None:
-        if not reply[1]:
+    def _go(self, trip: _Trip) -> None:
+        self._leave(trip)
+        client, keys = trip.client, trip.keys
+        try:
+            if client.keys is not trip.names:
+                raise OtherData
+            reply = client.script("enter", len(keys), *keys, unique(), self._user_rate, *trip.words)
+        except Unavailable:
+            self._fail(trip)
+            return
+        reply.add_done_callback(partial(self._came, trip, client.data_set))
+
+    def _came(self, trip: _Trip, data_set: bytes, reply: asyncio.Future[Any]) -> None:
+        if reply.exception() is not None:
+            self._fail(trip)
+            return
+        answered_from, results = reply.result()
+        if answered_from != data_set:
+            self._fail(trip)
+            return
+        for asked, result in zip(trip.asked, results, strict=True):
+            if type(result) is not list:  # the script failed for this request
+                self._count_alone(asked)
+                continue
+            entered: Entry | Exception
+            try:
+                entered = self._entry(trip, asked, result)
+            except Exception as error:  # noqa: BLE001 - handed to who waits
+                entered = error
+            _call(asked[0], entered)
+
+    def _entry(self, trip: _Trip, asked: _Asked, result: list[Any]) -> Entry:
+        """The Entry of a request by what scripts/enter.lua has returned for it. Raises RateLimited."""
+        _, _, mark, token, known, newest, reservation = asked
+        found = result[3] if len(result) > 3 else None
+        reserved: ReservedNumber | None = None
+        generation = trip.names.generation
+        if reservation is not None:
+            if found is None:
+                self._publisher.release(reservation)
+            else:
+                reserved = ReservedNumber(self._publisher, reservation, generation, found[0], found[1])
+        if not result[1]:
             raise RateLimited(
                 f"You may send {self._user_rate} requests a second. Slow down.", limit=self._user_rate, retry_after=1
             )
+        if result[0] is not None:
+            mark = _mark(mark, trip.slot, generation, result[0])
+        if not token:
+            return Entry(mark)
+        if result[2] is not None:
+            known = self._applications.at(token, result[2])
+        assert known is not None  # noqa: S101 - no version is returned only if it is the one that was sent
+        return Entry(mark, Seen(known, generation, newest, found if newest else None, reserved))
+
+    def _fail(self, trip: _Trip) -> None:
+        """The trip has failed as a whole."""
+        for asked in trip.asked:
+            self._count_alone(asked)
+
+    def _count_alone(self, asked: _Asked) -> None:
+        """Let a request in without Redis."""
+        done, user_id, *_, reservation = asked
+        if reservation is not None:
+            self._publisher.release(reservation)
+        entered: Entry | Exception
+        try:
+            self._alone.enter_now(user_id)
+            entered = Entry("")
+        except RateLimited as refused:
+            entered = refused
+        _call(done, entered)
 
     async def sessions_change(self, user_id: int) -> Callable[[], Awaitable[None]]:
         return await sessions_change(self._servers, user_id)
@@ -271,27 +332,12 @@ async def sessions_change(servers: Servers, user_id: int) -> Callable[[], Awaita
     return over
 
 
-def _answer(waiting: list[asyncio.Future[Any]], data_set: bytes, reply: asyncio.Future[Any]) -> None:
-    error = reply.exception()
-    if error is not None:
-        _refuse(waiting, error)
-        return
-    answered_from, results = reply.result()
-    if answered_from != data_set:
-        _refuse(waiting, OtherData())
-        return
-    for answer, result in zip(waiting, results, strict=True):
-        if type(result) is not list:
-            refused = result.decode("utf-8", "replace").split(":")[0][:80]
-            _refuse([answer], Unavailable(f"Redis refuses: {refused}. Try again a little later."))
-        elif not answer.done():
-            answer.set_result(result)
-
-
-def _refuse(waiting: list[asyncio.Future[Any]], error: BaseException) -> None:
-    for answer in waiting:
-        if not answer.done():
-            answer.set_exception(error)
+def _call(done: Callable[[Entry | Exception], None], entered: Entry | Exception) -> None:
+    """A failure of one who waits must not stop the others."""
+    try:
+        done(entered)
+    except Exception:
+        log.exception("A request could not be continued.")
 
 
 def _mark(mark: str, slot: int, generation: int, version: bytes) -> str:

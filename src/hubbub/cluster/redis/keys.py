@@ -60,11 +60,12 @@ SCRIPTS = {
 
 
 class ChatNames(NamedTuple):
-    """The keys that the path of a message needs, made once for each chat."""
+    """The keys that the path of a message needs, and the channel of the chat's events, made once for each chat."""
 
     application: str
     chat: str
     old: str
+    channel: str
 
 
 @lru_cache(50_000)
@@ -74,6 +75,7 @@ def names_of(generation: int, key: ChatKey) -> ChatNames:
         f"{generation}:a:{tag}",
         f"{generation}:c:{tag}:{key.number}",
         f"{generation}:o:{tag}:{key.number}",
+        channel(key),
     )
 
 

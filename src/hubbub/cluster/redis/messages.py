@@ -17,7 +17,7 @@ from hubbub.chat.caller import Caller
 from hubbub.chat.encoding import encode_chats
 from hubbub.chat.errors import ChatError, Unavailable
 from hubbub.chat.large_pages import LargePages
-from hubbub.chat.model import ChatKey, Message, MessagesRead, Page, Role
+from hubbub.chat.model import ChatKey, KeptPage, Message, MessagesRead, Page, Role
 from hubbub.cluster.protocol import Position
 from hubbub.cluster.publisher import Publisher
 from hubbub.cluster.redis.entries import is_deleted, json_of, message_of, messages_of, names_sender
@@ -100,11 +100,11 @@ class RedisView:
         user_id = caller.user.id
         if application is None:
             return await self._store.role(token, user_id)
-        until, known = application.roles.get(user_id, (0.0, None))
-        now = time.monotonic()
-        if known is not None and now < until:
+        known = application.role(user_id)
+        if known is not None:
             return known
-        if known is not None and now < until + _ROLES_MORE_S:
+        until, known = application.roles.get(user_id, (0.0, None))
+        if known is not None and time.monotonic() < until + _ROLES_MORE_S:
             self._look_later(application, token, user_id)
             return known  # the version at which it was read is still the current one in Redis
         try:
@@ -178,17 +178,15 @@ class RedisView:
     async def chats(self, caller: Caller, token: str, limit: int) -> bytes:
         seen = caller.brought
         application = seen.application if isinstance(seen, Seen) else await self._application(token)
-        known, until, page = (0, 0.0, b"") if application is None else application.page
-        if known != limit:
-            until, page = 0.0, b""
-        if time.monotonic() < until:
+        page = None if application is None else application.chats(limit)
+        if page is not None:
             return page
         try:
             page = encode_chats(await self._store.chats(token, offset=0, limit=limit))
         except Unavailable:
-            if not page:
+            if application is None or application.page[0] != limit:
                 raise
-            return page  # with outdated counts, while the database can't be reached
+            return application.page[2]  # with outdated counts, while the database can't be reached
         if application is not None:
             application.page = limit, soon(_COUNTS_FOR_S), page
         return page
@@ -196,18 +194,20 @@ class RedisView:
     # The newest page ---------------------------------------------------------------------------------------------
 
     async def newest(self, caller: Caller, key: ChatKey, limit: int) -> Page:
-        seen = caller.brought
-        if (
-            isinstance(seen, Seen)
-            and seen.limit == limit
-            and isinstance(seen.newest, list)
-            and len(seen.newest) == 1  # most pages are remembered and current: nothing is read or waited for
-            and self._generations.fresh(self._servers.slot_of(key.token), seen.generation)
-            and (known := self._pages.get(key, seen.newest[0])) is not None
-        ):
-            return known.page
+        kept = self.current(caller.brought, key, limit)
+        if kept is not None:  # most pages are remembered and current: nothing is read or waited for
+            return kept.page
         async with self.large_pages.reading(caller.user.id, limit):
             return await self._newest(caller, key, limit)
+
+    def current(self, brought: object, key: ChatKey, limit: int) -> KeptPage | None:
+        """The remembered page, if the gate has brought that it is current, and may be told from (rule 3)."""
+        if not isinstance(brought, Seen) or brought.limit != limit or not isinstance(brought.newest, list):
+            return None
+        if not self._generations.fresh(self._servers.slot_of(key.token), brought.generation):
+            return None
+        known = self._pages.get(key, brought.newest[0])
+        return None if known is None else known.kept
 
     async def _newest(self, caller: Caller, key: ChatKey, limit: int) -> Page:
         seen = caller.brought
@@ -230,7 +230,7 @@ class RedisView:
         if len(found) == 1:
             known_page = self._pages.get(key, found[0])
             if known_page is not None:
-                return await self._vouched(known_page.page, key, generation)
+                return await self._vouched(known_page.kept.page, key, generation)
             found = []  # this process's page has changed since the request was sent
         elif found[1] and all(map(names_sender, found[3::2])):
             words = found[2:]
@@ -238,7 +238,7 @@ class RedisView:
             newest = NewestPage(found[0], limit, items)
             if limit == self._pages.limit:
                 self._pages.put(key, newest)
-            return await self._vouched(newest.page, key, generation)
+            return await self._vouched(newest.kept.page, key, generation)
         return await self.large_pages.encoded(caller.user.id, lambda: self.messages(key, limit=limit + 1), limit)
 
     async def _stored_page(self, caller: Caller, key: ChatKey, limit: int) -> Page:

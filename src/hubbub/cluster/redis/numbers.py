@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
+from hubbub.chat.encoding import encode_item
 from hubbub.chat.errors import NotFound, Unavailable
 from hubbub.chat.model import ChatKey, Message
 from hubbub.cluster.protocol import Delete, Edit, OpenChat, Position, Post, order_of, place_of
@@ -16,7 +17,7 @@ from hubbub.cluster.publisher import Publisher
 from hubbub.cluster.redis.connection import RedisClient
 from hubbub.cluster.redis.entries import deleted, entry_of, json_of, message_of
 from hubbub.cluster.redis.gate import unique
-from hubbub.cluster.redis.keys import GONE_MS, KEY_MS, LIFETIME_MS, channel
+from hubbub.cluster.redis.keys import GONE_MS, KEY_MS, LIFETIME_MS
 from hubbub.cluster.redis.pages import Pages
 from hubbub.cluster.redis.servers import Servers
 from hubbub.cluster.store import MySqlStore
@@ -221,7 +222,7 @@ class Numbers:
         words: list[str | bytes | int] = []
         for command, _, entry in confirmed:
             chat = command.chat
-            named, where = names.of(chat), channel(chat)
+            named = names.of(chat)
             if isinstance(command, Post):
                 key = 0
                 if command.key is not None:
@@ -230,7 +231,7 @@ class Numbers:
             else:
                 epoch, extra = place_of(command.order)
                 kind = "e" if isinstance(command, Edit) else "d"
-            words += (kind, at(named.chat), at(named.old), extra, epoch, command.number, entry, where)
+            words += (kind, at(named.chat), at(named.old), extra, epoch, command.number, entry, named.channel)
         versions = await client.vouched("show", len(keys), *keys, LIFETIME_MS, *words)
         results = []
         for (command, generation, entry), version in zip(confirmed, versions, strict=True):
@@ -254,7 +255,8 @@ async def new_version(client: RedisClient, token: str) -> None:
 
 
 def post_entry(post: Post) -> bytes:
-    return entry_of(Message(post.number, post.sender_id, post.sender_ref, post.sender_name, post.body, post.created_at))
+    item = encode_item(post.number, post.sender_ref, post.sender_name, post.body, post.created_at)
+    return b"0 %d %d 0 %b" % (post.sender_id, post.created_at, item)  # as entry_of has it
 
 
 def change_entry(change: Edit | Delete, message: Message) -> bytes:

@@ -10,11 +10,12 @@ import time
 from collections import OrderedDict
 
 from hubbub.chat.encoding import page_of
-from hubbub.chat.model import ChatKey, Page, Role
+from hubbub.chat.model import ChatKey, KeptPage, Role
 
 _APPLICATIONS = 50_000
 _BYTES = 64 * 1024 * 1024
-_OVERHEAD = 400  # bytes a page costs beside its messages
+_UNKNOWN = (0.0, None)
+_OVERHEAD = 1200  # bytes a page costs beside its messages, with the fields of its answer
 
 
 class Application:
@@ -29,6 +30,16 @@ class Application:
         self.kept = False
         self.roles: dict[int, tuple[float, Role]] = {}
         self.page: tuple[int, float, bytes] = (0, 0.0, b"")
+
+    def role(self, user_id: int) -> Role | None:
+        """The member's role, if it was read lately."""
+        until, role = self.roles.get(user_id, _UNKNOWN)
+        return role if time.monotonic() < until else None
+
+    def chats(self, limit: int) -> bytes | None:
+        """The list of this many chats, if its counts may still be used."""
+        listed, until, page = self.page
+        return page if listed == limit and time.monotonic() < until else None
 
 
 class Applications:
@@ -54,21 +65,21 @@ class NewestPage:
     """The newest messages of a chat, ``limit`` and one more where there are more: ``items`` are numbers and JSON,
     newest first. ``size`` is what it costs in bytes. Invariant: it is what a reader gets at ``version``."""
 
-    __slots__ = ("_page", "items", "limit", "size", "version")
+    __slots__ = ("_kept", "items", "limit", "size", "version")
 
     def __init__(self, version: bytes, limit: int, items: list[tuple[int, bytes]]) -> None:
         self.version = version
         self.limit = limit
         self.items = items
         self.size = _OVERHEAD + sum(len(item) for _, item in items)
-        self._page: Page | None = None
+        self._kept: KeptPage | None = None
 
     @property
-    def page(self) -> Page:
+    def kept(self) -> KeptPage:
         """The page; it is encoded when it is first asked for."""
-        if self._page is None:
-            self._page = page_of(self.items[: self.limit], more=len(self.items) > self.limit)
-        return self._page
+        if self._kept is None:
+            self._kept = KeptPage(self.limit, page_of(self.items[: self.limit], more=len(self.items) > self.limit))
+        return self._kept
 
     def add(self, version: bytes, number: int, item: bytes) -> None:
         """Add a message that was shown, which made ``version`` the current one."""
@@ -81,7 +92,7 @@ class NewestPage:
             self.size += len(item)
             if len(items) > self.limit + 1:
                 self.size -= len(items.pop()[1])
-            self._page = None
+            self._kept = None
         self.version = version
 
 

@@ -46,28 +46,29 @@ end
 
 local values = values_of_all()
 
-local function current(key, fresh, seconds)
+-- ``at`` is the index of a key of the request: with the word that was never used before it makes another such word.
+local function current(key, at, seconds)
     local known = values[key]
     if not known then
-        known = version(key, fresh, seconds)
+        known = version(key, ARGV[1] .. '.' .. at, seconds)
         values[key] = known
     end
     return known
 end
 
-local function enter(key, word, fresh)
-    local what, user, rate = ARGV[word], current(KEYS[key], fresh, 86400), KEYS[key + 1]
+local function enter(key, word)
+    local what, user, rate = ARGV[word], current(KEYS[key], key, 86400), KEYS[key + 1]
     -- Generic cell rate algorithm: the time at which all requests sent so far would be due, at most two seconds ahead.
     local due = math.max(tonumber(values[rate] or '0'), time) + each
     if due - time > 2000000 then
         return {user, 0}
     end
     values[rate] = string.format('%.0f', due)
-    redis.call('SET', rate, values[rate], 'PX', 3000)
+    redis.call('SET', rate, values[rate], 'PX', '3000')
     if what == 's' then
         return {user, 1}
     end
-    local application = current(KEYS[key + 2], fresh, UNKNOWN)
+    local application = current(KEYS[key + 2], key, UNKNOWN)
     local user_known, application_known = user == ARGV[word + 1], application == ARGV[word + 2]
     local found = false
     if what == 'n' then
@@ -87,7 +88,7 @@ end
 
 local results, key, word = {}, 1, 3
 while ARGV[word] do
-    local good, result = pcall(enter, key, word, ARGV[1] .. '.' .. key)
+    local good, result = pcall(enter, key, word)
     -- An error in one request must not fail the others.
     results[#results + 1] = good and result or (type(result) == 'table' and result.err or tostring(result))
     local keys, words = size_of(ARGV[word])
