@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections.abc import AsyncIterator
 from typing import Any, cast
 
@@ -228,8 +229,10 @@ class TestRates:
         monkeypatch.setattr("hubbub.http.connection.LATE_S", 0)
         client = await process.warmed(process.ann, [line])
         await asyncio.sleep(2.1)
+        begun = time.monotonic()
         answers = [await client.ask(line) for _ in range(40)]
-        assert 20 <= [status(answer) for answer in answers].count(200) <= 30
+        most = 20 + 10 * (time.monotonic() - begun) + 1
+        assert 20 <= [status(answer) for answer in answers].count(200) <= most
         refused = [answer for answer in answers if status(answer) == 429]
         assert process.routes.handled == 0
         other = process.client(process.ann, process.by_route)

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 
 import pytest
 
 from hubbub.http.eager import run
+from tests.conftest import eventually_async
 
 
 async def test_a_coroutine_that_never_waits_is_done_at_once() -> None:
@@ -49,3 +52,26 @@ async def test_exceptions_arrive_wherever_they_are_raised(waits: bool) -> None:
     if waits:
         failing.set_exception(KeyError())
     assert str(await done) == f"from the {'second' if waits else 'first'} half"
+
+
+async def test_work_that_fails_after_a_wait_keeps_nothing() -> None:
+    class Held:
+        pass
+
+    held: list[weakref.ref[Held]] = []
+    failed: list[str] = []
+
+    async def work() -> None:
+        mine = Held()
+        held.append(weakref.ref(mine))
+        await asyncio.sleep(0)
+        raise ValueError("for a test")
+
+    gc.collect()
+    gc.disable()
+    try:
+        run(work(), lambda result: failed.append(type(result).__name__))
+        await eventually_async(lambda: failed == ["ValueError"])
+        assert held[0]() is None
+    finally:
+        gc.enable()

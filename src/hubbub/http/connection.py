@@ -342,12 +342,13 @@ class Connection(asyncio.Protocol):
         if shortcut is None or not turns.free or edge.tracing is not None or edge.stopping or self.ended:
             return False
         begun = perf_counter()
-        answer: Answer | Later | Exception | None
+        self.busy = True
         try:
             answer = shortcut(body, "")
         except Exception as error:  # noqa: BLE001 - every failure becomes a problem, and is logged there
-            answer = error
-        self.busy = True
+            turns.spend(perf_counter() - begun)
+            self._came(head, body, begun, error)
+            return True
         done = perf_counter()
         turns.spend(done - begun)
         if answer is None:
@@ -357,7 +358,7 @@ class Connection(asyncio.Protocol):
         elif type(answer) is Later:
             answer.then = partial(self._came, head, body, begun)
         else:
-            self._came(head, body, begun, cast(Came, answer))
+            self._came(head, body, begun, cast(Answer, answer))
         return True
 
     def _came(self, head: Head, body: bytes, begun: float, came: Came) -> None:

@@ -52,16 +52,18 @@ class _Running(Generic[T]):
         waits_for.add_done_callback(self._step, context=self._context)
 
     def _step(self, _: object = None) -> None:
-        """The future's result, or its exception, is fetched by the coroutine itself when it goes on."""
-        result: T | Exception
+        """The future's result, or its exception, is fetched by the coroutine itself when it goes on.
+
+        No variable keeps an error: with its traceback that would be a cycle, and all frames of the work would live
+        until a garbage collection.
+        """
         try:
             waits_for = self._work.send(None)
         except StopIteration as stop:
-            result = cast(T, stop.value)
+            _running.discard(self)
+            self._done(stop.value)
         except Exception as error:  # noqa: BLE001 - handed to the caller
-            result = error
+            _running.discard(self)
+            self._done(error)
         else:
             self.wait(waits_for)
-            return
-        _running.discard(self)
-        self._done(result)

@@ -49,7 +49,8 @@ class Later:
             try:
                 came = self._made(self._session.user, entered.brought) or entered
             except Exception as error:  # noqa: BLE001 - every failure becomes a problem, and is logged there
-                came = error
+                self.then(error)
+                return
         self.then(came)
 
 

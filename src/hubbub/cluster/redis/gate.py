@@ -8,6 +8,7 @@ import itertools
 import logging
 import secrets
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import lru_cache, partial
 from typing import Any, NamedTuple, TypeAlias
 
@@ -15,7 +16,7 @@ from hubbub.chat.errors import RateLimited, Unavailable
 from hubbub.chat.model import ChatKey, is_token
 from hubbub.chat.ports import Entry, Wants
 from hubbub.cluster.publisher import Publisher, Reservation
-from hubbub.cluster.redis.connection import OtherData, RedisClient
+from hubbub.cluster.redis.connection import RedisClient
 from hubbub.cluster.redis.keys import Keys
 from hubbub.cluster.redis.pages import Application, Applications, Pages
 from hubbub.cluster.redis.servers import Servers
@@ -240,14 +241,14 @@ class RedisGate:
     def _go(self, trip: _Trip) -> None:
         self._leave(trip)
         client, keys = trip.client, trip.keys
-        try:
-            if client.keys is not trip.names:
-                raise OtherData
-            reply = client.script("enter", len(keys), *keys, unique(), self._user_rate, *trip.words)
-        except Unavailable:
+        reply: asyncio.Future[Any] | None = None
+        if client.keys is trip.names:
+            with suppress(Unavailable):
+                reply = client.script("enter", len(keys), *keys, unique(), self._user_rate, *trip.words)
+        if reply is None:
             self._fail(trip)
-            return
-        reply.add_done_callback(partial(self._came, trip, client.data_set))
+        else:
+            reply.add_done_callback(partial(self._came, trip, client.data_set))
 
     def _came(self, trip: _Trip, data_set: bytes, reply: asyncio.Future[Any]) -> None:
         if reply.exception() is not None:
@@ -261,15 +262,16 @@ class RedisGate:
             if type(result) is not list:  # the script failed for this request
                 self._count_alone(asked)
                 continue
-            entered: Entry | Exception
             try:
                 entered = self._entry(trip, asked, result)
             except Exception as error:  # noqa: BLE001 - handed to who waits
-                entered = error
-            _call(asked[0], entered)
+                _call(asked[0], error)
+            else:
+                _call(asked[0], entered)
 
-    def _entry(self, trip: _Trip, asked: _Asked, result: list[Any]) -> Entry:
-        """The Entry of a request by what scripts/enter.lua has returned for it. Raises RateLimited."""
+    def _entry(self, trip: _Trip, asked: _Asked, result: list[Any]) -> Entry | RateLimited:
+        """The Entry of a request by what scripts/enter.lua has returned for it, or its refusal. That is not raised: its
+        traceback would keep all that the trip brought, until a garbage collection."""
         _, _, mark, token, known, newest, reservation = asked
         found = result[3] if len(result) > 3 else None
         reserved: ReservedNumber | None = None
@@ -280,7 +282,7 @@ class RedisGate:
             else:
                 reserved = ReservedNumber(self._publisher, reservation, generation, found[0], found[1])
         if not result[1]:
-            raise RateLimited(
+            return RateLimited(
                 f"You may send {self._user_rate} requests a second. Slow down.", limit=self._user_rate, retry_after=1
             )
         if result[0] is not None:
@@ -302,13 +304,12 @@ class RedisGate:
         done, user_id, *_, reservation = asked
         if reservation is not None:
             self._publisher.release(reservation)
-        entered: Entry | Exception
         try:
             self._alone.enter_now(user_id)
-            entered = Entry("")
         except RateLimited as refused:
-            entered = refused
-        _call(done, entered)
+            _call(done, refused)
+        else:
+            _call(done, Entry(""))
 
     async def sessions_change(self, user_id: int) -> Callable[[], Awaitable[None]]:
         return await sessions_change(self._servers, user_id)
