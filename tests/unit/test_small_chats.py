@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import sqlite3
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,12 +14,12 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from hubbub.chat.commands import AddChat, DeleteApplication
+from hubbub.chat.commands import AddChat, DeleteApplication, DeleteChat
 from hubbub.chat.errors import Unavailable
 from hubbub.chat.model import ChatKey
 from hubbub.chat.ports import Document
-from hubbub.chat.search import parse
-from hubbub.embedded import index_shares, indexer, scan
+from hubbub.chat.search import Sieve, parse
+from hubbub.embedded import index_chats, index_shares, indexer, scan
 from hubbub.embedded.following import Following
 from hubbub.embedded.index import IndexFile, Progress
 from hubbub.embedded.index_chats import ALL, Joining
@@ -459,3 +461,98 @@ def test_a_chat_added_later_is_not_mistaken_for_one_that_joins(searched: Searche
     searched.store.apply([AddChat("T", None, 1)])
     assert searched.numbers(ChatKey("T", 1), "walrus") == []
     assert searched.numbers(ChatKey("nobody", 1), "walrus") == []
+
+
+@pytest.mark.parametrize("body", ["walrus " * 1400, "日本語の本" * 2000, "é\u0301" * 5000, "\ufdfa" * 10_000])
+def test_a_look_takes_a_bounded_time_whatever_the_texts_are(searched: Searched, body: str) -> None:
+    """A step takes some 10 ns, as the bound of steps assumes."""
+    searched.put([Document(ONE, number, body) for number in range(1, 201)])
+    sieved: list[int] = []
+
+    class Counted(Sieve):
+        def among(self, lines: str) -> list[int]:
+            began = time.thread_time()
+            found = super().among(lines)
+            sieved.append(self.steps)
+            spent[0] += time.thread_time() - began
+            return found
+
+    spent = [0.0]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scan, "Sieve", Counted)
+        looked = searched.scan.candidates(ONE, parse("walrus 日本 elephant"), typos=True)
+    assert looked.whole == (sieved[-1] <= scan.STEPS)
+    assert sieved[-1] <= scan.STEPS * 1.5
+    assert sieved[-1] > 20_000_000 * spent[0], "a step takes less than 50 ns"
+
+
+def test_a_query_that_looks_for_much_has_more_steps() -> None:
+    few, many = (
+        Sieve(parse("walrus"), typos=False),
+        Sieve(parse(" ".join(map(chr, range(97, 123)))), typos=True),
+    )
+    few.among("walrus " * 100)
+    many.among("walrus " * 100)
+    assert many.steps > 1.5 * few.steps
+
+
+def test_no_text_of_a_deleted_chat_is_copied_into_the_index(searched: Searched) -> None:
+    searched.put([Document(ONE, number, "walrus", edited=True) for number in range(1, SMALL + 5)])
+    searched.step()  # it begins to join
+    searched.store.apply([DeleteChat(ONE)])
+    searched.steps()
+    file = searched.index.current
+    assert file is not None
+    assert file._writing.execute("SELECT count(*) FROM edited_content").fetchone() == (0,)
+    assert file.joining() == []
+
+
+def test_a_chat_joins_quickly_while_many_messages_are_posted_elsewhere(searched: Searched, slowly: None) -> None:
+    searched.put(posts(range(1, SMALL + 2), chat=TWO))
+    searched.steps()
+    searched.put(posts(range(1, 200)))
+    searched.step()
+    for step in range(3):
+        searched.put(posts(range(1000 + 150 * step, 1150 + 150 * step), chat=TWO))
+        assert searched.indexer._step() < 0.1
+
+
+def test_what_searches_ask_for_meanwhile_is_not_forgotten(searched: Searched, monkeypatch: pytest.MonkeyPatch) -> None:
+    searched.put(posts([1]) + posts([1], chat=TWO))
+    searched.steps()
+    file = searched.index.current
+    assert file is not None
+    real = file.reached
+
+    def reached(chat: ChatKey) -> int:
+        searched.indexer.ask(2, TWO)  # as a search does on its thread
+        return real(chat)
+
+    monkeypatch.setattr(file, "reached", reached)
+    searched.indexer.ask(1, ONE)
+    searched.step()
+    monkeypatch.undo()
+    searched.steps()
+    assert (searched.has(ONE), searched.has(TWO)) == (True, True)
+
+
+def test_a_rebuild_says_when_it_is_done_also_if_all_chats_are_small(
+    searched: Searched, caplog: pytest.LogCaptureFixture
+) -> None:
+    searched.put(posts([1]))
+    searched.steps()
+    with caplog.at_level(logging.INFO):
+        searched.indexer.rebuild()
+        searched.step()
+    assert "was built" in caplog.text
+
+
+def test_the_chats_that_are_known_are_bounded_in_a_rebuild_too(
+    searched: Searched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(index_chats, "_KNOWN_CHATS", 2)
+    file = searched.index.current
+    assert file is not None
+    file.add([], joined=[Joining(number, ChatKey("T", number)) for number in range(1, 50)])
+    file.add([Document(ChatKey("T", number), 1, "walrus") for number in range(1, 50)])
+    assert len(file._chats._known) <= 2

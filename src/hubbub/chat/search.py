@@ -20,6 +20,8 @@ FUZZY_FROM, FUZZIER_FROM = 4, 8
 _MOST_TERMS = 32
 _MOST_GRAMS = 24  # of one way to find a term
 _MOST_GRAMS_IN_ALL = 96  # of all terms; an index walks one list for each
+_GRAMS_A_STEP = 25  # that a Sieve looks for in the time that a character takes
+_NOT_ASCII = 20  # steps more for a character of another text, once folded
 _MOST_TIMES, _LONGEST_OF_ONE = 4, 18  # as long as a text may be once folded: a few characters become words
 _MOST_MARKS = 30  # on one letter; no script comes near (and Unicode's stream-safe format has the same)
 
@@ -131,17 +133,24 @@ def wanted(query: Query, *, typos: bool) -> list[list[list[str]]]:
 
 
 class Sieve:
-    """Finds the candidates of a query in texts that no index has: the same that an index would name."""
+    """Finds the candidates of a query in texts that no index has: the same that an index would name.
+
+    ``steps`` counts its work, in steps of some 10 ns: one for a character of ASCII text, and more the more there is to
+    look for.
+    """
 
     def __init__(self, query: Query, *, typos: bool) -> None:
         # One blank is enough: wherever a word has one beside it, its spaced text has two.
         self._wanted = [
             [[gram.replace("  ", " ") for gram in way] for way in ways] for ways in wanted(query, typos=typos)
         ]
+        self._a_character = 1 + sum(len(way) for ways in self._wanted for way in ways) / _GRAMS_A_STEP
+        self.steps = 0
 
     def among(self, lines: str) -> list[int]:
         """The places of the candidates among the lines, each of which is a text."""
         texts = _words_of_lines(lines)
+        self.steps += self._work(lines, texts)
         places = list(range(len(texts)))
         for ways in self._wanted:
             kept: set[int] = set()
@@ -152,6 +161,14 @@ class Sieve:
                 kept.update(left)
             places = sorted(kept)
         return places
+
+    def _work(self, lines: str, texts: list[str]) -> int:
+        """The steps that these lines take, whose words are ``texts``."""
+        if lines.isascii():
+            return int(len(lines) * self._a_character)
+        pairs = zip(lines.split("\n"), texts, strict=True)
+        others = sum(len(text) for line, text in pairs if not line.isascii())
+        return int(sum(map(len, texts)) * self._a_character) + others * _NOT_ASCII
 
 
 def _words_of_lines(lines: str) -> list[str]:

@@ -27,7 +27,11 @@ _RUN = "FROM messages WHERE chat_id = ? AND number BETWEEN ? AND ?"
 _EDITED = "edited_at IS NOT NULL"
 _NEW = f"SELECT number, sender_id, length(body), iif(length(body) <= {_SHORT}, body, NULL), {_EDITED} {_RUN}"
 _TEXTS = f"SELECT number, body, {_EDITED} {_RUN}"
-_BEYOND = f"SELECT number, body, {_EDITED} FROM messages WHERE chat_id = ? AND number > ? ORDER BY number"
+_THERE = (
+    "SELECT c.id FROM chats c JOIN applications a ON a.id = c.application_id"
+    " WHERE c.id = ? AND NOT c.deleted AND NOT a.deleted"
+)
+_BEYOND = f"SELECT number, body, {_EDITED} FROM messages WHERE chat_id = ({_THERE}) AND number > ? ORDER BY number"
 _KEY = "SELECT a.token, c.number FROM chats c JOIN applications a ON a.id = c.application_id WHERE c.id = ?"
 _LARGE = """
     SELECT c.id, a.token, c.number FROM chats c JOIN applications a ON a.id = c.application_id
@@ -122,7 +126,7 @@ class Following:
 
     def of_chats(self, joining: Sequence[Joining], most: float) -> tuple[list[Document], list[Joining]]:
         """The next messages of chats that join the index, about ``most`` characters in all, in equal shares, but at
-        least one message; and how far these chats have then joined."""
+        least one message; and how far these chats have then joined. A deleted chat has no messages left."""
         documents: list[Document] = []
         joined: list[Joining] = []
         with self._snapshot() as connection:

@@ -88,7 +88,7 @@ class Chats:
                 self._connection.execute("DELETE FROM joining WHERE id = ?", (id,))
             else:
                 self._connection.execute("INSERT OR REPLACE INTO joining VALUES (?, ?, ?)", (id, chat_id, reached))
-            self._known[chat] = id, reached
+            self._known.pop(chat, None)  # it is looked up again when it is needed
             if reached:
                 self._latest = id
 

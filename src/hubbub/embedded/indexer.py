@@ -16,6 +16,7 @@ import logging
 import sqlite3
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Generic, Protocol, TypeVar
@@ -25,7 +26,7 @@ from hubbub.chat.model import ChatKey
 from hubbub.chat.ports import Document
 from hubbub.embedded.following import CHANGES_AT_ONCE, Place
 from hubbub.embedded.index import Progress
-from hubbub.embedded.index_chats import Joining
+from hubbub.embedded.index_chats import ALL, Joining
 from hubbub.embedded.index_shares import MOST_CHANGES, MOST_CHARACTERS, Change, cost, shared_out
 
 log = logging.getLogger("hubbub.search")
@@ -40,6 +41,7 @@ _MANY = 100
 _GATHERED = MOST_CHARACTERS * 3 // 4
 _JOINING = MOST_CHARACTERS // 4  # of the text in one step, for the chats that join the index, or more if there is room
 _REBUILT_AT_ONCE = 524_288  # characters
+_ASKED = 1000  # chats that searches have asked for since the last step; of more, the first are asked for again later
 _SYNC_S = 5.0
 _AFTER_FAULT_S = 2.0
 
@@ -98,7 +100,7 @@ class Indexer(Generic[G]):
         self._index = index
         self._indexed = indexed
         self._small = small
-        self._asked: set[Joining] = set()
+        self._asked: deque[Joining] = deque(maxlen=_ASKED)
         self._stopping = threading.Event()
         self._rebuild = threading.Event()
         self.fault: str | None = None
@@ -113,7 +115,7 @@ class Indexer(Generic[G]):
 
     def ask(self, chat_id: int, chat: ChatKey) -> None:
         """Index this chat, however small. On any thread. It may be forgotten: then later searches ask again."""
-        self._asked.add(Joining(chat_id, chat))
+        self._asked.append(Joining(chat_id, chat))
 
     def close(self) -> None:
         self._stopping.set()
@@ -170,7 +172,7 @@ class Indexer(Generic[G]):
         position, noted = self._store.noted(before)
         waiting = generation.waiting()
         joining = generation.joining()
-        asked, self._asked = self._asked, set()
+        asked = {self._asked.popleft() for _ in range(len(self._asked))}
         if position == before and not (waiting or joining or asked):
             return _PAUSE_S
         news, begin = self._indexed_of(generation, noted, waiting)
@@ -189,9 +191,9 @@ class Indexer(Generic[G]):
             self._synced = time.monotonic()
             self._indexed(position)
         behind = position - before >= CHANGES_AT_ONCE or len(noted) >= MOST_CHANGES
-        # Until a chat has joined, searches of it may be slow, if its texts are long. But it must not slow down posts.
-        hurry = bool(joining) and len(noted) < _MANY
-        return pause_after(new, more=left_over or behind or hurry)
+        # Until a chat has joined, searches read it, and in a long one only the newest messages.
+        join = bool(begin) or any(each.reached != ALL for each in joined) or len(joined) < len(joining)
+        return pause_after(new, more=left_over or behind or join)
 
     def _indexed_of(
         self, generation: G, noted: Mapping[Place, int], waiting: Iterable[Change]
@@ -222,7 +224,7 @@ class Indexer(Generic[G]):
     def _make_anew(self) -> None:
         """Build a new generation: all chats that are not small, then the changes made in the meantime. The store keeps
         these, because ``indexed`` is not called with a position beyond the old generation's."""
-        began = time.monotonic()
+        began, first = time.monotonic(), self._index.current is None
         start = self._store.last_change()
         generation = self._index.start_anew()
         try:
@@ -235,7 +237,7 @@ class Indexer(Generic[G]):
             return
         self._checked = generation
         self._index.adopt(generation)
-        if count:
+        if count or not first:  # a new service has none
             log.info("The search index of %d messages was built in %.1f s.", count, time.monotonic() - began)
 
     def _fill(self, generation: G, start: int) -> int | None:

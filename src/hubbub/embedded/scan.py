@@ -8,7 +8,7 @@ much work as it takes to index it, as there are many or the texts are long, the 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from hubbub.chat.model import ChatKey
 from hubbub.chat.ports import Candidates
@@ -17,11 +17,11 @@ from hubbub.embedded.index_chats import ALL
 from hubbub.embedded.store import SqliteStore
 
 _READ = 200  # messages at a time: two million characters where all are as long as can be
-# Work is counted in steps of some 10 ns, one for a character of ASCII text.
-STEPS = 10_000_000  # of one look: 0.1 s. A thousand ASCII texts that are as long as can be
+_SIEVED = 20_000  # characters at a time, or one text; where they take longest, 30 ms
+# Work is counted in steps of some 10 ns, see chat.search.Sieve.
+STEPS = 10_000_000  # of one look: 0.1 s
 MUCH = 2_000_000  # of all looks at a chat: to index a thousand short messages takes as long
 _A_MESSAGE = 200
-_NOT_ASCII = 20
 _CHATS = 10_000
 
 
@@ -41,18 +41,23 @@ class Scan:
         """As chat.ports.SearchIndex has it, but it blocks. Not ``whole`` when the steps ran out."""
         sieve = Sieve(query, typos=typos)
         found: list[int] = []
-        chat_id, steps, whole = 0, 0, True
+        chat_id, looked_at, whole = 0, 0, True
         next_below, more = ALL if below is None else below, True
         while more and whole and len(found) < limit:
             id, numbers, lines = self._store.scanned(chat, next_below, _READ)
             if not numbers:
                 break
             chat_id = id
-            found += [numbers[at] for at in sieve.among(lines)]
+            done = 0
+            for texts in _portions(lines.split("\n")):
+                whole = sieve.steps + looked_at * _A_MESSAGE <= STEPS
+                if not whole:
+                    break
+                found += [numbers[done + at] for at in sieve.among("\n".join(texts))]
+                done += len(texts)
+                looked_at += len(texts)
             next_below, more = min(numbers), len(numbers) == _READ
-            steps += len(numbers) * _A_MESSAGE + _characters(lines)
-            whole = steps <= STEPS or not more
-        if self._is_much(chat, steps):
+        if self._is_much(chat, sieve.steps + looked_at * _A_MESSAGE):
             self._ask(chat_id, chat)
         return Candidates(sorted(found, reverse=True)[:limit], whole)
 
@@ -67,8 +72,15 @@ class Scan:
             return work > MUCH
 
 
-def _characters(lines: str) -> int:
-    """The steps that the characters of these texts take."""
-    if lines.isascii():
-        return len(lines)
-    return sum(len(line) * (1 if line.isascii() else _NOT_ASCII) for line in lines.split("\n"))
+def _portions(texts: list[str]) -> Iterator[list[str]]:
+    """The texts in portions of some _SIEVED characters, so that the work is bounded between them."""
+    portion: list[str] = []
+    size = 0
+    for text in texts:
+        portion.append(text)
+        size += len(text)
+        if size >= _SIEVED:
+            yield portion
+            portion, size = [], 0
+    if portion:
+        yield portion
