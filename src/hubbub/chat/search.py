@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Sequence
 from functools import cache
 from typing import NamedTuple
 
@@ -147,35 +148,30 @@ class Sieve:
         self._a_character = 1 + sum(len(way) for ways in self._wanted for way in ways) / _GRAMS_A_STEP
         self.steps = 0
 
-    def among(self, lines: str) -> list[int]:
-        """The places of the candidates among the lines, each of which is a text."""
-        texts = _words_of_lines(lines)
-        self.steps += self._work(lines, texts)
-        places = list(range(len(texts)))
+    def among(self, texts: Sequence[str]) -> list[int]:
+        """The places of the candidates among the texts, none of which has a line feed."""
+        words = _words_of_each(texts)
+        self.steps += self._work(texts, words)
+        places = list(range(len(words)))
         for ways in self._wanted:
             kept: set[int] = set()
             for way in ways:
                 left = places
                 for gram in way:
-                    left = [at for at in left if gram in texts[at]]
+                    left = [at for at in left if gram in words[at]]
                 kept.update(left)
             places = sorted(kept)
         return places
 
-    def _work(self, lines: str, texts: list[str]) -> int:
-        """The steps that these lines take, whose words are ``texts``."""
-        if lines.isascii():
-            return int(len(lines) * self._a_character)
-        pairs = zip(lines.split("\n"), texts, strict=True)
-        others = sum(len(text) for line, text in pairs if not line.isascii())
-        return int(sum(map(len, texts)) * self._a_character) + others * _NOT_ASCII
+    def _work(self, texts: Sequence[str], words: Sequence[str]) -> int:
+        """The steps that these texts take, with the words that they have."""
+        others = sum(len(found) for text, found in zip(texts, words, strict=True) if not text.isascii())
+        return int(sum(map(len, words)) * self._a_character) + others * _NOT_ASCII
 
 
-def _words_of_lines(lines: str) -> list[str]:
-    """The spaced texts of the lines, but with any number of blanks where ``spaced`` has two."""
-    if lines.isascii():  # in one go, as it is a tenth of the work
-        framed = " " + lines.lower().replace("\n", " \n ") + " "
-        return framed.encode().translate(_ASCII_LINES).decode().split("\n")
-    texts = lines.split("\n")
-    ascii_ones = iter(_words_of_lines("\n".join(text for text in texts if text.isascii())))
+def _words_of_each(texts: Sequence[str]) -> list[str]:
+    """Each text as ``spaced`` has it, but with any number of blanks where that has two."""
+    # Those of ASCII in one go, as it is a tenth of the work.
+    framed = "".join(f" {text} \n" for text in texts if text.isascii())
+    ascii_ones = iter(framed.lower().encode().translate(_ASCII_LINES).decode().split("\n"))
     return [next(ascii_ones) if text.isascii() else spaced(text) for text in texts]

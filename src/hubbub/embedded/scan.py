@@ -41,7 +41,7 @@ class Scan:
         """As chat.ports.SearchIndex has it, but it blocks. Not ``whole`` when the steps ran out."""
         sieve = Sieve(query, typos=typos)
         found: list[int] = []
-        chat_id, looked_at, whole = 0, 0, True
+        chat_id, looked_at, steps, whole = 0, 0, 0, True
         next_below, more = ALL if below is None else below, True
         while more and whole and len(found) < limit:
             id, numbers, lines = self._store.scanned(chat, next_below, _READ)
@@ -50,14 +50,15 @@ class Scan:
             chat_id = id
             done = 0
             for texts in _portions(lines.split("\n")):
-                whole = sieve.steps + looked_at * _A_MESSAGE <= STEPS
+                whole = steps <= STEPS
                 if not whole:
                     break
-                found += [numbers[done + at] for at in sieve.among("\n".join(texts))]
+                found += [numbers[done + at] for at in sieve.among(texts)]
                 done += len(texts)
                 looked_at += len(texts)
+                steps = sieve.steps + looked_at * _A_MESSAGE
             next_below, more = min(numbers), len(numbers) == _READ
-        if self._is_much(chat, sieve.steps + looked_at * _A_MESSAGE):
+        if self._is_much(chat, steps):
             self._ask(chat_id, chat)
         return Candidates(sorted(found, reverse=True)[:limit], whole)
 

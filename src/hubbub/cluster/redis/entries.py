@@ -24,13 +24,12 @@ _decode = msgspec.json.Decoder(_Item).decode
 
 
 def entry_of(message: Message, order: int = 0) -> bytes:
-    return b"%d %d %d %d %b" % (
-        order,
-        message.sender_id,
-        message.created_at,
-        message.edited_at or 0,
-        encode_message(message),
-    )
+    return encoded_entry(message.sender_id, message.created_at, encode_message(message), order, message.edited_at or 0)
+
+
+def encoded_entry(sender_id: int, created_at: int, encoded: bytes, order: int = 0, edited_at: int = 0) -> bytes:
+    """The entry of a message that is encoded as the API sends it."""
+    return b"%d %d %d %d %b" % (order, sender_id, created_at, edited_at, encoded)
 
 
 def deleted(order: int) -> bytes:

@@ -179,9 +179,7 @@ class RedisGate:
             # Reserve room before the number is taken, so that nothing refuses the post afterwards (rule 7). If there is
             # no room, it takes no number here, and the intake refuses the post.
             reservation = self._publisher.try_hold(token, wants.number, user_id)
-        trip = self._trips.get(client)
-        if trip is None or trip.names is not names:
-            trip = self._begin(slot, client, names)
+        trip = self._trip(slot, client, names)
         user_version = _known(mark, slot, names.generation)
         version = b"" if known is None else known.version
         if reservation is not None:
@@ -218,19 +216,19 @@ class RedisGate:
         user_id = asked[1]
         client = self._servers.of_user(user_id)
         names = client.named()
-        trip = self._trips.get(client)
-        if trip is None or trip.names is not names:
-            trip = self._begin(self._servers.clients.index(client), client, names)
+        trip = self._trip(self._servers.clients.index(client), client, names)
         trip.keys += (names.user(user_id), names.rate(user_id))
         trip.words.append("s")
         trip.asked.append(asked)
         if len(trip.asked) == _MOST_TOGETHER:
             self._leave(trip)
 
-    def _begin(self, slot: int, client: RedisClient, names: Keys) -> _Trip:
-        """A new trip, which the requests of this turn of the event loop join."""
-        trip = self._trips[client] = _Trip(slot, client, names)
-        asyncio.get_running_loop().call_soon(self._go, trip)
+    def _trip(self, slot: int, client: RedisClient, names: Keys) -> _Trip:
+        """The trip to the server that the requests of this turn of the event loop join."""
+        trip = self._trips.get(client)
+        if trip is None or trip.names is not names:
+            trip = self._trips[client] = _Trip(slot, client, names)
+            asyncio.get_running_loop().call_soon(self._go, trip)
         return trip
 
     def _leave(self, trip: _Trip) -> None:
