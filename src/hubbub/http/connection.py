@@ -489,11 +489,12 @@ class Connection(asyncio.Protocol):
         elif type(result) is Ticket:
             result.then(partial(self._posted, request))
         else:
-            try:
-                if type(result) is Unauthenticated:
+            if type(result) is Unauthenticated:
+                try:
                     self.edge.anonymous.count(self.address, len(request.body))
-            except RateLimited as refused:
-                result = refused
+                except RateLimited as refused:
+                    self._reply_or_late(request, failure(refused))
+                    return
             self._reply_or_late(request, failure(cast(Exception, result)))
 
     def _posted(self, request: Request, outcome: Outcome) -> None:
