@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import sqlite3
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
@@ -19,7 +19,7 @@ from hubbub.chat.ports import Document
 from hubbub.chat.search import parse
 from hubbub.embedded.child import Sender
 from hubbub.embedded.index import IndexFile, Progress, SqliteIndex
-from hubbub.embedded.index_chats import ALL, WHOLE, Joining
+from hubbub.embedded.index_chats import FOUND
 from hubbub.embedded.indexer import SMALL, Indexer
 from hubbub.embedded.scan import Scan
 from hubbub.embedded.search_process import Searching, SearchProcess
@@ -28,15 +28,22 @@ from tests.committing import run_beside
 
 
 def put(file: IndexFile, documents: Sequence[Document], progress: Progress | None = None) -> None:
-    """Add the documents; these are all messages of chats that the index does not have yet."""
-    new = {each.chat for each in documents if not file.reached(each.chat)}
-    file.add(documents, progress, [Joining(each.number, each, ALL) for each in sorted(new)])
+    """Add the documents to an index that has all of their chats."""
+    have_all(file, {each.chat for each in documents})
+    file.add(documents, progress)
+
+
+def have_all(file: IndexFile, chats: Iterable[ChatKey]) -> None:
+    """Note that the index has these chats up to any number, as one of 0.1.0 has."""
+    file._writing.executemany("INSERT OR IGNORE INTO chats (token, number) VALUES (?, ?)", sorted(chats))
+    file._chats.forget()
 
 
 def search_beside(index: SqliteIndex, channels: Sequence[socket.socket], scan: Scan | None = None) -> None:
-    """Answer on these sockets, all of which are closed once the other end of the first is."""
+    """Answer on these sockets, all of which are closed once the other end of the first is. Without a ``scan`` the index
+    is asked itself."""
     indexer = cast(Any, SimpleNamespace(fault=None))
-    searching = Searching(channels, Sender(channels[0]), cast(Any, None), index, indexer, cast(Any, scan))
+    searching = Searching(channels, Sender(channels[0]), cast(Any, None), index, indexer, cast(Any, scan or index))
     run_beside(channels, searching.run)
 
 
@@ -48,8 +55,8 @@ async def connected(channel: socket.socket) -> SearchProcess:
 
 
 class Searched:
-    """A store, its index, and what searches do: they ask the index, and read chats that it does not have. ``step`` lets
-    the indexer do one step, unless it ``runs`` by itself. The store has one user and one application.
+    """A store, its index, and what searches do: they ask the index, and read what it does not have. ``step`` lets the
+    indexer do one step, unless it ``runs`` by itself. The store has one user and one application.
     """
 
     def __init__(self, folder: Path, *, small: int, application: str = "T", runs: bool = False) -> None:
@@ -67,7 +74,7 @@ class Searched:
         self.index = SqliteIndex(self.folder, 1)
         kind = Indexer if self._runs else ByHand
         self.indexer = kind(self.store.following, self.index, self.store.indexed, self._small)
-        self.scan = Scan(self.store, self.indexer.ask)
+        self.scan = Scan(self.store, self.index, self.indexer.ask)
 
     def close(self) -> None:
         self.indexer.close()
@@ -89,12 +96,13 @@ class Searched:
         file = self.index.current
         if file is None or file.position != self.store.following.last_change():
             return False
-        return not (file.waiting() or file.joining() or self.indexer._asked)
+        return not (file.waiting() or file.due() or self.indexer._asked)
 
     def has(self, chat: ChatKey) -> bool:
-        """Whether the index has all of the chat."""
-        assert self.index.current is not None
-        return self.index.current.reached(chat) == ALL
+        """Whether the index has taken in the chat."""
+        file = self.index.current
+        assert file is not None
+        return file.reached(chat) > 0 and chat not in {each.chat for each in file.due()}
 
     def put(self, documents: Sequence[Document]) -> None:
         """Bring the messages into the store: post, edit or delete them."""
@@ -103,7 +111,7 @@ class Searched:
             while self._chats < chat.number:
                 self.store.apply([AddChat(self.application, None, 1)])
                 self._chats += 1
-            there = self.store.scanned(chat, number + 1, 1)[1] == [number]
+            there = self.store.scanned(chat, number - 1, number + 1, 1)[1] == [number]
             if body is None:
                 commands.append(DeleteMessage(chat, number, 1, any_sender=False))
                 continue
@@ -114,9 +122,7 @@ class Searched:
         self.store.apply(commands)
 
     def numbers(self, chat: ChatKey, q: str, *, typos: bool = False) -> list[int]:
-        found = self.index.candidates(chat, parse(q), typos=typos)
-        if found is None:
-            found = self.scan.candidates(chat, parse(q), typos=typos)
+        found = self.scan.candidates(chat, parse(q), typos=typos)
         assert found.whole
         return found.numbers
 
@@ -128,7 +134,7 @@ class ByHand(Indexer[IndexFile]):
 
 
 def grow(person: httpx.Client, chat: str) -> None:
-    """Post so many messages to a chat of ``hubbub serve`` that its index takes the chat in. No search finds them."""
+    """Post so many messages to a chat of ``hubbub serve`` that its index takes them in. No search finds them."""
 
     def post(_: int) -> int:
         return person.post(f"{chat}/messages", json={"body": "."}).status_code
@@ -138,11 +144,13 @@ def grow(person: httpx.Client, chat: str) -> None:
 
 
 def is_indexed(data: Path, chat: str) -> bool:
-    """Whether the index of this data folder has all of the chat."""
+    """Whether the index of this data folder has taken in the chat."""
     _, _, token, _, number = chat.split("/")
     (file,) = data.glob("search-*.db")
     with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)) as connection:
-        return connection.execute(WHOLE, (token, int(number))).fetchone() is not None
+        found = connection.execute(FOUND, (token, int(number))).fetchone() or (0, 0)
+        (due,) = connection.execute("SELECT count(*) FROM parts WHERE id = ? AND due", found[:1]).fetchone()
+        return found[1] > 0 and not due
 
 
 @asynccontextmanager

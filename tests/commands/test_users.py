@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from hubbub.chat.model import ChatKey
-from hubbub.embedded.index_chats import Joining
+from hubbub.embedded.index_chats import Part
 from hubbub.embedded.store import SqliteStore
 from hubbub.loadtest.cluster import ClusterStack
 from tests.conftest import Person, Service
@@ -117,6 +117,6 @@ async def test_a_chat_deleted_before_a_restart_is_erased_after_it(own_service: S
     own_service.start()
     assert own_service.stop() == 0  # stopping does the work that can wait once more
     store = SqliteStore(own_service.data / "hubbub.db")
-    left, _ = store.following.of_chats([Joining(1, ChatKey("", 1))], 1000)  # the only chat's id
+    left, _ = store.following.of_chats([Part(1, ChatKey("", 1))], 1000)  # the only chat's id
     store.close()
     assert left == []

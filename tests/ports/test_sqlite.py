@@ -20,7 +20,7 @@ from hubbub.chat.commands import (
 )
 from hubbub.chat.errors import NotFound
 from hubbub.chat.model import ChatKey
-from hubbub.embedded.index_chats import Joining
+from hubbub.embedded.index_chats import Part
 from hubbub.embedded.store import SqliteStore
 
 CHAT = ChatKey("token", 1)
@@ -70,7 +70,7 @@ def test_posts_edits_and_deletes_are_changes_for_the_index(tmp_path: Path) -> No
         (4, "x", False),
     ]
     assert {each.chat for each in changed} == {CHAT}
-    all_, _ = store.following.of_chats([Joining(1, CHAT)], 1000)
+    all_, _ = store.following.of_chats([Part(1, CHAT)], 1000)
     assert [(each.number, each.edited) for each in all_] == [(1, True), (3, False), (4, False)]
     store.close()
 

@@ -7,7 +7,7 @@ import json
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -18,7 +18,8 @@ from hubbub.chat.search import parse
 from hubbub.chat.searches import Searches
 from hubbub.cluster.search import ElasticIndex
 from hubbub.embedded import index_chats
-from hubbub.embedded.index import IndexFile, Progress, SqliteIndex
+from hubbub.embedded.index import Indexed, IndexFile, Progress, SqliteIndex
+from hubbub.embedded.scan import Scan
 from tests.conftest import eventually_async
 from tests.searching import asked_over_a_socket, put
 from tests.unit.fakes import CHAT, FakeIndex, FakeView
@@ -56,12 +57,12 @@ async def test_searches_wait_for_the_threads_that_ask_the_index(
     put(file, [Document(CHAT, 1, "needle", 1)], Progress(0))
     searched.adopt(file)
 
-    def held_find(*arguments: Any) -> list[int] | None:
+    def held_find(*arguments: Any) -> Indexed:
         held.wait()
         return find(*arguments)
 
     monkeypatch.setattr(IndexFile, "find", held_find)
-    async with asked_over_a_socket(searched) as process:
+    async with asked_over_a_socket(searched, Scan(cast(Any, None), searched, cast(Any, None))) as process:
         asked = [asyncio.ensure_future(process.candidates(CHAT, parse("needle"), typos=False)) for _ in range(6)]
         await eventually_async(lambda: held.begun >= 2)
         assert (held.new_threads("search_"), held.begun) == (2, 2)
@@ -120,6 +121,6 @@ def test_the_rows_of_forgotten_chats_are_read_again(tmp_path: Path, monkeypatch:
             put(file, [Document(chat, number, f"needle {chat.number}", 1)], Progress(0))
             assert len(file._chats._known) <= 2
     for chat in chats:
-        assert file.find(chat, '"nee"', 10) == [2, 1]
+        assert file.find(chat, '"nee"', 10).numbers == [2, 1]
     file.close()
     files.close()

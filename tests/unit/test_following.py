@@ -18,7 +18,7 @@ from hubbub.chat.commands import (
 )
 from hubbub.chat.model import ChatKey
 from hubbub.chat.ports import Document
-from hubbub.embedded.index_chats import ALL, Joining
+from hubbub.embedded.index_chats import Part
 from hubbub.embedded.index_shares import Change
 from hubbub.embedded.store import SqliteStore
 
@@ -72,9 +72,12 @@ def test_messages_of_deleted_chats_keep_their_key(store: SqliteStore) -> None:
     store.apply([DeleteApplication("T")])
     while True:
         store.erase()
-        if not store.following.of_chats([Joining(1, ONE), Joining(2, TWO)], 1)[0]:
+        if not store.following.of_chats([Part(1, ONE), Part(2, TWO)], 1)[0]:
             break
-    changes, at_hand = store.following.changes(store.following.noted(0)[1])
+    noted = store.following.noted(0)[1]
+    assert noted.pop((1, 0))
+    assert noted.pop((2, 0)), "that all is erased is noted too"
+    changes, at_hand = store.following.changes(noted)
     assert {Change(0, each.noted_at, each.chat_id, each.number, 0) for each in changes} == set(changes)
     assert set(at_hand.values()) == {
         Document(each, n, None)
@@ -89,14 +92,14 @@ def test_forgotten_keys_are_read_again(store: SqliteStore, monkeypatch: pytest.M
         assert len(store.following._keys) == 1
 
 
-def test_joining_chats_are_read_in_order_and_in_shares(store: SqliteStore) -> None:
-    joining, walked = [Joining(1, ONE), Joining(2, TWO)], list[tuple[int, int]]()
+def test_chats_are_read_in_order_and_in_shares(store: SqliteStore) -> None:
+    due, walked = [Part(1, ONE), Part(2, TWO)], list[tuple[int, int]]()
     steps = list[int]()
-    while joining:
-        documents, joined = store.following.of_chats(joining, 70)  # each message counts as 30 characters at least
+    while due:
+        documents, parts = store.following.of_chats(due, 70)  # each message counts as 30 characters at least
         walked += [(each.chat.number, each.number) for each in documents]
         steps.append(len(documents))
-        joining = [each for each in joined if each.reached < ALL]
+        due = [each for each in parts if each.more]
     assert sorted(walked) == [(1, 1), (1, 2), (1, 5), (1, 9), (2, 1), (2, 2), (2, 3)]
     assert [number for chat, number in walked if chat == 1] == [1, 2, 5, 9]
     assert steps[0] == 3
@@ -107,7 +110,7 @@ def test_a_walk_over_all_chats_finds_those_that_have_given_many_numbers(
 ) -> None:
     monkeypatch.setattr("hubbub.embedded.following._CHATS_AT_ONCE", 1)
     store.apply([DeleteMessage(ONE, 9, 1, any_sender=False), AddChat("T", None, 1)])
-    assert store.following.large_chats(0, 8) == (1, [Joining(1, ONE)]), "a deleted message has had its number"
+    assert store.following.large_chats(0, 8) == (1, [Part(1, ONE)]), "a deleted message has had its number"
     assert store.following.large_chats(1, 8) == (2, [])
-    assert store.following.large_chats(1, 2) == (2, [Joining(2, TWO)])
+    assert store.following.large_chats(1, 2) == (2, [Part(2, TWO)])
     assert store.following.large_chats(2, 0) == (0, [])

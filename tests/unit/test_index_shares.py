@@ -12,11 +12,11 @@ from hubbub.chat.commands import AddApplication, AddChat, AddUser, EditMessage, 
 from hubbub.chat.model import ChatKey
 from hubbub.chat.ports import Document
 from hubbub.embedded.index import IndexFile, Progress, SqliteIndex
-from hubbub.embedded.index_chats import ALL, Joining
 from hubbub.embedded.index_shares import MOST_CHARACTERS, Change, shared_out
 from hubbub.embedded.indexer import Indexer, pause_after
 from hubbub.embedded.store import SqliteStore
 from tests.conftest import eventually
+from tests.searching import have_all
 
 CHAT = ChatKey("T", 1)
 FLOOD = 60
@@ -60,7 +60,8 @@ class Flooded:
         self.store.apply([PostMessage(CHAT, FLOOD + 1, 2, "b", "B", "porcupine", 1)])
         index = SqliteIndex(folder, 1)
         file = index.start_anew()
-        file.add([], Progress(0), [Joining(1, CHAT, ALL)])
+        have_all(file, [CHAT])
+        file.add([], Progress(0))
         index.adopt(file)
         index.close()
 
@@ -105,8 +106,8 @@ def test_a_flood_waits_in_the_index_and_delays_nobody_elses_message(
     found = SqliteIndex(tmp_path, 1)
     assert found.current is not None
     for word, number in (("flo", FLOOD - 1), ("ott", FLOOD), ("por", FLOOD + 1)):
-        assert (found.current.find(CHAT, f'"{word}"', 1000) or [])[0] == number
-    assert len(found.current.find(CHAT, '"flo"', 1000) or []) == FLOOD - 1
+        assert found.current.find(CHAT, f'"{word}"', 1000).numbers[0] == number
+    assert len(found.current.find(CHAT, '"flo"', 1000).numbers) == FLOOD - 1
     found.close()
     flooded.store.close()
     assert all(sum(len(each.body or "") for each in step) < MOST_CHARACTERS + 10_000 for step in steps)
@@ -171,10 +172,10 @@ def test_an_unexpected_error_does_not_end_the_updates(
     flooded = Flooded(tmp_path)
     add, failures = IndexFile.add, [OSError("No space left on device")]
 
-    def failing(file: IndexFile, *what: Any) -> None:
+    def failing(file: IndexFile, *what: Any, **more: Any) -> None:
         if failures:
             raise failures.pop()
-        add(file, *what)
+        add(file, *what, **more)
 
     monkeypatch.setattr(IndexFile, "add", failing)
     monkeypatch.setattr("hubbub.embedded.indexer._AFTER_FAULT_S", 0.01)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+import time
+from array import array
 
 _ROWS = 500  # some milliseconds
 
@@ -13,6 +15,9 @@ def erase_some(connection: sqlite3.Connection) -> bool:
     if found is not None:
         if not _chat(connection, found[0]):
             connection.execute("DELETE FROM erasures WHERE kind = 'chat' AND id = ?", found)
+            # The search index has texts of it too, see Following.noted.
+            noted = (time.time_ns() // 1_000_000, array("q", (found[0], 0)).tobytes())
+            connection.execute("INSERT INTO changes (noted_at, messages) VALUES (?, ?)", noted)
         return True
     found = connection.execute("SELECT id, at FROM erasures WHERE kind = 'application' LIMIT 1").fetchone()
     if found is not None:

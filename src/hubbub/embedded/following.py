@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 from hubbub.chat.model import ChatKey
 from hubbub.chat.ports import Document
-from hubbub.embedded.index_chats import ALL, Joining
+from hubbub.embedded.index_chats import Part
 from hubbub.embedded.index_shares import MOST_CHANGES, Change, cost
 from hubbub.embedded.soundness import Soundness
 
@@ -73,7 +73,8 @@ class Following:
 
     def noted(self, after: int) -> tuple[int, dict[Place, int]]:
         """The position after the next changes, which are those after the position ``after``; and of each message that
-        they posted, edited or deleted, oldest change first, when (ms) that was noted."""
+        they posted, edited or deleted, oldest change first, when (ms) that was noted. A number 0 stands for a deleted
+        chat, all of whose messages are erased."""
         noted: dict[Place, int] = {}
         with self._snapshot() as connection:
             for seq, noted_at, messages in connection.execute(_NOTED, (after, CHANGES_AT_ONCE)):
@@ -124,35 +125,36 @@ class Following:
                     documents += [Document(key, number, None) for number in gone]
         return documents
 
-    def of_chats(self, joining: Sequence[Joining], most: float) -> tuple[list[Document], list[Joining]]:
-        """The next messages of chats that join the index, about ``most`` characters in all, in equal shares, but at
-        least one message; and how far these chats have then joined. A deleted chat has no messages left."""
+    def of_chats(self, due: Sequence[Part], most: float) -> tuple[list[Document], list[Part]]:
+        """The next messages of chats that the index takes in, about ``most`` characters in all, in equal shares, but at
+        least one message; and what it then has of these chats. A deleted chat has no messages left."""
         documents: list[Document] = []
-        joined: list[Joining] = []
+        parts: list[Part] = []
         with self._snapshot() as connection:
-            for place, each in enumerate(joining):
+            for place, each in enumerate(due):
                 if place and most <= 0:
                     break
-                share = most / (len(joining) - place)
-                reached = ALL
-                for number, body, edited in connection.execute(_BEYOND, (each.chat_id, each.reached)):
+                share = most / (len(due) - place)
+                reached, more = each.reached, False
+                for number, body, edited in connection.execute(_BEYOND, (each.id, each.reached)):
+                    more = share <= 0
+                    if more:
+                        break
                     documents.append(Document(each.chat, number, body, 0, edited == 1))
                     share -= cost(len(body))
                     most -= cost(len(body))
-                    if share <= 0:
-                        reached = number
-                        break
-                joined.append(each._replace(reached=reached))
-        return documents, joined
+                    reached = number
+                parts.append(Part(each.id, each.chat, reached, more))
+        return documents, parts
 
-    def large_chats(self, after: int, small: int) -> tuple[int, list[Joining]]:
+    def large_chats(self, after: int, small: int) -> tuple[int, list[Part]]:
         """Looks at the next chats whose ids are above ``after``. Returns the last of these ids, 0 at the end, and the
         chats that have given more than ``small`` numbers."""
         last = after + _CHATS_AT_ONCE
         with self._snapshot() as connection:
             (end,) = connection.execute("SELECT coalesce(max(id), 0) FROM chats").fetchone()
             found = connection.execute(_LARGE, (after + 1, last, small)).fetchall()
-        large = [Joining(chat_id, ChatKey(token, number)) for chat_id, token, number in found]
+        large = [Part(chat_id, ChatKey(token, number)) for chat_id, token, number in found]
         return last if last < end else 0, large
 
     @contextmanager

@@ -8,7 +8,7 @@ A table without texts can't delete a row (before SQLite 3.43). So the rows of ``
 outdated are noted in ``gone`` and skipped; the next rebuild removes them. Edited messages are in the table ``edited``,
 which keeps texts; each has one row, with its latest text.
 
-It has no small chats, see embedded.index_chats.
+It has each chat up to some message, see embedded.index_chats.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from typing import NamedTuple
 
 from hubbub.chat.errors import Unavailable
 from hubbub.chat.model import ChatKey
-from hubbub.chat.ports import Candidates, Document
+from hubbub.chat.ports import Document
 from hubbub.chat.search import CANDIDATES, GRAM, Query, spaced, wanted
-from hubbub.embedded.index_chats import ALL, NUMBER_BITS, SCHEMA, WHOLE, Chats, Joining
+from hubbub.embedded.index_chats import FOUND, NUMBER_BITS, SCHEMA, Chats, Part
 from hubbub.embedded.index_shares import Change
 from hubbub.embedded.readers import Readers
 from hubbub.embedded.soundness import is_damage
@@ -56,6 +56,7 @@ _SCHEMA = f"""
 _ADD = "INSERT INTO {} (rowid, text) VALUES (?, ?)"
 _GONE = "INSERT OR IGNORE INTO gone VALUES (?)"
 _NOT_EDITED = "DELETE FROM edited WHERE rowid = ?"
+_NONE_EDITED = "DELETE FROM edited WHERE rowid BETWEEN ? AND ?"
 _WAIT = f"INSERT OR IGNORE INTO waiting VALUES ({', '.join('?' * len(Change._fields))})"
 _NOT_WAITING = "DELETE FROM waiting WHERE sender = ? AND noted_at = ? AND chat_id = ? AND number = ?"
 _NEWEST = """
@@ -84,6 +85,13 @@ class Progress(NamedTuple):
     position: int
     taken: Sequence[Change] = ()
     later: Sequence[Change] = ()
+
+
+class Indexed(NamedTuple):
+    """The numbers of the candidates that the index has, newest first. It has the chat up to the number ``reached``."""
+
+    numbers: list[int]
+    reached: int
 
 
 class Damaged(sqlite3.DatabaseError):
@@ -115,7 +123,7 @@ class IndexFile:
         self.position: int | None = row[0] if row else None
         self._chats = Chats(self._writing)
         self.reached = self._chats.reached
-        self.joining = self._chats.joining
+        self.due = self._chats.due
         self._latest = 0  # user of those who wait
 
     def _must_be_of(self, data_set: int) -> None:
@@ -126,6 +134,8 @@ class IndexFile:
             self._writing.execute(f"PRAGMA user_version = {data_set}")
         elif found != data_set:
             raise Damaged(f"it belongs to the data set {found:08x}")
+        elif self._writing.execute("SELECT 1 FROM sqlite_master WHERE name = 'joining'").fetchone():
+            raise Damaged("a version that was never released wrote it")
 
     def check(self) -> None:
         """Read all of it; some 10 MB take 10 ms. Raises sqlite3.Error when it is damaged."""
@@ -175,10 +185,17 @@ class IndexFile:
             return since
 
     def add(
-        self, documents: Iterable[Document], progress: Progress | None = None, joined: Iterable[Joining] = ()
+        self,
+        documents: Iterable[Document],
+        progress: Progress | None = None,
+        *,
+        due: Iterable[Part] = (),
+        parts: Iterable[Part] = (),
+        gone: Iterable[ChatKey] = (),
     ) -> None:
-        """Add the documents, except those that chats bring in later or never, see embedded.index_chats. ``joined``: how
-        far chats have joined with these documents. Raises sqlite3.Error; then nothing was added.
+        """Add the documents, except those above what the index has of a chat, see embedded.index_chats. ``due``: chats
+        to take in from now on; ``parts``: what it has of those that were due, with these documents; ``gone``: erased
+        chats, of which it keeps no texts. Raises sqlite3.Error; then nothing was added.
         """
         if not self.is_there():
             raise Damaged("it was deleted or replaced")
@@ -189,10 +206,12 @@ class IndexFile:
             new: dict[int, str] = {}
             edited: dict[int, str] = {}
             changed: list[tuple[int]] = []
-            self._chats.put(joined)
+            self._chats.want(due)
+            self._chats.reach(parts)
             for chat, number, body, _, was_edited in documents:
-                row = self._chats.row(chat, number)
-                if row is None:
+                first, last = self._chats.rows(chat)
+                row = first + number
+                if row > last:
                     continue
                 if was_edited or body is None:
                     changed.append((row,))
@@ -204,6 +223,9 @@ class IndexFile:
                 self._writing.executemany(_GONE, changed)
                 self._writing.executemany(_NOT_EDITED, changed)
                 self._insert("edited", edited)
+            for chat in gone:
+                self._writing.execute("PRAGMA secure_delete = ON")
+                self._writing.execute(_NONE_EDITED, self._chats.rows(chat))
             if progress is not None:
                 self._note(progress)
             self._writing.execute("COMMIT")
@@ -227,17 +249,15 @@ class IndexFile:
         """Make everything written so far survive a loss of power. (A killed process loses nothing in any case.)"""
         self._writing.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
-    def find(self, chat: ChatKey, expression: str, limit: int, below: int | None = None) -> list[int] | None:
-        """The numbers of the chat's newest messages that match an FTS5 expression, newest first; None when the index
-        does not have all of the chat."""
+    def find(self, chat: ChatKey, expression: str, limit: int, below: int | None = None) -> Indexed:
+        """What it has of the chat's newest messages that match an FTS5 expression."""
         with self._readers.one() as connection:
-            found = connection.execute(WHOLE, chat).fetchone()
-            if found is None:
-                return None
-            low = found[0] << NUMBER_BITS
-            high = low | (ALL if below is None else below - 1)
-            rows = connection.execute(_FIND, (expression, low, high, limit)).fetchone()[0]
-        return sorted((row - low for row in json.loads(rows)), reverse=True)
+            # ``reached`` is read first: whatever is above it, is for a scan.
+            id, reached = connection.execute(FOUND, chat).fetchone() or (0, 0)
+            low = id << NUMBER_BITS
+            high = low | (reached if below is None else min(reached, below - 1))
+            rows = connection.execute(_FIND, (expression, low, high, limit)).fetchone()[0] if id else "[]"
+        return Indexed(sorted((row - low for row in json.loads(rows)), reverse=True), reached)
 
     def close(self) -> None:
         self._readers.close()
@@ -318,16 +338,15 @@ class SqliteIndex:
 
     def candidates(
         self, chat: ChatKey, query: Query, *, typos: bool, limit: int = CANDIDATES, below: int | None = None
-    ) -> Candidates | None:
-        """As chat.ports.SearchIndex has it, but it blocks, and is None when the index does not have the chat. May be
-        called on any thread."""
+    ) -> Indexed:
+        """As chat.ports.SearchIndex has it, but it blocks, and knows only what it has of the chat. May be called on any
+        thread. Raises Unavailable."""
         file = self.current
         if file is None:
             raise _being_made()
         expression = " AND ".join(map(_expression, wanted(query, typos=typos)))
         try:
-            numbers = file.find(chat, expression, limit, below)
-            return None if numbers is None else Candidates(numbers)
+            return file.find(chat, expression, limit, below)
         except sqlite3.Error as error:
             if self.noticed(file, error):
                 raise _being_made() from error

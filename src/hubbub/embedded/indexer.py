@@ -6,8 +6,8 @@ adds documents, how far it has come. So neither assumes more than the other has,
 One step indexes a bounded amount of text, shared among users (embedded.index_shares). The changes that are left over
 are noted in the index as waiting, and later steps index them user by user.
 
-A chat is indexed once it has given more than SMALL numbers, or searching it has taken much work (embedded.scan). Nobody
-needs an index for any other: the texts of its changes are not even read.
+The index takes in the messages of a chat once it has given more than SMALL numbers above those that the index has, or
+once searching it has taken much work (embedded.scan). Until then the texts of new messages are not even read.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from hubbub.chat.model import ChatKey
 from hubbub.chat.ports import Document
 from hubbub.embedded.following import CHANGES_AT_ONCE, Place
 from hubbub.embedded.index import Progress
-from hubbub.embedded.index_chats import ALL, Joining
+from hubbub.embedded.index_chats import Part
 from hubbub.embedded.index_shares import MOST_CHANGES, MOST_CHARACTERS, Change, cost, shared_out
 
 log = logging.getLogger("hubbub.search")
 
-SMALL = 2000  # numbers; to read a chat of so many short messages takes 6 ms
+SMALL = 2000  # numbers; to read so many short messages takes 6 ms
 _PAUSE_S = 0.1
 _BEHIND_PAUSE_S = 0.02
 # Where many messages come they gather for longer: with more in a step, the index is written less often, and each
@@ -39,7 +39,7 @@ _BEHIND_PAUSE_S = 0.02
 _GATHERING_PAUSE_S = 0.4
 _MANY = 100
 _GATHERED = MOST_CHARACTERS * 3 // 4
-_JOINING = MOST_CHARACTERS // 4  # of the text in one step, for the chats that join the index, or more if there is room
+_DUE = MOST_CHARACTERS // 4  # of the text in one step, for the chats that are due, or more if there is room
 _REBUILT_AT_ONCE = 524_288  # characters
 _ASKED = 1000  # chats that searches have asked for since the last step; of more, the first are asked for again later
 _SYNC_S = 5.0
@@ -54,8 +54,8 @@ class Changes(Protocol):
     def keys(self, chat_ids: Iterable[int]) -> dict[int, ChatKey]: ...
     def changes(self, noted: Mapping[Place, int]) -> tuple[list[Change], dict[Place, Document]]: ...
     def documents(self, places: Iterable[Place]) -> list[Document]: ...
-    def of_chats(self, joining: Sequence[Joining], most: float) -> tuple[list[Document], list[Joining]]: ...
-    def large_chats(self, after: int, small: int) -> tuple[int, list[Joining]]: ...
+    def of_chats(self, due: Sequence[Part], most: float) -> tuple[list[Document], list[Part]]: ...
+    def large_chats(self, after: int, small: int) -> tuple[int, list[Part]]: ...
 
 
 class Generation(Protocol):
@@ -66,9 +66,15 @@ class Generation(Protocol):
     def check(self) -> None: ...
     def waiting(self) -> list[Change]: ...
     def reached(self, chat: ChatKey) -> int: ...
-    def joining(self) -> list[Joining]: ...
+    def due(self) -> list[Part]: ...
     def add(
-        self, documents: Iterable[Document], progress: Progress | None = None, joined: Iterable[Joining] = ()
+        self,
+        documents: Iterable[Document],
+        progress: Progress | None = None,
+        *,
+        due: Iterable[Part] = (),
+        parts: Iterable[Part] = (),
+        gone: Iterable[ChatKey] = (),
     ) -> None: ...
     def sync(self) -> None: ...
     def remove(self) -> None: ...
@@ -100,7 +106,7 @@ class Indexer(Generic[G]):
         self._index = index
         self._indexed = indexed
         self._small = small
-        self._asked: deque[Joining] = deque(maxlen=_ASKED)
+        self._asked: deque[Part] = deque(maxlen=_ASKED)
         self._stopping = threading.Event()
         self._rebuild = threading.Event()
         self.fault: str | None = None
@@ -113,9 +119,10 @@ class Indexer(Generic[G]):
         """Rebuild the index, while searches use the old one."""
         self._rebuild.set()
 
-    def ask(self, chat_id: int, chat: ChatKey) -> None:
-        """Index this chat, however small. On any thread. It may be forgotten: then later searches ask again."""
-        self._asked.append(Joining(chat_id, chat))
+    def ask(self, chat: Part) -> None:
+        """Take in this chat, however little there is. On any thread. It may be forgotten: then later searches ask
+        again."""
+        self._asked.append(chat)
 
     def close(self) -> None:
         self._stopping.set()
@@ -171,49 +178,49 @@ class Indexer(Generic[G]):
         before = generation.position or 0
         position, noted = self._store.noted(before)
         waiting = generation.waiting()
-        joining = generation.joining()
+        due = generation.due()
         asked = {self._asked.popleft() for _ in range(len(self._asked))}
-        if position == before and not (waiting or joining or asked):
+        if position == before and not (waiting or due or asked):
             return _PAUSE_S
-        news, begin = self._indexed_of(generation, noted, waiting)
-        begin += [each for each in asked if not generation.reached(each.chat)]
+        keys = self._store.keys({chat_id for chat_id, _ in noted} | {each.chat_id for each in waiting})
+        gone = [keys[chat_id] for chat_id, number in noted if not number]
+        news, begin = self._indexed_of(generation, keys, noted, waiting)
+        begin += asked
         new, at_hand = self._store.changes(news)
-        chosen = shared_out(waiting + new, MOST_CHARACTERS - _JOINING if joining else MOST_CHARACTERS)
+        chosen = shared_out(waiting + new, MOST_CHARACTERS - _DUE if due else MOST_CHARACTERS)
         left_over = len(chosen) < len(waiting) + len(new)
         later = sorted(set(new).difference(chosen)) if left_over else []
         taken = sorted(set(waiting).intersection(chosen)) if waiting else []
         documents = self._documents(chosen, at_hand)
-        # These are read after the position, so a chat that has joined has all changes up to it.
-        theirs, joined = self._store.of_chats(joining, MOST_CHARACTERS - sum(cost(each.size) for each in chosen))
-        generation.add(documents + theirs, Progress(position, taken, later), begin + joined)
+        # These are read after the position, so what the index then has of these chats has all changes up to it.
+        theirs, parts = self._store.of_chats(due, MOST_CHARACTERS - sum(cost(each.size) for each in chosen))
+        progress = Progress(position, taken, later)
+        generation.add(documents + theirs, progress, due=begin, parts=parts, gone=gone)
         if time.monotonic() - self._synced >= _SYNC_S:
             generation.sync()
             self._synced = time.monotonic()
             self._indexed(position)
         behind = position - before >= CHANGES_AT_ONCE or len(noted) >= MOST_CHANGES
-        # Until a chat has joined, searches read it, and in a long one only the newest messages.
-        join = bool(begin) or any(each.reached != ALL for each in joined) or len(joined) < len(joining)
-        return pause_after(new, more=left_over or behind or join)
+        # What is due is read by every search meanwhile, and where it is much, only the newest of it.
+        still_due = bool(begin) or any(each.more for each in parts) or len(parts) < len(due)
+        return pause_after(new, more=left_over or behind or still_due)
 
     def _indexed_of(
-        self, generation: G, noted: Mapping[Place, int], waiting: Iterable[Change]
-    ) -> tuple[dict[Place, int], list[Joining]]:
-        """Those of the noted changes that the index needs, and the chats which join it from now on.
-
-        It needs no changes of a chat that it does not have, and none of messages that a joining chat brings in later.
-        """
+        self, generation: G, keys: Mapping[int, ChatKey], noted: Mapping[Place, int], waiting: Iterable[Change]
+    ) -> tuple[dict[Place, int], list[Part]]:
+        """Those of the noted changes that the index needs: none of messages above what it has. And the chats that are
+        due from now on."""
         highest: dict[int, int] = {}
         for chat_id, number in chain(noted, ((each.chat_id, each.number) for each in waiting)):
             if number > highest.get(chat_id, 0):
                 highest[chat_id] = number
-        keys = self._store.keys(highest)
         reached = {chat_id: generation.reached(key) for chat_id, key in keys.items()}
         begin = [
-            Joining(chat_id, key)
-            for chat_id, key in keys.items()
-            if highest[chat_id] > self._small and not reached[chat_id]
+            Part(chat_id, keys[chat_id])
+            for chat_id, number in highest.items()
+            if number > reached[chat_id] + self._small
         ]
-        return {place: at for place, at in noted.items() if place[1] <= reached[place[0]]}, begin
+        return {place: at for place, at in noted.items() if 0 < place[1] <= reached[place[0]]}, begin
 
     def _documents(self, changes: Sequence[Change], at_hand: Mapping[Place, Document]) -> list[Document]:
         """The documents of the changes, those of a chat in a row."""
@@ -246,11 +253,11 @@ class Indexer(Generic[G]):
         after, count, more = 0, 0, True
         while more and not self._stopping.is_set():
             after, large = self._store.large_chats(after, self._small)
-            generation.add([], joined=large)
+            generation.add([], due=large)
             more = after > 0
-        while (joining := generation.joining()) and not self._stopping.is_set():
-            documents, joined = self._store.of_chats(joining, _REBUILT_AT_ONCE)
-            generation.add(documents, joined=joined)
+        while (due := generation.due()) and not self._stopping.is_set():
+            documents, parts = self._store.of_chats(due, _REBUILT_AT_ONCE)
+            generation.add(documents, parts=parts)
             count += len(documents)
         if self._stopping.is_set():
             return None

@@ -1,8 +1,8 @@
-"""Finds the candidates of a search in a chat that the index does not have, by reading its messages.
+"""Finds the candidates of a search among the messages that the index does not have, by reading them.
 
-It finds what an index would, in the texts as they are now: a new message, an edit or a delete counts at once. The chats
-are small, except those that join the index just now (embedded.index_chats). Once the searches of a chat have taken as
-much work as it takes to index it, as there are many or the texts are long, the index is asked to take it in.
+It finds what an index would, in the texts as they are now: a new message, an edit or a delete counts at once. There are
+few such messages in a chat, unless the index takes them in just now (embedded.index_chats). Once the searches of a chat
+have taken as much work as it takes to index them, as there are many or the texts are long, the index is asked to.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator
 from hubbub.chat.model import ChatKey
 from hubbub.chat.ports import Candidates
 from hubbub.chat.search import CANDIDATES, Query, Sieve
-from hubbub.embedded.index_chats import ALL
+from hubbub.embedded.index import SqliteIndex
+from hubbub.embedded.index_chats import ALL, Part
 from hubbub.embedded.store import SqliteStore
 
 _READ = 200  # messages at a time: two million characters where all are as long as can be
@@ -26,11 +27,12 @@ _CHATS = 10_000
 
 
 class Scan:
-    """Reads chats of the store. ``ask`` is called with a chat that had better be indexed: its id and its key. Every
-    method may be called on any thread."""
+    """Finds what the index has, and reads the rest in the store. ``ask`` is called with a chat that had better be
+    indexed. Every method may be called on any thread."""
 
-    def __init__(self, store: SqliteStore, ask: Callable[[int, ChatKey], None]) -> None:
+    def __init__(self, store: SqliteStore, index: SqliteIndex, ask: Callable[[Part], None]) -> None:
         self._store = store
+        self._index = index
         self._ask = ask
         self._lock = threading.Lock()
         self._work: dict[ChatKey, int] = {}
@@ -39,12 +41,23 @@ class Scan:
         self, chat: ChatKey, query: Query, *, typos: bool, limit: int = CANDIDATES, below: int | None = None
     ) -> Candidates:
         """As chat.ports.SearchIndex has it, but it blocks. Not ``whole`` when the steps ran out."""
+        # The index comes first: of what it takes in meanwhile, all is above the ``reached`` that was read, and scanned.
+        numbers, reached = self._index.candidates(chat, query, typos=typos, limit=limit, below=below)
+        if (below is not None and below <= reached + 1) or reached == ALL:
+            return Candidates(numbers)
+        above = self._above(reached, chat, query, typos=typos, limit=limit, below=below)
+        return Candidates((above.numbers + numbers)[:limit], above.whole)
+
+    def _above(
+        self, reached: int, chat: ChatKey, query: Query, *, typos: bool, limit: int, below: int | None
+    ) -> Candidates:
+        """The candidates above ``reached``."""
         sieve = Sieve(query, typos=typos)
         found: list[int] = []
         chat_id, looked_at, steps, whole = 0, 0, 0, True
         next_below, more = ALL if below is None else below, True
         while more and whole and len(found) < limit:
-            id, numbers, lines = self._store.scanned(chat, next_below, _READ)
+            id, numbers, lines = self._store.scanned(chat, reached, next_below, _READ)
             if not numbers:
                 break
             chat_id = id
@@ -59,7 +72,7 @@ class Scan:
                 steps = sieve.steps + looked_at * _A_MESSAGE
             next_below, more = min(numbers), len(numbers) == _READ
         if self._is_much(chat, steps):
-            self._ask(chat_id, chat)
+            self._ask(Part(chat_id, chat))
         return Candidates(sorted(found, reverse=True)[:limit], whole)
 
     def _is_much(self, chat: ChatKey, steps: int) -> bool:

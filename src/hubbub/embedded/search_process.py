@@ -1,5 +1,5 @@
 """The search index in a process of its own (embedded.child): it indexes, and finds the candidates of searches, in the
-index or by reading a small chat (embedded.scan).
+index and by reading what that does not have (embedded.scan).
 
 ``search`` is the life of that process, ``SearchProcess`` is what a process that serves knows of it. Requests are
 numbered and answered in any order. The process says by itself when its fault changes, and, to the first of those that
@@ -110,7 +110,7 @@ def search(channels: Sequence[socket.socket], folder: Path, data_set: int) -> No
     index = SqliteIndex(folder, data_set)
     indexer = Indexer(store.following, index, lambda position: sender.send(Progressed(position)))
     try:
-        Searching(channels, sender, store, index, indexer, Scan(store, indexer.ask)).run()
+        Searching(channels, sender, store, index, indexer, Scan(store, index, indexer.ask)).run()
     finally:
         indexer.close()
         index.close()
@@ -252,20 +252,15 @@ class Searching:
 
     def _find(self, request: Find) -> Found:
         try:
-            found = self._candidates(request)
+            found = self._scan.candidates(
+                request.chat, request.query, typos=request.typos, limit=request.limit, below=request.below
+            )
         except Unavailable as error:
             return Found(request.id, [], fault=error.sentence, retry_after=error.retry_after)
         except Exception:
             log.exception("A search failed.")  # this one only: the service goes on
             return Found(request.id, [], fault=_FAILED, retry_after=5)
         return Found(request.id, found.numbers, found.whole)
-
-    def _candidates(self, request: Find) -> Candidates:
-        chat, query, typos, limit, below = request.chat, request.query, request.typos, request.limit, request.below
-        found = self._index.candidates(chat, query, typos=typos, limit=limit, below=below)
-        if found is None:
-            found = self._scan.candidates(chat, query, typos=typos, limit=limit, below=below)
-        return found
 
     def _lag(self, request: AskLag) -> Lag:
         file = self._index.current

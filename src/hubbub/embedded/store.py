@@ -132,7 +132,8 @@ _MANY_NUMBERED = """
 """
 _SCANNED = f"""
     SELECT json_group_array(number), group_concat(replace(body, char(10), ' '), char(10)), max(chat_id) FROM (
-        SELECT m.chat_id, m.number, m.body FROM messages m WHERE m.chat_id = ({_CHAT_ID}) AND m.number < ?
+        SELECT m.chat_id, m.number, m.body FROM messages m WHERE m.chat_id = ({_CHAT_ID})
+        AND m.number > ? AND m.number < ?
         ORDER BY m.number DESC LIMIT ?)
 """
 _USER = "SELECT id, ref, email, name, created_at, era, password_hash FROM users WHERE NOT deleted"
@@ -568,11 +569,11 @@ class SqliteStore:
         except sqlite3.Error as error:
             raise self._soundness.met(error, "be read") from error
 
-    def scanned(self, key: ChatKey, below: int, limit: int) -> tuple[int, list[int], str]:
-        """The newest messages of the chat that are below a number: its id, their numbers, and their texts as they are
-        now, one in each line (with blanks for their own line feeds). The id is 0 when there are none. Blocks. Raises
-        Unavailable."""
-        numbers, lines, chat_id = self._blocking(_SCANNED, (*key, below, limit))[0]
+    def scanned(self, key: ChatKey, above: int, below: int, limit: int) -> tuple[int, list[int], str]:
+        """The newest messages of the chat with numbers above one and below another: its id, their numbers, and their
+        texts as they are now, one in each line (with blanks for their own line feeds). The id is 0 when there are none.
+        Blocks. Raises Unavailable."""
+        numbers, lines, chat_id = self._blocking(_SCANNED, (*key, above, below, limit))[0]
         return chat_id or 0, json.loads(numbers), lines or ""
 
     def indexed(self, position: int) -> None:
