@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -24,6 +25,7 @@ from hubbub.embedded.following import Following
 from hubbub.embedded.index import IndexFile, Progress
 from hubbub.embedded.index_chats import Part
 from hubbub.embedded.index_shares import Change
+from tests.conftest import eventually
 from tests.searching import Searched, put
 
 ONE, TWO = ChatKey("T", 1), ChatKey("T", 2)
@@ -614,6 +616,15 @@ def test_what_searches_ask_for_meanwhile_is_not_forgotten(searched: Searched, mo
     monkeypatch.undo()
     searched.steps()
     assert (searched.has(ONE), searched.has(TWO)) == (True, True)
+
+
+def test_the_thread_that_indexes_gives_way_to_requests(tmp_path: Path) -> None:
+    searched = Searched(tmp_path, small=SMALL, runs=True)
+    thread = searched.indexer._thread.native_id
+    assert thread is not None
+    eventually(lambda: os.getpriority(os.PRIO_PROCESS, thread) > os.getpriority(os.PRIO_PROCESS, 0))
+    searched.close()
+    searched.store.close()
 
 
 def test_a_rebuild_says_when_it_is_done_also_if_all_chats_are_small(
