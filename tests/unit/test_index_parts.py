@@ -109,11 +109,21 @@ def test_a_scan_names_the_candidates_that_the_index_names(
 def test_a_scan_reads_some_messages_at_a_time(searched: Searched, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scan, "_READ", 3)
     searched.put([*posts(range(1, 10)), Document(ONE, 10, "penguin")])
+    read: list[int] = []
+    real = searched.store.scanned
+
+    def scanned(*what: Any) -> Any:
+        found = real(*what)
+        read.append(len(found[1]))
+        return found
+
+    monkeypatch.setattr(searched.store, "scanned", scanned)
     query = parse("walrus")
     assert searched.numbers(ONE, "walrus") == down(9, 1)
     assert searched.scan.candidates(ONE, query, typos=False, limit=4).numbers == down(9, 6)
     assert searched.scan.candidates(ONE, query, typos=False, limit=4, below=6).numbers == down(5, 2)
     assert searched.scan.candidates(ONE, query, typos=False, limit=4, below=1).numbers == []
+    assert read == [3, 3, 3, 1, 3, 3, 3, 2]
 
 
 # Small chats ---------------------------------------------------------------------------------------------------------
@@ -241,6 +251,19 @@ def test_what_is_stored_just_after_the_last_message_was_read_is_indexed(
     searched.steps()
     assert searched.numbers(ONE, "walrus") == down(SMALL + 2, 3)
     assert searched.numbers(ONE, "penguin") == [1]
+
+
+def test_some_chats_that_are_due_are_next_in_turn(searched: Searched, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(index_chats, "_DUE_AT_ONCE", 2)
+    file = searched.index.current
+    assert file is not None
+    file.add([], due=[Part(number, ChatKey("T", number)) for number in range(1, 6)])
+    turns: list[list[int]] = []
+    for _ in range(4):
+        due = file.due()
+        turns.append([each.id for each in due])
+        file.add([], parts=[each._replace(reached=each.reached + 1) for each in due])
+    assert turns == [[1, 2], [3, 4], [5], [1, 2]]
 
 
 def test_chats_that_join_take_turns(tmp_path: Path, slowly: None, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -137,7 +137,7 @@ class Following:
                 share = most / (len(due) - place)
                 reached, more = each.reached, False
                 for number, body, edited in connection.execute(_BEYOND, (each.id, each.reached)):
-                    more = share <= 0
+                    more = share <= 0 and bool(documents)
                     if more:
                         break
                     documents.append(Document(each.chat, number, body, 0, edited == 1))
