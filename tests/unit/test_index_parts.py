@@ -433,6 +433,31 @@ def test_of_an_erased_chat_the_index_keeps_no_text(searched: Searched) -> None:
     assert file._writing.execute(texts).fetchone() == (0,)
 
 
+def test_an_erased_text_leaves_the_file_also_if_nothing_more_happens(
+    searched: Searched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    searched.put(posts(range(1, SMALL + 2)))
+    searched.steps()
+    searched.put([Document(ONE, 1, "porcupine", edited=True)])
+    searched.steps()
+    file = searched.index.current
+    assert file is not None
+    file.sync()
+    assert b"porcupine" in file.path.read_bytes()
+    searched.store.apply([DeleteChat(ONE)])
+    searched.store.erase()
+    searched.steps()
+    monkeypatch.setattr(indexer, "_SYNC_S", 0.0)
+    searched.step()
+    assert b"porcupine" not in file.path.read_bytes()
+    searched.store.count_messages()
+    assert set(searched.store.following.noted(0)[1]) == {(1, 0)}, "all others are forgotten"
+    syncs: list[None] = []
+    monkeypatch.setattr(file, "sync", lambda: syncs.append(None))
+    searched.step()
+    assert syncs == []
+
+
 def test_a_file_of_a_build_between_two_versions_is_made_anew(searched: Searched) -> None:
     searched.put(posts(range(1, SMALL + 2)))
     searched.steps()

@@ -114,6 +114,7 @@ class Indexer(Generic[G]):
         self._rebuild = threading.Event()
         self.fault: str | None = None
         self._synced = 0.0
+        self._unsynced = True  # whether something was added since
         self._checked: G | None = None
         self._thread = threading.Thread(target=self._run, name="search-index")
         self._thread.start()
@@ -186,6 +187,7 @@ class Indexer(Generic[G]):
         due = generation.due()
         asked = {self._asked.popleft() for _ in range(len(self._asked))}
         if position == before and not (waiting or due or asked):
+            self._sync(generation)
             return _PAUSE_S
         keys = self._store.keys({chat_id for chat_id, _ in noted} | {each.chat_id for each in waiting})
         gone = [keys[chat_id] for chat_id, number in noted if not number]
@@ -201,14 +203,21 @@ class Indexer(Generic[G]):
         theirs, parts = self._store.of_chats(due, MOST_CHARACTERS - sum(cost(each.size) for each in chosen))
         progress = Progress(position, taken, later)
         generation.add(documents + theirs, progress, due=begin, parts=parts, gone=gone)
-        if time.monotonic() - self._synced >= _SYNC_S:
-            generation.sync()
-            self._synced = time.monotonic()
-            self._indexed(position)
+        self._unsynced = True
+        self._sync(generation)
         behind = position - before >= CHANGES_AT_ONCE or len(noted) >= MOST_CHANGES
         # What is due is read by every search meanwhile, and where it is much, only the newest of it.
         still_due = bool(begin) or any(each.more for each in parts) or len(parts) < len(due)
         return pause_after(new, more=left_over or behind or still_due)
+
+    def _sync(self, generation: G) -> None:
+        """Make what was added durable, now and then: also when nothing more comes, or a text that was erased would stay
+        in the file, and the changes in the store."""
+        if self._unsynced and time.monotonic() - self._synced >= _SYNC_S:
+            generation.sync()
+            self._synced = time.monotonic()
+            self._unsynced = False
+            self._indexed(generation.position or 0)
 
     def _indexed_of(
         self, generation: G, keys: Mapping[int, ChatKey], noted: Mapping[Place, int], waiting: Iterable[Change]
@@ -249,6 +258,7 @@ class Indexer(Generic[G]):
             return
         self._checked = generation
         self._index.adopt(generation)
+        self._unsynced = True
         if count or not first:  # a new service has none
             log.info("The search index of %d messages was built in %.1f s.", count, time.monotonic() - began)
 
