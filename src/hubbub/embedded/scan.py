@@ -63,6 +63,8 @@ class Scan:
             chat_id = id
             done = 0
             for texts in _portions(lines.split("\n")):
+                if len(found) >= limit:
+                    break
                 whole = steps <= STEPS
                 if not whole:
                     break
