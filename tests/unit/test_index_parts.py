@@ -587,15 +587,6 @@ def test_a_scan_that_found_enough_is_whole(searched: Searched, monkeypatch: pyte
         assert (found.numbers, found.whole) == (down(23, 20)[:limit], whole)
 
 
-def test_a_scan_that_found_enough_is_whole(searched: Searched, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scan, "STEPS", 1000)
-    monkeypatch.setattr(scan, "_SIEVED", 1)
-    searched.put([*posts(range(1, 20), "penguin"), *posts(range(20, 24))])
-    for limit, whole in ((2, True), (4, True), (5, False)):
-        found = searched.scan.candidates(ONE, parse("walrus"), typos=False, limit=limit)
-        assert (found.numbers, found.whole) == (down(23, 20)[:limit], whole)
-
-
 def test_chats_that_join_share_a_step(searched: Searched) -> None:
     for number in range(1, 41):
         searched.put([Document(ChatKey("T", number), 1, "x" * 10_000)])
