@@ -45,7 +45,7 @@ _DUE = MOST_CHARACTERS // 4  # of the text in one step, for the chats that are d
 _REBUILT_AT_ONCE = 524_288  # characters
 _ASKED = 1000  # chats that searches have asked for since the last step; of more, the first are asked for again later
 _SYNC_S = 5.0
-_NICE = 10  # no request waits for this thread
+_NICE = 10  # more than the process has: no request waits for this thread
 _AFTER_FAULT_S = 2.0
 
 
@@ -133,8 +133,8 @@ class Indexer(Generic[G]):
         self._thread.join()
 
     def _run(self) -> None:
-        if sys.platform == "linux":  # elsewhere threads have no priorities of their own
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
+        if sys.platform == "linux":  # elsewhere this would be the whole process
+            os.nice(_NICE)
         while not self._stopping.is_set():
             try:
                 pause = self._step()
