@@ -99,8 +99,10 @@ def test_a_flood_waits_in_the_index_and_delays_nobody_elses_message(
     assert FLOOD + 1 in [document.number for document in steps[0]]
     flooded.store.apply([EditMessage(CHAT, FLOOD, 1, "otter", 2000)])  # it is waiting by now
 
+    last = flooded.store.following.last_change()  # from here on the indexer's thread has these reads for itself
+
     def all_in(file: IndexFile) -> bool:
-        return file.position == flooded.store.following.last_change() and file.waiting_since() is None
+        return file.position == last and file.waiting_since() is None
 
     flooded.index_until(all_in)
     found = SqliteIndex(tmp_path, 1)
