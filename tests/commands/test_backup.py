@@ -53,8 +53,13 @@ def test_a_backup_under_load_has_all_that_was_acknowledged_before(own_service: S
             newest = client.get(f"{chat}/messages").json()[0]
             assert newest["messageNumber"] == count
             assert client.post(f"{chat}/messages", json={"body": "after"}).json() == {"messageNumber": count + 1}
-            found = lambda: client.get(f"{chat}/messages/search?q=message+17").json()  # noqa: E731
-            eventually(lambda: any(each["body"] == "message 17" for each in found()))
+
+            def found() -> list[str]:
+                answer = client.get(f"{chat}/messages/search?q=message+17")
+                assert answer.status_code in (200, 503)  # the index is being opened
+                return [each["body"] for each in answer.json()] if answer.status_code == 200 else []
+
+            eventually(lambda: "message 17" in found())
     finally:
         restored.stop()
 

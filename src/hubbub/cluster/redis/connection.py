@@ -212,7 +212,8 @@ class RedisClient(asyncio.Protocol):
         failures = 0
         while not self._closed:
             try:
-                await asyncio.wait_for(self._connect(), _CONNECT_S)
+                async with asyncio.timeout(_CONNECT_S):  # wait_for may lose the cancellation that ends this task
+                    await self._connect()
             except (OSError, TimeoutError, Unavailable) as error:
                 if failures == 0:
                     log.error("Redis at %s:%d can't be used: %s", self._host, self._port, error or type(error).__name__)
@@ -247,7 +248,8 @@ class RedisClient(asyncio.Protocol):
         while not self._lost.is_set():
             begun = self._loop.time()
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._lost.wait(), _LOOK_S)
+                async with asyncio.timeout(_LOOK_S):  # wait_for may lose the cancellation that ends this task
+                    await self._lost.wait()
             if self._loop.time() - begun > 2 * _LOOK_S:
                 # This process was frozen, or had no CPU: read the replies that have arrived before judging Redis.
                 self._answered_at = self._loop.time()
@@ -257,7 +259,8 @@ class RedisClient(asyncio.Protocol):
                 continue
             if self._ready and self._pushed is None:
                 with suppress(Unavailable, TimeoutError):
-                    await asyncio.wait_for(self._look(), _STALLED_S)
+                    async with asyncio.timeout(_STALLED_S):  # wait_for may lose the cancellation that ends this task
+                        await self._look()
 
     async def _look(self) -> None:
         if self._pushed is not None:  # a connection that has subscribed can't ask
