@@ -32,9 +32,8 @@ def queue_name(shard: int) -> str:
 
 async def connect(url: str, name: str) -> AbstractConnection:
     """Connect; ``name`` is shown in the broker's list of connections. Raises one of LOST."""
-    return await asyncio.wait_for(
-        aio_pika.connect(url, heartbeat=HEARTBEAT_S, client_properties={"connection_name": name}), CONNECT_S
-    )
+    async with asyncio.timeout(CONNECT_S):
+        return await aio_pika.connect(url, heartbeat=HEARTBEAT_S, client_properties={"connection_name": name})
 
 
 def version_of(connection: AbstractConnection) -> str:
@@ -137,6 +136,7 @@ async def _exists(connection: AbstractConnection, shard: int) -> bool:
 
 async def close(connection: AbstractConnection) -> None:
     try:
-        await asyncio.wait_for(connection.close(), 2)
+        async with asyncio.timeout(2):
+            await connection.close()
     except LOST as error:
         log.debug("A connection that was lost could not be closed in order: %r", error)

@@ -256,7 +256,8 @@ class Confirming(asyncio.Protocol):
         if not self.lost.is_set():
             try:
                 goodbye = amqp.method(0, amqp.CLOSE, b"\x00\xc8" + amqp.short("") + b"\x00\x00\x00\x00")
-                await asyncio.wait_for(self._ask(amqp.CLOSE_OK, goodbye), _CLOSE_S)
+                async with asyncio.timeout(_CLOSE_S):
+                    await self._ask(amqp.CLOSE_OK, goodbye)
             except (OSError, TimeoutError) as error:
                 log.debug("A connection could not be closed in order: %r", error)
         self._end("The connection was closed.")

@@ -173,7 +173,8 @@ class RabbitConsumer:
             await channel.close()
             if pause:
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._lost.wait(), pause)
+                    async with asyncio.timeout(pause):
+                        await self._lost.wait()
 
     async def _found(self, reading: _Reading, gap: SequenceGap, held: list[Delivery]) -> None:
         """Note that a gap was found. The queue is read again; if the gap stays after several tries, decide about
@@ -199,7 +200,8 @@ class RabbitConsumer:
                 # A larger batch is cheaper, and few wait for the store: a message is shown and acknowledged as soon as
                 # it is queued.
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(reading.urgent.wait(), _GATHER_S)
+                    async with asyncio.timeout(_GATHER_S):
+                        await reading.urgent.wait()
             reading.urgent.clear()
             held.clear()
             last = message

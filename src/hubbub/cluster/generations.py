@@ -60,7 +60,7 @@ class Generations:
         while True:
             begun = time.monotonic()
             try:
-                async with asyncio.timeout(_WITHIN_S):  # wait_for may lose the cancellation that ends this task
+                async with asyncio.timeout(_WITHIN_S):
                     again = await self._beat(begun)
             except (Unavailable, TimeoutError) as error:
                 self._steady_since = time.monotonic()

@@ -371,7 +371,8 @@ class Publisher:
         hello = encode(Delivery(secrets.token_hex(12), 1, [], 0))
         refused: str | None = ""
         for _ in range(_TRIES):
-            refused = await asyncio.wait_for(connection.publish(queue, hello), CONFIRM_S)
+            async with asyncio.timeout(CONFIRM_S):
+                refused = await connection.publish(queue, hello)
             if refused is None:
                 return
             if connection.lost.is_set():

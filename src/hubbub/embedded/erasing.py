@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
-import time
 from array import array
+
+from hubbub.embedded.following import note_changes
 
 _ROWS = 500  # some milliseconds
 
@@ -15,9 +16,7 @@ def erase_some(connection: sqlite3.Connection) -> bool:
     if found is not None:
         if not _chat(connection, found[0]):
             connection.execute("DELETE FROM erasures WHERE kind = 'chat' AND id = ?", found)
-            # The search index has texts of it too, see Following.noted.
-            noted = (time.time_ns() // 1_000_000, array("q", (found[0], 0)).tobytes())
-            connection.execute("INSERT INTO changes (noted_at, messages) VALUES (?, ?)", noted)
+            note_changes(connection, array("q", (found[0], 0)))  # the search index has texts of it too
         return True
     found = connection.execute("SELECT id, at FROM erasures WHERE kind = 'application' LIMIT 1").fetchone()
     if found is not None:

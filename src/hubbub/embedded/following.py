@@ -6,6 +6,7 @@ Messages are read by runs of consecutive numbers in a chat: a busy chat's new me
 from __future__ import annotations
 
 import sqlite3
+import time
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -53,6 +54,12 @@ class _Keys(dict[int, ChatKey]):
             self.clear()
         key = self[chat_id] = ChatKey(*self._connection.execute(_KEY, (chat_id,)).fetchone())
         return key
+
+
+def note_changes(connection: sqlite3.Connection, messages: array[int]) -> None:
+    """Note in the current transaction which messages changed, for ``Following.noted``: chat ids and numbers in turn."""
+    noted = (time.time_ns() // 1_000_000, messages.tobytes())
+    connection.execute("INSERT INTO changes (noted_at, messages) VALUES (?, ?)", noted)
 
 
 class Following:

@@ -70,7 +70,7 @@ from hubbub.chat.model import (
 from hubbub.chat.ports import Place, Sent
 from hubbub.embedded.accounts import HANDLERS, ROLE, is_gone, refused_by, role_of
 from hubbub.embedded.erasing import erase_some
-from hubbub.embedded.following import Following
+from hubbub.embedded.following import Following, note_changes
 from hubbub.embedded.migrate import migrate
 from hubbub.embedded.readers import Readers
 from hubbub.embedded.soundness import Soundness
@@ -296,8 +296,7 @@ class SqliteStore:
                 outcomes.append(self._other(command))
         self._insert(rows)
         if self._changed:
-            noted = (_now(), self._changed.tobytes())
-            self._writing.execute("INSERT INTO changes (noted_at, messages) VALUES (?, ?)", noted)
+            note_changes(self._writing, self._changed)
         return outcomes
 
     def _insert(self, rows: list[_Row]) -> None:

@@ -31,7 +31,8 @@ async def generate(host: str, port: int, key: str) -> None:
     """Serve one coordinator until it hangs up. Raises Unconnected."""
     _allow_sockets()
     try:
-        channel = Channel(*await asyncio.wait_for(asyncio.open_connection(host, port), 10))
+        async with asyncio.timeout(10):
+            channel = Channel(*await asyncio.open_connection(host, port))
         await channel.prove(key, coordinator=False)
     except (TimeoutError, OSError) as error:
         raise Unconnected(f"{host}:{port} accepts no connection: {error}") from error

@@ -73,7 +73,8 @@ class Worker(Turns):
 
     async def connect(self) -> None:
         """Raises OSError when the service can't be reached."""
-        self.socket = connection = await asyncio.wait_for(self._runner.connect(), 10)
+        async with asyncio.timeout(10):
+            self.socket = connection = await self._runner.connect()
         self._buffer = b""
         self.connected = True
         self._runner.watch(connection, self)

@@ -212,7 +212,7 @@ class RedisClient(asyncio.Protocol):
         failures = 0
         while not self._closed:
             try:
-                async with asyncio.timeout(_CONNECT_S):  # wait_for may lose the cancellation that ends this task
+                async with asyncio.timeout(_CONNECT_S):
                     await self._connect()
             except (OSError, TimeoutError, Unavailable) as error:
                 if failures == 0:
@@ -248,7 +248,7 @@ class RedisClient(asyncio.Protocol):
         while not self._lost.is_set():
             begun = self._loop.time()
             with suppress(TimeoutError):
-                async with asyncio.timeout(_LOOK_S):  # wait_for may lose the cancellation that ends this task
+                async with asyncio.timeout(_LOOK_S):
                     await self._lost.wait()
             if self._loop.time() - begun > 2 * _LOOK_S:
                 # This process was frozen, or had no CPU: read the replies that have arrived before judging Redis.
@@ -259,7 +259,7 @@ class RedisClient(asyncio.Protocol):
                 continue
             if self._ready and self._pushed is None:
                 with suppress(Unavailable, TimeoutError):
-                    async with asyncio.timeout(_STALLED_S):  # wait_for may lose the cancellation that ends this task
+                    async with asyncio.timeout(_STALLED_S):
                         await self._look()
 
     async def _look(self) -> None:
