@@ -22,7 +22,7 @@ import os
 import socket
 from collections import deque
 from time import monotonic
-from typing import NamedTuple, Protocol
+from typing import Protocol, TypeAlias
 
 import msgspec
 
@@ -52,13 +52,8 @@ class Changes(Protocol):
         """Commands were carried out that this process has not heard of."""
 
 
-class _Waiting(NamedTuple):
-    """A ticket that waits, its user, the bytes that count against the user, and those held in memory."""
-
-    ticket: Ticket
-    user_id: int
-    size: int
-    held: int
+# A ticket that waits, its user, the bytes that count against the user, and those held in memory.
+_Waiting: TypeAlias = tuple[Ticket, int, int, int]
 
 
 class EmbeddedQueue:
@@ -140,7 +135,7 @@ class EmbeddedQueue:
         ticket = Ticket(command)
         if not self._waiting:
             self._heard_at = monotonic()
-        self._waiting.append(_Waiting(ticket, user_id, size, held))
+        self._waiting.append((ticket, user_id, size, held))
         self._send_soon(encoded)
         return ticket
 
@@ -209,11 +204,11 @@ class EmbeddedQueue:
 
     def _next(self) -> Ticket:
         """The ticket that has waited longest, which waits no more."""
-        waiting = self._waiting.popleft()
+        ticket, user_id, size, held = self._waiting.popleft()
         self._answered += 1
-        self._bytes -= waiting.held
-        self._of_users.give_back(waiting.user_id, waiting.size)
-        return waiting.ticket
+        self._bytes -= held
+        self._of_users.give_back(user_id, size)
+        return ticket
 
     def _applied(self, command: Command, outcome: Outcome) -> None:
         if isinstance(outcome, ChatError):

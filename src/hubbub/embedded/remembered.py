@@ -10,6 +10,7 @@ from hubbub.chat.commands import (
     EndSession,
     EndSessions,
     Outcome,
+    PostMessage,
     RenameUser,
     ResetPassword,
     SetPassword,
@@ -30,7 +31,7 @@ class Remembered:
         self._gate = gate
 
     def applied(self, command: Command, outcome: Outcome) -> None:
-        if isinstance(command, _OF_SESSIONS):
+        if type(command) is not PostMessage and isinstance(command, _OF_SESSIONS):  # nearly all are posts
             self._gate.changed(command.user_id)
         self._cache.settled(command, outcome)
 

@@ -385,17 +385,13 @@ class Connection(asyncio.Protocol):
 
     def _answer(self, head: Head, begun: float, reply: Reply) -> None:
         """Write the answer of a request that was begun at once, and is answered well."""
-        close = self.last
+        edge, close = self.edge, self.last
         if not self.transport.is_closing():
-            self.transport.write(b"".join((self.edge.well, reply.fields, CLOSE if close else END, reply.body)))
-        self._measure(head, begun)
+            self.transport.write(b"".join((edge.well, reply.fields, CLOSE if close else END, reply.body)))
+        edge.requests.observe(perf_counter() - begun, head.series)
+        if edge.access is not None:
+            self._note_known(edge.access, head, 200, begun)
         self.finish(close)
-
-    def _measure(self, head: Head, begun: float) -> None:
-        """A request is answered well."""
-        self.edge.requests.observe(perf_counter() - begun, head.series)
-        if self.edge.access is not None:
-            self._note_known(self.edge.access, head, 200, begun)
 
     def _handle(self, request: Request) -> None:
         self.busy = True

@@ -211,10 +211,10 @@ def page_reply(url: bytes, page: Page) -> Reply:
     """The answer that has the page. Its Link header (RFC 8288) says next for older messages and prev for newer ones;
     ``url`` is the page's, see page_url.
     """
-    links = b""
-    if page.oldest is not None and page.newest is not None:
-        links = b'link: <%bafter=%d>; rel="prev"' % (url, page.newest)
-        if page.more:
-            links += b', <%bbefore=%d>; rel="next"' % (url, page.oldest)
-        links += b"\r\n"
+    if page.oldest is None or page.newest is None:
+        links = b""
+    elif page.more:
+        links = b'link: <%bafter=%d>; rel="prev", <%bbefore=%d>; rel="next"\r\n' % (url, page.newest, url, page.oldest)
+    else:
+        links = b'link: <%bafter=%d>; rel="prev"\r\n' % (url, page.newest)
     return Reply(200, page.body, headers=links + lagging(page.lag))

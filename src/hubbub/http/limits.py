@@ -101,7 +101,7 @@ class LocalGate:
             bucket.full_at = max(bucket.full_at + (counted - bucket.counted) * self._each_ns, latest)
             bucket.counted = counted
         now = time.monotonic_ns()
-        full_at = max(bucket.full_at, now) + self._each_ns
+        full_at = (bucket.full_at if bucket.full_at > now else now) + self._each_ns
         if full_at > now + _BURST_NS:
             raise RateLimited(
                 f"You may send {self._rate} requests a second. Slow down.", limit=self._rate, retry_after=1
