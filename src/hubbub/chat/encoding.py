@@ -75,13 +75,13 @@ def page_after(before: Page, messages: Sequence[Item], added: int, limit: int) -
     """
     if added >= limit or len(messages) < limit + added:
         return page_of(messages[: -limit - 1 : -1], more=len(messages) > limit)
-    newest, new = messages[-1]
+    new = [messages[-1][1]]
     gone = len(messages[-limit - 1][1]) + 1
     for at in range(2, added + 1):
-        new += b"," + messages[-at][1]
+        new.append(messages[-at][1])
         gone += len(messages[-limit - at][1]) + 1
-    body = b"".join((b"[", new, b",", before.body[1 : -1 - gone], b"]"))
-    return Page(body, messages[-limit][0], newest, True)  # by name it takes twice as long
+    body = b"".join((b"[", b",".join(new), b",", before.body[1 : -1 - gone], b"]"))
+    return Page(body, messages[-limit][0], messages[-1][0], True)  # by name it takes twice as long
 
 
 def _array(encoded: list[bytes]) -> bytes:

@@ -25,18 +25,18 @@ class Ticket:
     def __init__(self, command: Any) -> None:
         self.command = command
         self._outcome: Outcome = _PENDING
-        self._listeners: list[Callable[[Outcome], None]] = []
+        self._listeners: tuple[Callable[[Outcome], None], ...] = ()
 
     def then(self, listener: Callable[[Outcome], None]) -> None:
         """Call ``listener`` with the outcome; at once when it is already known."""
         if self._outcome is _PENDING:
-            self._listeners.append(listener)
+            self._listeners += (listener,)
         else:
             listener(self._outcome)
 
     def resolve(self, outcome: Outcome) -> None:
         self._outcome = outcome
-        listeners, self._listeners = self._listeners, []
+        listeners, self._listeners = self._listeners, ()
         for listener in listeners:
             listener(outcome)
 

@@ -41,4 +41,4 @@ class DirectIntake:
 
     def post_at_once(self, user: User, key: ChatKey, body: str, trace: str) -> Ticket:
         """As ``post`` without an Idempotency-Key. Raises Unavailable, RateLimited."""
-        return self.accept(PostMessage(key, 0, user.id, user.ref, user.name, body, self._now(), trace=trace))
+        return self._queue.accept(PostMessage(key, 0, user.id, user.ref, user.name, body, self._now(), trace=trace))

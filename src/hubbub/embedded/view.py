@@ -44,11 +44,11 @@ from hubbub.chat.commands import (
     RenameChat,
     RenameUser,
 )
-from hubbub.chat.encoding import Item, encode_chat, encode_message, encode_messages, page_after, page_of
+from hubbub.chat.encoding import Item, encode_chat, encode_item, encode_messages, page_after, page_of
 from hubbub.chat.errors import NotFound
 from hubbub.chat.feed import Event, Feed
 from hubbub.chat.large_pages import LargePages, encode_in_slices, is_large
-from hubbub.chat.model import DELETED_USER, Chat, ChatKey, KeptPage, Message, MessagesRead, Page, Role
+from hubbub.chat.model import DELETED_USER, Chat, ChatKey, KeptPage, MessagesRead, Page, Role
 from hubbub.chat.ports import Store
 
 _KEPT = 101  # one above the largest page, to know whether older messages follow
@@ -68,7 +68,7 @@ class Reads(Store, Protocol):
 
 
 class _Application:
-    """The cached data of an application. ``newest`` has the numbers of the newest chats, newest first, up to 100; None
+    """The cached data of an application. ``newest`` has the keys of the newest chats, newest first, up to 100; None
     until they are asked for. ``held`` is the number of its chats in the cache.
 
     ``page`` is the encoded list that was read last, with its limit. Only one is kept, because there are a hundred
@@ -82,7 +82,7 @@ class _Application:
 
     def __init__(self) -> None:
         self.roles: dict[int, Role] = {}
-        self.newest: list[int] | None = None
+        self.newest: list[ChatKey] | None = None
         self.page: tuple[int, bytes] | None = None
         self.changes = 0
         self.held = 0
@@ -256,7 +256,7 @@ class MemoryCache:
         application = self._applications.get(token)
         if application is None or user_id not in application.roles:
             return None
-        return self._held_list(application, token, limit)
+        return self._held_list(application, limit)
 
     async def newest(self, caller: Caller, key: ChatKey, limit: int) -> Page:
         chat = await self._chat(key)
@@ -330,17 +330,17 @@ class MemoryCache:
 
     async def chats(self, caller: Caller, token: str, limit: int) -> bytes:
         application = self._application(token)
-        page = self._held_list(application, token, limit)
+        page = self._held_list(application, limit)
         if page is None:
             if application.newest is None:
                 stored = await self._store.chats(token, offset=0, limit=100)
                 for chat in stored:
                     self._hold(ChatKey(token, chat.number), chat)
-                application.newest = [chat.number for chat in stored]
-            page = await self._page(application, token, application.newest[:limit], limit)
+                application.newest = [ChatKey(token, chat.number) for chat in stored]
+            page = await self._page(application, application.newest[:limit], limit)
         return page
 
-    def _held_list(self, application: _Application, token: str, limit: int) -> bytes | None:
+    def _held_list(self, application: _Application, limit: int) -> bytes | None:
         """The application's newest chats; None if one of them is not held."""
         known = application.page
         if known is not None and known[0] == limit:
@@ -348,18 +348,17 @@ class MemoryCache:
         if application.newest is None:
             return None
         items = []
-        for number in application.newest[:limit]:
-            chat = self._chats.get(ChatKey(token, number))
+        for key in application.newest[:limit]:
+            chat = self._chats.get(key)
             if chat is None or chat.count is None:
                 return None
-            items.append(encode_chat(number, chat.title, chat.count))
+            items.append(encode_chat(key.number, chat.title, chat.count))
         page = b"[" + b",".join(items) + b"]"
         application.page = limit, page
         return page
 
-    async def _page(self, application: _Application, token: str, numbers: Sequence[int], limit: int) -> bytes:
+    async def _page(self, application: _Application, keys: Sequence[ChatKey], limit: int) -> bytes:
         """The encoded list of these chats, made from the cache; chats that are not cached are read."""
-        keys = [ChatKey(token, number) for number in numbers]
         changes = application.changes
         items = []
         for key in keys:
@@ -489,7 +488,7 @@ class MemoryCache:
 
     def _encoded(self, post: PostMessage, number: int) -> bytes:
         name = self._names.get(post.sender_id, post.sender_name)
-        return encode_message(Message(number, post.sender_id, post.sender_ref, name, post.body, post.created_at))
+        return encode_item(number, post.sender_ref, name, post.body, post.created_at)
 
     def _deleted(self, command: DeleteMessage) -> None:
         chat = self._chats.get(command.chat)
