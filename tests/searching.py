@@ -56,7 +56,7 @@ async def connected(channel: socket.socket) -> SearchProcess:
 
 class Searched:
     """A store, its index, and what searches do: they ask the index, and read what it does not have. ``step`` lets the
-    indexer do one step, unless it ``runs`` by itself. The store has one user and one application.
+    indexer do one step, without a rest, unless it ``runs`` by itself. The store has one user and one application.
     """
 
     def __init__(self, folder: Path, *, small: int, application: str = "T", runs: bool = False) -> None:
@@ -81,6 +81,7 @@ class Searched:
         self.index.close()
 
     def step(self) -> None:
+        self.indexer._rest_until = 0.0
         self.indexer._step()
 
     def steps(self) -> int:

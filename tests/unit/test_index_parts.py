@@ -656,6 +656,46 @@ def test_a_chat_joins_quickly_while_many_messages_are_posted_elsewhere(searched:
         assert searched.indexer._step() < 0.1
 
 
+def test_between_steps_that_take_in_much_the_index_rests_and_follows_what_it_has(
+    searched: Searched, slowly: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many chats are due at once, what they cost is spread, and no edit waits for it."""
+    searched.put(posts(range(1, SMALL + 2), chat=TWO))
+    searched.steps()
+    searched.put(posts(range(1, 100)))
+    searched.step()
+    file = searched.index.current
+    assert file is not None
+    monkeypatch.setattr(indexer, "_RESTS", 1_000_000)
+    searched.step()
+    reached = file.reached(ONE)
+    assert 0 < reached < 99
+    searched.put([Document(TWO, 1, "narwhal", edited=True), *posts(range(100, 110))])
+    for _ in range(3):
+        assert searched.indexer._step() <= 0.1, "edits are looked for as often as ever"
+    assert file.reached(ONE) == reached
+    assert searched.numbers(TWO, "narwhal") == [1]
+    assert searched.numbers(ONE, "walrus") == down(109, 1)
+
+
+def test_a_chat_whose_searches_read_too_much_does_not_wait_for_a_rest(
+    searched: Searched, slowly: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(indexer, "_RESTS", 1_000_000)
+    searched.put(posts(range(1, 50)))
+    searched.step()
+    searched.step()
+    searched.indexer._step()
+    file = searched.index.current
+    assert file is not None
+    assert file.reached(ONE) < 49
+    searched.indexer.ask(Part(1, ONE))
+    for _ in range(20):
+        pause = searched.indexer._step()
+        assert pause < 0.1 or searched.has(ONE)
+    assert searched.has(ONE)
+
+
 def test_what_searches_ask_for_meanwhile_is_not_forgotten(searched: Searched, monkeypatch: pytest.MonkeyPatch) -> None:
     searched.put(posts([1]) + posts([1], chat=TWO))
     searched.steps()

@@ -42,6 +42,10 @@ _GATHERING_PAUSE_S = 0.4
 _MANY = 100
 _GATHERED = MOST_CHARACTERS * 3 // 4
 _DUE = MOST_CHARACTERS // 4  # of the text in one step, for the chats that are due, or more if there is room
+# After a step that takes in some of what is due, the next one that does waits for so many times its length: many chats
+# may be due at once, and the searches find what is not taken in yet. Not within _HURRY_S of a search that read too much.
+_RESTS = 2
+_HURRY_S = 2.0
 _REBUILT_AT_ONCE = 524_288  # characters
 _ASKED = 1000  # chats that searches have asked for since the last step; of more, the first are asked for again later
 _SYNC_S = 5.0
@@ -114,6 +118,8 @@ class Indexer(Generic[G]):
         self._rebuild = threading.Event()
         self.fault: str | None = None
         self._synced = 0.0
+        self._rest_until = 0.0
+        self._hurry_until = 0.0
         self._unsynced = True  # whether something was added since
         self._checked: G | None = None
         self._thread = threading.Thread(target=self._run, name="search-index")
@@ -181,11 +187,15 @@ class Indexer(Generic[G]):
             self._checked = found
 
     def _follow(self, generation: G) -> float:
+        began = time.monotonic()
         before = generation.position or 0
         position, noted = self._store.noted(before)
         waiting = generation.waiting()
-        due = generation.due()
         asked = {self._asked.popleft() for _ in range(len(self._asked))}
+        if asked:
+            self._hurry_until = began + _HURRY_S
+        hurry = began < self._hurry_until
+        due = generation.due() if hurry or began >= self._rest_until else []
         if position == before and not (waiting or due or asked):
             self._sync(generation)
             return _PAUSE_S
@@ -206,9 +216,12 @@ class Indexer(Generic[G]):
         self._unsynced = True
         self._sync(generation)
         behind = position - before >= CHANGES_AT_ONCE or len(noted) >= MOST_CHANGES
-        # What is due is read by every search meanwhile, and where it is much, only the newest of it.
-        still_due = bool(begin) or any(each.more for each in parts) or len(parts) < len(due)
-        return pause_after(new, more=left_over or behind or still_due)
+        now = time.monotonic()
+        if due:
+            self._rest_until = now if hurry else now + _RESTS * (now - began)
+        pause = pause_after(new, more=left_over or behind)
+        more_due = bool(begin) or any(each.more for each in parts) or len(parts) < len(due)
+        return min(pause, max(self._rest_until - now, _BEHIND_PAUSE_S)) if more_due else pause
 
     def _sync(self, generation: G) -> None:
         """Make what was added durable, now and then: also when nothing more comes, or a text that was erased would stay
