@@ -43,7 +43,7 @@ _MANY = 100
 _GATHERED = MOST_CHARACTERS * 3 // 4
 _DUE = MOST_CHARACTERS // 4  # of the text in one step, for the chats that are due, or more if there is room
 # After a step that takes in some of what is due, the next one that does waits for so many times its length: many chats
-# may be due at once, and the searches find what is not taken in yet. Not within _HURRY_S of a search that read too much.
+# may be due at once, and the searches find what is not taken in yet. Not so just after a search that read too much.
 _RESTS = 2
 _HURRY_S = 2.0
 _REBUILT_AT_ONCE = 524_288  # characters
