@@ -283,7 +283,7 @@ async def test_a_post_that_its_route_continues_uses_the_number_that_was_brought(
         forget_roles(process)
         assert numbers(await client.ask(POST)) == [number]
     assert process.routes.handled == 2
-    assert process.way.publisher.depth == 0
+    await eventually_async(lambda: process.way.publisher.depth == 0)
 
 
 @pytest.mark.parametrize("line", [CHATS, MESSAGES])
@@ -301,13 +301,14 @@ async def test_a_list_is_answered_though_redis_is_lost_under_way(process: Proces
 async def test_a_post_is_refused_when_redis_is_lost_under_way_and_gives_its_room_back(process: Process) -> None:
     client = await process.warmed(process.ann, [POST])
     before = len(client.written)
+    held = process.way.publisher.depth  # a new cluster's barriers may be under way
     client.send(POST)
-    assert process.way.publisher.depth == 1
+    assert process.way.publisher.depth == held + 1
     (redis,) = process.way.servers.clients
     lose(redis)
     await eventually_async(lambda: not client.protocol.busy and len(client.written) > before)
     assert status(client.written[before:]) == 503
-    assert process.way.publisher.depth == 0
+    await eventually_async(lambda: process.way.publisher.depth == 0)
 
 
 async def test_what_another_data_set_answers_is_not_told(process: Process) -> None:
