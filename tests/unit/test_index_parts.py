@@ -57,6 +57,17 @@ def slowly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(indexer, "_REBUILT_AT_ONCE", 80)
 
 
+def while_one_joins(searched: Searched, messages: int = 99) -> IndexFile:
+    """Let the index have TWO, and ONE be due, with so many messages."""
+    searched.put(posts(range(1, SMALL + 2), chat=TWO))
+    searched.steps()
+    searched.put(posts(range(1, messages + 1)))
+    searched.step()
+    file = searched.index.current
+    assert file is not None
+    return file
+
+
 # The same candidates -------------------------------------------------------------------------------------------------
 
 WORDS = st.sampled_from(
@@ -332,10 +343,7 @@ def test_a_step_that_fails_adds_nothing(searched: Searched, slowly: None, monkey
 
 def test_a_chat_that_joins_leaves_room_for_what_else_is_new(searched: Searched, slowly: None) -> None:
     """A message of another chat is found after one step, however much joins."""
-    searched.put(posts(range(1, SMALL + 2), chat=TWO))
-    searched.steps()
-    searched.put(posts(range(1, 100)))
-    searched.step()
+    while_one_joins(searched)
     searched.put(posts([SMALL + 2], chat=TWO))
     searched.step()
     assert not searched.has(ONE)
@@ -343,12 +351,7 @@ def test_a_chat_that_joins_leaves_room_for_what_else_is_new(searched: Searched, 
 
 
 def test_a_chat_joins_at_some_speed_however_much_else_is_new(searched: Searched, slowly: None) -> None:
-    searched.put(posts(range(1, SMALL + 2), chat=TWO))
-    searched.steps()
-    searched.put(posts(range(1, 100)))
-    searched.step()
-    file = searched.index.current
-    assert file is not None
+    file = while_one_joins(searched)
     for step in range(1, 4):
         searched.put(posts(range(step * 20, step * 20 + 20), chat=TWO))
         searched.step()
@@ -647,10 +650,7 @@ def test_no_text_of_a_deleted_chat_is_copied_into_the_index(searched: Searched) 
 
 
 def test_a_chat_joins_quickly_while_many_messages_are_posted_elsewhere(searched: Searched, slowly: None) -> None:
-    searched.put(posts(range(1, SMALL + 2), chat=TWO))
-    searched.steps()
-    searched.put(posts(range(1, 200)))
-    searched.step()
+    while_one_joins(searched, 199)
     for step in range(3):
         searched.put(posts(range(1000 + 150 * step, 1150 + 150 * step), chat=TWO))
         assert searched.indexer._step() < 0.1
@@ -660,12 +660,7 @@ def test_between_steps_that_take_in_much_the_index_rests_and_follows_what_it_has
     searched: Searched, slowly: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However many chats are due at once, what they cost is spread, and no edit waits for it."""
-    searched.put(posts(range(1, SMALL + 2), chat=TWO))
-    searched.steps()
-    searched.put(posts(range(1, 100)))
-    searched.step()
-    file = searched.index.current
-    assert file is not None
+    file = while_one_joins(searched)
     monkeypatch.setattr(indexer, "_RESTS", 1_000_000)
     searched.step()
     reached = file.reached(ONE)

@@ -334,9 +334,10 @@ class MemoryCache:
         if page is None:
             if application.newest is None:
                 stored = await self._store.chats(token, offset=0, limit=100)
-                for chat in stored:
-                    self._hold(ChatKey(token, chat.number), chat)
-                application.newest = [ChatKey(token, chat.number) for chat in stored]
+                keys = [ChatKey(token, chat.number) for chat in stored]
+                for key, chat in zip(keys, stored, strict=True):
+                    self._hold(key, chat)
+                application.newest = keys
             page = await self._page(application, application.newest[:limit], limit)
         return page
 
