@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import resource
+import sys
 
 from hubbub.loadtest.channel import (
     Broken,
@@ -30,6 +33,7 @@ class Unconnected(Exception):
 async def generate(host: str, port: int, key: str) -> None:
     """Serve one coordinator until it hangs up. Raises Unconnected."""
     _allow_sockets()
+    _interrupt_nobody()
     try:
         async with asyncio.timeout(10):
             channel = Channel(*await asyncio.open_connection(host, port))
@@ -87,3 +91,13 @@ def _allow_sockets() -> None:
     """One for each worker: the soft limit of open files is often too low for that."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _interrupt_nobody() -> None:
+    """Let an answer that comes wake this process without taking the core from the one that runs there (Linux). That may
+    be the service, on its way to the next answer: then this process would be woken for each of them alone. A policy
+    that somebody has chosen, by ``chrt`` for instance, is kept; so is the usual one where the system allows no other.
+    """
+    if sys.platform == "linux" and os.sched_getscheduler(0) == os.SCHED_OTHER:
+        with contextlib.suppress(OSError):
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
