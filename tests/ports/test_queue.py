@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Protocol, cast, get_args
 
@@ -328,6 +329,25 @@ async def test_several_that_wait_share_the_next_commit_with_what_comes_soon() ->
         tickets.append(queue.accept(post(number)))
     assert [await ticket for ticket in tickets] == list(range(1, 20))
     assert store.sizes == [1, 19]
+    await queue.close()
+
+
+async def test_no_commit_waits_for_more_than_share_it_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+
+    def sleep(seconds: float, sleep: Callable[[float], None] = time.sleep) -> None:
+        slept.append(seconds)
+        sleep(seconds)
+
+    monkeypatch.setattr("hubbub.embedded.committer.time.sleep", sleep)
+    queue = await queue_with(Writer(Sized()), pace_s=0.5)  # type: ignore[arg-type]
+    assert await queue.accept(post(0)) == 0
+    busy = [queue.accept(post(number)) for number in range(1, 401)]
+    assert [await ticket for ticket in busy] == list(range(1, 401))
+    waited = len(slept)
+    several = [queue.accept(post(number)) for number in range(401, 411)]
+    assert [await ticket for ticket in several] == list(range(401, 411))
+    assert all(seconds < 0.4 for seconds in slept[waited:])  # 40 come in a tenth of the time in which 400 came
     await queue.close()
 
 

@@ -2,8 +2,8 @@
 
 Group commit: the next batch gathers in the sockets while one is written to disk. So the busier the service is, the more
 requests share the cost of a commit, and an idle service answers after a single commit. When several commands wait, a
-commit begins PACE_S after the one before it at the earliest: more share it, and who sends one after another waits for
-nothing.
+commit begins PACE_S after the one before it at the earliest, or once enough of them have come at the latest rate: more
+share it, and who sends one after another waits for nothing.
 
 Invariants: commands of one process are applied in the order in which they come; an outcome is sent only after the
 commit that has its command, and outcomes are sent in the same order. Where several processes serve, all find what a
@@ -39,6 +39,7 @@ MAX_BATCH = 1000
 MAX_BATCH_BYTES = 4 * 1024 * 1024
 PACE_S = 0.005  # about what a commit takes on a disk; a longer one adds to what the slowest requests take
 _SEVERAL = 4
+_ENOUGH = 40  # more that share a commit save little each, and let their clients wait
 _OVERHEAD = 500  # bytes a command costs beside its body
 _READ = 64 * 1024  # a larger buffer is mapped and unmapped each time
 
@@ -199,6 +200,7 @@ class Committer:
         self._housekeeping_s = housekeeping_s
         self._pace_s = pace_s
         self._begun = 0.0  # the latest commit, monotonic
+        self._wait_s = pace_s  # between two commits, if several commands wait for the second
         self._encode = msgspec.msgpack.Encoder().encode
         self._decode = msgspec.msgpack.Decoder(list[Sent]).decode
         self._split = msgspec.msgpack.Decoder(list[msgspec.Raw]).decode
@@ -238,11 +240,13 @@ class Committer:
 
     def _gather(self) -> None:
         """Wait until it is time for the next commit, if several commands wait for it."""
-        early = self._begun + self._pace_s - time.monotonic()
+        early = self._begun + self._wait_s - time.monotonic()
         if early > 0 and _SEVERAL <= len(self._waiting) < self._max_batch:
             time.sleep(early)
             self._receive()
-        self._begun = time.monotonic()
+        now = time.monotonic()
+        self._wait_s = min(self._pace_s, (now - self._begun) * _ENOUGH / len(self._waiting))
+        self._begun = now
 
     def _receive_from(self, origin: int, serving: _Serving) -> None:
         try:
