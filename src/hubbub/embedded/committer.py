@@ -39,7 +39,7 @@ MAX_BATCH = 1000
 MAX_BATCH_BYTES = 4 * 1024 * 1024
 PACE_S = 0.005  # about what a commit takes on a disk; a longer one adds to what the slowest requests take
 _SEVERAL = 4
-_ENOUGH = 40  # more that share a commit save little each, and let their clients wait
+_ENOUGH = 24  # more that share a commit save little each, and let their clients wait
 _OVERHEAD = 500  # bytes a command costs beside its body
 _READ = 64 * 1024  # a larger buffer is mapped and unmapped each time
 
