@@ -6,8 +6,6 @@ import asyncio
 import os
 import sys
 
-import pytest
-
 from hubbub.loadtest.channel import Channel
 from hubbub.loadtest.fleet import KEY_VARIABLE
 
@@ -34,11 +32,9 @@ async def policy(*before: str) -> int:
             await process.wait()
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has the policy")
 async def test_a_generator_does_not_interrupt_the_service_beside_it() -> None:
     assert await policy() == os.SCHED_BATCH
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has the policy")
 async def test_a_generator_keeps_the_policy_that_it_was_started_with() -> None:
     assert await policy("chrt", "--idle", "0") == os.SCHED_IDLE

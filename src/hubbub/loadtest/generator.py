@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 import resource
-import sys
 
 from hubbub.loadtest.channel import (
     Broken,
@@ -94,10 +93,10 @@ def _allow_sockets() -> None:
 
 
 def _interrupt_nobody() -> None:
-    """Let an answer that comes wake this process without taking the core from the one that runs there (Linux). That may
-    be the service, on its way to the next answer: then this process would be woken for each of them alone. A policy
-    that somebody has chosen, by ``chrt`` for instance, is kept; so is the usual one where the system allows no other.
+    """Let an answer that comes wake this process without taking the core from the one that runs there. That may be
+    the service, on its way to the next answer: then this process would be woken for each of them alone. A policy that
+    somebody has chosen, by ``chrt`` for instance, is kept; so is the usual one where the system allows no other.
     """
-    if sys.platform == "linux" and os.sched_getscheduler(0) == os.SCHED_OTHER:
+    if os.sched_getscheduler(0) == os.SCHED_OTHER:
         with contextlib.suppress(OSError):
             os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
