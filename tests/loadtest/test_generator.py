@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
+import socket
 import sys
+
+import pytest
 
 from hubbub.loadtest.channel import Channel
 from hubbub.loadtest.fleet import KEY_VARIABLE
+from hubbub.loadtest.generator import Unconnected, generate
 
 
 async def policy(*before: str) -> int:
@@ -38,3 +43,17 @@ async def test_a_generator_does_not_interrupt_the_service_beside_it() -> None:
 
 async def test_a_generator_keeps_the_policy_that_it_was_started_with() -> None:
     assert await policy("chrt", "--idle", "0") == os.SCHED_IDLE
+
+
+async def test_a_generator_runs_where_the_system_tells_no_policy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So it is with musl (Alpine), whose functions for it exist, and always fail."""
+
+    def missing(*_: object) -> int:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(os, "sched_getscheduler", missing)
+    monkeypatch.setattr(os, "sched_setscheduler", missing)
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        port = unused.getsockname()[1]
+    with pytest.raises(Unconnected):
+        await generate("127.0.0.1", port, "key")

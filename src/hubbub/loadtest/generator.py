@@ -97,6 +97,6 @@ def _interrupt_nobody() -> None:
     the service, on its way to the next answer: then this process would be woken for each of them alone. A policy that
     somebody has chosen, by ``chrt`` for instance, is kept; so is the usual one where the system allows no other.
     """
-    if os.sched_getscheduler(0) == os.SCHED_OTHER:
-        with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError):  # with musl even the question fails
+        if os.sched_getscheduler(0) == os.SCHED_OTHER:
             os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
