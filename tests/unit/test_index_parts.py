@@ -691,6 +691,49 @@ def test_a_chat_whose_searches_read_too_much_does_not_wait_for_a_rest(
     assert searched.has(ONE)
 
 
+def test_the_index_rests_no_longer_for_a_step_that_was_held_up(
+    searched: Searched, slowly: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process may be stopped in the middle of a step, or a disk stall: that says nothing of what a step costs."""
+    file = while_one_joins(searched)
+    held_up, monotonic, add = 0.0, time.monotonic, file.add
+
+    def slow_add(*args: Any, **kwargs: Any) -> None:
+        nonlocal held_up
+        add(*args, **kwargs)
+        held_up += 3600
+
+    monkeypatch.setattr(time, "monotonic", lambda: monotonic() + held_up)
+    with monkeypatch.context() as patch:
+        patch.setattr(file, "add", slow_add)
+        searched.step()
+    reached = file.reached(ONE)
+    assert 0 < reached < 99
+    held_up += 5
+    searched.indexer._step()
+    assert file.reached(ONE) > reached
+
+
+def test_what_is_due_goes_on_after_a_rest_and_without_rests_there_is_a_pause(
+    searched: Searched, slowly: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No thread that only ever rests, and none that never lets go."""
+    file = while_one_joins(searched)
+    passed, monotonic = 0.0, time.monotonic
+    monkeypatch.setattr(time, "monotonic", lambda: monotonic() + passed)
+    monkeypatch.setattr(indexer, "_RESTS", 1_000_000)
+    searched.step()
+    reached = file.reached(ONE)
+    searched.indexer._step()
+    assert file.reached(ONE) == reached
+    passed = 1e9
+    searched.indexer._step()
+    assert file.reached(ONE) > reached
+    searched.indexer.ask(Part(1, ONE))
+    while not searched.has(ONE):
+        assert searched.indexer._step() >= 0.02
+
+
 def test_what_searches_ask_for_meanwhile_is_not_forgotten(searched: Searched, monkeypatch: pytest.MonkeyPatch) -> None:
     searched.put(posts([1]) + posts([1], chat=TWO))
     searched.steps()

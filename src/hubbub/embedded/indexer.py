@@ -45,6 +45,7 @@ _DUE = MOST_CHARACTERS // 4  # of the text in one step, for the chats that are d
 # After a step that takes in some of what is due, the next one that does waits for so many times its length: many chats
 # may be due at once, and the searches find what is not taken in yet. Not so just after a search that read too much.
 _RESTS = 2
+_LONGEST_REST_S = 5.0  # a step may have been held up, by a stall of the disk or as the process was stopped
 _HURRY_S = 2.0
 _REBUILT_AT_ONCE = 524_288  # characters
 _ASKED = 1000  # chats that searches have asked for since the last step; of more, the first are asked for again later
@@ -218,7 +219,7 @@ class Indexer(Generic[G]):
         behind = position - before >= CHANGES_AT_ONCE or len(noted) >= MOST_CHANGES
         now = time.monotonic()
         if due:
-            self._rest_until = now if hurry else now + _RESTS * (now - began)
+            self._rest_until = now if hurry else now + min(_RESTS * (now - began), _LONGEST_REST_S)
         pause = pause_after(new, more=left_over or behind)
         more_due = bool(begin) or any(each.more for each in parts) or len(parts) < len(due)
         return min(pause, max(self._rest_until - now, _BEHIND_PAUSE_S)) if more_due else pause
