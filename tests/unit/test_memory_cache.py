@@ -26,7 +26,7 @@ from hubbub.chat.commands import (
     RenameUser,
 )
 from hubbub.chat.feed import Feed
-from hubbub.chat.model import ChatKey, User
+from hubbub.chat.model import Chat, ChatKey, User
 from hubbub.embedded.store import SqliteStore
 from hubbub.embedded.view import _LISTS_AT_ONCE, MemoryCache
 
@@ -83,12 +83,32 @@ async def test_counts_are_true_however_few_chats_are_in_memory(store: SqliteStor
     assert await counts(cache, "other") == dict.fromkeys(range(1, 13), 5)
 
 
-async def test_a_chat_whose_deletion_is_not_reported_yet_is_not_listed(store: SqliteStore) -> None:
-    cache = MemoryCache(store, Feed(), max_chats=2)
+async def test_a_chat_whose_deletion_is_not_reported_yet_is_not_listed(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = MemoryCache(store, Feed(), max_chats=2)  # so that the list reads the three chats once more, one by one
     chats = new_chats(store, "one", 3)
-    assert len(await counts(cache, "one")) == 3
-    store.apply([DeleteChat(chats[0], 1)])
+    read = store.chats
+
+    async def read_and_delete(token: str, *, offset: int, limit: int) -> list[Chat]:
+        found = await read(token, offset=offset, limit=limit)
+        store.apply([DeleteChat(chats[0], 1)])
+        return found
+
+    monkeypatch.setattr(store, "chats", read_and_delete)
     assert list(await counts(cache, "one")) == [3, 2]
+
+
+async def test_the_keys_of_an_application_are_held_no_longer_than_its_chats(store: SqliteStore) -> None:
+    """Or applications with a hundred chats each would take many times what the bound of chats allows."""
+    cache = MemoryCache(store, Feed(), max_chats=12)
+    applications = [f"application {number}" for number in range(12)]
+    for token in applications:
+        chats = new_chats(store, token, 10)
+        assert len(await counts(cache, token)) == 10
+        await cache.newest(ANN, chats[0], 10)
+    keys = [each.newest for each in cache._applications.values() if each.newest is not None]
+    assert sum(map(len, keys)) <= 12
 
 
 async def test_a_list_that_is_too_large_to_keep_is_read_again(store: SqliteStore) -> None:

@@ -69,7 +69,8 @@ class Reads(Store, Protocol):
 
 class _Application:
     """The cached data of an application. ``newest`` has the keys of the newest chats, newest first, up to 100; None
-    until they are asked for. ``held`` is the number of its chats in the cache.
+    until they are asked for, and when a chat was dropped from the cache, whose bound so counts for the keys as well.
+    ``held`` is the number of its chats in the cache.
 
     ``page`` is the encoded list that was read last, with its limit. Only one is kept, because there are a hundred
     limits.
@@ -224,6 +225,7 @@ class MemoryCache:
         self._drop_messages(chat)
         del self._chats[chat.key]
         chat.application.held -= 1
+        chat.application.newest = None
         chat.application.changed()
 
     async def message(self, key: ChatKey, number: int) -> MessagesRead:
