@@ -691,6 +691,28 @@ def test_a_chat_whose_searches_read_too_much_does_not_wait_for_a_rest(
     assert searched.has(ONE)
 
 
+def test_a_slow_step_does_not_end_the_hurry_before_the_chat_has_had_its_turn(
+    searched: Searched, slowly: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = while_one_joins(searched)
+    late, monotonic, add = 0.0, time.monotonic, file.add
+
+    def slow_add(*args: Any, **kwargs: Any) -> None:
+        nonlocal late
+        add(*args, **kwargs)
+        late += 3
+
+    monkeypatch.setattr(time, "monotonic", lambda: monotonic() + late)
+    searched.indexer.ask(Part(1, ONE))
+    with monkeypatch.context() as patch:
+        patch.setattr(file, "add", slow_add)
+        searched.indexer._step()
+    for _ in range(3):
+        reached = file.reached(ONE)
+        searched.indexer._step()
+        assert file.reached(ONE) > reached
+
+
 def test_the_index_rests_no_longer_for_a_step_that_was_held_up(
     searched: Searched, slowly: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

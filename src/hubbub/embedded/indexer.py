@@ -193,9 +193,7 @@ class Indexer(Generic[G]):
         position, noted = self._store.noted(before)
         waiting = generation.waiting()
         asked = {self._asked.popleft() for _ in range(len(self._asked))}
-        if asked:
-            self._hurry_until = began + _HURRY_S
-        hurry = began < self._hurry_until
+        hurry = bool(asked) or began < self._hurry_until
         due = generation.due() if hurry or began >= self._rest_until else []
         if position == before and not (waiting or due or asked):
             self._sync(generation)
@@ -218,6 +216,8 @@ class Indexer(Generic[G]):
         self._sync(generation)
         behind = position - before >= CHANGES_AT_ONCE or len(noted) >= MOST_CHANGES
         now = time.monotonic()
+        if asked:  # this step only notes that their chats are due
+            self._hurry_until = now + _HURRY_S
         if due:
             self._rest_until = now if hurry else now + min(_RESTS * (now - began), _LONGEST_REST_S)
         pause = pause_after(new, more=left_over or behind)
