@@ -691,64 +691,67 @@ def test_a_chat_whose_searches_read_too_much_does_not_wait_for_a_rest(
     assert searched.has(ONE)
 
 
-def test_a_slow_step_does_not_end_the_hurry_before_the_chat_has_had_its_turn(
-    searched: Searched, slowly: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    file = while_one_joins(searched)
-    late, monotonic, add = 0.0, time.monotonic, file.add
+class Clock:
+    """The monotonic clock, which a test moves on by ``moved`` seconds."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monotonic = time.monotonic
+        self.moved = 0.0
+        monkeypatch.setattr(time, "monotonic", lambda: monotonic() + self.moved)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock(monkeypatch)
+
+
+def held_up(searched: Searched, file: IndexFile, clock: Clock, seconds: float) -> None:
+    """Do a step that takes so long."""
+    add = file.add
 
     def slow_add(*args: Any, **kwargs: Any) -> None:
-        nonlocal late
         add(*args, **kwargs)
-        late += 3
+        clock.moved += seconds
 
-    monkeypatch.setattr(time, "monotonic", lambda: monotonic() + late)
-    searched.indexer.ask(Part(1, ONE))
-    with monkeypatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(file, "add", slow_add)
-        searched.indexer._step()
+        searched.step()
+
+
+def test_a_slow_step_does_not_end_the_hurry_before_the_chat_has_had_its_turn(
+    searched: Searched, slowly: None, clock: Clock
+) -> None:
+    file = while_one_joins(searched)
+    searched.indexer.ask(Part(1, ONE))
+    held_up(searched, file, clock, 3)
     for _ in range(3):
         reached = file.reached(ONE)
         searched.indexer._step()
         assert file.reached(ONE) > reached
 
 
-def test_the_index_rests_no_longer_for_a_step_that_was_held_up(
-    searched: Searched, slowly: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_index_rests_no_longer_for_a_step_that_was_held_up(searched: Searched, slowly: None, clock: Clock) -> None:
     """A process may be stopped in the middle of a step, or a disk stall: that says nothing of what a step costs."""
     file = while_one_joins(searched)
-    held_up, monotonic, add = 0.0, time.monotonic, file.add
-
-    def slow_add(*args: Any, **kwargs: Any) -> None:
-        nonlocal held_up
-        add(*args, **kwargs)
-        held_up += 3600
-
-    monkeypatch.setattr(time, "monotonic", lambda: monotonic() + held_up)
-    with monkeypatch.context() as patch:
-        patch.setattr(file, "add", slow_add)
-        searched.step()
+    held_up(searched, file, clock, 3600)
     reached = file.reached(ONE)
     assert 0 < reached < 99
-    held_up += 5
+    clock.moved += 5
     searched.indexer._step()
     assert file.reached(ONE) > reached
 
 
 def test_what_is_due_goes_on_after_a_rest_and_without_rests_there_is_a_pause(
-    searched: Searched, slowly: None, monkeypatch: pytest.MonkeyPatch
+    searched: Searched, slowly: None, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No thread that only ever rests, and none that never lets go."""
     file = while_one_joins(searched)
-    passed, monotonic = 0.0, time.monotonic
-    monkeypatch.setattr(time, "monotonic", lambda: monotonic() + passed)
     monkeypatch.setattr(indexer, "_RESTS", 1_000_000)
     searched.step()
     reached = file.reached(ONE)
     searched.indexer._step()
     assert file.reached(ONE) == reached
-    passed = 1e9
+    clock.moved = 1e9
     searched.indexer._step()
     assert file.reached(ONE) > reached
     searched.indexer.ask(Part(1, ONE))
