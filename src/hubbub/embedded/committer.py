@@ -2,8 +2,8 @@
 
 Group commit: the next batch gathers in the sockets while one is written to disk. So the busier the service is, the more
 requests share the cost of a commit, and an idle service answers after a single commit. When several commands wait, a
-commit begins PACE_S after the one before it at the earliest, or once enough of them have come at the latest rate: more
-share it, and who sends one after another waits for nothing.
+commit begins PACE_S after the one before it at the earliest, so that more share it; sooner if, by how many came until
+the last one, enough have come by then. Who sends one after another waits for nothing.
 
 Invariants: commands of one process are applied in the order in which they come; an outcome is sent only after the
 commit that has its command, and outcomes are sent in the same order. Where several processes serve, all find what a

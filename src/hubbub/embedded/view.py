@@ -69,8 +69,8 @@ class Reads(Store, Protocol):
 
 class _Application:
     """The cached data of an application. ``newest`` has the keys of the newest chats, newest first, up to 100; None
-    until they are asked for, and when a chat was dropped from the cache, whose bound so counts for the keys as well.
-    ``held`` is the number of its chats in the cache.
+    until they are asked for, and once a chat is dropped from the cache: so the keys are no more than the cached chats.
+    ``held`` is the number of these.
 
     ``page`` is the encoded list that was read last, with its limit. Only one is kept, because there are a hundred
     limits.
@@ -91,6 +91,10 @@ class _Application:
     def changed(self) -> None:
         self.page = None
         self.changes += 1
+
+    def forget_newest(self) -> None:
+        self.newest = None
+        self.changed()
 
 
 class _Chat:
@@ -225,8 +229,7 @@ class MemoryCache:
         self._drop_messages(chat)
         del self._chats[chat.key]
         chat.application.held -= 1
-        chat.application.newest = None
-        chat.application.changed()
+        chat.application.forget_newest()
 
     async def message(self, key: ChatKey, number: int) -> MessagesRead:
         message = await self._store.message(key, number)
@@ -334,13 +337,13 @@ class MemoryCache:
         application = self._application(token)
         page = self._held_list(application, limit)
         if page is None:
-            if application.newest is None:
+            keys = application.newest
+            if keys is None:
                 stored = await self._store.chats(token, offset=0, limit=100)
-                keys = [ChatKey(token, chat.number) for chat in stored]
+                keys = application.newest = [ChatKey(token, chat.number) for chat in stored]
                 for key, chat in zip(keys, stored, strict=True):
-                    self._hold(key, chat)
-                application.newest = keys
-            page = await self._page(application, application.newest[:limit], limit)
+                    self._hold(key, chat)  # which may drop the first ones again
+            page = await self._page(application, keys[:limit], limit)
         return page
 
     def _held_list(self, application: _Application, limit: int) -> bytes | None:
@@ -510,8 +513,7 @@ class MemoryCache:
         else:
             application = self._applications.get(command.token)
         if application is not None:
-            application.newest = None
-            application.changed()
+            application.forget_newest()
 
     def _chat_deleted(self, key: ChatKey) -> None:
         self._store.forget_ids()
@@ -520,8 +522,7 @@ class MemoryCache:
             self._let_go(chat)
         application = self._applications.get(key.token)
         if application is not None:
-            application.newest = None
-            application.changed()
+            application.forget_newest()
 
     def _application_deleted(self, token: str) -> None:
         self._store.forget_ids()
