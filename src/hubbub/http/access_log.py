@@ -47,9 +47,9 @@ class AccessLog:
             "method": method.decode("ascii", "replace") or "-",
             "path": shortened(target),
             "status": status,
-            "duration_ms": round((perf_counter() - begun) * 1000, 1),
+            "duration_ms": round((perf_counter() - begun) * 1000, 3),
         }
-        log.info("%(address)s %(user)s %(method)s %(path)s %(status)d %(duration_ms).1f ms", fields, extra=fields)
+        log.info("%(address)s %(user)s %(method)s %(path)s %(status)d %(duration_ms).3f ms", fields, extra=fields)
 
     def _address(self, peer: str, headers: Iterable[tuple[bytes, bytes]]) -> str:
         forwarded = ""
