@@ -11,7 +11,6 @@ import secrets
 import sqlite3
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -109,15 +108,21 @@ class DataFolder:
 
     async def when_asked(self, what: str, act: Callable[[], Awaitable[None]]) -> None:
         """Poll for requests that other processes leave with ``ask``, and call ``act``, again later if that raises
-        Unavailable; runs until cancelled."""
+        Unavailable; runs until cancelled. Each reason for that is logged once for a request."""
         asked, taken = self.path / what, self.path / f"{what}{_TAKEN}"
+        logged = ""
         while True:
             if asked.exists():
                 asked.rename(taken)  # one that is left from now on is another request
             if taken.exists():
-                with suppress(Unavailable):
+                try:
                     await act()
                     taken.unlink()
+                    logged = ""
+                except Unavailable as error:
+                    if str(error) != logged:
+                        logged = str(error)
+                        log.warning("%s is asked for, and tried until it can be done: %s", what, error)
             await asyncio.sleep(_LOOK_S)
 
     @staticmethod
