@@ -691,6 +691,15 @@ def test_a_chat_whose_searches_read_too_much_does_not_wait_for_a_rest(
     assert searched.has(ONE)
 
 
+def test_a_chat_that_is_asked_for_has_its_first_step_at_once(searched: Searched) -> None:
+    searched.put(posts(range(1, 4)))
+    searched.steps()
+    searched.indexer.ask(Part(1, ONE))
+    assert searched.indexer._step() < 0.1
+    searched.indexer._step()
+    assert searched.has(ONE)
+
+
 class Clock:
     """The monotonic clock, which a test moves on by ``moved`` seconds."""
 
