@@ -88,6 +88,23 @@ def test_head_has_no_body_and_old_clients_get_a_close(service: Served) -> None:
     assert raw(service, b"GET /healthz HTTP/1.0\r\n\r\n").endswith(b'{"status":"ok"}')
 
 
+def test_a_client_of_http_1_0_gets_a_stream_without_chunks(service: Served, ann: Person) -> None:
+    chat = ann.chat()
+    ann.post(f"{chat}/messages", json={"body": "hello"})
+    cookie = f"Cookie: auth_token={ann.cookies['auth_token']}\r\n"
+    parts = urlsplit(service.url)
+    with socket.create_connection((parts.hostname, parts.port), timeout=10) as connection:
+        target = f"/api/v1{chat}/messages/stream?after=0"
+        connection.sendall(f"GET {target} HTTP/1.0\r\nConnection: keep-alive\r\n{cookie}\r\n".encode())
+        received = b""
+        while b'Z"}' not in received:  # the end of the message
+            received += connection.recv(65536)
+    head, _, events = received.partition(b"\r\n\r\n")
+    assert b"transfer-encoding" not in head
+    assert b"connection: close" in head
+    assert events.startswith(b"retry: 1000\n\nid: 1\nevent: message\ndata: {")
+
+
 def test_ready_and_document(service: Served) -> None:
     def parts() -> dict[str, dict[str, str]]:
         found: dict[str, dict[str, str]] = httpx.get(service.url + "/readyz").json()["parts"]

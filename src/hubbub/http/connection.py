@@ -513,7 +513,7 @@ class Connection(asyncio.Protocol):
         return {
             "type": "http",
             "asgi": {"version": "3.0", "spec_version": "2.3"},
-            "http_version": "1.1",
+            "http_version": request.version,
             "server": (transport.get_extra_info("sockname") or ("", 0))[:2],
             "client": (transport.get_extra_info("peername") or ("", 0))[:2],
             "scheme": "http" if transport.get_extra_info("sslcontext") is None else "https",

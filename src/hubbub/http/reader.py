@@ -24,7 +24,7 @@ HEADER_COST = 150  # bytes that a parsed header takes beside its text
 class Request:
     """A request. ``refused`` is the answer to one that can't be read to its end; ``raw`` is its head if that came at
     once, and ``known`` is what is remembered of a head that was seen before: ``headers`` is empty then. ``begun`` is
-    perf_counter's when it had come.
+    perf_counter's when it had come. ``version`` is HTTP's.
     """
 
     __slots__ = (
@@ -39,6 +39,7 @@ class Request:
         "route",
         "span",
         "target",
+        "version",
     )
 
     def __init__(self) -> None:
@@ -53,6 +54,7 @@ class Request:
         self.begun = 0.0
         self.route = "other"
         self.span: Any = None
+        self.version = "1.1"
 
 
 class _Fields:
@@ -171,7 +173,7 @@ class Reader:
         request = self._request = Request()
         request.raw = raw
         request.method = self._parser.get_method()
-        version = self._parser.get_http_version()
+        version = request.version = self._parser.get_http_version()
         if version not in ("1.1", "1.0"):
             raise Refused(problem(505, "This service speaks HTTP/1.1 and HTTP/1.0."))
         request.target, request.headers = resolved(request.method, fields.target, fields.headers, version)
