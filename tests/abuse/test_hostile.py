@@ -144,6 +144,32 @@ def test_tokens_that_were_never_issued_are_refused(own_service: Service) -> None
         assert ann.get("/auth/me").status_code == 200
 
 
+def test_a_token_counts_in_its_own_header_however_often_it_was_used(service: Served, ann: Person) -> None:
+    chat, token = ann.chat(), ann.cookies["auth_token"]
+    cookie, bearer = {"Cookie": f"auth_token={token}"}, {"Authorization": f"Bearer {token}"}
+    for path in ("/auth/me", f"{chat}/messages"):
+        url = f"{service.url}/api/v1{path}"
+        for _ in range(2):  # the second time, each is remembered where it is valid
+            assert httpx.get(url, headers=cookie).status_code == 200
+            assert httpx.get(url, headers=bearer).status_code == 200
+            assert httpx.get(url, headers={**cookie, "Authorization": ""}).status_code == 200
+            assert httpx.get(url, headers={"Authorization": cookie["Cookie"]}).status_code == 401
+            assert httpx.get(url, headers={"Cookie": bearer["Authorization"]}).status_code == 401
+
+
+def test_a_request_is_one_users_on_every_route(service: Served, ann: Person, bob: Person) -> None:
+    chat = ann.chat()
+    tokens = [person.cookies["auth_token"] for person in (ann, bob)]
+    for path in ("/auth/me", f"{chat}/messages"):
+        url = f"{service.url}/api/v1{path}"
+        assert httpx.get(url, headers=[("Authorization", f"Bearer {each}") for each in tokens]).status_code == 400
+        for other in (["a=b", f"auth_token={tokens[0]}"], [f"auth_token={tokens[0]}", "a=b"]):
+            assert httpx.get(url, headers=[("Cookie", each) for each in other]).status_code == 200
+    twice = [("Idempotency-Key", "one"), ("Idempotency-Key", "two"), ("Cookie", f"auth_token={tokens[0]}")]
+    assert httpx.post(f"{service.url}/api/v1{chat}/messages", json={"body": "x"}, headers=twice).status_code == 400
+    assert ann.get(f"{chat}/messages").json() == []
+
+
 @pytest.mark.parametrize(
     ("headers", "status"),
     [

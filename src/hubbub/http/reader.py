@@ -14,6 +14,7 @@ from hubbub.http.body import Body, Chunked, Sized
 from hubbub.http.heads import END, Head
 from hubbub.http.problems import Refused, problem
 from hubbub.http.reply import Reply
+from hubbub.http.single import single
 from hubbub.http.target import resolved
 
 MAX_HEAD = 32 * 1024
@@ -176,7 +177,8 @@ class Reader:
         version = request.version = self._parser.get_http_version()
         if version not in ("1.1", "1.0"):
             raise Refused(problem(505, "This service speaks HTTP/1.1 and HTTP/1.0."))
-        request.target, request.headers = resolved(request.method, fields.target, fields.headers, version)
+        request.target, headers = resolved(request.method, fields.target, fields.headers, version)
+        request.headers = single(headers)
         self._parser = None
         framing, wishes = _NONE, b""
         for name, value in request.headers:

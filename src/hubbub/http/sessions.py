@@ -112,13 +112,13 @@ class Sessions:
         return Token(jwt.encode(claims, self._secret, algorithm=_ALGORITHM), expires_at, max(expires_at - now, 0))
 
     async def of(self, cookie: bytes | None, authorization: bytes | None) -> Session:
-        """The session of a request with these headers; Authorization counts before the cookie.
+        """The session of a request with these headers; Authorization counts before the cookie, unless it is empty.
 
         Raises:
             Unauthenticated: no token, or one that is forged, expired or ended.
             RateLimited: the user has used up what one user may send.
         """
-        session = self.known(authorization or cookie)
+        session = self.known(credentials_of(cookie, authorization))
         mark = ""
         if session is not None:
             asking.set(session.user.ref)
@@ -150,7 +150,7 @@ class Sessions:
     ) -> Caller:
         """The caller of a request with these headers, as ``of``, and what the gate brings of what the request wants.
         ``entered`` is what the gate has said of this request, if it was asked before."""
-        session = self.known(authorization or cookie)
+        session = self.known(credentials_of(cookie, authorization))
         if session is not None:
             asking.set(session.user.ref)
             if entered is None:
@@ -163,34 +163,35 @@ class Sessions:
 
     def user_of(self, cookie: bytes | None, authorization: bytes | None) -> str:
         """The public id of the user whose session these headers name, if it is remembered; else the empty string."""
-        session = self.known(authorization or cookie)
+        session = self.known(credentials_of(cookie, authorization))
         return session.user.ref if session is not None else ""
 
-    def known(self, header: bytes | None) -> Session | None:
-        """The remembered session of this header, unless it has expired. It is valid only for who asks the gate."""
-        session = self._remembered.get(header) if header is not None else None
+    def known(self, credentials: bytes | None) -> Session | None:
+        """The remembered session of these, see ``credentials_of``, unless it has expired. It is valid only for who asks
+        the gate."""
+        session = self._remembered.get(credentials) if credentials is not None else None
         return session if session is not None and session.expires_at > time.time() else None
 
     async def _verified(
         self, cookie: bytes | None, authorization: bytes | None, mark: str, *, counted: bool
     ) -> Session:
         """The session, verified and remembered from now on. A header that is refused is forgotten."""
-        header = authorization or cookie
+        credentials = credentials_of(cookie, authorization)
         try:
             session = await self._verify(cookie, authorization, mark, counted=counted)
         except Unauthenticated:
-            if header is not None:
-                self._remembered.pop(header, None)
+            if credentials is not None:
+                self._remembered.pop(credentials, None)
             raise
-        if header is not None and len(header) <= _LONGEST_HEADER:
-            self._remembered[header] = session
+        if credentials is not None and len(credentials) <= _LONGEST_HEADER:
+            self._remembered[credentials] = session
             if len(self._remembered) > _REMEMBERED:
                 self._remembered.popitem(last=False)
         return session
 
     async def _verify(self, cookie: bytes | None, authorization: bytes | None, mark: str, *, counted: bool) -> Session:
         """``mark`` is the gate's, if the user has entered already. A ``counted`` request does not enter again."""
-        if authorization is not None:
+        if authorization:
             scheme, _, token = authorization.decode("latin-1").partition(" ")
             if scheme.lower() != "bearer":
                 raise Unauthenticated("The Authorization header must be: Bearer TOKEN.")
@@ -229,7 +230,7 @@ class Sessions:
             if len(self._ended) > _REMEMBERED_ENDED:
                 self._ended.popitem(last=False)
             raise ended
-        return Session(session, user, era, int(begun_at), float(claims["exp"]), authorization is not None, mark)
+        return Session(session, user, era, int(begun_at), float(claims["exp"]), bool(authorization), mark)
 
     async def end(self, session: Session) -> None:
         """End the session: all of its tokens are invalid once this returns."""
@@ -257,8 +258,17 @@ class Sessions:
 
     def _forget(self, user: User) -> None:
         """Forget the user's sessions: they would have to be checked again anyway."""
-        for header in [header for header, known in self._remembered.items() if known.user.id == user.id]:
-            del self._remembered[header]
+        for each in [each for each, known in self._remembered.items() if known.user.id == user.id]:
+            del self._remembered[each]
+
+
+def credentials_of(cookie: bytes | None, authorization: bytes | None) -> bytes | None:
+    """What the session of a request with these headers is remembered by: the header that counts, with its name. What is
+    a token in one of them is none in the other.
+    """
+    if authorization:
+        return b"authorization: " + authorization
+    return None if cookie is None else b"cookie: " + cookie
 
 
 def _given(request: Request) -> tuple[bytes | None, bytes | None]:

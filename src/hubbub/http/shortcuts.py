@@ -22,7 +22,7 @@ from hubbub.http.media import is_json
 from hubbub.http.origin import must_be_own_page
 from hubbub.http.reply import Reply
 from hubbub.http.schemas import MessagePaging
-from hubbub.http.sessions import Session, Sessions
+from hubbub.http.sessions import Session, Sessions, credentials_of
 
 # What comes of a Later: the answer, the refusal, or, if neither can be told, the entry with which the route goes on.
 Came: TypeAlias = Answer | Exception | Entry
@@ -71,7 +71,7 @@ def shortcut_of(makes: Makes, match: Match, headers: dict[bytes, bytes]) -> Shor
     """The shortcut of a hot request with these headers; None if it has none. It depends on the head of its requests
     alone, so it may be kept with that."""
     _, chat, asked, route = match
-    credentials = headers.get(b"authorization") or headers.get(b"cookie")
+    credentials = credentials_of(headers.get(b"cookie"), headers.get(b"authorization"))
     if credentials is None:
         return None
     if route == "postMessage":
