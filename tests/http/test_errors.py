@@ -100,6 +100,14 @@ def test_an_unknown_field_beside_good_ones_stores_nothing(ann: Person) -> None:
     assert ann.post(messages, json={"body": "x"}).json() == {"messageNumber": 1}
 
 
+@pytest.mark.parametrize("value", ["1e999", "-1e999", "9" * 5000, "1e308", "[1]", "{}", "true", '"1"', "0", "1.5"])
+def test_a_number_that_no_field_takes_is_a_wrong_field(ann: Person, value: str) -> None:
+    chat = ann.chat()
+    content = '{"messageNumber": ' + value + ', "body": "x"}'
+    answer = ann.put(f"{chat}/messages", content=content, headers={"Content-Type": "application/json"})
+    assert problem(answer, 422)["errors"] == ["messageNumber must be a whole number from 1 to 9007199254740991"]
+
+
 def test_a_text_of_colons_is_not_taken_for_fields(ann: Person) -> None:
     messages = ann.chat() + "/messages"
     assert ann.post(messages, json={"body": ":" * 10_000}).status_code == 200

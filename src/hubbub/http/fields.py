@@ -15,7 +15,7 @@ S = TypeVar("S", bound=msgspec.Struct)
 
 _LARGEST = 2**53 - 1  # the largest whole number that JSON keeps exact everywhere (RFC 8259, section 6)
 _MISSING = object()
-_NESTED = object()
+_UNFIT = object()
 _decode = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _fields_of = cache(msgspec.structs.fields)
 _MOST_FIELDS = 1000  # of a body whose unknown fields are named
@@ -72,9 +72,15 @@ def _raw(kind: type[msgspec.Struct], *, closed: bool) -> msgspec.json.Decoder[ms
 
 def _plain(value: msgspec.Raw) -> Any:
     """The value of a string, a number, a boolean or null. No field takes anything else, and lists and objects are not
-    made, for as many as a body has room for would hold the event loop.
+    made, for as many as a body has room for would hold the event loop. Nor does one take a number that can't be one of
+    Python's, as 1e999.
     """
-    return _NESTED if bytes(memoryview(value)[:1]) in (b"[", b"{") else msgspec.json.decode(value)
+    if bytes(memoryview(value)[:1]) in (b"[", b"{"):
+        return _UNFIT
+    try:
+        return msgspec.json.decode(value)
+    except msgspec.ValidationError:
+        return _UNFIT
 
 
 def _unknown(given: Collection[str], has: list[str]) -> list[str]:
