@@ -6,6 +6,7 @@ import asyncio
 import multiprocessing
 import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -177,6 +178,14 @@ def test_deleting_an_account_needs_its_password(service: Served, bob: Person) ->
 
     assert 8 <= until_locked_out(tries) < 15
     assert bob.get("/auth/me").is_success
+
+
+def test_an_account_that_is_deleted_twice_at_once_is_deleted_by_one(bob: Person) -> None:
+    with ThreadPoolExecutor() as at_once:
+        answers = list(at_once.map(lambda _: delete_me(bob), range(4)))
+    statuses = sorted(answer.status_code for answer in answers)
+    assert statuses[0] == 204
+    assert set(statuses[1:]) <= {401, 403}  # 403: the password of no account is wrong
 
 
 def test_erased_messages_are_gone_everywhere(token: str, ann: Person, bob: Person) -> None:

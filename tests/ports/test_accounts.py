@@ -224,7 +224,7 @@ async def test_a_deleted_account_leaves_no_operator_and_no_link(store: Store) ->
 async def test_a_deleted_user_joins_nothing(store: Store) -> None:
     ref = invite(store, "code", uses=9)
     store.apply([DeleteUser(2, "gone", False)])
-    assert isinstance(store.apply([AcceptInvite("token", hash_of("code"), 2, NOW)])[0], NotFound)
+    assert isinstance(store.apply([AcceptInvite("token", hash_of("code"), 2, NOW)])[0], Unauthenticated)
     assert await store.role("token", 2) is None
     assert await used(store, ref) == 0
 

@@ -30,7 +30,7 @@ from hubbub.chat.commands import (
     RenameUser,
     SetPassword,
 )
-from hubbub.chat.errors import Forbidden, Invalid, KeyReused, NotFound
+from hubbub.chat.errors import Forbidden, Invalid, KeyReused, NotFound, Unauthenticated
 from hubbub.chat.model import ChatKey, Invite, Role, User
 from hubbub.chat.ports import Place, Sent
 from tests.ports.conftest import Erasable as Store
@@ -304,7 +304,7 @@ async def test_a_deleted_account_is_gone_and_its_messages_stay_under_another_nam
     assert isinstance(store.apply([DeleteUser(1, "era", erase=False)])[0], Invalid)
     assert await store.user_by_ref("ref") is not None
     assert store.apply([DeleteUser(2, "era", erase=False)]) == [None]
-    assert isinstance(store.apply([DeleteUser(2, "era2", erase=False)])[0], NotFound)
+    assert isinstance(store.apply([DeleteUser(2, "era2", erase=False)])[0], Unauthenticated)
     assert await store.user_by_ref("ref2") is None
     assert await store.user_by_email("b@x") is None
     assert await store.user_by_email("deleted 2") is None
@@ -319,7 +319,7 @@ async def test_a_deleted_account_is_gone_and_its_messages_stay_under_another_nam
     assert isinstance(again[0], User)
     assert again[0].id != 2
     assert isinstance(again[1], NotFound)
-    assert isinstance(store.apply([AddApplication("theirs", "T", 2, 9)])[0], NotFound)
+    assert isinstance(store.apply([AddApplication("theirs", "T", 2, 9)])[0], Unauthenticated)
     assert await store.application("theirs") is None
 
 
@@ -360,7 +360,7 @@ async def test_a_name_and_a_password_are_changed(store: Store) -> None:
     assert not await store.session_lives(2, "", "one")
     store.apply([DeleteUser(2, "last", erase=False)])
     refused = store.apply([RenameUser(2, "Back"), SetPassword(2, "hash", "era")])
-    assert [type(outcome) for outcome in refused] == [NotFound, NotFound]
+    assert [type(outcome) for outcome in refused] == [Unauthenticated, Unauthenticated]
     assert [each.sender_name for each in await store.messages(CHAT, limit=9)] == ["Deleted user", "A"]
 
 

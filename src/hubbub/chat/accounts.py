@@ -29,8 +29,13 @@ def session_over() -> Unauthenticated:
     return Unauthenticated("This session has ended. Log in again.")
 
 
+def account_gone() -> Unauthenticated:
+    """The refusal of a command of a user who was deleted a moment ago: their sessions have ended too."""
+    return Unauthenticated("This account has been deleted.")
+
+
 def no_account() -> NotFound:
-    """The refusal of a command whose user was deleted a moment ago."""
+    """The refusal of a command about another user, who was deleted a moment ago."""
     return NotFound("There is no such account.")
 
 

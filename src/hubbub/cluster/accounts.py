@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from hubbub.chat.accounts import no_account
+from hubbub.chat.accounts import account_gone
 from hubbub.chat.applications import no_application, no_invite, refusal
 from hubbub.chat.commands import (
     AcceptInvite,
@@ -178,7 +178,7 @@ def _accept_invite(cursor: Any, command: AcceptInvite) -> Outcome:
     if not has_application(cursor, command.token):
         return wrong_invite()
     if is_gone(cursor, command.user_id):
-        return no_account()
+        return account_gone()
     invite = _one(cursor, _INVITE, (command.hash, command.token, command.now))
     if invite is None:
         return wrong_invite()

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 from msgspec.structs import replace
 
-from hubbub.chat.accounts import must_hand_over, no_account, session_over
+from hubbub.chat.accounts import account_gone, must_hand_over, no_account, session_over
 from hubbub.chat.applications import handed_over, must_own, no_member
 from hubbub.chat.commands import (
     AddApplication,
@@ -119,14 +119,14 @@ class MySqlStore:
 
     def _rename_user(self, cursor: Any, command: RenameUser) -> Outcome:
         if is_gone(cursor, command.user_id):
-            return no_account()
+            return account_gone()
         cursor.execute("UPDATE users SET name = %s WHERE id = %s", (command.name, command.user_id))
         rename_later(cursor, command.user_id)
         return None
 
     def _set_password(self, cursor: Any, command: SetPassword) -> Outcome:
         if is_gone(cursor, command.user_id):
-            return no_account()
+            return account_gone()
         if not _asked_in(cursor, command):
             return session_over()
         cursor.execute(
@@ -141,7 +141,7 @@ class MySqlStore:
 
     def _delete_user(self, cursor: Any, command: DeleteUser) -> Outcome:
         if is_gone(cursor, command.user_id):
-            return no_account()
+            return account_gone()
         if not _asked_in(cursor, command):
             return session_over()
         cursor.execute(
@@ -183,7 +183,7 @@ class MySqlStore:
 
     def _add_application(self, cursor: Any, command: AddApplication) -> Outcome:
         if is_gone(cursor, command.owner_id):
-            return no_account()
+            return account_gone()
         cursor.execute(
             "INSERT INTO applications (token, name, created_at) VALUES (%s,%s,%s)",
             (command.token, command.name, command.created_at),

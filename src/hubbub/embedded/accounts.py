@@ -8,7 +8,7 @@ import sqlite3
 from collections.abc import Callable
 from typing import Any
 
-from hubbub.chat.accounts import no_account
+from hubbub.chat.accounts import account_gone
 from hubbub.chat.applications import no_invite, refusal
 from hubbub.chat.commands import (
     AcceptInvite,
@@ -159,7 +159,7 @@ def _remove_invite(database: sqlite3.Connection, command: RemoveInvite) -> Outco
 
 def _accept_invite(database: sqlite3.Connection, command: AcceptInvite) -> Outcome:
     if is_gone(database, command.user_id):
-        return no_account()
+        return account_gone()
     invite = database.execute(_INVITE, (command.hash, command.token, command.now)).fetchone()
     if invite is None:
         return wrong_invite()

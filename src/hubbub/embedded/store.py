@@ -26,7 +26,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any, ClassVar, TypeAlias, TypeVar, cast
 
-from hubbub.chat.accounts import must_hand_over, no_account, session_over
+from hubbub.chat.accounts import account_gone, must_hand_over, no_account, session_over
 from hubbub.chat.applications import handed_over, must_own, no_member
 from hubbub.chat.commands import (
     DELETE_CHATS,
@@ -369,11 +369,11 @@ class SqliteStore:
         renamed = self._writing.execute(
             "UPDATE users SET name = ? WHERE id = ? AND NOT deleted", (command.name, command.user_id)
         )
-        return None if renamed.rowcount else no_account()
+        return None if renamed.rowcount else account_gone()
 
     def _set_password(self, command: SetPassword) -> Outcome:
         if is_gone(self._writing, command.user_id):
-            return no_account()
+            return account_gone()
         if not self._asked_in(command):
             return session_over()
         self._writing.execute(
@@ -392,7 +392,7 @@ class SqliteStore:
 
     def _delete_user(self, command: DeleteUser) -> Outcome:
         if is_gone(self._writing, command.user_id):
-            return no_account()
+            return account_gone()
         if not self._asked_in(command):
             return session_over()
         (owned,) = self._writing.execute(
@@ -425,7 +425,7 @@ class SqliteStore:
 
     def _add_application(self, command: AddApplication) -> Outcome:
         if is_gone(self._writing, command.owner_id):
-            return no_account()
+            return account_gone()
         added = self._writing.execute(
             "INSERT INTO applications (token, name, created_at) VALUES (?,?,?)",
             (command.token, command.name, command.created_at),
