@@ -138,6 +138,7 @@ QUERIES: list[tuple[str, Expected]] = [
     ("perfromance", {"performance"}),
     ("inovice", {"invoice"}),
     ("luncg menu", {"lunch"}),
+    ("solw", {"database"}),
     # Not typos: too short, or too different.
     ("lxnxh", set()),
     ("okk", set()),

@@ -104,20 +104,26 @@ def _term(text: str) -> Term:
 
 
 def _typos(text: str) -> tuple[frozenset[str], ...]:
-    """A typo spares one of two pieces of a word, two typos one of three (as pigeons and holes have it). Two letters
-    that changed places across a cut would hurt both pieces, so pieces begin one letter behind the cut where they can.
+    """A typo spares one of two pieces of a word, two typos one of three (as pigeons and holes have it). Only two
+    letters that changed places across a cut hurt the pieces on both sides: so these are looked for as one piece too,
+    with the two letters exchanged.
     """
     length = len(text)
     if length < FUZZY_FROM:
         return ()
-    if length < FUZZIER_FROM:
-        cut = length // 2
-        gap = 1 if length - cut - 1 >= 2 else 0
-        pieces = [f"  {text[:cut]}", f"{text[cut + gap :]}  "]
-    else:
-        third = length // 3
-        pieces = [f"  {text[:third]}", text[third : length - third], f"{text[length - third :]}  "]
-    return tuple(frozenset(grams(piece)) for piece in pieces)
+    pieces = 2 if length < FUZZIER_FROM else 3
+    first = length // pieces
+    cuts = (0, first, length - first, length) if pieces == 3 else (0, first, length)
+    return tuple(_piece(text, cuts[begin : end + 1]) for end in range(1, pieces + 1) for begin in range(end))
+
+
+def _piece(text: str, cuts: Sequence[int]) -> frozenset[str]:
+    """The grams of the word from the first of the cuts to the last, with the letters at each cut between exchanged."""
+    letters = list(text)
+    for cut in cuts[1:-1]:
+        letters[cut - 1], letters[cut] = letters[cut], letters[cut - 1]
+    before, behind = "" if cuts[0] else "  ", "" if cuts[-1] < len(text) else "  "
+    return frozenset(grams(before + "".join(letters[cuts[0] : cuts[-1]]) + behind))
 
 
 def some(of: frozenset[str], terms: int) -> list[str]:
