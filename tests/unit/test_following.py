@@ -57,6 +57,14 @@ def test_changes_come_in_order_and_once_each(store: SqliteStore) -> None:
     assert store.following.noted(position) == (position, {})
 
 
+def test_a_nul_hides_nothing_of_a_message(store: SqliteStore) -> None:
+    position = store.following.last_change()
+    store.apply([post(ONE, 10, "a\0" + LONG), post(ONE, 11, "\0"), post(ONE, 12, "é\0b")])
+    changes, documents = store.following.changes(store.following.noted(position)[1])
+    assert [each.size >= size for each, size in zip(changes, (5002, 1, 3), strict=True)] == [True] * 3
+    assert [place[1] for place in documents] == [11, 12], "a long text is read later, when its turn has come"
+
+
 def test_all_but_long_messages_come_with_the_changes(store: SqliteStore) -> None:
     changes, at_hand = store.following.changes(store.following.noted(0)[1])
     places = [(each.chat_id, each.number) for each in changes]

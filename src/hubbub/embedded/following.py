@@ -26,7 +26,9 @@ _SHORT = 500  # characters; most texts have fewer
 _NOTED = "SELECT seq, noted_at, messages FROM changes WHERE seq > ? ORDER BY seq LIMIT ?"
 _RUN = "FROM messages WHERE chat_id = ? AND number BETWEEN ? AND ?"
 _EDITED = "edited_at IS NOT NULL"
-_NEW = f"SELECT number, sender_id, length(body), iif(length(body) <= {_SHORT}, body, NULL), {_EDITED} {_RUN}"
+# SQLite counts the characters up to the first NUL only.
+_SIZE = "iif(instr(body, char(0)), length(CAST(body AS BLOB)), length(body))"
+_NEW = f"SELECT number, sender_id, {_SIZE}, iif({_SIZE} <= {_SHORT}, body, NULL), {_EDITED} {_RUN}"
 _TEXTS = f"SELECT number, body, {_EDITED} {_RUN}"
 _THERE = (
     "SELECT c.id FROM chats c JOIN applications a ON a.id = c.application_id"
