@@ -154,6 +154,13 @@ def test_credentials_are_checked_first(
     assert problem(call(nobody, service, method, path, made, headers=forged), 401)
 
 
+def test_the_document_says_how_to_remove_a_member_without_a_body_and_that_a_service_may_not_be_ready() -> None:
+    removing = PATHS["/api/v1/applications/{token}/members"]["delete"]
+    assert [each["name"] for each in removing["parameters"] if each["in"] == "query"] == ["email"]
+    ready = PATHS["/readyz"]["get"]["responses"]
+    assert ready["503"]["content"] == ready["200"]["content"] != {}
+
+
 @pytest.mark.parametrize(("method", "path"), IN_APPLICATION)
 def test_a_missing_application_is_not_found(
     service: Served, ann: Person, made: dict[str, str], method: str, path: str

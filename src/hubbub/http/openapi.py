@@ -82,6 +82,8 @@ def _operation(route: Route, schema_of: dict[str, Any]) -> dict[str, Any]:
         str(route.status): success,
         **{str(status): {"description": _ERRORS[status], "content": problem} for status in route.errors},
     }
+    if route.fails:
+        responses["503"] = {**success, "description": "A part that it can't do without is failing"}
     if route.roles:
         responses["403"]["description"] = "The caller may not do this, or a page of another site sent it"
     if route.lags:

@@ -40,6 +40,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
 
     ``guarded`` routes need credentials, and ``roles`` more than being a member. ``lags`` and ``truncates`` say that an
     answer may carry Hubbub-Lag, Hubbub-Truncated. ``refuses`` are statuses that follow from nothing else here.
+    ``fails`` says that a 503 has the form of a success, and not of a problem.
     """
 
     method: str
@@ -58,6 +59,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     streams: bool = False
     lags: bool = False
     truncates: bool = False
+    fails: bool = False
     refuses: tuple[int, ...] = ()
 
     @property

@@ -98,6 +98,12 @@ class FormerMember(Request):
     email: Email
 
 
+class NamedMember(msgspec.Struct):
+    """For a client that can't send a body with DELETE."""
+
+    email: Email | None = None
+
+
 class NewOwner(Request):
     email: Email
 

@@ -7,7 +7,7 @@ from starlette.responses import Response
 
 from hubbub.chat.model import Member, Role
 from hubbub.http import schemas
-from hubbub.http.fields import convert, query
+from hubbub.http.fields import query
 from hubbub.http.resolver import Resolver
 from hubbub.http.routing import BASE, body_fields, json_response, route
 
@@ -38,14 +38,22 @@ class MemberRoutes:
         form = await body_fields(request, schemas.NewMember)
         return json_response(_item(await manager.put_member(form.email, Role(form.role))), 201)
 
-    @route("DELETE", _PATH, request=schemas.FormerMember, body_required=False, status=204, roles=True)
+    @route(
+        "DELETE",
+        _PATH,
+        request=schemas.FormerMember,
+        body_required=False,
+        query=schemas.NamedMember,
+        status=204,
+        roles=True,
+    )
     async def remove_member(self, request: Request) -> Response:
         """Remove a member, named in the body or by ?email=; all but the owner may remove themself."""
         member = await self._resolver.member(request)
         if await request.body():
             form = await body_fields(request, schemas.FormerMember)
         else:  # not every client can send a body with DELETE
-            form = convert(schemas.FormerMember, dict(request.query_params))
+            form = query(schemas.FormerMember, request.scope["query_string"])
         await member.remove_member(form.email)
         return Response(status_code=204)
 

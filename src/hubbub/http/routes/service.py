@@ -40,7 +40,7 @@ class ServiceRoutes:
         """Alive."""
         return json_response(schemas.Health("ok"))
 
-    @route("GET", "/readyz", response=schemas.Health, guarded=False)
+    @route("GET", "/readyz", response=schemas.Health, guarded=False, fails=True)
     async def readyz(self, request: Request) -> Response:
         """Able to serve, part by part."""
         faults = await self._ready()
