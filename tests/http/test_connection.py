@@ -85,7 +85,10 @@ def test_head_has_no_body_and_old_clients_get_a_close(service: Served) -> None:
     received = raw(service, b"HEAD /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
     assert received.endswith(b"\r\n\r\n")
     assert b"content-length: 15" in received
-    assert raw(service, b"GET /healthz HTTP/1.0\r\n\r\n").endswith(b'{"status":"ok"}')
+    for wish in (b"", b"Connection: keep-alive\r\n"):
+        received = raw(service, b"GET /healthz HTTP/1.0\r\n" + wish + b"\r\n")
+        assert received.endswith(b'{"status":"ok"}')
+        assert b"connection: close" in received
 
 
 def test_a_client_of_http_1_0_gets_a_stream_without_chunks(service: Served, ann: Person) -> None:

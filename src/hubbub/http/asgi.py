@@ -115,9 +115,7 @@ class AsgiExchange:
             sized = sized or name.lower() == b"content-length"
             self.endless = self.endless or value.startswith(EVENT_STREAM)
             lines.append(b"%b: %b\r\n" % (name, value))
-        if not sized and self._scope["http_version"] == "1.0":
-            self._keep_alive = False  # such a client knows no chunks: the body ends with the connection
-        elif not sized:
+        if not sized and self._scope["http_version"] != "1.0":  # whose clients know no chunks: the connection closes
             self._chunked = not self._no_body
             lines.append(b"transfer-encoding: chunked\r\n")
         self._keep_alive = self._keep_alive and not self._connection.last

@@ -187,7 +187,8 @@ class Reader:
             elif name == b"connection":
                 wishes += b"," + value.lower()
         options = [option.strip() for option in wishes.split(b",")] if wishes else ()
-        request.keep_alive = b"close" not in options and (version == "1.1" or b"keep-alive" in options)
+        # A client of HTTP/1.0 that asks to keep the connection would have to be told that it is kept.
+        request.keep_alive = version == "1.1" and b"close" not in options
         self._body = _body_of(framing, version)
         if framing and not self._body.whole and version == "1.1":
             self.expects = framing.get(b"expect", b"").lower() == b"100-continue"
