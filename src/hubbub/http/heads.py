@@ -16,6 +16,7 @@ from hubbub.http.shortcuts import Shortcut
 _LONGEST = 4096
 _MOST_BYTES = 4 * 1024 * 1024
 _OVERHEAD = 800  # bytes that a head costs beside its own
+_COPIES = 3  # of its bytes: as they came, in its headers, and what its session is remembered by
 _PER_HEADER = 130  # bytes that each of its headers costs, parsed, beside their text
 END = b"\r\n\r\n"
 
@@ -76,7 +77,7 @@ class Heads:
         length = by_name.get(b"content-length", b"0")
         if not length.isdigit():
             return
-        size = _OVERHEAD + 2 * len(raw) + _PER_HEADER * len(headers)
+        size = _OVERHEAD + _COPIES * len(raw) + _PER_HEADER * len(headers)
         self._bytes += size
         if self._bytes > _MOST_BYTES:
             self._known.clear()
