@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, sync_playwright
+
+from tests.browser.visitor import Visitor
+from tests.conftest import Service
 
 
 @pytest.fixture(scope="module")
@@ -32,3 +35,17 @@ def screenshots() -> Path | None:
         return None
     Path(folder).mkdir(parents=True, exist_ok=True)
     return Path(folder)
+
+
+@pytest.fixture
+def visit(browser: Browser, embedded: Service) -> Iterator[Callable[[], Visitor]]:
+    """A function that opens the console in a new browser context."""
+    contexts = []
+
+    def open_console() -> Visitor:
+        contexts.append(browser.new_context())
+        return Visitor(contexts[-1], embedded.url)
+
+    yield open_console
+    for context in contexts:
+        context.close()

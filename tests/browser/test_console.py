@@ -2,87 +2,17 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
-from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
+from playwright.sync_api import Browser, expect
 
 from hubbub.loadtest.cluster import ClusterStack
+from tests.browser.visitor import SIZES, Visitor, look_at
 from tests.conftest import Person, Service
-
-_numbers = itertools.count(1)
-_SIZES = {"phone": (390, 844), "desktop": (1440, 900)}
-
-
-class Visitor:
-    """A person with their own browser. ``complaints`` are the errors in the page's console."""
-
-    def __init__(self, context: BrowserContext, url: str) -> None:
-        self.page: Page = context.new_page()
-        self.complaints: list[str] = []
-        self.asked: list[str] = []
-        self.page.on("console", lambda message: self._note(message.type, message.text))
-        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.page.on("request", lambda request: self.asked.append(request.url))
-        self.page.goto(url)
-
-    def _note(self, kind: str, text: str) -> None:
-        if kind == "error" and "401" not in text:  # the page asks who is logged in, and a visitor gets a 401
-            self.complaints.append(text)
-
-    def field(self, label: str) -> Locator:
-        """Return a field of the form that is shown; a page may have hidden ones."""
-        return self.page.get_by_label(label, exact=True).locator("visible=true")
-
-    def fill(self, name: str) -> str:
-        """Fill a new account into the form that is shown, and return its email."""
-        email = f"visitor{next(_numbers)}.{id(self)}@example.com"
-        self.field("Name").fill(name)
-        self.field("Email").fill(email)
-        self.field("Password").fill("a good password")
-        return email
-
-    def sign_up(self, name: str) -> str:
-        email = self.fill(name)
-        self.page.get_by_role("button", name="Sign up").click()
-        expect(self.page.get_by_role("button", name="Log out")).to_be_visible()
-        return email
-
-    def make_application(self, name: str) -> None:
-        self.page.get_by_label("New application").fill(name)
-        self.page.get_by_role("button", name="Create").click()
-        expect(self.page.get_by_label("Application", exact=True)).to_have_value(re.compile(".{10}"))
-
-    def open_new_chat(self, title: str) -> None:
-        self.page.get_by_label("New chat").fill(title)
-        self.page.get_by_role("button", name="Open").click()
-        expect(self.page.get_by_role("heading", name=title)).to_be_visible()
-
-    def write(self, text: str) -> None:
-        self.page.get_by_label("Message", exact=True).fill(text)
-        self.page.get_by_label("Message", exact=True).press("Enter")
-
-    @property
-    def messages(self) -> list[str]:
-        return self.page.locator("#messages li p").all_inner_texts()
-
-
-def look_at(page: Page, name: str, screenshots: Path | None) -> None:
-    """Check that axe has no serious finding, and that the page is not wider than the screen."""
-    page.wait_for_timeout(100)
-    if screenshots is not None:
-        page.screenshot(path=screenshots / f"{name}.png")
-    found = Axe().run(page).response["violations"]
-    serious = [(each["id"], each["nodes"][0]["html"]) for each in found if each["impact"] in ("serious", "critical")]
-    assert not serious, name
-    assert page.viewport_size is not None
-    width = page.evaluate("document.documentElement.scrollWidth")
-    assert width <= page.viewport_size["width"], f"{name} is wider than the screen"
 
 
 @pytest.fixture
@@ -185,11 +115,11 @@ def test_the_operators_page_follows_the_load(browser: Browser, own_service: Serv
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("size", _SIZES)
+@pytest.mark.parametrize("size", SIZES)
 def test_no_serious_findings_at_any_size(
     browser: Browser, own_service: Service, size: str, scheme: str, screenshots: Path | None
 ) -> None:
-    width, height = _SIZES[size]
+    width, height = SIZES[size]
     context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)  # type: ignore[arg-type]
     visitor = Visitor(context, own_service.url)
 
@@ -231,7 +161,7 @@ def test_static_files_may_be_cached_for_ever_and_pages_may_not(own_service: Serv
     assert page.headers["cache-control"] == "no-cache"
     assert "script-src 'self'" in page.headers["content-security-policy"]
     names = re.findall(r'"(/static/[^"]+)"', page.text)
-    assert len(names) == 3
+    assert len(names) == 4
     for name in names:
         file = httpx.get(own_service.url + name)
         assert re.search(r"\.[0-9a-f]{12}\.(js|css)$", name)

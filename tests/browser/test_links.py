@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, expect
 
-from tests.browser.test_console import _SIZES, Visitor, look_at
+from tests.browser.visitor import SIZES, Visitor, look_at
 from tests.conftest import Person, Service
 from tests.mailbox import Mailbox
 
@@ -75,11 +75,11 @@ def test_the_second_of_two_links_opened_in_a_tab_counts(browser: Browser, embedd
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("size", _SIZES)
+@pytest.mark.parametrize("size", SIZES)
 def test_no_serious_findings_at_any_size(
     browser: Browser, own_service: Service, size: str, scheme: str, screenshots: Path | None
 ) -> None:
-    width, height = _SIZES[size]
+    width, height = SIZES[size]
     context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)  # type: ignore[arg-type]
     with closing(Person(own_service.url)) as owner:
         made = owner.post(f"/applications/{owner.application()}/invites", json={"role": "member"}).json()

@@ -2,27 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
-import pytest
-from playwright.sync_api import Browser, Route, expect
+from playwright.sync_api import Route, expect
 
-from tests.browser.test_console import Visitor
+from tests.browser.visitor import Visitor
 from tests.conftest import Person, Service
-
-
-@pytest.fixture
-def visit(browser: Browser, embedded: Service) -> Iterator[Callable[[], Visitor]]:
-    """A function that opens the console in a new browser context."""
-    contexts = []
-
-    def open_console() -> Visitor:
-        contexts.append(browser.new_context())
-        return Visitor(contexts[-1], embedded.url)
-
-    yield open_console
-    for context in contexts:
-        context.close()
 
 
 def test_a_message_of_a_namesake_is_not_mine_and_emails_are_not_shown_to_all(
