@@ -111,7 +111,7 @@ for (const button of document.querySelectorAll("[data-view]")) button.addEventLi
 
 async function applications(chosen) {
   const found = await call("GET", "/applications?limit=100");
-  $("applications").replaceChildren(...found.map((each) => el("option", { value: each.token }, each.name)));
+  $("applications").replaceChildren(...found.map((each) => el("option", { value: each.token, dir: "auto" }, each.name)));
   $("more").open = found.length === 0;
   if (chosen) $("applications").value = chosen;
   await choose($("applications").value || null);
@@ -130,7 +130,7 @@ async function chats() {
   if (application !== state.application) return;
   $("chats").replaceChildren(...found.map((chat) => {
     const title = chat.title || `Chat ${chat.chatNumber}`;
-    const button = el("button", { type: "button" }, el("span", {}, title), el("small", { ariaLabel: `${chat.messagesCount} messages` }, String(chat.messagesCount)));
+    const button = el("button", { type: "button" }, el("span", { dir: "auto", title }, title), el("small", { ariaLabel: `${chat.messagesCount} messages` }, String(chat.messagesCount)));
     button.setAttribute("aria-current", String(state.chat === chat.chatNumber));
     button.addEventListener("click", () => open(chat.chatNumber, title).catch((error) => notice(error.message)));
     return el("li", {}, button);
@@ -141,7 +141,7 @@ async function members(page = 1) {
   const application = state.application;
   const found = application ? await call("GET", `/applications/${application}/members?page=${page}&limit=100`) : [];
   if (application !== state.application) return;
-  const lines = found.map((each) => el("li", {}, `${[each.name, each.email].filter(Boolean).join(", ")} (${each.role})`));
+  const lines = found.map((each) => el("li", {}, el("bdi", {}, each.name), `${each.email ? ", " + each.email : ""} (${each.role})`));
   if (page === 1) $("members").replaceChildren(...lines); else $("members").append(...lines);
   $("more-members").hidden = found.length < 100;
 }
@@ -247,9 +247,9 @@ function listen(after) {
 
 function item(message) {
   const time = new Date(message.createdAt);
-  const head = el("header", {}, el("b", {}, message.senderName), el("time", { dateTime: message.createdAt, title: time.toLocaleString() }, time.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" })));
+  const head = el("header", {}, el("b", { dir: "auto", title: message.senderName }, message.senderName), el("time", { dateTime: message.createdAt, title: time.toLocaleString() }, time.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" })));
   if (message.editedAt) head.append(el("span", {}, "edited"));
-  const shown = el("li", { id: "m" + message.messageNumber }, head, el("p", {}, message.body));
+  const shown = el("li", { id: "m" + message.messageNumber }, head, el("p", { dir: "auto" }, message.body));
   if (message.senderId === state.me.id) shown.className = "mine";
   return shown;
 }

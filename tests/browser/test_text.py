@@ -1,0 +1,58 @@
+"""Text of any length and script stays in its box, and reads in its own direction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.browser.visitor import SIZES, Visitor
+from tests.conftest import Person, Service
+
+# The elements that are cut off by the edge of a box, or reach over it.
+_OVER = """() => [...document.querySelectorAll('#chats small, #chats span, #messages time, #messages b, #messages p')]
+    .filter((each) => each.checkVisibility()
+        && each.getBoundingClientRect().right > each.closest('li').getBoundingClientRect().right)
+    .map((each) => each.tagName + ' ' + each.textContent.slice(0, 20))"""
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_long_words_stay_in_their_box(visit: Callable[[], Visitor], size: str) -> None:
+    ann = visit()
+    width, height = SIZES[size]
+    ann.page.set_viewport_size({"width": width, "height": height})
+    ann.sign_up("W" * 255)
+    ann.make_application("A" * 255)
+    ann.open_new_chat("X" * 255)
+    ann.write("Y" * 3000)
+    expect(ann.page.locator("#messages li")).to_have_count(1)
+    assert ann.page.evaluate(_OVER) == []
+    if size == "phone":
+        ann.page.get_by_role("button", name="Back to the list of chats").click()
+    expect(ann.page.locator("#chats small")).to_have_text("1")
+    assert ann.page.evaluate(_OVER) == []
+
+
+def test_text_reads_in_its_own_direction(visit: Callable[[], Visitor], embedded: Service) -> None:
+    ann, layla = visit(), Person(embedded.url, "ليلى!")
+    email = ann.sign_up("Ann")
+    token = layla.application()
+    layla.post(f"/applications/{token}/members", json={"email": email, "role": "member"})
+    chat = layla.post(f"/applications/{token}/chats", json={"title": "محادثة (1)!"}).json()["chatNumber"]
+    for body in ("مرحبا (5)!", "Hello!"):
+        layla.post(f"/applications/{token}/chats/{chat}/messages", json={"body": body})
+    ann.page.reload()
+    ann.page.locator("#chats button").click()
+    expect(ann.page.locator("#messages li")).to_have_count(2)
+    ann.page.get_by_label("Message", exact=True).fill("مرحبا")
+
+    def direction(selector: str) -> str:
+        found = ann.page.locator(selector).first.evaluate("each => getComputedStyle(each).direction")
+        assert isinstance(found, str)
+        return found
+
+    for selector in ("#messages p", "#messages b", "#title", "#chats span", "#body", "#members bdi"):
+        assert direction(selector) == "rtl", selector
+    assert direction("#messages li:last-child p") == "ltr"
+    layla.close()
