@@ -13,15 +13,20 @@ async function call(method, path, content, headers = {}) {
     options.body = JSON.stringify(content);
     options.headers["Content-Type"] = "application/json";
   }
-  let answer;
+  let answer, text, decoded;
   try {
     answer = await fetch("/api/v1" + path, options);
+    text = await answer.text(); // the connection may also break now
   } catch {
     throw new Refused(0, "Hubbub can't be reached. Try again.");
   }
-  const text = await answer.text();
-  const decoded = text ? JSON.parse(text) : null;
-  if (!answer.ok) throw new Refused(answer.status, (decoded && (decoded.errors || [decoded.error]).join("; ")) || answer.statusText);
+  try {
+    decoded = text ? JSON.parse(text) : null;
+  } catch {
+    // A page of a proxy or of a network that wants a login. As Hubbub didn't answer, nobody knows whether it was asked.
+    throw new Refused(answer.ok ? 0 : answer.status, `Hubbub can't be reached: something before it answered with status ${answer.status}. Try again.`);
+  }
+  if (!answer.ok) throw new Refused(answer.status, (decoded && (decoded.errors || [decoded.error]).join(" ")) || answer.statusText);
   if (answer.headers.has("hubbub-truncated")) decoded.truncated = true;
   return decoded;
 }

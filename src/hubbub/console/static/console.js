@@ -3,22 +3,6 @@
 
 const state = { me: null, application: null, chat: null, stream: null, numbers: new Set(), oldest: null };
 
-// A message that was sent and not answered is sent again with the same key: it can't be there twice. Not once its sender
-// has left: it would be sent as the user who is here by then.
-async function surely(path, content) {
-  const me = state.me;
-  const key = crypto.randomUUID ? crypto.randomUUID() : String(Math.random()).slice(2) + Date.now();
-  for (let attempt = 0; ; attempt++) {
-    try {
-      return await call("POST", path, content, { "Idempotency-Key": key });
-    } catch (error) {
-      if (attempt >= 4 || !(error.status === 0 || error.status === 503)) throw error;
-      await new Promise((resolve) => setTimeout(resolve, 300 * 2 ** attempt));
-      if (state.me !== me) throw error;
-    }
-  }
-}
-
 function el(name, properties = {}, ...children) {
   const element = document.createElement(name);
   for (const [key, value] of Object.entries(properties)) {
@@ -38,10 +22,14 @@ function on(id, event, work) {
       notice("");
       await work(happened);
     } catch (error) {
-      if (state.me !== me) return; // who did this has left, and it concerns nobody else
-      if (error.status === 401 && me) leave(); else notice(error.message);
+      failed(error, me);
     }
   });
+}
+
+function failed(error, me = state.me) {
+  if (state.me !== me) return; // who did this has left, and it concerns nobody else
+  if (error.status === 401 && me) leave(); else notice(error.message);
 }
 
 // Entering and leaving -------------------------------------------------------------------------------------------------
@@ -75,7 +63,7 @@ on("logout", "click", async () => { await call("DELETE", "/auth/logout"); leave(
 // Nothing of the one who leaves stays in the page.
 function leave() {
   closeChat();
-  drafts.clear();
+  forget();
   Object.assign(state, { me: null, application: null });
   for (const form of $("chat").querySelectorAll("form")) form.reset();
   for (const id of ["applications", "members", "chats", "title", "messages"]) $(id).replaceChildren();
@@ -130,7 +118,7 @@ async function chats() {
   if (application !== state.application) return;
   $("chats").replaceChildren(...found.map((chat) => {
     const title = chat.title || `Chat ${chat.chatNumber}`;
-    const button = el("button", { type: "button" }, el("span", { dir: "auto", title }, title), el("small", { ariaLabel: `${chat.messagesCount} messages` }, String(chat.messagesCount)));
+    const button = el("button", { type: "button" }, el("span", { dir: "auto", title }, title), el("small", { ariaLabel: `${chat.messagesCount} ${chat.messagesCount === 1 ? "message" : "messages"}` }, String(chat.messagesCount)));
     button.setAttribute("aria-current", String(state.chat === chat.chatNumber));
     button.addEventListener("click", () => open(chat.chatNumber, title).catch((error) => notice(error.message)));
     return el("li", {}, button);
@@ -170,14 +158,6 @@ on("add-chat", "submit", async (event) => {
 
 const path = () => `/applications/${state.application}/chats/${state.chat}/messages`;
 
-// What was typed and not sent: a text for each chat, by its path. In memory alone, and gone when its writer leaves.
-const drafts = new Map();
-
-function draft(chat, text) {
-  drafts.set(chat, text);
-  if (chat === path()) $("body").value = text;
-}
-
 function closeStream() {
   if (state.stream) state.stream.close();
   state.stream = null;
@@ -200,6 +180,7 @@ async function open(number, title) {
   $("chat").classList.add("open");
   $("q").value = "";
   $("body").value = drafts.get(path()) || "";
+  tellWaiting();
   state.searching = false;
   await Promise.all([latest(), chats()]);
   $("body").focus();
@@ -271,19 +252,10 @@ on("older", "click", async () => {
   box.scrollTop += box.scrollHeight - height;
 });
 
-on("send", "submit", async () => {
-  const me = state.me, chat = path(), body = $("body").value;
-  if (!body.trim()) return;
-  draft(chat, "");
-  try {
-    await surely(chat, { body });
-  } catch (error) {
-    // Back into its own chat, before what was typed there since.
-    if (state.me === me) draft(chat, [body, drafts.get(chat)].filter(Boolean).join("\n"));
-    throw error;
-  }
+on("send", "submit", () => {
+  const body = $("body").value;
+  if (body.trim()) send(path(), body);
 });
-$("body").addEventListener("input", () => drafts.set(path(), $("body").value));
 $("body").addEventListener("keydown", (event) => {
   if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
     event.preventDefault();
