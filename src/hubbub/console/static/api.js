@@ -28,5 +28,6 @@ async function call(method, path, content, headers = {}) {
   }
   if (!answer.ok) throw new Refused(answer.status, (decoded && (decoded.errors || [decoded.error]).join(" ")) || answer.statusText);
   if (answer.headers.has("hubbub-truncated")) decoded.truncated = true;
+  if (answer.headers.has("hubbub-lag")) decoded.lag = true;
   return decoded;
 }

@@ -101,7 +101,7 @@ async function applications(chosen) {
   const found = await call("GET", "/applications?limit=100");
   $("applications").replaceChildren(...found.map((each) => el("option", { value: each.token, dir: "auto" }, each.name)));
   $("more").open = found.length === 0;
-  if (chosen) $("applications").value = chosen;
+  if (found.some((each) => each.token === chosen)) $("applications").value = chosen;
   await choose($("applications").value || null);
 }
 
@@ -158,11 +158,6 @@ on("add-chat", "submit", async (event) => {
 
 const path = () => `/applications/${state.application}/chats/${state.chat}/messages`;
 
-function closeStream() {
-  if (state.stream) state.stream.close();
-  state.stream = null;
-}
-
 function closeChat() {
   closeStream();
   state.chat = null;
@@ -198,39 +193,12 @@ async function latest() {
   listen(found.length ? found[found.length - 1].messageNumber : 0);
 }
 
-let counting;
-
-function listen(after) {
-  closeStream();
-  const stream = state.stream = new EventSource(`/api/v1${path()}/stream?after=${after}`);
-  stream.addEventListener("message", (event) => {
-    clearTimeout(counting);
-    counting = setTimeout(() => chats().catch((error) => notice(error.message)), 1000);
-    if (state.searching) return;
-    const box = $("scroll"), atEnd = box.scrollHeight - box.scrollTop - box.clientHeight < 80;
-    add(JSON.parse(event.data));
-    if (atEnd) box.scrollTop = box.scrollHeight;
-  });
-  stream.addEventListener("edited", (event) => {
-    const message = JSON.parse(event.data), shown = $("m" + message.messageNumber);
-    if (shown) shown.replaceWith(item(message));
-  });
-  stream.addEventListener("deleted", (event) => {
-    const shown = $("m" + JSON.parse(event.data).messageNumber);
-    if (shown) shown.remove();
-  });
-  stream.addEventListener("end", (event) => {
-    closeStream();
-    const reason = JSON.parse(event.data);
-    if (reason.status === 401) leave(); else notice(reason.error); // 401: logged out, in another window or by the server
-  });
-}
-
 function item(message) {
   const time = new Date(message.createdAt);
   const head = el("header", {}, el("b", { dir: "auto", title: message.senderName }, message.senderName), el("time", { dateTime: message.createdAt, title: time.toLocaleString() }, time.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" })));
   if (message.editedAt) head.append(el("span", {}, "edited"));
   const shown = el("li", { id: "m" + message.messageNumber }, head, el("p", { dir: "auto" }, message.body));
+  shown.dataset.edited = String(message.editedAt);
   if (message.senderId === state.me.id) shown.className = "mine";
   return shown;
 }
