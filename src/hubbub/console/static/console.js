@@ -14,15 +14,21 @@ function el(name, properties = {}, ...children) {
 
 function notice(text) { $("notice").textContent = text; }
 
+// A form that is sent again while it is at work, as by a double click, does nothing more.
 function on(id, event, work) {
+  let busy = false;
   $(id).addEventListener(event, async (happened) => {
     happened.preventDefault();
+    if (busy && event === "submit") return;
     const me = state.me;
+    busy = true;
     try {
       notice("");
       await work(happened);
     } catch (error) {
       failed(error, me);
+    } finally {
+      busy = false;
     }
   });
 }
@@ -42,20 +48,20 @@ on("enter", "change", () => {
   $("enter").querySelector("button").textContent = login ? "Log in" : "Sign up";
 });
 
-$("enter").addEventListener("submit", async (event) => {
-  event.preventDefault();
+on("enter", "submit", async () => {
   const form = $("enter").elements;
   const fields = { email: form.email.value, password: form.password.value };
   $("enter-error").textContent = "";
   try {
     if (form.way.value === "login") await call("POST", "/auth/login", fields);
     else await call("POST", "/auth/register", { ...fields, name: form.name.value });
-    $("enter").reset();
-    $("enter").dispatchEvent(new Event("change"));
-    await enter();
   } catch (error) {
     $("enter-error").textContent = error.message;
+    return;
   }
+  $("enter").reset();
+  $("enter").dispatchEvent(new Event("change"));
+  await enter();
 });
 
 on("logout", "click", async () => { await call("DELETE", "/auth/logout"); leave(); });
@@ -81,7 +87,7 @@ async function enter() {
   $("who").textContent = state.me.name;
   $("to-operator").hidden = !state.me.operator;
   show("chat");
-  await applications();
+  await applications().catch(failed);
 }
 
 function show(view) {
@@ -109,6 +115,7 @@ async function choose(token) {
   state.application = token;
   $("invite").hidden = $("add-chat").hidden = token === null;
   closeChat();
+  for (const id of ["chats", "members"]) $(id).replaceChildren(); // another application's
   await Promise.all([chats(), members()]);
 }
 
@@ -116,13 +123,22 @@ async function chats() {
   const application = state.application;
   const found = application ? await call("GET", `/applications/${application}/chats?limit=100`) : [];
   if (application !== state.application) return;
+  const focused = [...$("chats").children].indexOf(document.activeElement.parentElement);
+  const number = focused < 0 ? null : $("chats").children[focused].dataset.number;
   $("chats").replaceChildren(...found.map((chat) => {
     const title = chat.title || `Chat ${chat.chatNumber}`;
     const button = el("button", { type: "button" }, el("span", { dir: "auto", title }, title), el("small", { ariaLabel: `${chat.messagesCount} ${chat.messagesCount === 1 ? "message" : "messages"}` }, String(chat.messagesCount)));
     button.setAttribute("aria-current", String(state.chat === chat.chatNumber));
-    button.addEventListener("click", () => open(chat.chatNumber, title).catch((error) => notice(error.message)));
-    return el("li", {}, button);
+    button.addEventListener("click", () => open(chat.chatNumber, title).catch(failed));
+    const shown = el("li", {}, button);
+    shown.dataset.number = chat.chatNumber;
+    return shown;
   }));
+  if (number) focusChat(number);
+}
+
+function focusChat(number) {
+  $("chats").querySelector(`[data-number="${number}"] button`)?.focus({ preventScroll: true });
 }
 
 async function members(page = 1) {
@@ -148,8 +164,9 @@ on("invite", "submit", async (event) => {
   await members();
 });
 on("add-chat", "submit", async (event) => {
-  const title = event.target.elements.title.value;
-  const made = await call("POST", `/applications/${state.application}/chats`, { title });
+  const title = event.target.elements.title.value, application = state.application;
+  const made = await call("POST", `/applications/${application}/chats`, { title });
+  if (application !== state.application) return; // another is chosen by now
   event.target.reset();
   await open(made.chatNumber, title);
 });
@@ -177,13 +194,15 @@ async function open(number, title) {
   $("body").value = drafts.get(path()) || "";
   tellWaiting();
   state.searching = false;
-  await Promise.all([latest(), chats()]);
+  $("messages").replaceChildren(); // another chat's
+  $("older").hidden = true;
   $("body").focus();
+  await Promise.all([latest(), chats()]);
 }
 
 async function latest() {
   const chat = path(), found = await call("GET", `${chat}?limit=50`);
-  if (chat !== path()) return; // another is open by now
+  if (chat !== path() || state.searching) return; // another is open, or a search is shown, by now
   state.numbers.clear();
   $("messages").replaceChildren();
   for (const message of found.reverse()) add(message);
@@ -213,16 +232,21 @@ function add(message) {
 on("older", "click", async () => {
   const box = $("scroll"), height = box.scrollHeight, chat = path();
   const found = await call("GET", `${chat}?limit=50&before=${state.oldest}`);
-  if (chat !== path()) return;
+  if (chat !== path() || state.searching) return;
   for (const message of found) add(message);
   if (found.length) state.oldest = found[found.length - 1].messageNumber;
+  if (found.length < 50) box.focus({ preventScroll: true });
   $("older").hidden = found.length < 50;
   box.scrollTop += box.scrollHeight - height;
 });
 
 on("send", "submit", () => {
   const body = $("body").value;
-  if (body.trim()) send(path(), body);
+  if (!body.trim()) return;
+  send(path(), body);
+  if (!state.searching) return;
+  $("q").value = ""; // it is not among the messages found
+  search().catch(failed);
 });
 $("body").addEventListener("keydown", (event) => {
   if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
@@ -230,12 +254,16 @@ $("body").addEventListener("keydown", (event) => {
     $("send").requestSubmit();
   }
 });
-on("back", "click", closeChat);
+on("back", "click", () => {
+  const number = state.chat;
+  closeChat();
+  focusChat(number);
+});
 
 let typing;
 $("q").addEventListener("input", () => {
   clearTimeout(typing);
-  typing = setTimeout(() => search().catch((error) => notice(error.message)), 200);
+  typing = setTimeout(() => search().catch(failed), 200);
 });
 on("search", "submit", () => search());
 
