@@ -161,7 +161,7 @@ def test_static_files_may_be_cached_for_ever_and_pages_may_not(own_service: Serv
     assert page.headers["cache-control"] == "no-cache"
     assert "script-src 'self'" in page.headers["content-security-policy"]
     names = re.findall(r'"(/static/[^"]+)"', page.text)
-    assert len(names) == 6
+    assert len(names) == 7
     for name in names:
         file = httpx.get(own_service.url + name)
         assert re.search(r"\.[0-9a-f]{12}\.(js|css)$", name)

@@ -3,6 +3,9 @@
 
 const $ = (id) => document.getElementById(id);
 
+// All tabs have one cookie. A tab where somebody logs in or out tells it to the others.
+const tabs = new BroadcastChannel("hubbub");
+
 class Refused extends Error {
   constructor(status, sentence) { super(sentence); this.status = status; }
 }
@@ -27,6 +30,7 @@ async function call(method, path, content, headers = {}) {
     throw new Refused(answer.ok ? 0 : answer.status, `Hubbub can't be reached: something before it answered with status ${answer.status}. Try again.`);
   }
   if (!answer.ok) throw new Refused(answer.status, (decoded && (decoded.errors || [decoded.error]).join(" ")) || answer.statusText);
+  if (/^\/auth\/(register|login|logout|setup)$/.test(path)) tabs.postMessage(path);
   if (answer.headers.has("hubbub-truncated")) decoded.truncated = true;
   if (answer.headers.has("hubbub-lag")) decoded.lag = true;
   return decoded;

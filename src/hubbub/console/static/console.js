@@ -35,18 +35,21 @@ function on(id, event, work) {
 
 function failed(error, me = state.me) {
   if (state.me !== me) return; // who did this has left, and it concerns nobody else
-  if (error.status === 401 && me) leave(); else notice(error.message);
+  if (error.status === 401 && me) expire(); else notice(error.message);
 }
 
 // Entering and leaving -------------------------------------------------------------------------------------------------
 
-on("enter", "change", () => {
+function chooseWay() {
   const login = $("enter").elements.way.value === "login";
   $("name-field").hidden = login;
   $("enter").elements.name.required = !login;
   $("lost").hidden = !login;
+  $("enter").elements.password.autocomplete = login ? "current-password" : "new-password";
   $("enter").querySelector("button").textContent = login ? "Log in" : "Sign up";
-});
+}
+on("enter", "change", chooseWay);
+addEventListener("pageshow", chooseWay); // a browser that goes back fills in what was chosen
 
 on("enter", "submit", async () => {
   const form = $("enter").elements;
@@ -60,20 +63,62 @@ on("enter", "submit", async () => {
     return;
   }
   $("enter").reset();
-  $("enter").dispatchEvent(new Event("change"));
+  chooseWay();
   await enter();
 });
 
 on("logout", "click", async () => { await call("DELETE", "/auth/logout"); leave(); });
 
+// What a session's end interrupts goes on where it was, if the same user logs in next.
+function expire() {
+  const at = location.hash;
+  keep();
+  const saved = kept;
+  leave();
+  kept = saved;
+  history.replaceState(null, "", at || location.pathname);
+  $("enter").elements.way.value = "login";
+  chooseWay();
+  notice("Your session has ended. Log in again to go on; what you typed is kept until then.");
+}
+
+// Asks who is here, as that may have changed in another tab, or while this one was not looked at.
+async function check(logout) {
+  let now;
+  try {
+    now = (await call("GET", "/auth/me")).user;
+  } catch (error) {
+    if (error.status !== 401) return;
+  }
+  if (now && now.id === state.me?.id) return;
+  if (now) {
+    if (state.me) leave();
+    await enter();
+  } else if (logout) {
+    kept = null;
+    if (!state.me) return;
+    leave();
+    notice("You have logged out in another tab.");
+  } else if (state.me) expire();
+}
+tabs.addEventListener("message", ({ data }) => check(data === "/auth/logout"));
+addEventListener("pageshow", (event) => { if (event.persisted) check(); });
+addEventListener("visibilitychange", () => { if (!document.hidden) check(); });
+
 // Nothing of the one who leaves stays in the page.
 function leave() {
+  const left = state.me;
   closeChat();
   forget();
+  kept = null;
   Object.assign(state, { me: null, application: null });
   for (const form of $("chat").querySelectorAll("form")) form.reset();
   for (const id of ["applications", "members", "chats", "title", "messages"]) $(id).replaceChildren();
+  forgetFigures();
   show("landing");
+  if (!left) return;
+  history.replaceState(null, "", location.pathname);
+  $("main").focus();
 }
 
 async function enter() {
@@ -86,8 +131,17 @@ async function enter() {
   }
   $("who").textContent = state.me.name;
   $("to-operator").hidden = !state.me.operator;
+  restore();
+  const entered = !$("landing").hidden;
   show("chat");
-  await applications().catch(failed);
+  if (entered) $("main").focus(); // the form that had it is gone
+  try {
+    await applications(location.hash.slice(1).split("/")[0]);
+    await go();
+    record(true);
+  } catch (error) {
+    failed(error);
+  }
 }
 
 function show(view) {
@@ -99,7 +153,10 @@ function show(view) {
   if (view === "operator") watch();
 }
 
-for (const button of document.querySelectorAll("[data-view]")) button.addEventListener("click", () => show(button.dataset.view));
+for (const button of document.querySelectorAll("[data-view]")) button.addEventListener("click", () => {
+  show(button.dataset.view);
+  record();
+});
 
 // Applications and chats ------------------------------------------------------------------------------------------------
 
@@ -119,6 +176,8 @@ async function choose(token) {
   await Promise.all([chats(), members()]);
 }
 
+const titleOf = (chat) => chat.title || `Chat ${chat.chatNumber}`;
+
 async function chats() {
   const application = state.application;
   const found = application ? await call("GET", `/applications/${application}/chats?limit=100`) : [];
@@ -126,10 +185,14 @@ async function chats() {
   const focused = [...$("chats").children].indexOf(document.activeElement.parentElement);
   const number = focused < 0 ? null : $("chats").children[focused].dataset.number;
   $("chats").replaceChildren(...found.map((chat) => {
-    const title = chat.title || `Chat ${chat.chatNumber}`;
+    const title = titleOf(chat);
     const button = el("button", { type: "button" }, el("span", { dir: "auto", title }, title), el("small", { ariaLabel: `${chat.messagesCount} ${chat.messagesCount === 1 ? "message" : "messages"}` }, String(chat.messagesCount)));
     button.setAttribute("aria-current", String(state.chat === chat.chatNumber));
-    button.addEventListener("click", () => open(chat.chatNumber, title).catch(failed));
+    button.addEventListener("click", () => {
+      notice("");
+      open(chat.chatNumber, title).catch(failed);
+      record();
+    });
     const shown = el("li", {}, button);
     shown.dataset.number = chat.chatNumber;
     return shown;
@@ -152,11 +215,16 @@ async function members(page = 1) {
 
 on("more-members", "click", () => members(1 + $("members").children.length / 100));
 
-on("applications", "change", () => choose($("applications").value));
+on("applications", "change", () => {
+  const done = choose($("applications").value);
+  record();
+  return done;
+});
 on("add-application", "submit", async (event) => {
   const made = await call("POST", "/applications", { name: event.target.elements.name.value });
   event.target.reset();
   await applications(made.token);
+  record();
 });
 on("invite", "submit", async (event) => {
   await call("POST", `/applications/${state.application}/members`, { email: event.target.elements.email.value, role: "member" });
@@ -168,7 +236,9 @@ on("add-chat", "submit", async (event) => {
   const made = await call("POST", `/applications/${application}/chats`, { title });
   if (application !== state.application) return; // another is chosen by now
   event.target.reset();
-  await open(made.chatNumber, title);
+  const done = open(made.chatNumber, title);
+  record();
+  await done;
 });
 
 // One chat --------------------------------------------------------------------------------------------------------------
@@ -257,6 +327,7 @@ $("body").addEventListener("keydown", (event) => {
 on("back", "click", () => {
   const number = state.chat;
   closeChat();
+  record();
   focusChat(number);
 });
 

@@ -34,12 +34,15 @@ function done(title, link) {
   show("done");
 }
 
-$("way").addEventListener("change", () => {
+function chooseWay() {
   const login = $("enter").elements.way.value === "login";
   $("name-field").hidden = login;
   $("enter").elements.name.required = !login;
-  $("enter-button").textContent = login ? "Log in and join" : "Sign up and join";
-});
+  $("enter").elements.password.autocomplete = login ? "current-password" : "new-password";
+  if (!settingUp) $("enter-button").textContent = login ? "Log in and join" : "Sign up and join";
+}
+$("way").addEventListener("change", chooseWay);
+addEventListener("pageshow", chooseWay); // a browser that goes back fills in what was chosen
 
 // An invite that was accepted before gives the same answer again: so signing up by it, or trying again, joins once.
 async function join() {
@@ -63,8 +66,12 @@ submits("enter", async ({ way, name, email, password }) => {
 submits("join", join);
 
 $("other").addEventListener("click", async () => {
-  await call("DELETE", "/auth/logout");
-  show("enter");
+  try {
+    await call("DELETE", "/auth/logout");
+    show("enter");
+  } catch (refused) {
+    $("join").querySelector(".error").textContent = refused.message;
+  }
 });
 
 submits("lost", async ({ email }) => {

@@ -1,18 +1,23 @@
 "use strict";
 // The operator's page: what this process does, once a second.
 
-const history = new Map();
+const tiles = new Map();
 let before = null, watching = false, deadShown = 0;
 
 async function watch() {
   if (watching) return;
   watching = true;
+  let said = null; // what this told
   while (!$("operator").hidden) {
     try {
-      figures(await call("GET", "/operator"));
-      notice("");
+      const reading = await call("GET", "/operator");
+      if ($("operator").hidden) break;
+      figures(reading);
+      if ($("notice").textContent === said) notice("");
+      said = null;
     } catch (error) {
-      notice(error.message);
+      said = error.message;
+      failed(error);
     }
     await new Promise((resolve) => setTimeout(resolve, 1000));
   }
@@ -46,7 +51,8 @@ function merged(reading, wanted) {
 const total = (requests) => requests.reduce((sum, each) => sum + each.counts.reduce((a, b) => a + b, 0), 0);
 
 function figures(reading) {
-  const then = before, seconds = then ? reading.at - then.at : 0;
+  // After a restart all counts begin anew.
+  const then = before && total(before.requests) <= total(reading.requests) ? before : null, seconds = then ? reading.at - then.at : 0;
   before = reading;
   const writes = (each) => each.route === "postMessage", reads = (each) => each.route.startsWith("list");
   const rate = (wanted) => then && seconds ? (total(reading.requests.filter(wanted)) - total(then.requests.filter(wanted))) / seconds : 0;
@@ -64,8 +70,10 @@ function figures(reading) {
   tile("Connections", figure("hubbub_connections"), compact);
   tile("Streams", figure("hubbub_streams"), compact);
   routes(reading, then, seconds);
-  $("errors").replaceChildren(...(reading.errors.length ? reading.errors.map((line) => el("li", {}, line)) : [el("li", {}, "None since the process began.")]));
-  if ((figure("hubbub_dead_letters") || 0) !== deadShown) deadLetters(figure("hubbub_dead_letters")).catch((error) => notice(error.message));
+  const errors = reading.errors.length ? reading.errors : ["None since the process began."];
+  // Unchanged lines stay, so that they can be selected and copied.
+  if ([...$("errors").children].map((each) => each.textContent).join("\n") !== errors.join("\n")) $("errors").replaceChildren(...errors.map((line) => el("li", {}, line)));
+  if ((figure("hubbub_dead_letters") || 0) !== deadShown) deadLetters(figure("hubbub_dead_letters")).catch(failed);
 }
 
 // Looking at dead letters takes them off the queue for a moment, so it is done when their number has changed.
@@ -89,8 +97,18 @@ async function deadLetters(count) {
   }));
 }
 
+// Nothing of it stays for the next user.
+function forgetFigures() {
+  for (const id of ["tiles", "routes", "errors", "dead"]) $(id).replaceChildren();
+  $("no-dead").hidden = false;
+  $("dead-box").hidden = true;
+  tiles.clear();
+  before = null;
+  deadShown = 0;
+}
+
 function tile(title, value, words) {
-  let shown = history.get(title);
+  let shown = tiles.get(title);
   if (!shown) {
     const number = el("dd", {}, "–");
     const box = document.createElementNS("http://www.w3.org/2000/svg", "svg");
@@ -101,7 +119,7 @@ function tile(title, value, words) {
     box.append(line);
     $("tiles").append(el("div", { className: "tile" }, el("dl", {}, el("dt", {}, title), number), box));
     shown = { number, line, values: [] };
-    history.set(title, shown);
+    tiles.set(title, shown);
   }
   shown.number.textContent = value === null || value === undefined ? "–" : words(value);
   shown.values.push(Number.isFinite(value) ? value : 0);

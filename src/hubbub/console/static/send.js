@@ -6,6 +6,25 @@ const drafts = new Map();
 // Messages on their way, and those that came back unsent as long as the draft begins with them: lists of { body, key }.
 const outbox = new Map(), returned = new Map();
 
+// The same of one whose session has ended, for when the same user is back.
+let kept = null;
+
+function keep() {
+  for (const [chat, waiting] of outbox) {
+    draft(chat, unsent(chat, waiting));
+    returned.set(chat, waiting);
+  }
+  kept = { id: state.me.id, drafts: [...drafts], returned: [...returned] };
+}
+
+function restore() {
+  if (kept && kept.id === state.me.id) {
+    for (const [chat, text] of kept.drafts) drafts.set(chat, text);
+    for (const [chat, waiting] of kept.returned) returned.set(chat, waiting);
+  }
+  kept = null;
+}
+
 function forget() {
   for (const each of [drafts, outbox, returned]) each.clear();
   tellWaiting();
@@ -26,6 +45,9 @@ function pieces(chat, text) {
 }
 
 const joined = (messages) => messages.map((each) => each.body).join("\n");
+
+// What came back, and then what was typed since.
+const unsent = (chat, waiting) => [joined(waiting), drafts.get(chat)].filter(Boolean).join("\n");
 
 function send(chat, text) {
   const size = [...text].length;
@@ -56,7 +78,7 @@ async function deliver(chat, waiting) {
   } catch (error) {
     // Back into their own chat, before what was typed there since.
     if (state.me === me) {
-      draft(chat, [joined(waiting), drafts.get(chat)].filter(Boolean).join("\n"));
+      draft(chat, unsent(chat, waiting));
       if (error.status === 0 || error.status >= 500) returned.set(chat, waiting);
     }
     throw error;
@@ -96,5 +118,5 @@ $("body").addEventListener("input", () => {
 
 // A reload or a closed tab would lose it.
 addEventListener("beforeunload", (event) => {
-  if (outbox.size || [...drafts.values()].some((text) => text.trim())) event.preventDefault();
+  if (outbox.size || [...drafts, ...(kept ? kept.drafts : [])].some(([, text]) => text.trim())) event.preventDefault();
 });
