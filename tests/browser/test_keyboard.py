@@ -26,6 +26,14 @@ def test_the_focus_stays_on_a_chat_when_the_list_is_made_anew(visit: Callable[[]
         expect(ann.page.get_by_role("button", name="Chat 1")).to_be_focused()
 
 
+def test_a_new_application_leads_to_its_first_chat(visit: Callable[[], Visitor]) -> None:
+    ann = visit()
+    ann.sign_up("Ann")
+    ann.page.get_by_label("New application").fill("Ours")
+    ann.page.get_by_label("New application").press("Enter")
+    expect(ann.page.get_by_label("New chat")).to_be_focused()
+
+
 def test_the_way_back_to_the_list_leads_to_the_chat(visit: Callable[[], Visitor]) -> None:
     ann = visit()
     width, height = SIZES["phone"]

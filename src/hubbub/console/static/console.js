@@ -160,8 +160,19 @@ for (const button of document.querySelectorAll("[data-view]")) button.addEventLi
 
 // Applications and chats ------------------------------------------------------------------------------------------------
 
+// A list's first pages, or all of them.
+async function pages(path, most = Infinity) {
+  const found = [];
+  for (let page = 1; page <= most; page++) {
+    const more = await call("GET", `${path}?page=${page}&limit=100`);
+    found.push(...more);
+    if (more.length < 100) break;
+  }
+  return found;
+}
+
 async function applications(chosen) {
-  const found = await call("GET", "/applications?limit=100");
+  const found = await pages("/applications");
   $("applications").replaceChildren(...found.map((each) => el("option", { value: each.token, dir: "auto" }, each.name)));
   $("more").open = found.length === 0;
   if (found.some((each) => each.token === chosen)) $("applications").value = chosen;
@@ -173,15 +184,22 @@ async function choose(token) {
   $("invite").hidden = $("add-chat").hidden = token === null;
   closeChat();
   for (const id of ["chats", "members"]) $(id).replaceChildren(); // another application's
+  shownPages = 1;
+  $("no-chats").textContent = token === null ? "Create an application; its chats are listed here." : "";
   await Promise.all([chats(), members()]);
 }
+
+let shownPages = 1; // of the list of chats
 
 const titleOf = (chat) => chat.title || `Chat ${chat.chatNumber}`;
 
 async function chats() {
-  const application = state.application;
-  const found = application ? await call("GET", `/applications/${application}/chats?limit=100`) : [];
-  if (application !== state.application) return;
+  const application = state.application, most = shownPages;
+  if (!application) return;
+  const found = await pages(`/applications/${application}/chats`, most);
+  if (application !== state.application || most !== shownPages) return;
+  $("no-chats").textContent = found.length ? "" : "None yet. Open the first one.";
+  $("more-chats").hidden = found.length < 100 * most;
   const focused = [...$("chats").children].indexOf(document.activeElement.parentElement);
   const number = focused < 0 ? null : $("chats").children[focused].dataset.number;
   $("chats").replaceChildren(...found.map((chat) => {
@@ -213,6 +231,12 @@ async function members(page = 1) {
   $("more-members").hidden = found.length < 100;
 }
 
+on("more-chats", "click", async () => {
+  const number = $("chats").children.length;
+  shownPages += 1;
+  await chats();
+  $("chats").children[number]?.querySelector("button").focus();
+});
 on("more-members", "click", () => members(1 + $("members").children.length / 100));
 
 on("applications", "change", () => {
@@ -225,6 +249,7 @@ on("add-application", "submit", async (event) => {
   event.target.reset();
   await applications(made.token);
   record();
+  $("add-chat").elements.title.focus(); // the form that had it is folded away
 });
 on("invite", "submit", async (event) => {
   await call("POST", `/applications/${state.application}/members`, { email: event.target.elements.email.value, role: "member" });
@@ -249,7 +274,7 @@ function closeChat() {
   closeStream();
   state.chat = null;
   $("thread").hidden = true;
-  $("no-chat").hidden = false;
+  $("no-chat").hidden = state.application === null;
   $("chat").classList.remove("open");
 }
 
@@ -282,9 +307,14 @@ async function latest() {
   listen(found.length ? found[found.length - 1].messageNumber : 0);
 }
 
+// The day too, unless it is today.
+function shortTime(time) {
+  return time.toDateString() === new Date().toDateString() ? time.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" }) : time.toLocaleString([], { dateStyle: "medium", timeStyle: "short" });
+}
+
 function item(message) {
   const time = new Date(message.createdAt);
-  const head = el("header", {}, el("b", { dir: "auto", title: message.senderName }, message.senderName), el("time", { dateTime: message.createdAt, title: time.toLocaleString() }, time.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" })));
+  const head = el("header", {}, el("b", { dir: "auto", title: message.senderName }, message.senderName), el("time", { dateTime: message.createdAt, title: time.toLocaleString() }, shortTime(time)));
   if (message.editedAt) head.append(el("span", {}, "edited"));
   const shown = el("li", { id: "m" + message.messageNumber }, head, el("p", { dir: "auto" }, message.body));
   shown.dataset.edited = String(message.editedAt);
