@@ -142,7 +142,7 @@ def _setup_link(settings: Any, url: str, code: str) -> str:
     return f"{base}/setup#{code}"
 
 
-@main.command()
+@main.command(short_help="Run an API process of a cluster.")
 @click.option("--host", help="Address to listen on.  [default: 127.0.0.1]")
 @click.option("--port", metavar="NUMBER", help="Port to listen on; 0 takes a free one.  [default: 3000]")
 def api(host: str | None, port: str | None) -> None:
@@ -171,7 +171,7 @@ def api(host: str | None, port: str | None) -> None:
         _refuse(settings, error)
 
 
-@main.command()
+@main.command(short_help="Run a writer process of a cluster.")
 @click.option("--host", help="Address of /metrics.  [default: 127.0.0.1]")
 @click.option("--metrics-port", metavar="NUMBER", help="Port of /metrics; 0 has none.  [default: 0]")
 def writer(host: str | None, metrics_port: str | None) -> None:
@@ -215,7 +215,7 @@ def writer(host: str | None, metrics_port: str | None) -> None:
     log_end()
 
 
-@main.command()
+@main.command(short_help="Show a cluster's shards, or raise their number.")
 @click.argument("number", required=False, type=click.IntRange(1, 256))
 @click.option(
     "--accept-loss", is_flag=True, help="Let stopped shards continue without the deliveries that are missing from them."
@@ -239,7 +239,7 @@ def shards(number: int | None, accept_loss: bool) -> None:
         sys.exit(1)
 
 
-@main.group()
+@main.group(short_help="List, retry or drop commands that could not be stored.")
 def dead() -> None:
     """List, retry or drop a cluster's commands that could not be stored and were set aside."""
 
@@ -368,7 +368,7 @@ def _rebuild_cluster(settings: Any) -> None:
     click.echo(f"The search index was rebuilt: {count} messages.")
 
 
-@main.group()
+@main.group(short_help="Delete an account, or give it a new password.")
 def users() -> None:
     """Change accounts of a data folder, or of the cluster that the settings name if --data is not given. The service
     may be running."""
@@ -377,7 +377,7 @@ def users() -> None:
 _DATA = click.option("--data", metavar="FOLDER", help="The data folder.  [default: ./hubbub-data]")
 
 
-@users.command("reset-password")
+@users.command("reset-password", short_help="Give an account a new password, and print it.")
 @click.argument("email")
 @_DATA
 def users_reset_password(email: str, data: str | None) -> None:
@@ -437,7 +437,7 @@ def _change_account(email: str, data: str | None, command: Callable[[int], Any])
         sys.exit(1)
 
 
-@main.group()
+@main.group(short_help="List, add or remove operators.")
 def operators() -> None:
     """Operators, who see the console's operator page: of a data folder, or of the cluster that the settings name. A
     change takes effect at once in a running service."""
@@ -463,7 +463,7 @@ def _operators(data: str | None) -> Iterator[tuple[Any, Any]]:
 @click.argument("email")
 @_DATA
 def operators_add(email: str, data: str | None) -> None:
-    """Create the account with this email an operator. If there is no account, print a link that creates it."""
+    """Make the account with this email an operator. If there is no account, print a link that creates it."""
     import asyncio
     import time
 
@@ -480,7 +480,7 @@ def operators_add(email: str, data: str | None) -> None:
         click.echo(_setup_link(settings, url, found))
 
 
-@operators.command("list")
+@operators.command("list", short_help="List them, one line each.")
 @_DATA
 def operators_list(data: str | None) -> None:
     """List them, one line each: email, name, and why the account is an operator."""
@@ -541,7 +541,7 @@ def restore(file: Path, data: str | None) -> None:
     click.echo(f"Restored {count} messages into {folder}.")
 
 
-@main.command()
+@main.command(short_help="Move a data folder into a cluster's empty database.")
 @click.option("--data", metavar="FOLDER", help="The data folder.  [default: ./hubbub-data]")
 def move(data: str | None) -> None:
     """Move the data of a stopped `hubbub serve` into the empty database of a cluster that is not started yet.
@@ -571,7 +571,7 @@ def move(data: str | None) -> None:
     click.echo("Start the cluster: hubbub writer, then hubbub api. `hubbub serve` refuses the folder from now on.")
 
 
-@main.command()
+@main.command(short_help="Check the settings, this machine and every part.")
 @click.option("--data", metavar="FOLDER", help="The data folder.  [default: ./hubbub-data]")
 def doctor(data: str | None) -> None:
     """Check the settings, this machine and every part, with the fix for each fault. Exit status 2 when a setting is

@@ -84,7 +84,7 @@ def _address(text: str) -> tuple[str, int]:
 _FILE = click.Path(path_type=Path)
 
 
-@click.group(invoke_without_command=True)
+@click.group(invoke_without_command=True, short_help="Load a Hubbub service, and say whether it keeps up.")
 @click.option("--writes", default=5000, show_default=True, type=click.IntRange(0), help="Message writes a second.")
 @click.option("--reads", default=10000, show_default=True, type=click.IntRange(0), help="Reads a second.")
 @click.option("--duration", default=30, show_default=True, type=click.IntRange(1), help="Seconds of the test phase.")
@@ -320,7 +320,7 @@ def _overview(results: list[Result]) -> str:
     return "\n".join([*lines, ""])
 
 
-@perftest.command()
+@perftest.command(short_help="Say whether the result B is worse than the result A.")
 @click.argument("a", type=click.Path(exists=True, path_type=Path))
 @click.argument("b", type=click.Path(exists=True, path_type=Path))
 @click.option(
@@ -340,7 +340,7 @@ def compare(a: Path, b: Path, tolerance: float) -> None:
     sys.exit(FAILED if comparison.worse else 0)
 
 
-@perftest.command()
+@perftest.command(short_help="Generate load for a test that runs on another machine.")
 @click.argument("coordinator", callback=_parsed(_address))
 @click.option("--key", envvar=KEY_VARIABLE, required=True, help=f"As the coordinator prints it, or {KEY_VARIABLE}.")
 def join(coordinator: tuple[str, int], key: str) -> None:
