@@ -58,6 +58,16 @@ def test_an_invite_joins(browser: Browser, embedded: Service, way: str) -> None:
         assert not bob.complaints
 
 
+def test_a_logout_that_fails_is_told(browser: Browser, embedded: Service) -> None:
+    with closing(Person(embedded.url)) as owner, browser.new_context() as context:
+        link = owner.post(f"/applications/{owner.application()}/invites", json={"role": "member"}).json()["link"]
+        context.add_cookies([{"name": "auth_token", "value": owner.cookies["auth_token"], "url": embedded.url}])
+        visitor = Visitor(context, link.replace(Mailbox.url, embedded.url))
+        visitor.page.route("**/auth/logout", lambda route: route.abort())
+        visitor.page.get_by_role("button", name="Join with another account").click()
+        expect(visitor.page.get_by_role("alert")).to_contain_text("can't be reached")
+
+
 def test_the_second_of_two_links_opened_in_a_tab_counts(browser: Browser, embedded: Service) -> None:
     with closing(Person(embedded.url)) as owner, browser.new_context() as context:
         links = []

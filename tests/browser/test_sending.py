@@ -27,14 +27,14 @@ class Posts:
 
     def __init__(self, visitor: Visitor, *answers: int, stored: bool = False) -> None:
         self.answers, self._stored = list(answers), stored
-        self.bodies: list[str] = []
+        self.count = 0  # of all posts
         visitor.page.route("**/messages", self._take)
 
     def _take(self, route: Route) -> None:
         if route.request.method != "POST":
             route.continue_()
             return
-        self.bodies.append(route.request.post_data_json["body"])
+        self.count += 1
         if not self.answers:
             route.continue_()
             return
@@ -55,7 +55,7 @@ def test_a_proxys_error_while_the_service_restarts_is_tried_again(ann: Visitor) 
     posts = Posts(ann, 502, 504)
     ann.write("Hello")
     shown(ann, "Hello")
-    assert len(posts.bodies) == 3
+    assert posts.count == 3
     expect(ann.page.locator("#notice")).to_have_text("")
     ann.complaints.clear()  # the 502 and the 504
 

@@ -30,7 +30,7 @@ def log_in(page: Page, email: str, password: str = _PASSWORD) -> None:
 
 
 def end_session(visitor: Visitor) -> None:
-    cookies = {each["name"]: each["value"] for each in visitor.page.context.cookies()}  # type: ignore[typeddict-item]
+    cookies = {each["name"]: each["value"] for each in visitor.page.context.cookies()}
     visitor.page.context.request.delete(
         f"{visitor.page.url.partition('#')[0]}api/v1/auth/logout",
         headers={"Cookie": f"auth_token={cookies['auth_token']}"},
