@@ -59,6 +59,7 @@ def test_a_tab_follows_another_users_login(visit: Callable[[], Visitor], embedde
     with closing(Person(embedded.url, "Bob")) as bob:
         log_in(other, bob.email, "correct horse")
     expect(ann.page.locator("#who")).to_have_text("Bob")
+    expect(ann.page.locator("#notice")).to_have_text("")
     expect(ann.page.locator("#chats button")).to_have_count(0)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 
 import pytest
 from playwright.sync_api import expect
@@ -56,3 +57,26 @@ def test_text_reads_in_its_own_direction(visit: Callable[[], Visitor], embedded:
         assert direction(selector) == "rtl", selector
     assert direction("#messages li:last-child p") == "ltr"
     layla.close()
+
+
+def test_the_last_message_stays_in_sight(visit: Callable[[], Visitor], embedded: Service) -> None:
+    ann = visit()
+    ann.page.set_viewport_size({"width": 390, "height": 844})
+    with closing(Person(embedded.url)) as bob:
+        token = bob.application()
+        bob.post(f"/applications/{token}/members", json={"email": ann.sign_up("Ann"), "role": "member"})
+        chat = bob.chat(token)
+        for number in range(40):
+            bob.post(f"{chat}/messages", json={"body": str(number)})
+        ann.page.reload()
+        ann.page.get_by_role("button", name="Chat 1").click()
+        last = ann.page.locator("#messages li").last
+        expect(last).to_be_in_viewport(ratio=1)
+        ann.page.set_viewport_size({"width": 390, "height": 450})  # a keyboard is shown
+        expect(last).to_be_in_viewport(ratio=1)
+        ann.page.locator("#scroll").evaluate("each => { each.scrollTop = 0 }")
+        bob.post(f"{chat}/messages", json={"body": "from Bob"})
+        expect(ann.page.locator("#messages li")).to_have_count(41)
+        expect(ann.page.locator("#messages li").first).to_be_in_viewport()
+        ann.write("from Ann")
+        expect(ann.page.get_by_text("from Ann")).to_be_in_viewport()

@@ -92,6 +92,7 @@ async function check(logout) {
   }
   if (now && now.id === state.me?.id) return;
   if (now) {
+    notice("");
     if (state.me) leave();
     await enter();
   } else if (logout) {
@@ -303,9 +304,21 @@ async function latest() {
   for (const message of found.reverse()) add(message);
   state.oldest = found.length ? found[0].messageNumber : null;
   $("older").hidden = found.length < 50;
-  $("scroll").scrollTop = $("scroll").scrollHeight;
+  toEnd();
   listen(found.length ? found[found.length - 1].messageNumber : 0);
 }
+
+function isAtEnd() {
+  const box = $("scroll");
+  return box.scrollHeight - box.scrollTop - box.clientHeight < 80;
+}
+
+function toEnd() { $("scroll").scrollTop = $("scroll").scrollHeight; }
+
+// When the box shrinks, as when a phone shows its keyboard, the last message stays in sight.
+let wasAtEnd = true;
+$("scroll").addEventListener("scroll", () => { wasAtEnd = isAtEnd(); });
+new ResizeObserver(() => { if (wasAtEnd) toEnd(); }).observe($("scroll"));
 
 // The day too, unless it is today.
 function shortTime(time) {

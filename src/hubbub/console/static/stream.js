@@ -39,9 +39,9 @@ function listen(after, pause = 0) {
     clearTimeout(counting);
     counting = setTimeout(() => chats().catch(failed), 1000);
     if (state.searching) return;
-    const box = $("scroll"), atEnd = box.scrollHeight - box.scrollTop - box.clientHeight < 80;
-    add(JSON.parse(event.data));
-    if (atEnd) box.scrollTop = box.scrollHeight;
+    const message = JSON.parse(event.data), follow = isAtEnd() || message.senderId === state.me.id;
+    add(message);
+    if (follow) toEnd();
   });
   stream.addEventListener("edited", (event) => {
     const message = JSON.parse(event.data), shown = $("m" + message.messageNumber);
