@@ -59,6 +59,11 @@ def test_a_line_of_the_log_can_be_selected(operator: Visitor) -> None:
     assert operator.page.evaluate("getSelection().toString()") == text
 
 
+def test_the_page_fits_320_pixels(operator: Visitor) -> None:
+    operator.page.set_viewport_size({"width": 320, "height": 640})
+    assert operator.page.evaluate("document.documentElement.scrollWidth") == 320
+
+
 def test_a_reload_stays_on_the_page(operator: Visitor) -> None:
     operator.page.reload()
     expect(operator.page.locator(".tile")).to_have_count(10)

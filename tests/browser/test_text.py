@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from contextlib import closing
+from typing import Literal
 
 import pytest
 from playwright.sync_api import expect
@@ -80,3 +82,27 @@ def test_the_last_message_stays_in_sight(visit: Callable[[], Visitor], embedded:
         expect(ann.page.locator("#messages li").first).to_be_in_viewport()
         ann.write("from Ann")
         expect(ann.page.get_by_text("from Ann")).to_be_in_viewport()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_words_in_an_empty_field_can_be_read(
+    visit: Callable[[], Visitor], scheme: Literal["light", "dark"]
+) -> None:
+    ann = visit()
+    ann.page.emulate_media(color_scheme=scheme)
+    ann.sign_up("Ann")
+    ann.make_application("Ours")
+    ann.open_new_chat("General")
+    for selector in ("#body", "#q"):
+        colours: list[str] = ann.page.locator(selector).evaluate(
+            "each => [getComputedStyle(each, '::placeholder').color, getComputedStyle(each).backgroundColor]"
+        )
+        darker, lighter = sorted(map(_luminance, colours))
+        assert (lighter + 0.05) / (darker + 0.05) >= 4.5, selector
+
+
+def _luminance(colour: str) -> float:
+    """The relative luminance (WCAG 2.2) of rgb(R, G, B)."""
+    parts = [int(each) / 255 for each in re.findall(r"\d+", colour)]
+    red, green, blue = (each / 12.92 if each <= 0.04045 else ((each + 0.055) / 1.055) ** 2.4 for each in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
