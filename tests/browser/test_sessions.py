@@ -47,6 +47,7 @@ def test_a_logout_in_another_tab_is_seen_in_all(visit: Callable[[], Visitor]) ->
     expect(ann.page.get_by_role("heading", name="A chat backend")).to_be_visible()
     expect(ann.page.locator("#notice")).to_have_text("You have logged out in another tab.")
     expect(ann.page.locator("#main")).to_be_focused()
+    assert ann.page.locator("#main").evaluate("each => getComputedStyle(each).outlineStyle") == "none"
     assert "#" not in ann.page.url
 
 
@@ -75,6 +76,7 @@ def test_what_was_typed_when_the_session_ended_is_there_for_the_same_user_alone(
         if typed == "a secret":
             text.press("Enter")
         expect(ann.page.locator("#notice")).to_contain_text(ENDED)
+        expect(ann.page.get_by_label("Email", exact=True).locator("visible=true")).to_be_focused()
         assert typed not in ann.page.evaluate("document.body.innerHTML + document.querySelector('#body').value")
         log_in(ann.page, email)
         expect(ann.page.get_by_role("heading", name="General")).to_be_visible()

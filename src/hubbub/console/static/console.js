@@ -79,6 +79,7 @@ function expire() {
   history.replaceState(null, "", at || location.pathname);
   $("enter").elements.way.value = "login";
   chooseWay();
+  $("enter").elements.email.focus();
   notice("Your session has ended. Log in again to go on; what you typed is kept until then.");
 }
 
