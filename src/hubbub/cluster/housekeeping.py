@@ -50,8 +50,11 @@ async def _forget(store: MySqlStore, processes: Processes, url: str, shards: int
 async def _forget_publishers(store: MySqlStore, processes: Processes, url: str, shards: int) -> None:
     """Delete the publishers that were silent for a week, once all that is queued now is applied. Otherwise a queued
     delivery of a deleted publisher would be a gap (rule 1): a cluster may have been stopped for longer than a week.
+
+    A clock that is ahead would show every publisher as silent, and each shard would stop at the next delivery. So the
+    earlier of two clocks counts: this process's, and the database's, which wrote when the publishers were last heard.
     """
-    asked_at = int(time.time())
+    asked_at = min(int(time.time()), await asyncio.to_thread(store.clock))
     marker = f"house.{secrets.token_hex(8)}"
     await send_markers(url, shards, marker)
     until = time.monotonic() + _DRAINED_WITHIN_S

@@ -94,15 +94,24 @@ class _Shard:
         """Continue as another publisher."""
         self.publisher = secrets.token_hex(12)
         self.sequence = 0
-        self.sent_at = time.time()
+        self._note()
 
     def next(self, commands: list[Queued]) -> Delivery:
         """The next delivery. All earlier ones must be confirmed."""
-        if time.time() - self.sent_at > _FORGOTTEN_S:
+        if self._silent_s() > _FORGOTTEN_S:
             self.renew()
         self.sequence += 1
-        self.sent_at = time.time()
+        self._note()
         return Delivery(self.publisher, self.sequence, commands, self.sequence - 1)
+
+    def _note(self) -> None:
+        self.sent_at = time.time(), time.monotonic()
+
+    def _silent_s(self) -> float:
+        """How long nothing was sent, by the clock that says most: one may have been set back, the other stands still
+        while the machine sleeps."""
+        by_clock, by_machine = self.sent_at
+        return max(abs(time.time() - by_clock), time.monotonic() - by_machine)
 
 
 class Publisher:

@@ -356,6 +356,15 @@ class MySqlStore:
             sql = f"DELETE FROM {table} WHERE expires_at < %s"
             self._database.run(lambda cursor, sql=sql: cursor.execute(sql, (now,)))  # type: ignore[misc]
 
+    def clock(self) -> int:
+        """The database's time, in seconds since 1970."""
+
+        def work(cursor: Any) -> int:
+            cursor.execute("SELECT UNIX_TIMESTAMP()")
+            return int(cursor.fetchone()[0])
+
+        return self._database.run(work, commit=False)
+
     def forget_publishers(self, before: int) -> None:
         """Delete the publishers whose last delivery was applied before ``before`` (seconds since 1970)."""
         self._database.run(lambda cursor: cursor.execute("DELETE FROM publishers WHERE applied_at < %s", (before,)))
