@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
 import httpx
@@ -47,5 +49,31 @@ def test_posts_are_accepted_and_shown(stack: ClusterStack, how: str) -> None:
         truth.drained(stack)
         bodies = dict(truth.stored(stack, chat))
         assert all(bodies[number] in (f"{turn}", "edited") for turn, number in numbers.items())
-        eventually(lambda: bool(ann.get(chat).json()["messagesCount"] == len(numbers) + 2), 30)
+        eventually(lambda: bool(ann.get(chat).json().get("messagesCount") == len(numbers) + 2), 30)
         other.close()
+
+
+def test_new_applications_are_refused_soon_while_it_hangs(stack: ClusterStack) -> None:
+    """However many are asked for: what waits is bounded. Posts go on beside them."""
+    with closing(Person(stack.url)) as ann:
+        chat = ann.chat()
+        assert ann.post(f"{chat}/messages", json={"body": "before"}).status_code == 200
+        seconds: list[float] = []
+
+        def add(_: int) -> int:
+            begun = time.monotonic()
+            with httpx.Client(base_url=stack.url + "/api/v1", cookies=dict(ann.cookies), timeout=60) as client:
+                status = client.post("/applications", json={"name": "A"}).status_code
+            seconds.append(time.monotonic() - begun)
+            return status
+
+        stack.mariadb.pause()
+        try:
+            with ThreadPoolExecutor(90) as clients:
+                statuses = list(clients.map(add, range(90)))
+            assert ann.post(f"{chat}/messages", json={"body": "after"}).status_code == 200
+        finally:
+            stack.mariadb.resume()
+        assert set(statuses) == {503}
+        assert max(seconds) < 15
+        eventually(lambda: ann.post("/applications", json={"name": "A"}).status_code == 201, 30)

@@ -264,23 +264,44 @@ def test_a_listener_is_sent_late_messages_of_the_latest_given_up_numbers(monkeyp
     assert late == list(range(201, 301))
 
 
-async def test_so_many_reads_of_mysql_run_and_wait() -> None:
-    database = Database("mysql://nobody@127.0.0.1:1/none", pool_size=2)
+@pytest.mark.parametrize(("what", "threads"), [("soon", 4), ("change", 2)], ids=["reads", "changes"])
+async def test_so_many_requests_to_mysql_run_and_wait(what: str, threads: int) -> None:
+    database = Database("mysql://nobody@127.0.0.1:1/none", pool_size=4)
     begun, go = list[int](), threading.Event()
+    run = getattr(database, what)
 
-    def read() -> int:
+    def work() -> int:
         begun.append(1)
         go.wait(10)
         return len(begun)
 
-    reads = [database.soon(read) for _ in range(2 * 16)]
+    waiting = [run(work) for _ in range(threads * 16)]
     with pytest.raises(Unavailable):
-        await database.soon(read)
-    assert len(begun) <= 2
+        await run(work)
+    assert len(begun) <= threads
     go.set()
-    assert max(await asyncio.gather(*reads)) == 2 * 16
-    assert await database.soon(read) == 2 * 16 + 1
+    assert max(await asyncio.gather(*waiting)) == threads * 16
+    assert await run(work) == threads * 16 + 1
     database.close()
+
+
+async def test_a_change_that_nobody_waits_for_is_not_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hubbub.cluster.database._CHANGE_S", 0.1)
+    database = Database("mysql://nobody@127.0.0.1:1/none", pool_size=2)
+    made, go = list[str](), threading.Event()
+
+    def slow() -> None:
+        go.wait(10)
+        made.append("the first")
+
+    changes = [database.change(slow), database.change(lambda: made.append("the second"))]
+    for outcome in await asyncio.gather(*changes, return_exceptions=True):
+        assert isinstance(outcome, Unavailable)
+    with pytest.raises(Unavailable):  # at once: the database did not answer just now
+        await database.change(lambda: made.append("the third"))
+    go.set()
+    database.close()
+    assert made == ["the first"]
 
 
 # Searches ------------------------------------------------------------------------------------------------------------

@@ -1,8 +1,8 @@
 """Connections to MySQL and its replicas, and the meaning of its errors. This module implements rule 9.
 
-The driver is synchronous: reads run on their own pool of threads, each with a connection from a bounded pool, and no
-read waits longer than ``_READ_S`` once it has its turn, however long the server takes. A user has a part of the threads
-only, so that another's read never waits for all that one user has asked for.
+The driver is synchronous: reads and changes each run on their own threads, with connections from a bounded pool, and
+none waits longer than ``_READ_S`` or ``_CHANGE_S`` once it has its turn, however long the server takes. A user has a
+part of the threads of reads, so another's read never waits for all that one user has asked for.
 """
 
 from __future__ import annotations
@@ -11,8 +11,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future as ThreadFuture
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import pymysql
@@ -25,15 +23,15 @@ from hubbub.chat.errors import RateLimited, Unavailable
 from hubbub.chat.user_turns import SomeOfEach
 from hubbub.cluster.engine import engine_of
 from hubbub.cluster.protocol import Position
+from hubbub.cluster.threads import Threads
 
 log = logging.getLogger("hubbub.store")
 
 T = TypeVar("T")
 
 _READ_S = 3.0
-_WAITING_PER_THREAD = 16
+_CHANGE_S = 9.0  # longer than the database waits for a lock: that is no sign that it does not answer
 _OF_USER = 0.75  # part of the threads that the reads of one user may occupy
-_RESTS_S = 1.0  # how long a server that did not answer in time is not read from
 _REPLICA_RESTS_S = 5.0
 
 # Errors by their number. A command that meets any other error is retried.
@@ -77,15 +75,14 @@ class Database:
     def __init__(self, url: str, replicas: Sequence[str] = (), *, pool_size: int = 8) -> None:
         self.engine = engine_of(url, pool_size)
         self._replicas = [_Replica(engine_of(replica, pool_size)) for replica in replicas]
-        self._threads = ThreadPoolExecutor(max_workers=pool_size, thread_name_prefix="mysql")
-        self._most_waiting = pool_size * _WAITING_PER_THREAD
-        self._waiting = 0
+        self._reads = Threads(pool_size, "mysql", answer_s=_READ_S)
+        self._changes = Threads(max(1, pool_size // 2), "mysql-change", answer_s=_CHANGE_S)
         self._shares = SomeOfEach(max(1, int(pool_size * _OF_USER)))
-        self._rests_until = 0.0
         self._turn = 0
 
     def close(self) -> None:
-        self._threads.shutdown(cancel_futures=True)
+        self._reads.close()
+        self._changes.close()
         for replica in self._replicas:
             replica.engine.dispose()
         self.engine.dispose()
@@ -136,11 +133,10 @@ class Database:
         user = asking.get()
         if not user:
             return await self.soon(lambda: self._read(sql, parameters, at))
-        if self._shares.of(user) >= self._most_waiting:
+        most = self._reads.most_waiting
+        if self._shares.of(user) >= most:
             raise RateLimited(
-                f"{self._most_waiting} of your reads wait for the database. Send fewer requests at once.",
-                limit=self._most_waiting,
-                retry_after=1,
+                f"{most} of your reads wait for the database. Send fewer requests at once.", limit=most, retry_after=1
             )
         async with self._shares.turn(user):
             return await self.soon(lambda: self._read(sql, parameters, at))
@@ -150,37 +146,12 @@ class Database:
         return rows[0] if rows else None
 
     def soon(self, work: Callable[[], T]) -> asyncio.Future[T]:
-        """Run ``work`` on a thread. Raises Unavailable, also when it takes too long; it may then still be running."""
-        loop = asyncio.get_running_loop()
-        answer: asyncio.Future[T] = loop.create_future()
-        if self._waiting >= self._most_waiting or time.monotonic() < self._rests_until:
-            answer.set_exception(Unavailable("The database does not answer. Try again a little later.", retry_after=2))
-            return answer
-        self._waiting += 1
-        running = self._threads.submit(work)
-        timer = loop.call_later(_READ_S, self._late, answer)
+        """Run a read on a thread. Raises Unavailable, also when it takes too long; it may then still be running."""
+        return self._reads.soon(work)
 
-        def done(_: ThreadFuture[T]) -> None:
-            loop.call_soon_threadsafe(finish)
-
-        def finish() -> None:
-            self._waiting -= 1
-            timer.cancel()
-            if answer.done():
-                return
-            error = running.exception()
-            if error is not None:
-                answer.set_exception(error)
-            else:
-                answer.set_result(running.result())
-
-        running.add_done_callback(done)
-        return answer
-
-    def _late(self, answer: asyncio.Future[Any]) -> None:
-        if not answer.done():
-            self._rests_until = time.monotonic() + _RESTS_S
-            answer.set_exception(Unavailable("The database does not answer in time.", retry_after=2))
+    def change(self, work: Callable[[], T]) -> asyncio.Future[T]:
+        """Like ``soon``, for a change: one that takes too long may still be made."""
+        return self._changes.soon(work)
 
     def _read(self, sql: str, parameters: Sequence[Any], at: Position | None) -> list[Any]:
         def read(cursor: Any) -> list[Any]:

@@ -242,7 +242,7 @@ class QueuedIntake:
             await self._numbers.application_changed(token)
         if isinstance(command, AddChat):
             guard = await self._numbers.announce_new_chat(command.token)
-        (outcome,) = await asyncio.to_thread(self._store.apply, [command])
+        outcome = await self._store.change(command)
         # Also when it was deleted before: an earlier try that was refused may not have reached this step.
         if isinstance(command, DeleteChat):
             await self._numbers.chat_deleted(command.chat)

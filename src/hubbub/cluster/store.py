@@ -98,6 +98,11 @@ class MySqlStore:
                 return self._apply(batch)
         return self._apply(batch)
 
+    async def change(self, command: Command) -> Outcome:
+        """As ``apply``, for one command and without blocking. Raises Unavailable: it may have been applied or not."""
+        (outcome,) = await self._database.change(lambda: self.apply([command]))
+        return outcome
+
     def _apply(self, batch: Sequence[Command]) -> list[Outcome]:
         return self._database.run(lambda cursor: [self._outcome(cursor, command) for command in batch])
 
