@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager, suppress
 
 import httpx
 import pytest
@@ -23,57 +23,94 @@ def stack() -> Iterator[ClusterStack]:
         yield stack
 
 
+@pytest.fixture
+def ann(stack: ClusterStack) -> Iterator[Person]:
+    """A user of the first process. Both have noticed that the database is back since the last test."""
+    for part in stack.apis:
+        eventually(lambda url=part.url: _registers(url), 30)  # type: ignore[misc]
+    with closing(Person(stack.url)) as ann:
+        yield ann
+
+
+@pytest.fixture
+def other(stack: ClusterStack, ann: Person) -> Iterator[httpx.Client]:
+    """The same user, at the second process."""
+    with httpx.Client(base_url=stack.apis[1].url + "/api/v1", cookies=dict(ann.cookies), timeout=30) as other:
+        yield other
+
+
+def _registers(url: str) -> bool:
+    with suppress(AssertionError), closing(Person(url)):
+        return True
+    return False
+
+
+@contextmanager
+def away(stack: ClusterStack, how: str) -> Iterator[None]:
+    stack.mariadb.kill() if how == "killed" else stack.mariadb.pause()
+    time.sleep(0.2)  # until each thread of it stands still
+    try:
+        yield
+    finally:
+        stack.mariadb.start() if how == "killed" else stack.mariadb.resume()
+
+
 @pytest.mark.parametrize("how", ["killed", "hung"])
-def test_posts_are_accepted_and_shown(stack: ClusterStack, how: str) -> None:
-    with closing(Person(stack.url)) as ann:
-        chat = ann.chat()
-        other = httpx.Client(base_url=stack.apis[1].url + "/api/v1", cookies=dict(ann.cookies), timeout=30)
+def test_posts_are_accepted_and_shown(stack: ClusterStack, ann: Person, other: httpx.Client, how: str) -> None:
+    chat = ann.chat()
+    for client in (ann, other):
+        assert client.post(f"{chat}/messages", json={"body": "before"}).status_code == 200
+    numbers = {}
+    with away(stack, how):
+        for turn in range(60):
+            writer, reader = (ann, other) if turn % 2 else (other, ann)
+            answer = writer.post(f"{chat}/messages", json={"body": f"{turn}"})
+            assert answer.status_code == 200, answer.text
+            number = numbers[turn] = answer.json()["messageNumber"]
+            newest = reader.get(f"{chat}/messages")
+            assert (newest.status_code, newest.json()[0]["messageNumber"]) == (200, number)
+            assert "hubbub-lag" not in newest.headers
+            assert reader.get(f"{chat}/messages/{number}").json()["body"] == f"{turn}"
+        edit = {"messageNumber": numbers[3], "body": "edited"}
+        assert ann.put(f"{chat}/messages", json=edit).status_code in (200, 403)
+    truth.drained(stack)
+    bodies = dict(truth.stored(stack, chat))
+    assert all(bodies[number] in (f"{turn}", "edited") for turn, number in numbers.items())
+    eventually(lambda: bool(ann.get(chat).json().get("messagesCount") == len(numbers) + 2), 30)
+
+
+@pytest.mark.parametrize("how", ["killed", "hung"])
+def test_who_asks_for_a_new_chat_stops_no_posts(
+    stack: ClusterStack, ann: Person, other: httpx.Client, how: str
+) -> None:
+    """The change is refused, and every process goes on with the members that it knows."""
+    chat = ann.chat()
+    for client in (ann, other):
+        assert client.post(f"{chat}/messages", json={"body": "before"}).status_code == 200
+    with away(stack, how):
+        assert ann.post(chat.rpartition("/")[0]).status_code == 503
         for client in (ann, other):
-            assert client.post(f"{chat}/messages", json={"body": "before"}).status_code == 200
-        stack.mariadb.kill() if how == "killed" else stack.mariadb.pause()
-        numbers = {}
-        try:
-            for turn in range(60):
-                writer, reader = (ann, other) if turn % 2 else (other, ann)
-                answer = writer.post(f"{chat}/messages", json={"body": f"{turn}"})
-                assert answer.status_code == 200, answer.text
-                number = numbers[turn] = answer.json()["messageNumber"]
-                newest = reader.get(f"{chat}/messages")
-                assert (newest.status_code, newest.json()[0]["messageNumber"]) == (200, number)
-                assert "hubbub-lag" not in newest.headers
-                assert reader.get(f"{chat}/messages/{number}").json()["body"] == f"{turn}"
-            edit = {"messageNumber": numbers[3], "body": "edited"}
-            assert ann.put(f"{chat}/messages", json=edit).status_code in (200, 403)
-        finally:
-            stack.mariadb.start() if how == "killed" else stack.mariadb.resume()
-        truth.drained(stack)
-        bodies = dict(truth.stored(stack, chat))
-        assert all(bodies[number] in (f"{turn}", "edited") for turn, number in numbers.items())
-        eventually(lambda: bool(ann.get(chat).json().get("messagesCount") == len(numbers) + 2), 30)
-        other.close()
+            assert client.post(f"{chat}/messages", json={"body": "after"}).status_code == 200
+    truth.drained(stack)
+    assert len(truth.stored(stack, chat)) == 4
 
 
-def test_new_applications_are_refused_soon_while_it_hangs(stack: ClusterStack) -> None:
+def test_new_applications_are_refused_soon_while_it_hangs(stack: ClusterStack, ann: Person) -> None:
     """However many are asked for: what waits is bounded. Posts go on beside them."""
-    with closing(Person(stack.url)) as ann:
-        chat = ann.chat()
-        assert ann.post(f"{chat}/messages", json={"body": "before"}).status_code == 200
-        seconds: list[float] = []
+    chat = ann.chat()
+    assert ann.post(f"{chat}/messages", json={"body": "before"}).status_code == 200
+    seconds: list[float] = []
 
-        def add(_: int) -> int:
-            begun = time.monotonic()
-            with httpx.Client(base_url=stack.url + "/api/v1", cookies=dict(ann.cookies), timeout=60) as client:
-                status = client.post("/applications", json={"name": "A"}).status_code
-            seconds.append(time.monotonic() - begun)
-            return status
+    def add(_: int) -> int:
+        begun = time.monotonic()
+        with httpx.Client(base_url=stack.url + "/api/v1", cookies=dict(ann.cookies), timeout=60) as client:
+            status = client.post("/applications", json={"name": "A"}).status_code
+        seconds.append(time.monotonic() - begun)
+        return status
 
-        stack.mariadb.pause()
-        try:
-            with ThreadPoolExecutor(90) as clients:
-                statuses = list(clients.map(add, range(90)))
-            assert ann.post(f"{chat}/messages", json={"body": "after"}).status_code == 200
-        finally:
-            stack.mariadb.resume()
-        assert set(statuses) == {503}
-        assert max(seconds) < 15
-        eventually(lambda: ann.post("/applications", json={"name": "A"}).status_code == 201, 30)
+    with away(stack, "hung"):
+        with ThreadPoolExecutor(90) as clients:
+            statuses = list(clients.map(add, range(90)))
+        assert ann.post(f"{chat}/messages", json={"body": "after"}).status_code == 200
+    assert set(statuses) == {503}
+    assert max(seconds) < 15

@@ -99,7 +99,7 @@ async def words(mariadb: MariaDb, servers: Servers, tmp_path: Path) -> AsyncIter
     words = Words(store, servers, secrets.token_hex(8))
     token = words.chat.token
     store.apply([AddUser("ref", "a@x", "A", "hash", 1), AddApplication(token, "T", 1, 2)])
-    guard = await words.numbers.announce_new_chat(token)
+    guard = await words.numbers.announce(token)
     store.apply([AddChat(token, None, 3)])
     await words.numbers.new_chat(words.chat, guard)
     yield words

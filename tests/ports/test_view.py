@@ -180,7 +180,7 @@ class InRedis(Harness):
             assert await self.numbers.show(0, [confirmed]) == [True]
             self.queued.append((command, change))
             return
-        guard = await self.numbers.announce_new_chat(self.token)
+        guard = await self.numbers.announce(self.token)
         (outcome,) = self.store.apply([command])
         await self.numbers.application_changed(self.token)
         if isinstance(command, AddChat) and isinstance(outcome, int):

@@ -235,13 +235,9 @@ class QueuedIntake:
 
     async def _apply(self, command: Command) -> Outcome:
         token = _application_of(command)
-        guard = None
-        if token is not None:
-            # Set a new version before and after the change. A process that reads between the two remembers what it
-            # read under the first of them, which the second replaces at once.
-            await self._numbers.application_changed(token)
-        if isinstance(command, AddChat):
-            guard = await self._numbers.announce_new_chat(command.token)
+        # Nothing is changed that Redis can't be told of. What processes remember stays valid until the change is made:
+        # while the database is away they could not read it again, and would refuse every post.
+        guard = None if token is None else await self._numbers.announce(token)
         outcome = await self._store.change(command)
         # Also when it was deleted before: an earlier try that was refused may not have reached this step.
         if isinstance(command, DeleteChat):

@@ -77,10 +77,14 @@ class Numbers:
         self._publisher = publisher
         self._pages = pages
 
-    # New chats ---------------------------------------------------------------------------------------------------
+    # Applications and chats --------------------------------------------------------------------------------------
 
-    async def announce_new_chat(self, token: str) -> str:
-        """Must be called before the chat is created; returns the guard for ``new_chat``. Raises Unavailable."""
+    async def announce(self, token: str) -> str:
+        """Must be called before an application is changed; returns the guard for ``new_chat``.
+
+        Raises:
+            Unavailable: Redis could not be told of the change.
+        """
         client = self._servers.of(token)
         guard = client.named().guard(token, unique())
         await client.call("SET", guard, 1, "PX", 5000)
