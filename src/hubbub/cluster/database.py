@@ -70,10 +70,13 @@ class _Replica:
 
 
 class Database:
-    """A primary, and any number of replicas for reads that name the position that a replica must have reached."""
+    """A primary, and any number of replicas for reads that name the position that a replica must have reached.
+    ``engine`` is for the primary, if it is not to be the usual one."""
 
-    def __init__(self, url: str, replicas: Sequence[str] = (), *, pool_size: int = 8) -> None:
-        self.engine = engine_of(url, pool_size)
+    def __init__(
+        self, url: str, replicas: Sequence[str] = (), *, pool_size: int = 8, engine: Engine | None = None
+    ) -> None:
+        self.engine = engine or engine_of(url, pool_size)
         self._replicas = [_Replica(engine_of(replica, pool_size)) for replica in replicas]
         self._reads = Threads(pool_size, "mysql", answer_s=_READ_S)
         self._changes = Threads(max(1, pool_size // 2), "mysql-change", answer_s=_CHANGE_S)

@@ -27,15 +27,16 @@ class _Connection(Connection):
         return self._made[kind]
 
 
-def engine_of(url: str, pool_size: int = 1, *, answer_s: int = 10) -> Engine:
-    """An engine for the database at ``url``; it connects when needed. ``answer_s`` is how long an answer may take."""
+def engine_of(url: str, pool_size: int = 1, *, answer_s: int = 10, recycle_s: int = _RECYCLE_S) -> Engine:
+    """An engine for the database at ``url``; it connects when needed. ``answer_s`` is how long an answer may take, and
+    ``recycle_s`` how old a connection may get; -1 for any age."""
     parsed = make_url(url).set(drivername="mysql+pymysql")
     engine = create_engine(
         parsed,
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=2,
-        pool_recycle=_RECYCLE_S,
+        pool_recycle=recycle_s,
         pool_reset_on_return=None,  # each user of a connection ends its transaction, or drops it
         isolation_level="READ COMMITTED",
         connect_args={

@@ -6,7 +6,8 @@ while it has a *lease*: for ``LEASE_S`` from the time when it began to ask the d
 is the newest.
 
 While the database answers no process, no process can create a generation. So a query that fails also extends a lease,
-if it was begun within the lease and the connection to Redis is the same as when the database answered last.
+if it was begun within the lease and the connection to Redis is the same as when the database answered last. So nothing
+in this process may make a query fail: it has connections and threads of its own, for which no request waits.
 
 A new generation is used once all leases of older ones are over. That is so when every API process that was seen lately
 says that it holds the new one, and the database has answered for long enough that there are no other processes; or when
@@ -20,8 +21,13 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TypeVar
 
 from hubbub.chat.errors import Unavailable
+from hubbub.cluster.database import Database
+from hubbub.cluster.engine import engine_of
 from hubbub.cluster.processes import Generation, Processes
 from hubbub.cluster.redis.connection import RedisClient
 from hubbub.cluster.redis.keys import Keys
@@ -30,12 +36,22 @@ from hubbub.cluster.tasks import keep
 
 log = logging.getLogger("hubbub.redis")
 
+T = TypeVar("T")
+
 LEASE_S = 3.0
 _OVER_S = 3.6  # after this a lease is over, even if clocks differ in speed by a fifth
 _STEADY_S = 20.0  # longer than a process that is no longer seen stays in the table
 _BEAT_S = 0.4
 _WITHIN_S = 1.5  # a beat that takes longer has failed
 _STOOD_STILL_S = 2.5  # a failed beat that took longer shows that this process was frozen, or had no CPU
+_THREADS = 4  # a query that hangs must not hold up the next ones
+_ANSWER_S = 3
+
+
+def beating(url: str) -> Database:
+    """The database, with connections for beats only. They are never idle, and so never closed: while the server has no
+    connection left to give, these are there."""
+    return Database(url, pool_size=_THREADS, engine=engine_of(url, _THREADS, answer_s=_ANSWER_S, recycle_s=-1))
 
 
 class Generations:
@@ -54,6 +70,7 @@ class Generations:
         self._steady_since = time.monotonic()
         self._connections: dict[int, int] = {}  # of each slot, when the database answered last
         self._beaten = asyncio.Event()
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="beat")
         self._beating = keep(self._beat_on(), "the generations of Redis")
 
     async def _beat_on(self) -> None:
@@ -78,7 +95,7 @@ class Generations:
 
     async def _beat(self, begun: float) -> bool:
         """One beat. Returns whether another should follow at once."""
-        newest = await asyncio.to_thread(self._processes.beat, self._name, dict(self._holds))
+        newest = await self._ask(partial(self._processes.beat, self._name, dict(self._holds)))
         holds = {slot: found.generation for slot, found in newest.items()}
         again = holds != self._holds
         heard = time.monotonic()
@@ -99,7 +116,7 @@ class Generations:
             if found is None or client.identity != found.identity:
                 client.keys = None
                 after = 0 if found is None else found.generation
-                await asyncio.to_thread(self._processes.make_generation, slot, after + 1, client.identity)
+                await self._ask(partial(self._processes.make_generation, slot, after + 1, client.identity))
                 again = True
             elif client.keys is None and not again:
                 usable = await self._may_use(slot, found, steady_s)
@@ -118,8 +135,12 @@ class Generations:
         seen_s = time.monotonic() - self._seen_at[slot, found.generation]
         if found.generation > 1 and not others and min(seen_s, steady_s) < _OVER_S:
             return False
-        await asyncio.to_thread(self._processes.use_generation, slot, found.generation)
+        await self._ask(partial(self._processes.use_generation, slot, found.generation))
         return True
+
+    def _ask(self, work: Callable[[], T]) -> asyncio.Future[T]:
+        """Run a query on a thread."""
+        return asyncio.get_running_loop().run_in_executor(self._threads, work)
 
     def fresh(self, slot: int, generation: int) -> bool:
         """Whether there is a lease: a number of this generation may be acknowledged now, and reads of it are of the
@@ -139,6 +160,7 @@ class Generations:
     async def close(self) -> None:
         self._beating.cancel()
         await asyncio.gather(self._beating, return_exceptions=True)
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
 
 async def follow(processes: Processes, clients: list[RedisClient]) -> None:

@@ -23,7 +23,7 @@ from hubbub.cluster.database import Database
 from hubbub.cluster.dead_letters import DeadLetters
 from hubbub.cluster.deliveries import Deliveries
 from hubbub.cluster.erasing import Erasing, keep_erasing
-from hubbub.cluster.generations import Generations
+from hubbub.cluster.generations import Generations, beating
 from hubbub.cluster.housekeeping import keep_house
 from hubbub.cluster.indexer import keep_index
 from hubbub.cluster.intake import QueuedIntake
@@ -118,7 +118,8 @@ async def serving(settings: Settings) -> AsyncIterator[Edge]:
     applications, pages = Applications(), Pages(_PAGE)
     loop = LoopLag()
     numbers = Numbers(servers, store, publisher, pages)
-    living = Generations(processes, servers, name, feed.feed.missed)
+    beats = beating(settings.mysql_url)
+    living = Generations(Processes(beats), servers, name, feed.feed.missed)
     intake = QueuedIntake(publisher, store, numbers, servers, living, now)
     view = RedisView(servers, store, numbers, publisher, applications, pages, living)
     alone = LocalGate(settings.user_rate)
@@ -204,6 +205,7 @@ async def serving(settings: Settings) -> AsyncIterator[Edge]:
         passwords.close()
         with suppress(ChatError):
             await asyncio.to_thread(processes.gone, "api", name)
+        beats.close()
         database.close()
         if tracing is not None:
             await asyncio.to_thread(tracing.close)
