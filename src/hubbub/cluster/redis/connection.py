@@ -23,6 +23,7 @@ import hiredis
 
 from hubbub.chat.errors import Unavailable
 from hubbub.cluster.redis.keys import Keys
+from hubbub.cluster.tasks import keep
 
 log = logging.getLogger("hubbub.redis")
 
@@ -94,7 +95,7 @@ class RedisClient(asyncio.Protocol):
         self.data_set = b""
         self.keys: Keys | None = None
         self.connection = 0
-        self._connecting = self._loop.create_task(self._keep_connected())
+        self._connecting = keep(self._keep_connected(), "the connection to Redis")
 
     @property
     def fault(self) -> str | None:
@@ -267,8 +268,8 @@ class RedisClient(asyncio.Protocol):
             return
         replication = await self._send(("INFO", "replication"))
         memory = await self._send(("INFO", "memory"))
-        most = int(_field(memory, "maxmemory"))
-        full = most > 0 and int(_field(memory, "used_memory")) > _FULL * most
+        most = _figure(memory, "maxmemory")
+        full = most > 0 and _figure(memory, "used_memory") > _FULL * most
         refused = ""
         try:
             await self._send(("SET", "hubbub:probe", 1, "PX", 60_000))
@@ -307,6 +308,17 @@ class RedisClient(asyncio.Protocol):
 
 
 def _field(information: bytes, name: str) -> str:
-    """The value of one field of INFO's reply."""
+    """The value of one field of INFO's reply. Raises Unavailable when it is not there."""
     start = f"{name}:"
-    return next(line[len(start) :] for line in information.decode().splitlines() if line.startswith(start))
+    for line in information.decode(errors="replace").splitlines():
+        if line.startswith(start):
+            return line[len(start) :]
+    raise Unavailable(f"Redis does not say its {name}.")
+
+
+def _figure(information: bytes, name: str) -> int:
+    """Like ``_field``, for a number."""
+    field = _field(information, name)
+    if not field.isdecimal():
+        raise Unavailable(f"Redis says that its {name} is {field[:20]}.")
+    return int(field)
