@@ -16,7 +16,7 @@ from hubbub.cluster.database import Database
 from hubbub.cluster.deliveries import Deliveries
 from hubbub.cluster.migrate import migrate
 from hubbub.cluster.outbox import Outbox, Round
-from hubbub.cluster.protocol import Delete, Delivery, Edit, Post
+from hubbub.cluster.protocol import Delete, Delivery, Edit, Post, order_of
 from hubbub.cluster.search import ElasticIndex, connect
 from hubbub.cluster.store import MySqlStore
 from hubbub.loadtest.servers import MariaDb, OpenSearch
@@ -141,6 +141,38 @@ async def test_an_edit_by_a_slow_clock_is_found(noted: Noted, opensearch: OpenSe
     index.add(late)  # the same again, late
     assert await found("redshank") == []
     assert await found("greenshank") == [1]
+
+
+async def test_a_late_text_does_not_bring_a_deleted_message_back(noted: Noted, opensearch: OpenSearch) -> None:
+    """As when a writer was frozen, or killed while the search server did not answer."""
+    index = ElasticIndex(connect(opensearch.url))
+    late: list[Document] = []
+    noted.post("whimbrel")
+    noted.apply(Edit(noted.chat, 1, 1, "whimbrel again", NOW, order=5))
+    noted.outbox.index_changes(late.extend)
+    noted.apply(Delete(noted.chat, 1, 1, any_sender=False, order=4))
+    noted.outbox.index_changes(index.add)
+    index.add(late)
+    connect(opensearch.url)("POST", "/_refresh", None, 30.0)
+    assert (await index.candidates(noted.chat, parse("whimbrel"), typos=False)).numbers == []
+
+
+async def test_a_command_that_was_not_stored_removes_no_message_of_its_number(
+    noted: Noted, opensearch: OpenSearch
+) -> None:
+    """Its number is given again in the next epoch, and its change may come late to the index."""
+    index = ElasticIndex(connect(opensearch.url))
+    noted.database.run(lambda cursor: cursor.execute("UPDATE chats SET epoch = 2, live_epoch = 2"))
+    late: list[Document] = []
+    noted.apply(Post(noted.chat, 1, 1, "A", "of an older epoch", NOW, epoch=1))
+    noted.apply(Delete(noted.chat, 2, 1, any_sender=False, order=order_of(2, 1)))
+    noted.outbox.index_changes(late.extend)
+    noted.apply(*(Post(noted.chat, number, 1, "A", "curlew", NOW, epoch=2) for number in (1, 2)))
+    noted.outbox.index_changes(index.add)
+    if late:
+        index.add(late)
+    connect(opensearch.url)("POST", "/_refresh", None, 30.0)
+    assert (await index.candidates(noted.chat, parse("curlew"), typos=False)).numbers == [2, 1]
 
 
 async def test_an_edit_without_an_order_is_found(noted: Noted, opensearch: OpenSearch) -> None:

@@ -19,6 +19,7 @@ from hubbub.chat.errors import NotFound
 from hubbub.chat.model import ChatKey, Message
 from hubbub.cluster.database import AtFault, Database, marks, meaning
 from hubbub.cluster.dead_letters import insert
+from hubbub.cluster.outbox import mark_of
 from hubbub.cluster.protocol import (
     Applied,
     Barrier,
@@ -131,7 +132,8 @@ class Deliveries:
             if new:
                 last[delivery.publisher] = delivery.sequence
         commands = [command for new, each in zip(fresh, deliveries, strict=True) if new for command in each.commands]
-        outcomes = iter(self._together(cursor, shard, commands))
+        done = self._together(cursor, shard, commands)
+        outcomes = iter(done)
         for orphan in orphans:
             for command in orphan.commands:
                 reason = "an earlier delivery of its publisher was lost before it was confirmed"
@@ -140,7 +142,7 @@ class Deliveries:
         rows = [row for row in again if row is not None]
         if rows:  # only now: commands of this batch that change the message may be ahead of it, and must find the row
             cursor.execute(f"DELETE FROM set_aside WHERE id IN ({marks(rows)})", rows)
-        self._note(cursor, position, commands)
+        self._note(cursor, position, commands, done)
         if publishers:
             values = [value for publisher in publishers for value in (shard, publisher, last[publisher])]
             cursor.execute(
@@ -200,10 +202,15 @@ class Deliveries:
                 (command.number, *command.chat),
             )
 
-    def _note(self, cursor: Any, position: Position, commands: Sequence[Queued]) -> None:
-        """Note the messages that the transaction changes, for the search index."""
+    def _note(self, cursor: Any, position: Position, commands: Sequence[Queued], outcomes: Sequence[Outcome]) -> None:
+        """Note the messages that the transaction changes, for the search index, and mark those that it deletes."""
         changed = {
             (*command.chat, command.number) for command in commands if not isinstance(command, OpenChat | Barrier)
+        }
+        changed |= {
+            mark_of(*command.chat, command.number)
+            for command, outcome in zip(commands, outcomes, strict=True)
+            if isinstance(command, Delete) and outcome is None
         }
         if changed and self._note_changes:
             cursor.execute(

@@ -16,6 +16,7 @@ import msgspec
 from hubbub.chat.errors import Unavailable
 from hubbub.chat.model import ChatKey
 from hubbub.cluster.database import Database, marks
+from hubbub.cluster.outbox import mark_of
 
 log = logging.getLogger("hubbub.writer")
 
@@ -174,7 +175,7 @@ def _note(cursor: Any, chat: ChatKey, numbers: Sequence[int]) -> None:
             _NOTES_SHARD,
             position,
             time.time_ns() // 1_000_000,
-            msgspec.msgpack.encode([(*chat, number) for number in numbers]),
+            msgspec.msgpack.encode([place for n in numbers for place in ((*chat, n), mark_of(*chat, n))]),
         ),
     )
 

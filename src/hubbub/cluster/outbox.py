@@ -7,7 +7,7 @@ messages as fit into some megabytes.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
@@ -17,7 +17,7 @@ from hubbub.chat.ports import Document
 from hubbub.cluster.database import Database, marks
 from hubbub.cluster.engine import SILENT_S
 
-_Place: TypeAlias = tuple[str, int, int]  # of a message: token, chat, number
+_Place: TypeAlias = tuple[str, int, int]  # of a message: token, chat, number, which is below zero in a mark
 
 _NOTES = 200
 _NOTED_BYTES = 256 * 1024  # some five thousand places
@@ -30,6 +30,8 @@ _PATIENCE_S = 120
 # the index: any order is higher than any time.
 _VERSION = "IF(changed > 0, (1 << 48) + changed, GREATEST(created_at, COALESCE(edited_at, 0)))"
 _EDITED = "changed > 0 OR edited_at IS NOT NULL"
+# The version of a message that was deleted, which is above that of every text.
+_GONE = 1 << 62
 
 
 class Round(NamedTuple):
@@ -75,13 +77,16 @@ class Outbox:
                 f"SELECT messages FROM changes WHERE (shard, position) IN ({_groups(notes)}) ORDER BY shard, position",
                 _flat(notes),
             )
-            noted = [msgspec.msgpack.decode(row[0], type=list[_Place]) for row in cursor.fetchall()]
+            decoded = [msgspec.msgpack.decode(row[0], type=list[_Place]) for row in cursor.fetchall()]
+            gone = {mark_of(*place) for places in decoded for place in places if place[2] < 0}
+            noted = [[place for place in places if place[2] > 0] for places in decoded]
             sizes = _sizes(cursor, sorted({place for places in noted for place in places}))
             done = _fitting([sum(sizes.get(place, 0) for place in places) for places in noted], _TEXT_BYTES)
             places = sorted({place for places in noted[:done] for place in places})
             while places:
                 fitting = min(_PLACES, _fitting([sizes.get(place, 0) for place in places], _TEXT_BYTES))
-                take(_documents(cursor, places[:fitting]))
+                if documents := _documents(cursor, places[:fitting], gone):
+                    take(documents)
                 places = places[fitting:]
             cursor.execute(
                 f"DELETE FROM changes WHERE (shard, position) IN ({_groups(notes[:done])})", _flat(notes[:done])
@@ -127,15 +132,25 @@ def _sizes(cursor: Any, places: Sequence[_Place]) -> dict[_Place, int]:
     return sizes
 
 
-def _documents(cursor: Any, places: Sequence[_Place]) -> list[Document]:
-    """The messages at these places as they are now."""
+def mark_of(token: str, chat: int, number: int) -> _Place:
+    """The place that marks a message as deleted, in a note that has its place too; or of such a mark, the message's.
+    A version before this one reads it as a message that is not there.
+    """
+    return token, chat, -number
+
+
+def _documents(cursor: Any, places: Sequence[_Place], gone: Set[_Place]) -> list[Document]:
+    """The messages at these places as they are now. A message that is not there is in the result only if it is
+    ``gone``: another may still come under its number otherwise, as the number was of a command that was not stored.
+    """
     cursor.execute(
         f"SELECT token, chat, number, body, {_VERSION}, {_EDITED} FROM messages"
         f" WHERE (token, chat, number) IN ({_groups(places)})",
         _flat(places),
     )
     found = {row[:3]: row[3:] for row in cursor.fetchall()}
-    return [_document(place, *found.get(place, (None, 0, 0))) for place in places]
+    there = [place for place in places if place in found or place in gone]
+    return [_document(place, *found.get(place, (None, _GONE, 0))) for place in there]
 
 
 def _fitting(sizes: Sequence[int], most: int) -> int:

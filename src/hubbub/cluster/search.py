@@ -50,6 +50,8 @@ _TEMPLATE = {
             "number_of_shards": 2,
             "auto_expand_replicas": "0-1",
             "refresh_interval": "1s",
+            # So long a text that was sent before its message was deleted may come after that, and is refused.
+            "gc_deletes": "10m",
         },
         "mappings": {
             "dynamic": "strict",
@@ -396,12 +398,11 @@ def _new_name() -> str:
 
 def _entry(document: Document) -> _Entry:
     token, chat = document.chat
-    where = _where(document)
+    where = _where(document) | {"version": document.version, "version_type": "external_gte"}
     if document.body is None:
         return _Entry(document, _encode({"delete": where}) + b"\n")
     kept = " ".join(gram.replace(" ", "_") for gram in grams(spaced(document.body)))
     source = {"token": token, "chat": chat, "number": document.number, "grams": kept}
-    where |= {"version": document.version, "version_type": "external_gte"}
     return _Entry(document, _encode({"index": where}) + b"\n" + _encode(source) + b"\n")
 
 
