@@ -1,4 +1,5 @@
-"""No wrong clock makes the store forget a publisher that goes on under its name: its shards would stop."""
+"""Clocks that are wrong, or are set: none makes the store forget a publisher that goes on under its name, so that its
+shards would stop, or makes a chat wait that is to be opened."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ from hubbub.cluster.housekeeping import keep_house
 from hubbub.cluster.processes import Processes
 from hubbub.cluster.protocol import Delivery
 from hubbub.cluster.publisher import _Shard
-from hubbub.loadtest.servers import MariaDb, RabbitMq
+from hubbub.cluster.redis.servers import Servers
+from hubbub.loadtest.servers import MariaDb, RabbitMq, Redis
 from tests.ports.stores import ClusterStore
 from tests.servers import new_database
 
@@ -72,3 +74,18 @@ def test_a_publisher_that_was_silent_takes_a_new_name(
     monkeypatch.setattr("hubbub.cluster.publisher.time.monotonic", lambda: machine)
     second = shard.next([])
     assert (second.publisher != first.publisher, second.sequence) == (renewed, 1 if renewed else 2)
+
+
+@pytest.mark.parametrize(
+    ("ahead_ms", "answer"), [(-2500, b"announced"), (-500, b"wait"), (3_600_000, b"announced")], ids=str
+)
+async def test_a_marker_is_announced_again_though_the_clock_of_redis_was_set_back(
+    redis: Redis, ahead_ms: int, answer: bytes
+) -> None:
+    servers = Servers([redis.url])
+    assert await servers.connected(10)
+    (client,), chat = servers.clients, secrets.token_hex(8)
+    last = int(time.time() * 1000) + ahead_ms
+    await client.call("HSET", f"markers {chat}", "announced", last)
+    assert await client.script("want", 2, f"chat {chat}", f"markers {chat}", "a marker") == answer
+    await servers.close()

@@ -21,6 +21,7 @@ from hubbub.cluster.redis.pages import Applications, Pages
 from hubbub.cluster.redis.servers import Servers
 from hubbub.embedded.rates import SharedRates
 from hubbub.http.limits import LocalGate
+from hubbub.loadtest.servers import Redis
 
 RATE = 20
 _users = itertools.count(1)
@@ -130,6 +131,12 @@ async def test_after_a_pause_two_seconds_worth_is_admitted_at_once(gate: Gate, u
     begun = time.monotonic()
     count = await passed(lambda: gate.enter(user), 4 * RATE)
     assert 2 * RATE <= count <= 2 * RATE + RATE * (time.monotonic() - begun) + 1
+
+
+async def test_a_redis_whose_clock_was_set_back_refuses_no_request(redis: Redis, servers: Servers, user: int) -> None:
+    gate = RedisGate(servers, cast(Any, Quiet()), Applications(), Pages(10), user_rate=RATE, alone=LocalGate(RATE))
+    redis.command("SET", servers.clients[0].named().rate(user), str((int(time.time()) + 3600) * 1_000_000))
+    assert RATE <= await passed(lambda: gate.enter(user), 2 * RATE) <= 2 * RATE
 
 
 # Several processes ---------------------------------------------------------------------------------------------------

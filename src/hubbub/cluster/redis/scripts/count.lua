@@ -4,8 +4,11 @@
 local time, gone = now(), {}
 for i = 1, #KEYS do
     local each, most = tonumber(ARGV[2 * i - 1]), tonumber(ARGV[2 * i])
-    -- A count is never above its limit. This matters if the clock was set back.
-    local at = math.min(tonumber(redis.call('GET', KEYS[i]) or '0'), time + each * most)
+    local at = tonumber(redis.call('GET', KEYS[i]) or '0')
+    if at > time + each * most then -- only if the clock was set back: from now on the count falls again
+        at = time + each * most
+        redis.call('SET', KEYS[i], string.format('%.0f', at), 'PX', each * most)
+    end
     gone[i] = math.max(at, time) + each
     if gone[i] - time > each * most then
         return {i, gone[i] - time - each * most}

@@ -59,7 +59,9 @@ end
 local function enter(key, word)
     local what, user, rate = ARGV[word], current(KEYS[key], key, 86400), KEYS[key + 1]
     -- Generic cell rate algorithm: the time at which all requests sent so far would be due, at most two seconds ahead.
-    local due = math.max(tonumber(values[rate] or '0'), time) + each
+    -- It is later only if the clock was set back; then it counts no more.
+    local held = tonumber(values[rate] or '0')
+    local due = (held > time and held <= time + 2000000 and held or time) + each
     if due - time > 2000000 then
         return {user, 0}
     end
