@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
+from typing import Any
 
 import httpx
 import pytest
 
+from hubbub.cluster.database import Database
 from hubbub.loadtest.cluster import ClusterStack
 from tests.cluster import truth
 from tests.conftest import Person, eventually
@@ -114,3 +117,19 @@ def test_new_applications_are_refused_soon_while_it_hangs(stack: ClusterStack, a
         assert ann.post(f"{chat}/messages", json={"body": "after"}).status_code == 200
     assert set(statuses) == {503}
     assert max(seconds) < 15
+
+
+async def test_no_read_is_refused_once_it_is_back(stack: ClusterStack) -> None:
+    """However many connections of before are kept: the first that is found lost ends them all."""
+    together = threading.Barrier(8)
+
+    def connection(cursor: Any) -> int:
+        cursor.execute("SELECT CONNECTION_ID()")
+        together.wait(10)
+        return int(cursor.fetchone()[0])
+
+    with closing(Database(stack.mariadb.url(), pool_size=8)) as database, ThreadPoolExecutor(8) as threads:
+        kept = list(threads.map(lambda _: database.run(connection, commit=False), range(8)))
+        stack.mariadb.root("; ".join(f"KILL {number}" for number in kept))
+        for _ in range(8):
+            assert await database.rows("SELECT 1", ()) == [(1,)]
