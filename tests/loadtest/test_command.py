@@ -277,6 +277,16 @@ def test_ipv6_and_https(tmp_path: Path) -> None:
         ("--writes", "x"),
         ("--workers", "0"),
         ("--url", "ftp://x"),
+        ("--url", "http://ann:secret@127.0.0.1:1"),
+        ("--url", "http://127.0.0.1:1/?a=b"),
+        ("--writes", "1" * 400),
+        ("--duration", "1" * 400),
+        ("--seed", "1" * 400),
+        ("--spike", "nan"),
+        ("--spike", "1e308"),
+        ("--zipf", "nan"),
+        ("--stages", "1s:" + "1" * 400 + "%"),
+        ("--stages", "1" * 400 + "s:1%"),
         ("--writes", "0", "--reads", "0"),
         ("--stages", "10s"),
         ("--stages", "10s:100%", "--soak"),
@@ -296,6 +306,14 @@ def test_bad_usage_is_2(arguments: tuple[str, ...]) -> None:
     done = perftest(*arguments)
     assert done.returncode == 2
     assert "Usage:" in done.stderr
+
+
+def test_a_host_that_has_no_address_is_one_line() -> None:
+    with running("--url", "http://no-such-host.invalid:3000", *SMALL) as process:
+        _, told = process.communicate(timeout=60)
+    assert process.returncode == 3
+    assert told.count("\n") == 1, told
+    assert "got no usable answer" in told
 
 
 def test_files_that_cannot_be_written_are_found_before_the_run(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from hubbub.loadtest.http_protocol import BadResponse, Response, parse, request
+from hubbub.loadtest.sockets import connect
 
 _TIMEOUT_S = 30.0
 _LONGEST = 64 * 1024 * 1024
@@ -75,7 +76,7 @@ class Client:
 
     async def _exchange(self, sent: bytes) -> Response:
         if self._streams is None:
-            self._streams = await asyncio.open_connection(self._address, self._port, ssl=self._tls)
+            self._streams = await self._connect()
         reader, writer = self._streams
         writer.write(sent)
         buffer = b""
@@ -91,6 +92,12 @@ class Client:
         if response.close:
             self.close()
         return response
+
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        # uvloop's own look-up of a name goes on after a cancellation, and then prints its failure.
+        connection = await connect(self._address, self._port, None)
+        name = self._address if self._tls else None
+        return await asyncio.open_connection(sock=connection, ssl=self._tls, server_hostname=name)
 
     def _keep_cookie(self, buffer: bytes) -> None:
         for line in buffer.split(b"\r\n\r\n", 1)[0].split(b"\r\n"):

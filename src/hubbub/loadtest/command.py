@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from math import isfinite
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -43,6 +44,8 @@ from hubbub.loadtest.verdict import Result, Verdict, rule, verdict
 from hubbub.loadtest.view import view
 
 FAILED, BAD_USAGE = 1, 2
+_MOST_A_SECOND = 10_000_000  # more than all generators together could send
+_LONGEST_S = 10_000_000
 _SOAK_S = 3600
 _SOAK_LEVEL = 0.5
 
@@ -55,11 +58,28 @@ def _check_url(_: click.Context, __: click.Parameter, value: str | None) -> str 
     try:
         parts = urlsplit(value)
         usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        usable = usable and parts.username is None and not parts.query and not parts.fragment
     except ValueError:
         usable = False
     if not usable:
         raise click.BadParameter("must look like http://HOST:PORT")
     return value
+
+
+def _check_seed(_: click.Context, __: click.Parameter, value: int) -> int:
+    if not -(2**63) <= value < 2**63:
+        raise click.BadParameter("must fit into 64 bits")
+    return value
+
+
+class _FloatRange(click.FloatRange):
+    """Without what is no number: it would compare as inside every range."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number: float = super().convert(value, param, ctx)
+        if not isfinite(number):
+            self.fail(f"{value!r} is not a number.", param, ctx)
+        return number
 
 
 def _parsed(parse: Callable[[str], T]) -> Callable[[click.Context, click.Parameter, Any], Any]:
@@ -85,9 +105,15 @@ _FILE = click.Path(path_type=Path)
 
 
 @click.group(invoke_without_command=True, short_help="Load a Hubbub service, and say whether it keeps up.")
-@click.option("--writes", default=5000, show_default=True, type=click.IntRange(0), help="Message writes a second.")
-@click.option("--reads", default=10000, show_default=True, type=click.IntRange(0), help="Reads a second.")
-@click.option("--duration", default=30, show_default=True, type=click.IntRange(1), help="Seconds of the test phase.")
+@click.option(
+    "--writes", default=5000, show_default=True, type=click.IntRange(0, _MOST_A_SECOND), help="Message writes a second."
+)
+@click.option(
+    "--reads", default=10000, show_default=True, type=click.IntRange(0, _MOST_A_SECOND), help="Reads a second."
+)
+@click.option(
+    "--duration", default=30, show_default=True, type=click.IntRange(1, _LONGEST_S), help="Seconds of the test phase."
+)
 @click.option("--workers", default=100, show_default=True, type=click.IntRange(1, 5000), help="Concurrent users.")
 @click.option("--url", callback=_check_url, help="The service to test; without it, a private one is started.")
 @click.option("--running", is_flag=True, help="Test the service on port 3000 of this machine.")
@@ -98,8 +124,10 @@ _FILE = click.Path(path_type=Path)
     type=click.Choice(["embedded", "cluster"]),
     help="The kind of private service to start (embedded).",
 )
-@click.option("--ramp", default=0, type=click.IntRange(0), help="Seconds to rise from zero, before the duration.")
-@click.option("--spike", type=click.FloatRange(1), help="Multiply the rate by this in the middle fifth of the run.")
+@click.option(
+    "--ramp", default=0, type=click.IntRange(0, _LONGEST_S), help="Seconds to rise from zero, before the duration."
+)
+@click.option("--spike", type=_FloatRange(1), help="Multiply the rate by this in the middle fifth of the run.")
 @click.option("--soak", is_flag=True, help="Run for an hour at half the rates.")
 @click.option("--stages", callback=_parsed(parse_stages), help="Instead of --duration: 30s:50%,10s:50%-200%,60s:100%.")
 @click.option(
@@ -115,9 +143,16 @@ _FILE = click.Path(path_type=Path)
     help="Characters: 76, 20-400 or lognormal:MEDIAN:SIGMA.",
 )
 @click.option("--chats", default=1, show_default=True, type=click.IntRange(1, 1000), help="Chats in each application.")
-@click.option("--zipf", default=0.0, type=click.FloatRange(0, 5), help="Busy and quiet chats: exponent of Zipf's law.")
+@click.option("--zipf", default=0.0, type=_FloatRange(0, 5), help="Busy and quiet chats: exponent of Zipf's law.")
 @click.option("--members", default=1, show_default=True, type=click.IntRange(1), help="Users of each application.")
-@click.option("--seed", default=1, show_default=True, type=int, help="The same seed sends the same requests.")
+@click.option(
+    "--seed",
+    default=1,
+    show_default=True,
+    type=int,
+    callback=_check_seed,
+    help="The same seed sends the same requests.",
+)
 @click.option("--processes", default=0, type=click.IntRange(0, 256), help="Generator processes; 0 chooses.")
 @click.option(
     "--machines", default=0, type=click.IntRange(0, 256), help="How many other machines join; needs --listen."
@@ -184,6 +219,11 @@ def perftest(
         raise click.UsageError("--machines and --listen go together")
     if machines and url is None:
         raise click.UsageError("--machines needs --url, where the others reach the service")
+    shape = _shape(duration, ramp, spike, soak, stages)
+    if max(max(stage.start, stage.end) for stage in shape) * (writes + reads) > _MOST_A_SECOND:
+        raise click.UsageError(f"a test sends at most {_MOST_A_SECOND:,} requests a second: ask for fewer")
+    if sum(stage.seconds for stage in shape) > _LONGEST_S:
+        raise click.UsageError(f"a test takes at most {_LONGEST_S:,} seconds: ask for fewer")
     given = {"--json": json_file, "--html": html_file, "--junit": junit_file}
     files = {option: file for option, file in given.items() if file is not None}
     try:
@@ -196,7 +236,7 @@ def perftest(
         writes=writes,
         reads=reads,
         workers=workers,
-        stages=_shape(duration, ramp, spike, soak, stages),
+        stages=shape,
         mix=_whole_mix(mix, writes, reads),
         size=message_size,
         chats=chats,
@@ -327,7 +367,7 @@ def _overview(results: list[Result]) -> str:
     "--tolerance",
     default=5.0,
     show_default=True,
-    type=click.FloatRange(0),
+    type=_FloatRange(0),
     help="Difference in percent that is allowed.",
 )
 def compare(a: Path, b: Path, tolerance: float) -> None:
