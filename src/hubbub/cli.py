@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import socket
 import sys
 from collections.abc import Callable, Iterator
@@ -72,6 +73,14 @@ class _Commands(click.Group):
 @click.version_option(__version__)
 def main() -> None:
     """A chat API that loses nothing it has acknowledged, and the performance test that proves it."""
+    _open_standard_files()
+
+
+def _open_standard_files() -> None:
+    """Where the caller closed stdin, stdout or stderr (``>&-``), a socket would get its number, and libuv aborts."""
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:  # the lowest that is free
+        os.set_inheritable(number, True)
+    os.close(number)
 
 
 @main.command()

@@ -24,7 +24,7 @@ from click.testing import CliRunner
 from hubbub import __version__
 from hubbub.loadtest import command, coordinator
 from hubbub.loadtest.about import about
-from hubbub.loadtest.process import Part
+from hubbub.loadtest.process import ENDING, Part
 from hubbub.loadtest.servers import free_port
 from tests.conftest import Service
 
@@ -73,7 +73,7 @@ def result(file: Path) -> dict[str, Any]:
 
 def perftest(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run the command in this process, with a short warmup."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.getsignal(number) for number in ENDING}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(coordinator, "WARMUP_S", 0.5)
         done = CliRunner().invoke(command.perftest, arguments)
@@ -350,6 +350,37 @@ def test_a_result_says_when_with_what_and_where(tmp_path: Path) -> None:
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", found.date)
     outside = msgspec.to_builtins(msgspec.structs.replace(found, commit=None))
     assert set(outside) == {"date", "version", "machine"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_signals_in_a_row_leave_no_folder(number: signal.Signals, tmp_path: Path) -> None:
+    with running(*SMALL, TMPDIR=str(tmp_path)) as process:
+        until_line(process, "Phase 2")
+        while process.poll() is None:  # an impatient user
+            process.send_signal(number)
+            time.sleep(0.02)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("closed", ["1", "2"])
+def test_a_closed_output_leaves_nothing(closed: str, tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "hubbub", "perftest", *SMALL, "--duration", "1"]
+    shell = ["bash", "-c", f'exec "$@" {closed}>&-', "-", *words]
+    done = subprocess.run(
+        shell, env=os.environ | {"TMPDIR": str(tmp_path)}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode in (0, 1), done.stderr  # 1: the machine is busy
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_output_without_room_is_3(tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "hubbub", "perftest", *SMALL]
+    with open("/dev/full", "w") as full:
+        environment = os.environ | {"TMPDIR": str(tmp_path)}
+        done = subprocess.run(words, env=environment, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 3
+    assert done.stderr == "perftest: [Errno 28] No space left on device\n"
+    assert not list(tmp_path.iterdir())
 
 
 def test_no_service_is_3() -> None:

@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 from hubbub.loadtest import command, coordinator
 from hubbub.loadtest import service as services
 from hubbub.loadtest.accounts import Accounts, SetupFailed, ranges
-from hubbub.loadtest.process import Part
+from hubbub.loadtest.process import ENDING, Part
 from hubbub.loadtest.setup import prepare
 from tests.conftest import Service
 from tests.loadtest.small_service import SmallService, small_service
@@ -36,7 +36,7 @@ def perftest(monkeypatch: pytest.MonkeyPatch, small: SmallService) -> Iterator[C
     monkeypatch.setattr(coordinator, "WARMUP_S", 0.2)
     monkeypatch.setattr(services, "RUNNING", small.url)
     monkeypatch.setattr(command, "RUNNING", small.url)
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.getsignal(number) for number in ENDING}
     yield CliRunner()
     for number, handler in handlers.items():
         signal.signal(number, handler)
@@ -109,7 +109,7 @@ def test_a_setup_that_fails_leaves_nothing(perftest: CliRunner, small: SmallServ
     assert not small.applications
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", ENDING)
 @pytest.mark.parametrize("phase", ["Phase 1", "Phase 2"])
 def test_a_run_that_is_interrupted_leaves_nothing(small: SmallService, phase: str, number: signal.Signals) -> None:
     words = [sys.executable, "-m", "hubbub", "perftest", "--url", small.url, *SHORT]

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from types import TracebackType
 
-from hubbub.loadtest.process import Part, StackFailed
+from hubbub.loadtest.process import Part, StackFailed, undisturbed
 from hubbub.loadtest.servers import (
     MariaDb,
     OpenSearch,
@@ -103,11 +103,12 @@ class ClusterStack:
             raise
 
     def stop(self) -> None:
-        for part in (*self.apis, *self.writers):
-            part.stop()
-        for server in self._servers:
-            server.stop()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        with undisturbed():
+            for part in (*self.apis, *self.writers):
+                part.stop()
+            for server in self._servers:
+                server.stop()
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     def __enter__(self) -> ClusterStack:
         self.start()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import signal
 import socket
 import sys
@@ -10,7 +11,7 @@ from collections.abc import Coroutine, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from types import FrameType
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 from urllib.parse import urlsplit
 
 import click
@@ -19,7 +20,7 @@ import uvloop
 from hubbub.loadtest.accounts import Accounts, SetupFailed
 from hubbub.loadtest.cluster import ClusterStack
 from hubbub.loadtest.fleet import GeneratorLost
-from hubbub.loadtest.process import StackFailed
+from hubbub.loadtest.process import ENDING, StackFailed
 from hubbub.loadtest.report import heading
 from hubbub.loadtest.servers import ServerMissing
 from hubbub.loadtest.stack import EmbeddedStack
@@ -45,9 +46,9 @@ def service(url: str | None, stack_name: str | None, *, keep: bool) -> Iterator[
     """The service at ``url``, or a private one where that is None. What was made in one that is not private is deleted
     at the end, unless ``keep``; a private one is stopped, and its data deleted.
 
-    What can go wrong with it ends the process, with one line: status 3, or 130 after Ctrl-C and SIGTERM.
+    What can go wrong with it ends the process, with one line: status 3, or 130 after Ctrl-C, SIGTERM and SIGHUP.
     """
-    signal.signal(signal.SIGTERM, _interrupt)
+    _heed()
     try:
         with ExitStack() as stack:
             if url is None:
@@ -64,21 +65,24 @@ def service(url: str | None, stack_name: str | None, *, keep: bool) -> Iterator[
                 click.echo(f"Another service answers at {RUNNING}; it is not tested (use --running for that).")
             yield tested
     except (SetupFailed, StackFailed, ServerMissing, GeneratorLost) as error:
-        click.echo(f"perftest: {error}", err=True)
-        sys.exit(UNREACHABLE)
+        _end(str(error), UNREACHABLE)
+    except OSError as error:  # no temporary folder, or no room for the output
+        if error.errno == errno.EPIPE:
+            raise
+        _end(str(error), UNREACHABLE)
     except KeyboardInterrupt:
-        click.echo("perftest: interrupted", err=True)
-        sys.exit(130)
+        _end("interrupted", 130)
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
-    """Do the work in a loop; Ctrl-C and SIGTERM cancel it and become a KeyboardInterrupt when it has cleaned up."""
+    """Do the work in a loop; what interrupts cancels it and becomes a KeyboardInterrupt when it has cleaned up."""
 
     async def cancellable() -> T:
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
         if task is not None:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                loop.add_signal_handler(number, task.cancel)
+            for number in ENDING:
+                if signal.getsignal(number) != signal.SIG_IGN:
+                    loop.add_signal_handler(number, task.cancel)
         return await work
 
     try:
@@ -86,13 +90,24 @@ def run(work: Coroutine[Any, Any, T]) -> T:
     except asyncio.CancelledError:
         raise KeyboardInterrupt from None
     finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.signal(signal.SIGTERM, _interrupt)
+        _heed()
+
+
+def _heed() -> None:
+    """Treat the signals alike, so that everything that was started is stopped; nohup keeps SIGHUP ignored."""
+    for number in ENDING:
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, _interrupt)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    """Treat SIGTERM as Ctrl-C, so that everything that was started is stopped."""
     raise KeyboardInterrupt
+
+
+def _end(why: str, status: int) -> NoReturn:
+    with suppress(OSError):  # there may be no terminal any more
+        click.echo(f"perftest: {why}", err=True)
+    sys.exit(status)
 
 
 def _remove(accounts: Accounts) -> None:

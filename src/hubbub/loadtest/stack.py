@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from types import TracebackType
 
-from hubbub.loadtest.process import Part
+from hubbub.loadtest.process import Part, undisturbed
 
 
 class EmbeddedStack:
@@ -32,5 +32,6 @@ class EmbeddedStack:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._part.stop()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        with undisturbed():
+            self._part.stop()
+            shutil.rmtree(self._folder, ignore_errors=True)
