@@ -91,7 +91,7 @@ def test_a_page_can_be_pasted_twice(page: str, expected: list[str], tmp_path: Pa
     folder = checkout(tmp_path / "hubbub")
     # The client page assumes a running service. The other pages start one.
     begin = ".venv/bin/hubbub serve &\n" if page == "docs/client.md" else ""
-    for turn in ("first", "second"):
+    for number, turn in enumerate(("first", "second"), 1):
         printed = run(begin + session_of(page), folder)
         at = 0
         for line in expected:
@@ -99,3 +99,5 @@ def test_a_page_can_be_pasted_twice(page: str, expected: list[str], tmp_path: Pa
                 continue  # the account exists already
             assert line in printed[at:], printed
             at = printed.index(line, at)
+        if page == "docs/tutorial.md":  # each turn a greeting, a question and its answer: no program answers itself
+            assert f"Restored {3 * number} messages" in printed, printed
