@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import ssl
 from typing import Any
 from urllib.parse import urlsplit
@@ -71,8 +72,7 @@ class Client:
         except (TimeoutError, OSError, BadResponse) as error:
             failed = NotConnected if self._streams is None else CallFailed
             self.close()
-            reason = str(error) or type(error).__name__
-            raise failed(f"{method} {target} got no usable answer: {reason}.") from error
+            raise failed(f"{method} {target} got no usable answer: {_reason(error)}.") from error
 
     async def _exchange(self, sent: bytes) -> Response:
         if self._streams is None:
@@ -109,3 +109,9 @@ class Client:
         if self._streams is not None:
             self._streams[1].close()
             self._streams = None
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, ConnectionError) and error.errno is not None:
+        return os.strerror(error.errno)  # asyncio's own text is "Connect call failed" with the address
+    return str(error) or type(error).__name__
