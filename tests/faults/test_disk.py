@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -105,3 +106,11 @@ def test_a_read_only_folder_is_named_at_the_start(small_disk: Path) -> None:
     assert "Read-only file system" in refused.stderr
     assert "--data" in refused.stderr
     assert "Traceback" not in refused.stderr
+
+
+def test_no_room_for_the_schema_is_named_at_the_start(small_disk: Path) -> None:
+    subprocess.run(["mount", "-o", "remount,size=60k", str(small_disk)], check=True)
+    words = [sys.executable, "-m", "hubbub", "serve", "--port", "0", "--data", str(small_disk / "data")]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == f"hubbub: the database in {small_disk}/data can't be opened: database or disk is full.\n"

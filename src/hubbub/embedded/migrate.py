@@ -16,6 +16,7 @@ def migrate(path: Path) -> None:
 
     Raises:
         SchemaTooNew: the database has a migration that this version does not know.
+        sqlite3.Error
     """
     if not is_current(path):
         _upgrade(path)
@@ -42,6 +43,7 @@ def _upgrade(path: Path) -> None:
     # Imported here alone: they cost 25 MB and a third of a second, and most starts have nothing to migrate.
     from alembic import command
     from sqlalchemy import URL, create_engine, event
+    from sqlalchemy.exc import DBAPIError
 
     engine = create_engine(URL.create("sqlite", database=str(path)))
 
@@ -54,6 +56,10 @@ def _upgrade(path: Path) -> None:
     def _begin(connection: Any) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
 
-    with engine.begin() as connection:
-        command.upgrade(config(_MIGRATIONS, connection), "head")
-    engine.dispose()
+    try:
+        with engine.begin() as connection:
+            command.upgrade(config(_MIGRATIONS, connection), "head")
+    except DBAPIError as error:  # a full disk, say
+        raise error.orig or error from None
+    finally:
+        engine.dispose()
