@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import sys
 import threading
@@ -93,4 +94,8 @@ def tell(form: str, text: str, level: int = logging.INFO, **fields: Any) -> None
         line = JsonLines().format(record)
     else:
         line = text if level < logging.WARNING else f"hubbub: {text}"
-    print(line, file=sys.stdout if level < logging.WARNING else sys.stderr, flush=True)
+    output = sys.stdout if level < logging.WARNING else sys.stderr
+    try:
+        print(line, file=output, flush=True)
+    except OSError:  # its reader has gone, or it has no room: no reason for a service to end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), output.fileno())

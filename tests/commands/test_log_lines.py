@@ -154,3 +154,18 @@ raise OSError("amqp://a:secret@mq \\udcff")
 )
 def test_a_path_is_logged_shortened_and_on_one_line(target: bytes, path: str) -> None:
     assert shortened(target) == path
+
+
+def test_a_service_goes_on_when_nobody_takes_its_first_line(tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "hubbub", "serve", "--port", "0", "--data", str(tmp_path / "data")]
+    with open("/dev/full", "w") as full, (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(words, stdout=full, stderr=log)
+    try:
+        eventually(lambda: "has started" in (tmp_path / "log").read_text())
+        url = (tmp_path / "log").read_text().split(" at ")[1].split(",")[0]
+        assert httpx.get(f"{url}/healthz").status_code == 200
+    finally:
+        process.terminate()
+        status = process.wait(30)
+    assert status == 0
+    assert "Traceback" not in (tmp_path / "log").read_text()
