@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import pty
 import re
 import signal
 import socket
@@ -12,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -381,6 +382,23 @@ def test_an_output_without_room_is_3(tmp_path: Path) -> None:
     assert done.returncode == 3
     assert done.stderr == "perftest: [Errno 28] No space left on device\n"
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_the_verdict_has_a_colour_on_a_terminal_unless_no_color_is_set(wanted: bool, embedded: Service) -> None:
+    terminal, end = pty.openpty()
+    words = [sys.executable, "-m", "hubbub", "perftest", "--url", embedded.url, *SMALL, "--duration", "1"]
+    environment = os.environ | {"NO_COLOR": "" if wanted else "1", "TERM": "xterm"}
+    process = subprocess.Popen(words, stdout=end, stderr=end, env=environment)
+    os.close(end)
+    shown = b""
+    with suppress(OSError):  # EIO when the process has ended
+        while data := os.read(terminal, 65536):
+            shown += data
+    process.wait(30)
+    os.close(terminal)
+    verdict = next(line for line in shown.decode().split("\n") if "; latency goals" in line)
+    assert ("\x1b[" in verdict) == wanted
 
 
 def test_no_service_is_3() -> None:

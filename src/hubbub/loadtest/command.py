@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from math import isfinite
@@ -294,7 +295,8 @@ def _show(results: list[Result], shown: Result, judged: Verdict, measured: About
     if len(results) > 1:
         click.echo(_overview(results))
     click.echo(report(shown))
-    click.secho(judged.text, fg="red" if judged.result != "pass" else "yellow" if judged.missed else "green")
+    colour = "red" if judged.result != "pass" else "yellow" if judged.missed else "green"
+    click.echo(judged.text if os.environ.get("NO_COLOR") else click.style(judged.text, fg=colour))
     for line in [f"Rule: {rule()}", *notes(shown), f"Measured {measured.text}"]:
         click.echo(line)
 
