@@ -15,7 +15,7 @@ from typing import Any
 class SmallService:
     """A fake service. ``accounts`` has passwords by email, ``applications`` the owner's email and the name by token.
     ``refuse`` has the status of requests to refuse, by method and end of the path, as ``POST /chats``. The answer to a
-    request in ``lost`` is not sent.
+    request in ``lost`` is not sent. A registration takes ``register_wait_s``, as hashing a password does.
     """
 
     def __init__(self) -> None:
@@ -25,6 +25,7 @@ class SmallService:
         self.messages = 0
         self.refuse: dict[str, int] = {}
         self.lost: set[str] = set()
+        self.register_wait_s = 0.0
         self.metrics: tuple[int, bytes] = (404, b"")
         self.metrics_wait_s = 0.0
         self.url = ""
@@ -88,6 +89,8 @@ def _handler(service: SmallService) -> type[BaseHTTPRequestHandler]:
                 self._send(*service.metrics, None)
                 return
             path = self.path.split("?")[0].removeprefix("/api/v1")
+            if path == "/auth/register":
+                time.sleep(service.register_wait_s)
             cookie = re.search(r"auth_token=([^;]+)", self.headers.get("Cookie") or "")
             with service.lock:
                 status, content, user = service.answer(

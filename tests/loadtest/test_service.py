@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from hubbub.loadtest import service as services
 from hubbub.loadtest.accounts import Accounts, SetupFailed, ranges
 from hubbub.loadtest.process import ENDING, Part
 from hubbub.loadtest.setup import prepare
-from tests.conftest import Service
+from tests.conftest import Service, eventually
 from tests.loadtest.small_service import SmallService, small_service
 
 SHORT = ("--writes", "20", "--reads", "40", "--duration", "1", "--workers", "3")
@@ -123,6 +124,18 @@ def test_a_run_that_is_interrupted_leaves_nothing(small: SmallService, phase: st
     assert errors == "perftest: interrupted\n", rest
     assert not small.accounts
     assert not small.applications
+
+
+def test_an_account_that_is_made_after_the_interruption_is_deleted_too(small: SmallService) -> None:
+    small.register_wait_s = 1
+    words = [sys.executable, "-m", "hubbub", "perftest", "--url", small.url, *SHORT, "--workers", "30"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        eventually(lambda: len(small.passwords) > 0)  # the second ones have begun
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=30)
+    assert errors == "perftest: interrupted\n"
+    time.sleep(1.5)
+    assert not small.accounts
 
 
 async def test_an_account_whose_answer_was_lost_is_deleted_too(small: SmallService) -> None:

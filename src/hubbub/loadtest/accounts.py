@@ -11,7 +11,7 @@ import asyncio
 import re
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any, TypeVar
 
 import msgspec
@@ -22,6 +22,7 @@ _AT_ONCE = 8
 _PATIENCE_S = 70.0  # for a limit that is used up
 _UNREACHABLE_S = 5.0  # a service that is away for so long is not waited for, where only the removal is left
 _AGAIN_S = 0.5
+_ANSWER_S = 10.0
 _NUMBERED = re.compile(r"(\D+)(\d+)(\D.*)", re.DOTALL)
 
 T = TypeVar("T")
@@ -160,10 +161,26 @@ async def _patiently(client: Client, path: str, content: Any) -> tuple[int, Any]
     """Thousands of users come from this one address: wait where the service says that they are too many at once."""
     until = time.monotonic() + _PATIENCE_S
     while True:
-        status, answer = await client.call("POST", path, content)
+        status, answer = await _answered(client.call("POST", path, content))
         if status != 429 or time.monotonic() > until:
             return status, answer
         await asyncio.sleep(1)
+
+
+async def _answered(call: Coroutine[Any, Any, T]) -> T:
+    """Wait for the answer, also after a first cancellation: the service may still be hashing the password, and would
+    make the account after the removal has looked for it.
+    """
+    task = asyncio.ensure_future(call)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        try:
+            await asyncio.wait([task], timeout=_ANSWER_S)
+        finally:
+            if not task.cancel() and not task.cancelled():
+                task.exception()  # or the event loop would print it
+        raise
 
 
 async def each(things: Iterable[K], work: Callable[[K], Awaitable[T]]) -> list[T]:
@@ -179,7 +196,8 @@ async def each(things: Iterable[K], work: Callable[[K], Awaitable[T]]) -> list[T
         return list(await asyncio.gather(*tasks))
     except BaseException:
         for task in tasks:
-            task.cancel()
+            if not task.cancelling():  # a second one would be a second Ctrl-C
+                task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         raise
 
