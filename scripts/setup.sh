@@ -23,7 +23,8 @@ if [ -f "$stamp" ] && grep -qxF -e "$wanted" -e "$larger" "$stamp"; then
     exit 0
 fi
 echo "Setting up .venv from $lock ..." >&2
-[ -x .venv/bin/python ] || "$python" -m venv .venv
+# An environment without a pip that works is one whose making was interrupted.
+.venv/bin/python -m pip --version >/dev/null 2>&1 || "$python" -m venv .venv
 # uv needs a tenth of pip's time. It doesn't read pip's settings, so where it can't reach the files, pip may.
 with_pip() {
     .venv/bin/python -m pip install --quiet --disable-pip-version-check "$@" >&2
