@@ -133,6 +133,7 @@ def test_a_file_that_is_not_a_backup_is_refused_and_nothing_is_left(tmp_path: Pa
     refused = hubbub("restore", tmp_path / "file", "--data", tmp_path / "new")
     assert refused.returncode == 1
     assert "is no backup of Hubbub" in refused.stderr
+    assert refused.stderr.count("\n") == 1
     assert {path.name for path in tmp_path.iterdir()} == {"file"}
     nowhere = hubbub("backup", tmp_path / "b.tar", "--data", tmp_path / "nowhere")
     assert nowhere.returncode == 1

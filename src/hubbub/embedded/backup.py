@@ -112,7 +112,8 @@ def restore(file: Path, folder: Path) -> int:
                 folder.rmdir()
             made.rename(folder)
     except (KeyError, tarfile.TarError) as error:
-        raise BackupFailed(f"{file} is no backup of Hubbub, or it is damaged: {error}.") from error
+        why = str(error).splitlines()[0].rstrip(":")  # tarfile adds a line for each kind of compression
+        raise BackupFailed(f"{file} is no backup of Hubbub, or it is damaged: {why}.") from error
     except (OSError, sqlite3.Error) as error:
         raise BackupFailed(f"The backup could not be restored: {error}. Nothing was changed.") from error
     return count
