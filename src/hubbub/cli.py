@@ -192,7 +192,7 @@ def writer(host: str | None, metrics_port: str | None) -> None:
 
     from hubbub.chat.errors import Unavailable
     from hubbub.cluster.service import writing_until
-    from hubbub.http.server import PortTaken, log_end, log_start, log_stop
+    from hubbub.http.server import PortTaken, ending_signals, log_end, log_start, log_stop
     from hubbub.schema import SchemaTooNew
 
     settings = _cluster_settings(service=True, host=host, metrics_port=metrics_port)
@@ -205,7 +205,7 @@ def writer(host: str | None, metrics_port: str | None) -> None:
                 log_stop(number.name)
             stopped.set()
 
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in ending_signals():
             asyncio.get_running_loop().add_signal_handler(number, stop, number)
         announced: list[bool] = []
 

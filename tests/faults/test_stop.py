@@ -6,6 +6,8 @@ import http.client
 import json
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -14,6 +16,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import httpx
 import pytest
 
 from tests.conftest import Person, Service, eventually
@@ -185,6 +188,29 @@ def test_streams_end_at_once(service: Service) -> None:
         assert rest.endswith(b"0\r\n\r\n")
         assert service.process.wait(20) == 0
         assert time.monotonic() - begun < 2
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_ctrl_c_and_a_closed_terminal_stop_it_too(service: Service, number: signal.Signals) -> None:
+    """They reach all processes of the service at once."""
+    parts = service.parts()
+    assert parts
+    for part in parts:
+        part.send_signal(number)
+    assert service.stop(number) == 0
+    assert f"is stopping: {number.name}," in service.log
+    assert "has stopped," in service.log
+
+
+def test_nohup_keeps_it_running_when_the_terminal_is_closed(tmp_path: Path) -> None:
+    words = ["nohup", sys.executable, "-m", "hubbub", "serve", "--port", "0", "--data", str(tmp_path / "data")]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        assert process.stdout is not None
+        url = process.stdout.readline().split()[-1]
+        process.send_signal(signal.SIGHUP)
+        assert httpx.get(f"{url}/healthz").status_code == 200
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
 
 
 def test_a_second_signal_ends_it_at_once(service: Service) -> None:

@@ -113,8 +113,8 @@ def _live(
     """The life of the forked process."""
     status = 1
     try:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, signal.SIG_IGN)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)  # the first process tells it when to end
         signal.set_wakeup_fd(-1)
         libc = ctypes.CDLL(None)
         libc.prctl(_DIES_WITH_PARENT, signal.SIGKILL, 0, 0, 0)

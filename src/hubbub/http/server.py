@@ -130,8 +130,11 @@ class Server(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         with super().capture_signals():
+            before = {number: signal.signal(number, self.handle_exit) for number in ending_signals()}
             yield
-        for number in (signal.SIGTERM, signal.SIGINT):
+            for number, handler in before.items():
+                signal.signal(number, handler)
+        for number in ending_signals():
             signal.signal(number, signal.SIG_DFL)  # another one while the rest is finished ends that too
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -206,6 +209,12 @@ def log_start(what: str, **fields: str) -> None:
     log.info("Hubbub %s has started %s, process %d.", __version__, what, os.getpid(), extra=_about(**fields))
 
 
+def ending_signals() -> list[signal.Signals]:
+    """The signals that stop a process. SIGHUP comes when its terminal is closed, unless it was started with nohup."""
+    hears_it = signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
+    return [signal.SIGTERM, signal.SIGINT, *([signal.SIGHUP] if hears_it else [])]
+
+
 def log_stop(reason: str) -> None:
     """The line that a process writes when it begins to stop. ``reason`` is a signal's name, or who says so."""
     extra = _about(reason=reason)
@@ -239,7 +248,7 @@ def serve(
     tls_cert: Path | None = None,
     tls_key: Path | None = None,
 ) -> None:
-    """Serve until SIGTERM or SIGINT, then finish what was accepted and return; a second one ends it at once.
+    """Serve until one of ``ending_signals``, then finish what was accepted and return; a second one ends it at once.
     ``stopping`` is called when it begins to stop, to tell other processes.
     """
 
@@ -248,7 +257,7 @@ def serve(
 
     # uvicorn raises the signal again once it has shut down, for the handlers that were there before its own. Ours
     # have nothing left to do: the process ends with status 0.
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in ending_signals():
         signal.signal(number, lambda *_: None)
     _run(system, server, tls_cert, tls_key)
 
@@ -263,7 +272,7 @@ def serve_until_told(
     tls_key: Path | None = None,
 ) -> None:
     """Serve in a process beside the first one, until the other end of ``told`` is closed (or no longer writes), then
-    finish what was accepted and return. Installs no signal handler: the process ignores SIGTERM and SIGINT already.
+    finish what was accepted and return. Installs no signal handler: the process ignores those that end already.
     """
     _run(system, lambda config, edge: ToldServer(config, edge, listener, started, told), tls_cert, tls_key)
 
