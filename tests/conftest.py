@@ -171,6 +171,14 @@ def new_metrics(url: str) -> str:
     return found
 
 
+@pytest.fixture
+def terminal() -> Iterator[None]:
+    """Processes that the test starts hear SIGHUP, also where the tests were started with nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 def eventually(holds: Callable[[], bool], within_s: float = 10.0) -> None:
     """Wait until the condition holds, and fail if it does not in time."""
     until = time.monotonic() + within_s

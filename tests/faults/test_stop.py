@@ -190,6 +190,7 @@ def test_streams_end_at_once(service: Service) -> None:
         assert time.monotonic() - begun < 2
 
 
+@pytest.mark.usefixtures("terminal")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
 def test_ctrl_c_and_a_closed_terminal_stop_it_too(service: Service, number: signal.Signals) -> None:
     """They reach all processes of the service at once."""

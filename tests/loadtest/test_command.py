@@ -84,6 +84,11 @@ def perftest(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.CompletedProcess(arguments, done.exit_code, done.stdout, done.stderr)
 
 
+_LIMITED = (
+    "the load generator was not the limit"  # the test case that fails when the machine is busy with something else
+)
+
+
 def passed(done: subprocess.CompletedProcess[str]) -> bool:
     """Return whether the run passed, or had no verdict because the machine is busy with something else."""
     return done.returncode == 0 or (done.returncode == 1 and "  Overall: ✗ NO VERDICT\n" in done.stdout)
@@ -140,7 +145,7 @@ def test_all_options_work_together(embedded: Service, tmp_path: Path) -> None:
         *("--require", "writes.p99<60s", "--require", "edit.failed<=0", "--require", "reads.p50<0.001us"),
         *("--json", str(files[0]), "--html", str(files[1]), "--junit", str(files[2])),
     )
-    assert done.returncode == 1, done.stdout + done.stderr  # only because of the last requirement
+    assert done.returncode == 1, done.stdout + done.stderr  # because of the last requirement
     content = result(files[0])
     assert sum(due(content)) == 300 * 0.5 + 300 * 2 + 600
     assert content["writes"]["failed"] == content["reads"]["failed"] == 0, done.stdout
@@ -151,8 +156,9 @@ def test_all_options_work_together(embedded: Service, tmp_path: Path) -> None:
     assert content["service"][0]["parts"]["Service"]["bytes"] > 0
     assert len(content["seconds"]) == 4
     cases = ElementTree.parse(files[2]).getroot().iter("testcase")  # noqa: S314 - our own file
-    assert [case.get("name") for case in cases if case.find("failure") is not None] == ["reads.p50<0.001us"]
-    assert "✗ Failed" in files[1].read_text()
+    failed = {case.get("name") for case in cases if case.find("failure") is not None}
+    assert failed - {_LIMITED} == {"reads.p50<0.001us"}
+    assert ("✗ No verdict" if _LIMITED in failed else "✗ Failed") in files[1].read_text()
 
 
 def test_several_runs_are_kept_and_each_must_pass(embedded: Service, tmp_path: Path) -> None:
@@ -353,6 +359,7 @@ def test_a_result_says_when_with_what_and_where(tmp_path: Path) -> None:
     assert set(outside) == {"date", "version", "machine"}
 
 
+@pytest.mark.usefixtures("terminal")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
 def test_signals_in_a_row_leave_no_folder(number: signal.Signals, tmp_path: Path) -> None:
     with running(*SMALL, TMPDIR=str(tmp_path)) as process:

@@ -110,6 +110,7 @@ def test_a_setup_that_fails_leaves_nothing(perftest: CliRunner, small: SmallServ
     assert not small.applications
 
 
+@pytest.mark.usefixtures("terminal")
 @pytest.mark.parametrize("number", ENDING)
 @pytest.mark.parametrize("phase", ["Phase 1", "Phase 2"])
 def test_a_run_that_is_interrupted_leaves_nothing(small: SmallService, phase: str, number: signal.Signals) -> None:
