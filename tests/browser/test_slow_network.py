@@ -107,3 +107,18 @@ def test_a_list_that_fails_after_the_login_is_told(visit: Callable[[], Visitor])
     ann.page.reload()
     expect(ann.page.locator("#notice")).to_have_text("It is busy.")
     ann.complaints.clear()  # the 503
+
+
+def test_who_goes_back_while_a_chat_loads_after_a_reload_gets_there(visit: Callable[[], Visitor]) -> None:
+    ann = visit()
+    with_two_chats(ann)
+    loading = hold(ann.page, r"chats/2/messages\?limit=50")
+    ann.page.reload()
+    expect(ann.page.locator("#title")).to_have_text("Two")
+    going = hold(ann.page, r"chats/1")
+    with ann.page.expect_request(re.compile("chats/1$")):
+        ann.page.go_back()
+    loading[0].continue_()
+    expect(ann.page.locator("#messages li p")).to_have_text(["in Two"])
+    going[0].continue_()
+    expect(ann.page.locator("#messages li p")).to_have_text(["in One"])

@@ -84,9 +84,8 @@ def perftest(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.CompletedProcess(arguments, done.exit_code, done.stdout, done.stderr)
 
 
-_LIMITED = (
-    "the load generator was not the limit"  # the test case that fails when the machine is busy with something else
-)
+# Fails when the machine is busy with something else.
+_LIMITED = "the load generator was not the limit"
 
 
 def passed(done: subprocess.CompletedProcess[str]) -> bool:

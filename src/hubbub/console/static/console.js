@@ -139,8 +139,9 @@ async function enter() {
   if (entered) $("main").focus(); // the form that had it is gone
   try {
     await applications(location.hash.slice(1).split("/")[0]);
+    const hash = location.hash;
     await go();
-    record(true);
+    if (location.hash === hash) record(true); // the reader may have gone on by now
   } catch (error) {
     failed(error);
   }
