@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import closing
 
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from tests.browser.visitor import Visitor
 from tests.conftest import Person, Service
@@ -89,6 +89,41 @@ def test_what_was_typed_when_the_session_ended_is_there_for_the_same_user_alone(
     log_in(ann.page, email)
     ann.page.get_by_role("button", name="General").click()
     expect(text).to_have_value("")
+
+
+def test_what_waits_behind_a_slow_message_is_never_sent_by_the_next_user(
+    visit: Callable[[], Visitor], embedded: Service
+) -> None:
+    ann, held = visit(), list[Route]()
+
+    def hold(route: Route) -> None:
+        if route.request.method == "POST" and not held:
+            held.append(route)
+        else:
+            route.continue_()
+
+    with closing(Person(embedded.url, "Bob")) as bob:
+        token, email = bob.application(), ann.sign_up("Ann")
+        bob.post(f"/applications/{token}/members", json={"email": email, "role": "member"})
+        bob.post(f"/applications/{token}/chats", json={"title": "General"})
+        ann.page.reload()
+        general = ann.page.get_by_role("button", name="General")
+        general.click()
+        ann.page.route("**/messages", hold)
+        with ann.page.expect_request("**/messages"):
+            ann.write("one")
+        ann.write("two")
+        end_session(ann)
+        general.click()
+        expect(ann.page.locator("#notice")).to_contain_text(ENDED)
+        log_in(ann.page, bob.email, "correct horse")
+        general.click()
+        with ann.page.expect_response("**/messages"):
+            held[0].fulfill(json={"messageNumber": 1})
+        with ann.page.expect_response("**/messages"):
+            ann.write("three")
+        ann.page.wait_for_timeout(300)
+        assert [each["body"] for each in bob.get(f"/applications/{token}/chats/1/messages").json()] == ["three"]
 
 
 def test_every_click_after_the_end_of_the_session_says_so(visit: Callable[[], Visitor]) -> None:

@@ -12,7 +12,7 @@ let kept = null;
 function keep() {
   for (const [chat, waiting] of outbox) {
     draft(chat, unsent(chat, waiting));
-    returned.set(chat, waiting);
+    returned.set(chat, [...waiting]);
   }
   kept = { id: state.me.id, drafts: [...drafts], returned: [...returned] };
 }
@@ -73,6 +73,7 @@ async function deliver(chat, waiting) {
   try {
     while (waiting.length) {
       await surely(chat, waiting[0]);
+      if (state.me !== me) return; // the rest would be sent as the user who is here by now
       waiting.shift();
     }
   } catch (error) {

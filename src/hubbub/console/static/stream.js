@@ -84,18 +84,19 @@ async function again(stream, pause = 0) {
 
 // A stream that comes back has the new messages, but not what was edited or deleted in the meantime.
 async function reread() {
-  const chat = path(), ids = [...$("messages").children].map((each) => each.id), found = new Map();
+  const chat = path(), before = [...$("messages").children], found = new Map();
   let least = Infinity, whole = true;
-  while (!state.searching && least > Math.min(...state.numbers)) {
+  while (chat === path() && !state.searching && least > Math.min(...state.numbers)) {
     const page = await call("GET", `${chat}?limit=100${least < Infinity ? `&before=${least}` : ""}`);
     for (const message of page) found.set("m" + message.messageNumber, message);
     whole &&= !page.lag;
     least = page.length ? page.at(-1).messageNumber : 0;
   }
   if (chat !== path() || state.searching) return;
-  for (const id of ids) {
-    const message = found.get(id), shown = $(id);
-    if (!message && whole) shown?.remove();
-    else if (message && shown && shown.dataset.edited !== String(message.editedAt)) shown.replaceWith(item(message));
+  for (const shown of before) {
+    if (!shown.isConnected) continue; // the stream has brought a later change of it meanwhile
+    const message = found.get(shown.id);
+    if (!message && whole) shown.remove();
+    else if (message && shown.dataset.edited !== String(message.editedAt)) shown.replaceWith(item(message));
   }
 }
