@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
+from hubbub.chat.errors import Unavailable
 from hubbub.cluster.database import Database
 from hubbub.loadtest.cluster import ClusterStack
 from tests.cluster import truth
@@ -119,17 +120,59 @@ def test_new_applications_are_refused_soon_while_it_hangs(stack: ClusterStack, a
     assert max(seconds) < 15
 
 
+class Pool:
+    """Eight connections of a Database, all of which can be in use at once."""
+
+    def __init__(self, stack: ClusterStack) -> None:
+        self.database = Database(stack.mariadb.url(), pool_size=8)
+        self._stack = stack
+        self._threads = ThreadPoolExecutor(8)
+        self._together = threading.Barrier(8)
+
+    def numbers(self, *, lose: bool = False) -> list[int]:
+        """The connections' numbers. With ``lose`` the server ends one while all are in use, and its number is 0; the
+        others are in use until that is found."""
+        found = threading.Event()
+
+        def connection(cursor: Any) -> int:
+            cursor.execute("SELECT CONNECTION_ID()")
+            number = int(cursor.fetchone()[0])
+            if self._together.wait(10) == 0 and lose:
+                self._stack.mariadb.root(f"KILL {number}")
+                cursor.execute("SELECT 1")
+            elif lose:
+                found.wait(10)
+            return number
+
+        def one(_: int) -> int:
+            try:
+                return self.database.run(connection, commit=False)
+            except Unavailable:
+                found.set()
+                return 0
+
+        return list(self._threads.map(one, range(8)))
+
+    def close(self) -> None:
+        self._threads.shutdown()
+        self.database.close()
+
+
 async def test_no_read_is_refused_once_it_is_back(stack: ClusterStack) -> None:
-    """However many connections of before are kept: the first that is found lost ends them all."""
-    together = threading.Barrier(8)
-
-    def connection(cursor: Any) -> int:
-        cursor.execute("SELECT CONNECTION_ID()")
-        together.wait(10)
-        return int(cursor.fetchone()[0])
-
-    with closing(Database(stack.mariadb.url(), pool_size=8)) as database, ThreadPoolExecutor(8) as threads:
-        kept = list(threads.map(lambda _: database.run(connection, commit=False), range(8)))
-        stack.mariadb.root("; ".join(f"KILL {number}" for number in kept))
+    """However many connections of before are kept: once one is found lost, no other is used."""
+    with closing(Pool(stack)) as pool:
+        stack.mariadb.root("; ".join(f"KILL {number}" for number in pool.numbers()))
         for _ in range(8):
-            assert await database.rows("SELECT 1", ()) == [(1,)]
+            assert await pool.database.rows("SELECT 1", ()) == [(1,)]
+
+
+def test_a_lost_connection_leaves_no_more_of_them_than_the_pool_has(stack: ClusterStack) -> None:
+    with closing(Pool(stack)) as pool:
+        before = pool.numbers()
+        assert pool.numbers(lose=True).count(0) == 1
+        after = pool.numbers()
+        assert len(set(after)) == 8
+        assert not set(before) & set(after)
+        there = {int(each) for each in stack.mariadb.root("SELECT id FROM information_schema.processlist").split()[1:]}
+        assert there.isdisjoint(before)
+        assert there.issuperset(after)

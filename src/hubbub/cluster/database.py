@@ -39,7 +39,6 @@ _COMMAND = frozenset((1048, 1062, 1153, 1264, 1300, 1366, 1406, 1411, 1451, 1452
 _STOP = frozenset((1044, 1045, 1054, 1064, 1142, 1143, 1146, 1227, 1364))
 
 _DEADLOCK = 1213
-_LOST = (2006, 2013)  # the connection
 
 
 class AtFault(Exception):
@@ -117,8 +116,6 @@ class Database:
                 connection.rollback()
         except pymysql.err.Error as error:
             connection.invalidate(error)
-            if error.args and error.args[0] in _LOST:  # and so are others, if the server was restarted
-                (engine or self.engine).dispose()
             raise meaning(error) from error
         except BaseException:
             connection.invalidate()

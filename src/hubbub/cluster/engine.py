@@ -7,9 +7,11 @@ from typing import Any, ClassVar
 
 from pymysql.connections import Connection
 from sqlalchemy import Engine, create_engine, event, make_url
+from sqlalchemy.exc import DisconnectionError
 
 SILENT_S = 28  # the server ends a session that is idle for longer, with its transaction and its locks
 _RECYCLE_S = 20  # an older connection is not used again: the server might end it
+_LOST = (2006, 2013)  # errors by their number
 
 
 class _Connection(Connection):
@@ -48,4 +50,30 @@ def engine_of(url: str, pool_size: int = 1, *, answer_s: int = 10, recycle_s: in
         },
     )
     event.listen(engine, "do_connect", lambda _dialect, _record, args, named: _Connection(*args, **named))
+    _keep_none_older_than_a_lost_one(engine)
     return engine
+
+
+def _keep_none_older_than_a_lost_one(engine: Engine) -> None:
+    """If a connection is lost, the server may have been restarted, and those that were made before are lost too: each
+    is replaced when it is taken next. The pool stays, and with it the bound of the connections.
+    """
+    losses = 0
+
+    def made(connection: Any, record: Any) -> None:
+        record.info.update(losses=losses, new=True)
+
+    def taken(connection: Any, record: Any, taker: Any) -> None:
+        if not record.info.pop("new", False) and record.info["losses"] < losses:
+            raise DisconnectionError  # the pool makes another in its place
+
+    def dropped(connection: Any, record: Any, error: BaseException | None) -> None:
+        nonlocal losses
+        # A query that took too long says nothing about others.
+        late = error is not None and isinstance(error.__context__, TimeoutError)
+        if error is not None and error.args and error.args[0] in _LOST and not late:
+            losses = max(losses, record.info["losses"] + 1)
+
+    event.listen(engine, "connect", made)
+    event.listen(engine, "checkout", taken)
+    event.listen(engine, "invalidate", dropped)
