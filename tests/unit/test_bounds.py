@@ -288,13 +288,15 @@ async def test_so_many_requests_to_mysql_run_and_wait(what: str, threads: int) -
 async def test_a_change_that_nobody_waits_for_is_not_begun(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hubbub.cluster.database._CHANGE_S", 0.1)
     database = Database("mysql://nobody@127.0.0.1:1/none", pool_size=2)
-    made, go = list[str](), threading.Event()
+    made, begun, go = list[str](), threading.Event(), threading.Event()
 
     def slow() -> None:
+        begun.set()
         go.wait(10)
         made.append("the first")
 
     changes = [database.change(slow), database.change(lambda: made.append("the second"))]
+    assert begun.wait(10)
     for outcome in await asyncio.gather(*changes, return_exceptions=True):
         assert isinstance(outcome, Unavailable)
     with pytest.raises(Unavailable):  # at once: the database did not answer just now
