@@ -126,6 +126,25 @@ def test_what_waits_behind_a_slow_message_is_never_sent_by_the_next_user(
         assert [each["body"] for each in bob.get(f"/applications/{token}/chats/1/messages").json()] == ["three"]
 
 
+def test_a_list_that_comes_late_is_not_shown_to_the_next_user(visit: Callable[[], Visitor], embedded: Service) -> None:
+    ann, held = visit(), list[Route]()
+    in_a_chat(ann)
+    ann.page.route("**/applications?*", lambda route: held.append(route), times=1)
+    with ann.page.expect_request("**/applications?*"):
+        ann.page.reload()
+    other = ann.page.context.new_page()
+    other.goto(ann.page.url.partition("#")[0])
+    other.get_by_role("button", name="Log out").click()
+    with closing(Person(embedded.url, "Bob")) as bob:
+        log_in(other, bob.email, "correct horse")
+    expect(ann.page.locator("#who")).to_have_text("Bob")
+    expect(ann.page.locator("#no-chats")).to_contain_text("Create an application")
+    with ann.page.expect_response("**/applications?*"):
+        held[0].fulfill(json=[{"token": "t" * 22, "name": "Ours", "chatsCount": 1}])
+    ann.page.wait_for_timeout(300)
+    expect(ann.page.locator("#applications option")).to_have_count(0)
+
+
 def test_every_click_after_the_end_of_the_session_says_so(visit: Callable[[], Visitor]) -> None:
     ann = visit()
     in_a_chat(ann)

@@ -175,7 +175,8 @@ async function pages(path, most = Infinity) {
 }
 
 async function applications(chosen) {
-  const found = await pages("/applications");
+  const me = state.me, found = await pages("/applications");
+  if (state.me !== me) return; // another user is here by now
   $("applications").replaceChildren(...found.map((each) => el("option", { value: each.token, dir: "auto" }, each.name)));
   $("more").open = found.length === 0;
   if (found.some((each) => each.token === chosen)) $("applications").value = chosen;

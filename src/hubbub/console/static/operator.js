@@ -79,7 +79,8 @@ function figures(reading) {
 // Looking at dead letters takes them off the queue for a moment, so it is done when their number has changed.
 async function deadLetters(count) {
   deadShown = count;
-  const letters = count ? await call("GET", "/operator/dead") : [];
+  const me = state.me, letters = count ? await call("GET", "/operator/dead") : [];
+  if (state.me !== me) return; // another user is here by now
   $("no-dead").hidden = letters.length > 0;
   $("dead-box").hidden = letters.length === 0;
   $("dead").replaceChildren(...letters.map((letter) => {
