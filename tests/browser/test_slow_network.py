@@ -33,7 +33,8 @@ def test_no_chat_shows_anothers_messages_while_it_loads(visit: Callable[[], Visi
     ann = visit()
     with_two_chats(ann)
     held = hold(ann.page, r"chats/1/messages\?limit=50")
-    ann.page.get_by_role("button", name="One").click()
+    with ann.page.expect_request("**/chats/1/messages?limit=50"):
+        ann.page.get_by_role("button", name="One").click()
     expect(ann.page.get_by_role("heading", name="One")).to_be_visible()
     expect(ann.page.get_by_label("Message", exact=True)).to_be_focused()
     assert ann.messages == []
@@ -85,14 +86,16 @@ def test_a_double_click_makes_one(visit: Callable[[], Visitor]) -> None:
     ann = visit()
     ann.fill("Ann")
     held = hold(ann.page, "auth/register", "POST")
-    ann.page.get_by_role("button", name="Sign up").dblclick()
+    with ann.page.expect_request("**/auth/register"):
+        ann.page.get_by_role("button", name="Sign up").dblclick()
     ann.page.wait_for_timeout(100)
     assert len(held) == 1
     held[0].continue_()
     expect(ann.page.get_by_role("button", name="Log out")).to_be_visible()
     held = hold(ann.page, "applications", "POST")
     ann.page.get_by_label("New application").fill("Ours")
-    ann.page.get_by_role("button", name="Create").dblclick()
+    with ann.page.expect_request("**/applications"):
+        ann.page.get_by_role("button", name="Create").dblclick()
     ann.page.wait_for_timeout(100)
     assert len(held) == 1
     held[0].continue_()
