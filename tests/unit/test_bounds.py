@@ -21,6 +21,7 @@ from hubbub.chat.feed import Feed
 from hubbub.chat.model import ChatKey, is_token
 from hubbub.chat.ports import Wants
 from hubbub.cluster.database import Database
+from hubbub.cluster.threads import Threads
 from hubbub.embedded import committer, store, view
 from hubbub.embedded.index import IndexFile, Progress, SqliteIndex
 from hubbub.embedded.index_shares import Change
@@ -304,6 +305,23 @@ async def test_a_change_that_nobody_waits_for_is_not_begun(monkeypatch: pytest.M
     go.set()
     database.close()
     assert made == ["the first"]
+
+
+async def test_who_waits_for_mysql_when_the_process_stops_is_told() -> None:
+    threads, begun, go = Threads(1, "one", answer_s=30), threading.Event(), threading.Event()
+
+    def slow() -> str:
+        begun.set()
+        go.wait(10)
+        return "done"
+
+    first, second = threads.soon(slow), threads.soon(slow)
+    assert begun.wait(10)
+    threading.Timer(0.1, go.set).start()
+    threads.close()
+    assert await first == "done"
+    with pytest.raises(Unavailable, match="stopping"):
+        await second
 
 
 # Searches ------------------------------------------------------------------------------------------------------------

@@ -46,8 +46,9 @@ class Threads:
             timer.cancel()
             if answer.done():
                 return
-            error = running.exception()
-            if error is not None:
+            if running.cancelled():
+                answer.set_exception(Unavailable("This process is stopping. Try again.", retry_after=1))
+            elif (error := running.exception()) is not None:
                 answer.set_exception(error)
             else:
                 answer.set_result(running.result())
@@ -63,4 +64,5 @@ class Threads:
         running.cancel()
 
     def close(self) -> None:
+        """Finish the work that has begun. Who waits for other work gets Unavailable. Blocks."""
         self._pool.shutdown(cancel_futures=True)
