@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 
 import pytest
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import APIResponse, Browser, Route, expect
 
 from tests.browser.visitor import Visitor
 from tests.conftest import Person, Service
@@ -68,6 +68,22 @@ def test_what_was_edited_and_deleted_while_the_service_was_away_is_shown(
         context.set_offline(False)
         chat.shows("one, edited", "three")
         expect(ann.page.locator("#notice")).to_have_text("")
+
+
+def test_a_change_that_comes_while_the_rest_is_read_again_is_not_undone(chat: tuple[Visitor, Chat]) -> None:
+    ann, its = chat
+    read: list[tuple[Route, APIResponse]] = []
+    ann.page.route("**/messages?limit=100", lambda route: read.append((route, route.fetch())))
+    ann.page.evaluate("void reread()")
+    while not read:
+        ann.page.wait_for_timeout(20)
+    assert its.bob.patch(f"{its.messages}/1", json={"body": "one, edited"}).status_code == 200
+    its.shows("one, edited", "two")
+    ((route, answer),) = read
+    with ann.page.expect_response("**/messages?limit=100"):
+        route.fulfill(response=answer)
+    ann.page.wait_for_timeout(300)
+    its.shows("one, edited", "two")
 
 
 def test_a_stream_that_is_refused_is_opened_again(chat: tuple[Visitor, Chat]) -> None:
