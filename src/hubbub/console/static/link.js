@@ -68,10 +68,13 @@ submits("join", join);
 $("other").addEventListener("click", async () => {
   try {
     await call("DELETE", "/auth/logout");
-    show("enter");
   } catch (refused) {
-    $("join").querySelector(".error").textContent = refused.message;
+    if (refused.status !== 401) { // else the session has ended already
+      $("join").querySelector(".error").textContent = refused.message;
+      return;
+    }
   }
+  show("enter");
 });
 
 submits("lost", async ({ email }) => {
