@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, cast
@@ -47,6 +48,15 @@ async def test_a_request_that_never_ends_gets_408(monkeypatch: pytest.MonkeyPatc
     async with served(Edge(cast(Any, NoRoutes()), _big)) as (reader, writer):
         writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nX-Slow: ")
         assert (await asyncio.wait_for(reader.read(), 10)).startswith(b"HTTP/1.1 408 ")
+
+
+async def test_what_was_sent_while_the_process_stood_still_is_read_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "REQUEST_S", 0.1)
+    async with served(Edge(cast(Any, NoRoutes()), App())) as (reader, writer):
+        for _ in range(2):  # it stays open, too
+            writer.write(GET)
+            time.sleep(1.2)  # noqa: ASYNC251 - the loop stands still
+            assert (await asyncio.wait_for(reader.readuntil(b"ok"), 10)).startswith(b"HTTP/1.1 200 ")
 
 
 async def test_a_refused_client_that_keeps_sending_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -218,8 +218,11 @@ class Edge:
         while True:
             self.tick()
             late = [connection for connection in self.connections if connection.deadline < self.clock]
+            for _ in range(2 if late else 0):
+                await asyncio.sleep(0)  # what has come is read first: this process may have stood still
             for at, connection in enumerate(late):
-                if connection in self.connections:  # it may have left in a turn between
+                # It may have left, or sent a request, in a turn between.
+                if connection in self.connections and connection.deadline < self.clock:
                     connection.expire()
                 if at % _EXPIRED_AT_ONCE == _EXPIRED_AT_ONCE - 1:
                     await asyncio.sleep(0)
