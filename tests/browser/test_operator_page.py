@@ -50,10 +50,10 @@ def test_no_rate_is_below_zero_after_a_restart(operator: Visitor) -> None:
 
 def test_a_line_of_the_log_can_be_selected(operator: Visitor) -> None:
     def answer(route: Route) -> None:  # a busy machine would add lines about itself
-        route.fulfill(body=json.dumps({**route.fetch().json(), "errors": ["one", "two"]}))
+        route.fulfill(body=json.dumps({**route.fetch().json(), "errors": ["the first", "the second"]}))
 
     operator.page.route("**/operator", answer)
-    line = operator.page.locator("#errors li", has_text="one")
+    line = operator.page.locator("#errors li", has_text="the first")
     line.evaluate("each => getSelection().selectAllChildren(each)")
     text = line.inner_text()
     for _ in range(2):
