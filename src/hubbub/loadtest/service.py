@@ -80,9 +80,8 @@ def run(work: Coroutine[Any, Any, T]) -> T:
     async def cancellable() -> T:
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
         if task is not None:
-            for number in ENDING:
-                if signal.getsignal(number) != signal.SIG_IGN:
-                    loop.add_signal_handler(number, task.cancel)
+            for number in _heeded():
+                loop.add_signal_handler(number, task.cancel)
         return await work
 
     try:
@@ -94,10 +93,14 @@ def run(work: Coroutine[Any, Any, T]) -> T:
 
 
 def _heed() -> None:
-    """Treat the signals alike, so that everything that was started is stopped; nohup keeps SIGHUP ignored."""
-    for number in ENDING:
-        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
-            signal.signal(number, _interrupt)
+    """Treat the signals alike, so that everything that was started is stopped."""
+    for number in _heeded():
+        signal.signal(number, _interrupt)
+
+
+def _heeded() -> list[signal.Signals]:
+    """The signals that interrupt; nohup keeps SIGHUP ignored."""
+    return [each for each in ENDING if each != signal.SIGHUP or signal.getsignal(each) != signal.SIG_IGN]
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
