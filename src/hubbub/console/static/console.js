@@ -72,10 +72,7 @@ on("logout", "click", async () => { await call("DELETE", "/auth/logout"); leave(
 // What a session's end interrupts goes on where it was, if the same user logs in next.
 function expire() {
   const at = location.hash;
-  keep();
-  const saved = kept;
-  leave();
-  kept = saved;
+  leave(unfinished());
   history.replaceState(null, "", at || location.pathname);
   $("enter").elements.way.value = "login";
   chooseWay();
@@ -107,12 +104,12 @@ tabs.addEventListener("message", ({ data }) => check(data === "/auth/logout"));
 addEventListener("pageshow", (event) => { if (event.persisted) check(); });
 addEventListener("visibilitychange", () => { if (!document.hidden) check(); });
 
-// Nothing of the one who leaves stays in the page.
-function leave() {
+// Nothing of the one who leaves stays in the page, but ``saved`` for when the same user is back.
+function leave(saved = null) {
   const left = state.me;
   closeChat();
   forget();
-  kept = null;
+  kept = saved;
   Object.assign(state, { me: null, application: null });
   for (const form of $("chat").querySelectorAll("form")) form.reset();
   for (const id of ["applications", "members", "chats", "title", "messages"]) $(id).replaceChildren();
@@ -204,8 +201,7 @@ async function chats() {
   if (application !== state.application || most !== shownPages) return;
   $("no-chats").textContent = found.length ? "" : "None yet. Open the first one.";
   $("more-chats").hidden = found.length < 100 * most;
-  const focused = [...$("chats").children].indexOf(document.activeElement.parentElement);
-  const number = focused < 0 ? null : $("chats").children[focused].dataset.number;
+  const number = document.activeElement.closest("#chats li")?.dataset.number;
   $("chats").replaceChildren(...found.map((chat) => {
     const title = titleOf(chat);
     const button = el("button", { type: "button" }, el("span", { dir: "auto", title }, title), el("small", { ariaLabel: `${chat.messagesCount} ${chat.messagesCount === 1 ? "message" : "messages"}` }, String(chat.messagesCount)));

@@ -9,12 +9,12 @@ const outbox = new Map(), returned = new Map();
 // The same of one whose session has ended, for when the same user is back.
 let kept = null;
 
-function keep() {
+function unfinished() {
   for (const [chat, waiting] of outbox) {
     draft(chat, unsent(chat, waiting));
     returned.set(chat, [...waiting]);
   }
-  kept = { id: state.me.id, drafts: [...drafts], returned: [...returned] };
+  return { id: state.me.id, drafts: [...drafts], returned: [...returned] };
 }
 
 function restore() {
