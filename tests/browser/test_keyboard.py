@@ -7,7 +7,7 @@ from contextlib import closing
 
 from playwright.sync_api import expect
 
-from tests.browser.visitor import SIZES, Visitor
+from tests.browser.visitor import SIZES, Visitor, in_a_chat_of
 from tests.conftest import Person, Service
 
 
@@ -48,13 +48,7 @@ def test_the_way_back_to_the_list_leads_to_the_chat(visit: Callable[[], Visitor]
 def test_the_last_older_messages_leave_the_focus_among_them(visit: Callable[[], Visitor], embedded: Service) -> None:
     ann = visit()
     with closing(Person(embedded.url)) as bob:
-        token = bob.application()
-        bob.post(f"/applications/{token}/members", json={"email": ann.sign_up("Ann"), "role": "member"})
-        chat = bob.chat(token)
-        for number in range(60):
-            bob.post(f"{chat}/messages", json={"body": str(number)})
-    ann.page.reload()
-    ann.page.get_by_role("button", name="Chat 1").click()
+        in_a_chat_of(bob, ann, messages=60)
     ann.page.get_by_role("button", name="Older messages").press("Enter")
     expect(ann.page.locator("#messages li")).to_have_count(60)
     expect(ann.page.get_by_role("region", name="Messages")).to_be_focused()

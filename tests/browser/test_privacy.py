@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from playwright.sync_api import Route, expect
 
-from tests.browser.visitor import Visitor
+from tests.browser.visitor import Visitor, take
 from tests.conftest import Person, Service
 
 
@@ -39,12 +39,9 @@ class Held:
     def __init__(self, visitor: Visitor) -> None:
         self.count = 0
         self._routes: list[Route] = []
-        visitor.page.route("**/messages", self._take)
+        take(visitor.page, "**/messages", "POST", self._take)
 
     def _take(self, route: Route) -> None:
-        if route.request.method != "POST":
-            route.continue_()
-            return
         self.count += 1
         self._routes.append(route)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from playwright.sync_api import Browser, Dialog, Route, expect
 
-from tests.browser.visitor import Visitor
+from tests.browser.visitor import Visitor, take
 from tests.conftest import Service
 
 
@@ -28,12 +28,9 @@ class Posts:
     def __init__(self, visitor: Visitor, *answers: int, stored: bool = False) -> None:
         self.answers, self._stored = list(answers), stored
         self.count = 0  # of all posts
-        visitor.page.route("**/messages", self._take)
+        take(visitor.page, "**/messages", "POST", self._take)
 
     def _take(self, route: Route) -> None:
-        if route.request.method != "POST":
-            route.continue_()
-            return
         self.count += 1
         if not self.answers:
             route.continue_()
@@ -109,7 +106,7 @@ def test_messages_keep_their_order_when_the_first_is_tried_again(ann: Visitor) -
 
 def test_a_slow_send_is_said_and_a_reload_asks_first(ann: Visitor) -> None:
     held: list[Route] = []
-    ann.page.route("**/messages", lambda route: held.append(route) if route.request.method == "POST" else None)
+    take(ann.page, "**/messages", "POST", held.append)
     asked: list[str] = []
 
     def answer(dialog: Dialog) -> None:

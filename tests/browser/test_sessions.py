@@ -7,7 +7,7 @@ from contextlib import closing
 
 from playwright.sync_api import Page, Route, expect
 
-from tests.browser.visitor import Visitor
+from tests.browser.visitor import Visitor, take
 from tests.conftest import Person, Service
 
 ENDED = "Your session has ended."
@@ -37,13 +37,25 @@ def end_session(visitor: Visitor) -> None:
     )
 
 
+def log_out_in_another_tab(visitor: Visitor) -> Page:
+    other = visitor.page.context.new_page()
+    other.goto(visitor.page.url.partition("#")[0])
+    other.get_by_role("button", name="Log out").click()
+    return other
+
+
+def become_bob_in_another_tab(visitor: Visitor, service: Service) -> None:
+    other = log_out_in_another_tab(visitor)
+    with closing(Person(service.url, "Bob")) as bob:
+        log_in(other, bob.email, "correct horse")
+    expect(visitor.page.locator("#who")).to_have_text("Bob")
+
+
 def test_a_logout_in_another_tab_is_seen_in_all(visit: Callable[[], Visitor]) -> None:
     ann = visit()
     in_a_chat(ann)
     ann.page.get_by_label("Message", exact=True).fill("a secret")
-    other = ann.page.context.new_page()
-    other.goto(ann.page.url.partition("#")[0])
-    other.get_by_role("button", name="Log out").click()
+    log_out_in_another_tab(ann)
     expect(ann.page.get_by_role("heading", name="A chat backend")).to_be_visible()
     expect(ann.page.locator("#notice")).to_have_text("You have logged out in another tab.")
     expect(ann.page.locator("#main")).to_be_focused()
@@ -54,12 +66,7 @@ def test_a_logout_in_another_tab_is_seen_in_all(visit: Callable[[], Visitor]) ->
 def test_a_tab_follows_another_users_login(visit: Callable[[], Visitor], embedded: Service) -> None:
     ann = visit()
     in_a_chat(ann)
-    other = ann.page.context.new_page()
-    other.goto(ann.page.url.partition("#")[0])
-    other.get_by_role("button", name="Log out").click()
-    with closing(Person(embedded.url, "Bob")) as bob:
-        log_in(other, bob.email, "correct horse")
-    expect(ann.page.locator("#who")).to_have_text("Bob")
+    become_bob_in_another_tab(ann, embedded)
     expect(ann.page.locator("#notice")).to_have_text("")
     expect(ann.page.locator("#chats button")).to_have_count(0)
 
@@ -97,10 +104,10 @@ def test_what_waits_behind_a_slow_message_is_never_sent_by_the_next_user(
     ann, held = visit(), list[Route]()
 
     def hold(route: Route) -> None:
-        if route.request.method == "POST" and not held:
-            held.append(route)
-        else:
+        if held:
             route.continue_()
+        else:
+            held.append(route)
 
     with closing(Person(embedded.url, "Bob")) as bob:
         token, email = bob.application(), ann.sign_up("Ann")
@@ -109,7 +116,7 @@ def test_what_waits_behind_a_slow_message_is_never_sent_by_the_next_user(
         ann.page.reload()
         general = ann.page.get_by_role("button", name="General")
         general.click()
-        ann.page.route("**/messages", hold)
+        take(ann.page, "**/messages", "POST", hold)
         with ann.page.expect_request("**/messages"):
             ann.write("one")
         ann.write("two")
@@ -132,12 +139,7 @@ def test_a_list_that_comes_late_is_not_shown_to_the_next_user(visit: Callable[[]
     ann.page.route("**/applications?*", lambda route: held.append(route), times=1)
     with ann.page.expect_request("**/applications?*"):
         ann.page.reload()
-    other = ann.page.context.new_page()
-    other.goto(ann.page.url.partition("#")[0])
-    other.get_by_role("button", name="Log out").click()
-    with closing(Person(embedded.url, "Bob")) as bob:
-        log_in(other, bob.email, "correct horse")
-    expect(ann.page.locator("#who")).to_have_text("Bob")
+    become_bob_in_another_tab(ann, embedded)
     expect(ann.page.locator("#no-chats")).to_contain_text("Create an application")
     with ann.page.expect_response("**/applications?*"):
         held[0].fulfill(json=[{"token": "t" * 22, "name": "Ours", "chatsCount": 1}])

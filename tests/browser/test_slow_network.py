@@ -7,16 +7,13 @@ from collections.abc import Callable
 
 from playwright.sync_api import Page, Route, expect
 
-from tests.browser.visitor import Visitor
+from tests.browser.visitor import Visitor, take
 
 
 def hold(page: Page, path: str, method: str = "GET") -> list[Route]:
     """Hold such requests from now on, until the test lets them continue."""
     held: list[Route] = []
-    page.route(
-        re.compile(path + "$"),
-        lambda route: held.append(route) if route.request.method == method else route.fallback(),
-    )
+    take(page, re.compile(path + "$"), method, held.append)
     return held
 
 

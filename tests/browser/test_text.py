@@ -10,7 +10,7 @@ from typing import Literal
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.visitor import SIZES, Visitor
+from tests.browser.visitor import SIZES, Visitor, in_a_chat_of
 from tests.conftest import Person, Service
 
 # The elements that are cut off by the edge of a box, or reach over it.
@@ -65,13 +65,7 @@ def test_the_last_message_stays_in_sight(visit: Callable[[], Visitor], embedded:
     ann = visit()
     ann.page.set_viewport_size({"width": 390, "height": 844})
     with closing(Person(embedded.url)) as bob:
-        token = bob.application()
-        bob.post(f"/applications/{token}/members", json={"email": ann.sign_up("Ann"), "role": "member"})
-        chat = bob.chat(token)
-        for number in range(40):
-            bob.post(f"{chat}/messages", json={"body": str(number)})
-        ann.page.reload()
-        ann.page.get_by_role("button", name="Chat 1").click()
+        chat = in_a_chat_of(bob, ann, messages=40)
         last = ann.page.locator("#messages li").last
         expect(last).to_be_in_viewport(ratio=1)
         ann.page.set_viewport_size({"width": 390, "height": 450})  # a keyboard is shown

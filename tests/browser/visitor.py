@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import BrowserContext, Locator, Page, expect
+from playwright.sync_api import BrowserContext, Locator, Page, Route, expect
+
+from tests.conftest import Person
 
 _numbers = itertools.count(1)
 SIZES = {"phone": (390, 844), "desktop": (1440, 900)}
@@ -64,6 +67,23 @@ class Visitor:
     @property
     def messages(self) -> list[str]:
         return self.page.locator("#messages li p").all_inner_texts()
+
+
+def in_a_chat_of(owner: Person, visitor: Visitor, messages: int) -> str:
+    """Sign up as Ann, a member of the owner's application, open its chat with so many messages, and return the path."""
+    token = owner.application()
+    owner.post(f"/applications/{token}/members", json={"email": visitor.sign_up("Ann"), "role": "member"})
+    chat = owner.chat(token)
+    for number in range(messages):
+        owner.post(f"{chat}/messages", json={"body": str(number)})
+    visitor.page.reload()
+    visitor.page.get_by_role("button", name="Chat 1").click()
+    return chat
+
+
+def take(page: Page, path: str | re.Pattern[str], method: str, work: Callable[[Route], object]) -> None:
+    """Let ``work`` answer such requests from now on; those of other methods go on."""
+    page.route(path, lambda route: work(route) if route.request.method == method else route.fallback())
 
 
 def look_at(page: Page, name: str, screenshots: Path | None) -> None:
